@@ -1,0 +1,1 @@
+"""Records, keys and everything that speaks Redis."""

@@ -1,0 +1,96 @@
+"""Every Redis key. No key string exists anywhere else.
+
+All keys of one entity carry its hash tag (`{v:ID}`, `{u:ID}`, `{d:DIGEST}`), so that one script or
+one MGET touches one slot and the same code runs on Redis Cluster. Ids are escaped, so no id can
+forge another's key or leave its own slot.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+_UNSAFE = re.compile(r"[^!#-$&-9;-z|~\x80-\U0010ffff]")
+_ESCAPED = re.compile(r"%([0-9a-f]{2})")
+
+
+def escape(entity_id: str) -> str:
+    """Percent-encode control characters, spaces and the characters keys are built with.
+
+    Injective: different ids give different results; `unescape` undoes it.
+    """
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02x}", entity_id)
+
+
+def unescape(text: str) -> str:
+    """The id that `escape` was given."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+class Keys(Struct, frozen=True):
+    """The keys of one generation of state in one namespace.
+
+    A rebuild fills `g2` while `g1` serves.
+    """
+
+    namespace: str = "onebar"
+    generation: str = "g1"
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.namespace}:{self.generation}:"
+
+    def _video(self, video_id: str, suffix: str) -> str:
+        return f"{self.prefix}{{v:{escape(video_id)}}}:{suffix}"
+
+    def _user(self, user_id: str, suffix: str) -> str:
+        return f"{self.prefix}{{u:{escape(user_id)}}}:{suffix}"
+
+    def text(self, video_id: str) -> str:
+        """string: cleaned text behind its (ts, event_id) version."""
+        return self._video(video_id, "t")
+
+    def anchors(self, video_id: str) -> str:
+        """hash: bucket + query -> weight in thousandths."""
+        return self._video(video_id, "a")
+
+    def neighbors(self, video_id: str) -> str:
+        """string: neighbour anchors written by the embedding job."""
+        return self._video(video_id, "n")
+
+    def counters(self, video_id: str) -> str:
+        """hash: bucket + kind + query -> count."""
+        return self._video(video_id, "c")
+
+    def fence(self, video_id: str) -> str:
+        """hash: topic/partition -> offset of the last behaviour event applied."""
+        return self._video(video_id, "f")
+
+    def seen(self, video_id: str, window: int) -> str:
+        """set: 64-bit digests of the event ids applied whose ts falls in this dedupe window."""
+        return self._video(video_id, f"s:{window}")
+
+    def history(self, user_id: str) -> str:
+        """sorted set: query -> newest ts."""
+        return self._user(user_id, "h")
+
+    def deletion(self, user_id: str) -> str:
+        """string: ts up to which this user is forgotten."""
+        return self._user(user_id, "d")
+
+    def personal_videos(self, user_id: str) -> str:
+        """sorted set: video_id -> expiry of this user's own cached queries, for deletion."""
+        return self._user(user_id, "q")
+
+    def cached(self, video_id: str) -> str:
+        """string: the queries of a video whoever watches."""
+        return self._video(video_id, "q")
+
+    def cached_for(self, video_id: str, user_id: str) -> str:
+        """string: the queries of a video for one user, or the mark that they are the video's."""
+        return self._video(video_id, f"q:{escape(user_id)}")
+
+    def digest(self, digest: str) -> str:
+        """string: the queries generated from one prompt by one model."""
+        return f"{self.prefix}{{d:{digest}}}"

@@ -1,0 +1,37 @@
+"""The numbers that decide what state is kept and how long: one record, passed down."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+class StatePolicy(Struct, frozen=True):
+    """Caps, decay and lifetimes of the state.
+
+    Anchors and counters are kept per (time bucket, query) as exact integers, so adding is
+    commutative *and* associative, and the newest `max_entries` (bucket, query) pairs are the same
+    in whatever order events came: a pair that falls out can never come back (the set of pairs only
+    grows), so nothing that counts is lost by cutting as we go. Exponential decay is applied on
+    reading, by bucket (forward decay, Cormode et al. 2009, with quantised time).
+    """
+
+    half_life_s: float = 3 * DAY
+    bucket_s: float = 6 * HOUR
+    max_entries: int = 512
+    """(bucket, query) pairs kept per video, separately for anchors and for counters."""
+    history_size: int = 20
+    """Newest queries kept per user."""
+    dedupe_window_s: float = DAY
+    """How long, by the store's clock, a repeated event_id is recognised."""
+    video_ttl_s: float = 90 * DAY
+    """Idle time after which a video's whole state goes at once."""
+    user_ttl_s: float = 90 * DAY
+    deletion_ttl_s: float = 400 * DAY
+    """How long a deleted user's tombstone keeps older events out."""
+
+    def bucket(self, ts: float) -> int:
+        """The time bucket of an event at `ts` (UTC epoch seconds, >= 0)."""
+        return int(ts // self.bucket_s)

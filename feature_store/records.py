@@ -1,0 +1,87 @@
+"""The nouns every package shares: plain, frozen records with no behaviour of their own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+AnchorSource = Literal["behavior", "neighbor"]
+
+
+class VideoText(Struct, frozen=True, omit_defaults=True):
+    """The text of a video (paper, section on evidence: T, and M in `summary`).
+
+    Every field is UTF-8 text, empty where unknown. `sensitive` marks a video that must not
+    carry a query whatever the model says.
+    """
+
+    title: str = ""
+    caption: str = ""
+    author: str = ""
+    item_title: str = ""
+    ocr: str = ""
+    asr: str = ""
+    summary: str = ""
+    category: str = ""
+    sensitive: bool = False
+
+
+class Anchor(Struct, frozen=True):
+    """A query that other users' behaviour ties to a video (A of the evidence).
+
+    `weight` is decayed to the moment of reading, in units of one search (> 0).
+    """
+
+    query: str
+    weight: float
+    source: AnchorSource = "behavior"
+
+
+class HistoryEntry(Struct, frozen=True):
+    """A query a user searched or clicked, with its newest time (UTC epoch seconds)."""
+
+    query: str
+    ts: float
+
+
+class QueryCounts(Struct, frozen=True):
+    """How often one query was exposed, clicked and engaged with under one video."""
+
+    exposures: int = 0
+    clicks: int = 0
+    engagements: int = 0
+
+
+class Features(Struct, frozen=True):
+    """All that is known of one (video, user) pair: what one round trip to the store returns.
+
+    `text` is None for a video never seen. `anchors` are strongest first, `history` newest first
+    and empty where no user was named.
+    """
+
+    text: VideoText | None = None
+    anchors: tuple[Anchor, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
+
+
+class Candidate(Struct, frozen=True):
+    """One generated query. `score` is its length-normalised log probability (<= 0)."""
+
+    text: str
+    score: float
+
+
+class QueryResult(Struct, frozen=True):
+    """What one generation gave for one evidence: ordered queries, or a rejection.
+
+    `rejected` is true exactly when the evidence was judged too weak or too risky; `queries` is
+    empty then. `model` and `evidence_digest` name what it came from.
+    """
+
+    video_id: str
+    queries: tuple[Candidate, ...]
+    rejected: bool
+    model: str
+    evidence_digest: str
+    generated_at: float

@@ -1,0 +1,1 @@
+"""Event schemas, stream workers, the generator worker, replay and the simulator."""
