@@ -1,0 +1,383 @@
+#!/usr/bin/env python3
+"""Apache Kafka and Redis on loopback, without Docker: for tests and for trying things out.
+
+    python deploy/real_servers.py run -- pytest tests/integration
+    python deploy/real_servers.py run --brokers 3 --redis-cluster -- onebar demo --check
+    python deploy/real_servers.py run            # no command: until Ctrl-C
+
+Starts KRaft brokers (jars by Maven, `deploy/kafka/pom.xml`) and `redis-server` on free ports, sets
+`ONEBAR_KAFKA_BOOTSTRAP` and `ONEBAR_REDIS_URL`, runs the command, stops both and ends with the
+command's exit status. Data and logs live under `.cache/real-servers/`; the data is removed at the
+end, the logs stay. Where the two variables are set already, nothing is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import ctypes
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+POM = ROOT / "deploy" / "kafka" / "pom.xml"
+LOG_CONFIG = ROOT / "deploy" / "kafka" / "log4j2.properties"
+CACHE = ROOT / ".cache"
+JARS = CACHE / "kafka" / "libs"
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 15.0
+MISSING_STATUS = 69
+"""Exit status where a server's program is not installed (EX_UNAVAILABLE)."""
+
+
+class MissingServerError(RuntimeError):
+    """A program that a server needs is not installed."""
+
+
+class ServerStartError(RuntimeError):
+    """A server ended, or did not answer in time; the text ends with the tail of its log."""
+
+
+def missing_programs() -> list[str]:
+    """What is to be installed before the real servers can start; empty when all is there."""
+    wanted = [("java", "a Java 17 runtime (Debian: default-jre-headless)")]
+    if not _jars_current():
+        wanted.append(("mvn", "Maven, to fetch Kafka's jars (Debian: maven)"))
+    wanted += [("redis-server", "Redis (Debian: redis-server)")]
+    return [f"{name}: {what}" for name, what in wanted if shutil.which(name) is None]
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A child process with a log file. It dies with this process, even on SIGKILL (Linux)."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C reaches the command first, the servers last
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Return once `ready()` holds. Raises `ServerStartError` with the log's tail."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ready():
+            if self.process.poll() is not None:
+                raise ServerStartError(
+                    f"{self.name} ended with status {self.process.returncode}:\n{self._tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise ServerStartError(
+                    f"{self.name} did not answer within {START_TIMEOUT_S:.0f} s:\n{self._tail()}"
+                )
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL where that is not obeyed."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
+
+
+def _die_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+# Kafka
+
+
+def _jars_current() -> bool:
+    stamp = JARS / ".pom"
+    return stamp.is_file() and stamp.read_text() == _pom_digest()
+
+
+def _pom_digest() -> str:
+    return hashlib.sha256(POM.read_bytes()).hexdigest()
+
+
+def ensure_jars() -> None:
+    """Kafka's jars in `.cache/kafka/libs`, as the pom names them; by Maven where they are not."""
+    if _jars_current():
+        return
+    shutil.rmtree(JARS, ignore_errors=True)
+    JARS.mkdir(parents=True)
+    command = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies"]
+    subprocess.run([*command, f"-DoutputDirectory={JARS}"], check=True, stdin=subprocess.DEVNULL)
+    (JARS / ".pom").write_text(_pom_digest())
+
+
+def broker_config(node: int, ports: Sequence[tuple[int, int]], data: Path) -> dict[str, str]:
+    """A small KRaft node, broker and controller in one. `ports` are (client, controller) a node."""
+    client, controller = ports[node]
+    replicas = str(min(3, len(ports)))
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(node),
+        "controller.quorum.voters": ",".join(
+            f"{i}@127.0.0.1:{port}" for i, (_, port) in enumerate(ports)
+        ),
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": str(data),
+        # As in production: nothing springs into being because someone asked for it.
+        "auto.create.topics.enable": "false",
+        "offsets.topic.replication.factor": replicas,
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "4",
+        # Tests kill and restart workers: let groups form at once and notice a death soon.
+        "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",
+        # Hundreds of small topics in a small heap.
+        "log.index.size.max.bytes": "262144",
+        "log.cleaner.dedupe.buffer.size": "16777216",
+        "num.network.threads": "2",
+        "num.io.threads": "4",
+        "background.threads": "2",
+        "delete.topic.enable": "true",
+    }
+
+
+def _java(*arguments: str) -> list[str]:
+    flags = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
+    logs = f"-Dlog4j2.configurationFile={LOG_CONFIG}"
+    return ["java", *flags, logs, "-cp", f"{JARS}/*", *arguments]
+
+
+def start_brokers(count: int, work: Path, logs: Path, started: list[Server]) -> str:
+    """Start `count` KRaft nodes, wait until all of them serve; their bootstrap string."""
+    ensure_jars()
+    cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+    # A leading dash would read as an option of the storage tool.
+    cluster_id = "A" + cluster_id[1:]
+    ports = [(free_port(), free_port()) for _ in range(count)]
+    servers = []
+    for node in range(count):
+        config = work / f"kafka-{node}.properties"
+        values = broker_config(node, ports, work / f"kafka-{node}")
+        config.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        formatted = subprocess.run(
+            _java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if formatted.returncode != 0:
+            raise ServerStartError(
+                f"formatting Kafka's storage failed:\n{formatted.stdout}{formatted.stderr}"
+            )
+        server = Server(
+            f"Kafka {node}", _java("kafka.Kafka", str(config)), logs / f"kafka-{node}.log"
+        )
+        started.append(server)
+        servers.append(server)
+    bootstrap = ",".join(f"127.0.0.1:{client}" for client, _ in ports)
+    for server, (client, _) in zip(servers, ports, strict=True):
+        address = f"127.0.0.1:{client}"
+        server.wait_until(lambda address=address: _brokers_seen(address) == count)  # type: ignore[misc]
+    return bootstrap
+
+
+def _brokers_seen(bootstrap: str) -> int:
+    """How many brokers the one at this address knows to be serving; 0 while it does not answer."""
+    host, port = bootstrap.split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return 0
+    return asyncio.run(_describe(bootstrap))
+
+
+async def _describe(bootstrap: str) -> int:
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.errors import KafkaError
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+    try:
+        await admin.start()
+        return len((await admin.describe_cluster())["brokers"])
+    except (KafkaError, OSError):
+        return 0
+    finally:
+        await admin.close()
+
+
+# Redis
+
+
+def start_redis(work: Path, logs: Path, started: list[Server], *, nodes: int = 1) -> str:
+    """One `redis-server`, or a cluster of `nodes` (half of them replicas); its URL."""
+    ports = [free_port() for _ in range(nodes)]
+    for number, port in enumerate(ports):
+        home = work / f"redis-{number}"
+        home.mkdir()
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(home)]
+        command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
+        if nodes > 1:
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+            command += ["--cluster-node-timeout", "2000"]
+        server = Server(f"Redis {number}", command, logs / f"redis-{number}.log")
+        started.append(server)
+        server.wait_until(lambda port=port: _ask_redis(port, "PING") == "+PONG")  # type: ignore[misc]
+    if nodes == 1:
+        return f"redis://127.0.0.1:{ports[0]}/0"
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    create = ["redis-cli", "--cluster", "create", *addresses]
+    made = subprocess.run(
+        [*create, "--cluster-replicas", "1", "--cluster-yes"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if made.returncode != 0:
+        raise ServerStartError(f"the Redis Cluster was not made:\n{made.stdout}{made.stderr}")
+    for server, port in zip(started[-nodes:], ports, strict=True):
+        server.wait_until(
+            lambda port=port: "cluster_state:ok" in _ask_redis(port, "CLUSTER INFO")  # type: ignore[misc]
+        )
+    return f"redis+cluster://127.0.0.1:{ports[0]}"
+
+
+def _ask_redis(port: int, command: str) -> str:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.settimeout(1)
+            connection.sendall(command.encode() + b"\r\n")
+            return connection.recv(4096).decode().strip()
+    except OSError:
+        return ""
+
+
+# The command line
+
+
+@contextlib.contextmanager
+def real_servers(*, brokers: int = 1, redis_cluster: bool = False) -> Iterator[dict[str, str]]:
+    """Both servers, for as long as the block runs; yields the two variables naming them.
+
+    Raises `MissingServerError` where a program is not installed, `ServerStartError` where a
+    server does not come up.
+    """
+    missing = missing_programs()
+    if missing:
+        raise MissingServerError("not installed:\n  " + "\n  ".join(missing))
+    work = CACHE / "real-servers" / f"run-{os.getpid()}"
+    logs = CACHE / "real-servers" / "logs"
+    work.mkdir(parents=True)
+    logs.mkdir(parents=True, exist_ok=True)
+    started: list[Server] = []
+    try:
+        url = start_redis(work, logs, started, nodes=6 if redis_cluster else 1)
+        bootstrap = start_brokers(brokers, work, logs, started)
+        yield {"ONEBAR_KAFKA_BOOTSTRAP": bootstrap, "ONEBAR_REDIS_URL": url}
+    finally:
+        for server in reversed(started):
+            server.stop()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run_command(command: Sequence[str], variables: dict[str, str]) -> int:
+    if not command:
+        for name, value in variables.items():
+            print(f"export {name}={value}", flush=True)
+        print("# both serve until Ctrl-C", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+        return 0
+    child = subprocess.Popen(command, env={**os.environ, **variables})
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        # A terminal's Ctrl-C reached the child too; any other signal is passed on here.
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(signal.SIGINT)
+        try:
+            child.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        return 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="action", required=True)
+    run = commands.add_parser("run", help="start both, run a command with their addresses, stop")
+    run.add_argument("--brokers", type=int, default=1, choices=(1, 3))
+    run.add_argument(
+        "--redis-cluster", action="store_true", help="six nodes, three of them masters"
+    )
+    run.add_argument("command", nargs="*", help="after --; without it, serve until Ctrl-C")
+    commands.add_parser("missing", help="print what is not installed; status 69 if anything is")
+    options = parser.parse_args(arguments)
+
+    if options.action == "missing":
+        missing = missing_programs()
+        print("\n".join(missing) or "nothing is missing")
+        return MISSING_STATUS if missing else 0
+
+    given = {
+        name: os.environ[name]
+        for name in ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
+        if os.environ.get(name)
+    }
+    if len(given) == 2:
+        return _run_command(options.command, given)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
+    try:
+        with real_servers(brokers=options.brokers, redis_cluster=options.redis_cluster) as names:
+            return _run_command(options.command, names)
+    except MissingServerError as error:
+        print(f"real_servers: {error}", file=sys.stderr)
+        return MISSING_STATUS
+    except ServerStartError as error:
+        print(f"real_servers: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
