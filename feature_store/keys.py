@@ -60,7 +60,7 @@ class Keys(Struct, frozen=True):
         return self._video(video_id, "n")
 
     def counters(self, video_id: str) -> str:
-        """hash: bucket + kind + query -> count."""
+        """hash: bucket + query -> "exposures clicks engagements"."""
         return self._video(video_id, "c")
 
     def fence(self, video_id: str) -> str:
@@ -76,7 +76,7 @@ class Keys(Struct, frozen=True):
         return self._user(user_id, "h")
 
     def deletion(self, user_id: str) -> str:
-        """string: ts up to which this user is forgotten."""
+        """string: ts up to which this user is forgotten, and when that was applied."""
         return self._user(user_id, "d")
 
     def personal_videos(self, user_id: str) -> str:

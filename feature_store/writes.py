@@ -7,7 +7,9 @@ them to it), whatever the order, duplicates or crashes in between.
 
 from __future__ import annotations
 
-from msgspec import Struct
+import math
+
+from msgspec import Struct, structs
 
 from feature_store.records import VideoText
 
@@ -64,3 +66,39 @@ class UserDelete(Struct, frozen=True, tag=True):
 
 
 Write = VideoPut | BehaviorAdd | HistoryPut | UserDelete
+
+
+class InvalidWriteError(ValueError):
+    """A write that no store can take: the text says which field and why."""
+
+
+def check_write(write: Write) -> None:
+    """Raise `InvalidWriteError` unless every store can take the write.
+
+    `ts` must be finite and not negative, an anchor's weight an integer from 1 to 2**31, and
+    every text encodable (no lone surrogates).
+    """
+    if not (math.isfinite(write.ts) and write.ts >= 0):
+        raise InvalidWriteError(f"expected a finite ts >= 0, got {write.ts!r} in {write!r:.200}")
+    texts: list[str]
+    match write:
+        case VideoPut():
+            texts = [write.video_id, write.event_id]
+            texts += [text for text in structs.astuple(write.text) if isinstance(text, str)]
+        case BehaviorAdd():
+            texts = [write.video_id, write.event_id, *write.exposures, *write.clicks]
+            texts += [*write.engagements, *(query for query, _ in write.anchors)]
+            for query, milli in write.anchors:
+                if not 0 < milli <= 2**31:
+                    raise InvalidWriteError(
+                        f"expected a weight from 1 to {2**31:,} thousandths, got {milli:,} "
+                        f"for the query {query!r:.80}"
+                    )
+        case HistoryPut():
+            texts = [write.user_id, write.query]
+        case UserDelete():
+            texts = [write.user_id]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidWriteError(f"text that is no Unicode: {error} in {write!r:.200}") from None

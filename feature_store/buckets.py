@@ -1,0 +1,166 @@
+"""Bucketed entries: their field names, the newest-N cut, and the decayed ranking. Pure.
+
+A field is the time bucket in six base-36 digits, then the query. The digits sort as the numbers
+do, so the byte order of fields is the order by (bucket, query) in UTF-8, which is also how Python
+orders the pairs. The greatest `max_entries` fields count; Lua cuts by the same byte order.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import TypeVar
+
+from feature_store.policy import StatePolicy
+from feature_store.records import Anchor, QueryCounts
+from feature_store.writes import MILLI, BehaviorAdd, InvalidWriteError
+
+BUCKET_CHARS = 6
+MAX_BUCKETS: int = 36**BUCKET_CHARS
+SLACK = 1.25
+"""How far past `max_entries` a hash may grow before it is cut."""
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+Pair = tuple[int, str]
+"""(bucket, query)"""
+Value = TypeVar("Value")
+
+
+class BucketRangeError(InvalidWriteError):
+    """A time that no bucket covers: negative, or too late for buckets this short."""
+
+
+class CorruptStateError(Exception):
+    """A stored value that is not what its key promises: something else wrote it."""
+
+
+@lru_cache(maxsize=4096)
+def bucket_prefix(bucket: int) -> str:
+    """The six digits of a bucket. Raises `BucketRangeError`."""
+    if not 0 <= bucket < MAX_BUCKETS:
+        raise BucketRangeError(
+            f"expected a time bucket from 0 to {MAX_BUCKETS - 1:,}, got {bucket:,}; "
+            "the event's ts is off, or bucket_s is too small"
+        )
+    digits = ""
+    for _ in range(BUCKET_CHARS):
+        bucket, digit = divmod(bucket, 36)
+        digits = _DIGITS[digit] + digits
+    return digits
+
+
+@lru_cache(maxsize=4096)
+def _bucket_number(prefix: bytes) -> int:
+    return int(prefix, 36)
+
+
+def encode_field(bucket: int, query: str) -> str:
+    """The field of one (bucket, query)."""
+    return bucket_prefix(bucket) + query
+
+
+def decode_field(field: bytes) -> Pair:
+    """The (bucket, query) of a field. Raises `CorruptStateError`."""
+    try:
+        return _bucket_number(field[:BUCKET_CHARS]), field[BUCKET_CHARS:].decode()
+    except ValueError:
+        raise CorruptStateError(f"expected six digits and a query, got {field!r}") from None
+
+
+def decode_weights(fields: Mapping[bytes, bytes], limit: int) -> dict[Pair, int]:
+    """The entries of an anchors hash that count, in thousandths. Raises `CorruptStateError`."""
+    try:
+        return {decode_field(f): int(value) for f, value in newest(fields, limit).items()}
+    except ValueError:
+        raise CorruptStateError("expected integers in an anchors hash") from None
+
+
+def decode_counts(fields: Mapping[bytes, bytes], limit: int) -> dict[Pair, QueryCounts]:
+    """The entries of a counters hash that count. Raises `CorruptStateError`."""
+    counts = {}
+    for field, value in newest(fields, limit).items():
+        try:
+            exposures, clicks, engagements = map(int, value.split())
+        except ValueError:
+            raise CorruptStateError(f"expected three integers, got {value!r}") from None
+        counts[decode_field(field)] = QueryCounts(exposures, clicks, engagements)
+    return counts
+
+
+Ordered = TypeVar("Ordered", bytes, Pair)
+
+
+def newest(entries: Mapping[Ordered, Value], limit: int) -> Mapping[Ordered, Value]:
+    """The `limit` greatest entries: by bytes for fields, by (bucket, query) for pairs."""
+    if len(entries) <= limit:
+        return entries
+    return {key: entries[key] for key in heapq.nlargest(limit, entries)}
+
+
+def count_increments(write: BehaviorAdd, bucket: int) -> dict[Pair, QueryCounts]:
+    """What a write adds to the counters, one entry per query it names."""
+    increments: dict[Pair, QueryCounts] = {}
+    kinds = (
+        (write.exposures, QueryCounts(exposures=1)),
+        (write.clicks, QueryCounts(clicks=1)),
+        (write.engagements, QueryCounts(engagements=1)),
+    )
+    for queries, one in kinds:
+        for query in queries:
+            key = (bucket, query)
+            increments[key] = add_counts(increments.get(key, QueryCounts()), one)
+    return increments
+
+
+def add_counts(a: QueryCounts, b: QueryCounts) -> QueryCounts:
+    """Their sum."""
+    return QueryCounts(
+        a.exposures + b.exposures, a.clicks + b.clicks, a.engagements + b.engagements
+    )
+
+
+def total_counts(counts: Mapping[Pair, QueryCounts]) -> dict[str, QueryCounts]:
+    """Counts per query, over all buckets."""
+    totals: dict[str, QueryCounts] = {}
+    for (_, query), more in counts.items():
+        total = totals.get(query, QueryCounts())
+        totals[query] = add_counts(total, more)
+    return totals
+
+
+def rank_anchors(
+    entries: Mapping[Pair, int], policy: StatePolicy, now: float
+) -> tuple[Anchor, ...]:
+    """Anchors from (bucket, query) -> thousandths, strongest first.
+
+    weight = sum of thousandths/1000 * 2^(-age/half_life), where a bucket's age is the time from
+    its end to `now`, or to the end of the newest bucket while that still runs. So `now` scales
+    all weights alike and the order stays the same until something new happens; equal weights
+    are ordered by query. A weight is never 0, however old.
+    """
+    if not entries:
+        return ()
+    latest = max(bucket for bucket, _ in entries)
+    decay = policy.bucket_s / policy.half_life_s
+    decayed: dict[str, float] = {}
+    for (bucket, query), milli in sorted(entries.items(), reverse=True):
+        decayed[query] = decayed.get(query, 0.0) + milli * 2.0 ** ((bucket - latest) * decay)
+    age = max(0.0, now - (latest + 1) * policy.bucket_s)
+    scale = 2.0 ** (-age / policy.half_life_s) / MILLI
+    ranked = sorted(decayed.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Anchor(query, max(value * scale, sys.float_info.min)) for query, value in ranked)
+
+
+def merge_neighbors(
+    anchors: tuple[Anchor, ...], neighbors: Iterable[Anchor], limit: int
+) -> tuple[Anchor, ...]:
+    """The anchors, then the neighbours' that add a query, `limit` at most."""
+    merged = {anchor.query: anchor for anchor in anchors[:limit]}
+    for neighbor in neighbors:
+        if len(merged) >= limit:
+            break
+        merged.setdefault(neighbor.query, neighbor)
+    return tuple(merged.values())

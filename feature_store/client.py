@@ -1,0 +1,219 @@
+"""The only module that knows the Redis client: connecting, pipelines, scripts and their errors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from importlib.resources import files
+from typing import Any, Protocol, cast
+
+import redis.exceptions as errors
+from msgspec import Struct
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+Client = Redis | RedisCluster
+Argument = str | bytes | int | float
+
+MAX_CONNECTIONS = 64
+"""Connections a client opens at most; further requests wait for a free one."""
+
+_UNAVAILABLE = (
+    errors.ConnectionError,
+    errors.TimeoutError,
+    errors.ClusterError,
+    errors.RedisClusterException,
+    errors.OutOfMemoryError,
+    errors.ReadOnlyError,
+    errors.TryAgainError,
+    errors.AskError,
+    OSError,
+    TimeoutError,
+)
+_UNAVAILABLE_CODES = ("MISCONF", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "UNBLOCKED")
+
+
+class StoreUnavailableError(Exception):
+    """Redis cannot be reached, or takes no writes for now: try again later.
+
+    Repeating the same call is always safe.
+    """
+
+
+class StoreCommandError(Exception):
+    """Redis answered a command with an error that trying again will not mend.
+
+    `keys` are the keys of the failed commands; every other command of the call took effect.
+    """
+
+    def __init__(self, message: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
+
+
+class Script(Struct, frozen=True):
+    """A Lua script, called by its digest."""
+
+    name: str
+    source: str
+    sha: str
+
+
+class Command(Struct, frozen=True):
+    """One command of a pipeline: a plain one by its name, or a script with its keys.
+
+    `keys` all live in one slot. `withscores` asks for (member, score) pairs.
+    """
+
+    name: str | Script
+    keys: tuple[str, ...]
+    args: tuple[Argument, ...] = ()
+    withscores: bool = False
+
+
+class _Pipeline(Protocol):
+    def execute_command(self, *args: Any, **options: Any) -> Any: ...
+
+    def execute(self, raise_on_error: bool = ...) -> Awaitable[list[Any]]: ...
+
+
+def load_script(name: str, *preludes: str) -> Script:
+    """The script `lua/{name}.lua` behind the preludes named."""
+    folder = files("feature_store") / "lua"
+    source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in (*preludes, name))
+    digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(name=name, source=source, sha=digest)
+
+
+def connect(url: str, *, timeout_s: float) -> Client:
+    """A client for `redis://`, `rediss://`, `unix://`, or `redis+cluster://host:port`.
+
+    Opens nothing until its first command. A command takes `timeout_s` at most, twice that where
+    a broken connection made it start again. Raises `ValueError` for another scheme.
+    """
+    scheme, separator, rest = url.partition("://")
+    retry = Retry(ExponentialBackoff(cap=0.1, base=0.02), 1, (errors.ConnectionError,))
+    if separator and scheme in ("redis+cluster", "rediss+cluster"):
+        cluster: RedisCluster = RedisCluster.from_url(
+            f"{scheme.removesuffix('+cluster')}://{rest}",
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=retry,
+            max_connections=MAX_CONNECTIONS,
+        )
+        return cluster
+    if not separator or scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(
+            f"expected a redis://, rediss://, unix:// or redis+cluster:// address, got {url!r}"
+        )
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=retry,
+    )
+    return Redis.from_pool(pool)
+
+
+async def pipelined(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """The replies to the commands, in one round trip (one per node of a cluster).
+
+    A script that the server does not know yet is sent again in full: once more a round trip,
+    for those commands alone. That is safe where no two commands of a call share an entity: none
+    can overtake another. Raises `StoreUnavailableError` or `StoreCommandError`.
+    """
+    if not commands:
+        return []
+    replies = await _send(client, commands, full=False)
+    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, errors.NoScriptError)]
+    if unknown:
+        again = await _send(client, [commands[i] for i in unknown], full=True)
+        for i, reply in zip(unknown, again, strict=True):
+            replies[i] = reply
+    _raise_failures(commands, replies)
+    return replies
+
+
+async def _send(client: Client, commands: Sequence[Command], *, full: bool) -> list[Any]:
+    pipeline: Any
+    if isinstance(client, RedisCluster):
+        pipeline = client.pipeline()
+    else:
+        pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        words, options = _words(command, full=full)
+        cast(_Pipeline, pipeline).execute_command(*words, **options)
+    try:
+        return await cast(_Pipeline, pipeline).execute(raise_on_error=False)
+    except _UNAVAILABLE as error:
+        raise _unavailable(error) from error
+    finally:
+        await pipeline.reset()
+
+
+def _words(command: Command, *, full: bool) -> tuple[tuple[Argument, ...], dict[str, bool]]:
+    if isinstance(command.name, Script):
+        call: tuple[Argument, ...] = (
+            ("EVAL", command.name.source) if full else ("EVALSHA", command.name.sha)
+        )
+        return (*call, len(command.keys), *command.keys, *command.args), {}
+    if command.withscores:
+        words = (command.name, *command.keys, *command.args, "WITHSCORES")
+        return words, {"withscores": True}
+    return (command.name, *command.keys, *command.args), {}
+
+
+def _raise_failures(commands: Sequence[Command], replies: Sequence[Any]) -> None:
+    failed = [
+        (command, reply)
+        for command, reply in zip(commands, replies, strict=True)
+        if isinstance(reply, Exception)
+    ]
+    if not failed:
+        return
+    for _, reply in failed:
+        if isinstance(reply, _UNAVAILABLE) or str(reply).startswith(_UNAVAILABLE_CODES):
+            raise _unavailable(reply) from reply
+    command, reply = failed[0]
+    name = command.name.name if isinstance(command.name, Script) else command.name
+    others = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
+    raise StoreCommandError(
+        f"Redis refused {name} on {command.keys[0]!r}{others}: {reply}",
+        [key for failure, _ in failed for key in failure.keys[:1]],
+    ) from reply
+
+
+def _unavailable(error: BaseException) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"Redis is not available ({type(error).__name__}: {error}); "
+        "is it running, and is ONEBAR_REDIS_URL right?"
+    )
+
+
+async def ping(client: Client) -> None:
+    """Raises `StoreUnavailableError` unless Redis answers."""
+    try:
+        await cast(Any, client).ping()
+    except _UNAVAILABLE as error:
+        raise _unavailable(error) from error
+
+
+async def scan(client: Client, prefix: str) -> AsyncIterator[str]:
+    """Every key that begins with `prefix`, each once. Raises `StoreUnavailableError`."""
+    pattern = "".join(f"\\{c}" if c in "*?[]^\\" else c for c in prefix) + "*"
+    seen: set[bytes] = set()
+    try:
+        async for key in client.scan_iter(match=pattern, count=1000):
+            if key not in seen:
+                seen.add(key)
+                yield key.decode()
+    except _UNAVAILABLE as error:
+        raise _unavailable(error) from error
+
+
+async def close(client: Client) -> None:
+    """Close every connection."""
+    await client.aclose()

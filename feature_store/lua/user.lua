@@ -1,0 +1,30 @@
+-- Moves a user's deletion forward, then adds the queries it does not cover.
+-- KEYS  history, deletion
+-- ARGV  history_size, user TTL (ms), deletion TTL (ms), deletion ts or "", then ts, query, ...
+-- The deletion is kept as "ts moment", the moment being when the newest deletion was applied.
+local size, user_ttl, deletion_ttl, deletion = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+redis.call('ZCARD', KEYS[1]) -- fails here, before anything has changed, on a key of another type
+
+local deleted = string.match(redis.call('GET', KEYS[2]) or '', '^%S+')
+if deletion ~= '' then
+  if not deleted or tonumber(deletion) > tonumber(deleted) then
+    deleted = deletion
+  end
+  local now = redis.call('TIME')[1]
+  redis.call('SET', KEYS[2], deleted .. ' ' .. now, 'PX', deletion_ttl)
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', deleted)
+end
+
+local horizon = tonumber(deleted or '-1')
+local added = 0
+for i = 5, #ARGV, 2 do
+  if tonumber(ARGV[i]) > horizon then
+    redis.call('ZADD', KEYS[1], 'GT', ARGV[i], ARGV[i + 1])
+    added = added + 1
+  end
+end
+if added > 0 then
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -size - 1)
+  redis.call('PEXPIRE', KEYS[1], user_ttl)
+end
+return added

@@ -1,0 +1,182 @@
+"""The state in plain dictionaries: the reference that the Redis store is held to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from feature_store.buckets import (
+    SLACK,
+    Pair,
+    Value,
+    add_counts,
+    bucket_prefix,
+    count_increments,
+    merge_neighbors,
+    newest,
+    rank_anchors,
+    total_counts,
+)
+from feature_store.policy import StatePolicy
+from feature_store.records import Anchor, Features, HistoryEntry, QueryCounts, VideoText
+from feature_store.state import State, UserState, VideoState
+from feature_store.writes import (
+    BehaviorAdd,
+    HistoryPut,
+    Position,
+    UserDelete,
+    VideoPut,
+    Write,
+    check_write,
+)
+
+_NOTHING = QueryCounts()
+
+
+class _Video(Struct):
+    text: VideoText | None = None
+    version: tuple[float, str] | None = None
+    anchors: dict[Pair, int] = {}
+    counts: dict[Pair, QueryCounts] = {}
+    neighbors: tuple[Anchor, ...] = ()
+    fences: dict[tuple[str, int], int] = {}
+    seen: set[tuple[int, str]] = set()
+
+
+class _User(Struct):
+    history: dict[str, float] = {}
+    deleted_before: float | None = None
+
+
+class MemoryStore:
+    """Same writes, same state and same features as `FeatureStore`, but nothing ever expires."""
+
+    def __init__(self, policy: StatePolicy) -> None:
+        self.policy = policy
+        self._videos: dict[str, _Video] = {}
+        self._users: dict[str, _User] = {}
+
+    def apply(self, write: Write, position: Position | None) -> None:
+        """Take one write in; `position` None means that it is not fenced.
+
+        Raises `InvalidWriteError` for a write that no store can take.
+        """
+        check_write(write)
+        match write:
+            case VideoPut():
+                self._put_video(write)
+            case BehaviorAdd():
+                self._add_behavior(write, position)
+            case HistoryPut():
+                self._put_history(write)
+            case UserDelete():
+                self._delete_user(write)
+
+    def put_neighbors(self, video_id: str, anchors: Sequence[Anchor]) -> None:
+        """Replace the video's neighbour anchors."""
+        self._video(video_id).neighbors = tuple(anchors)
+
+    def state(self) -> State:
+        """All of the state, cut to the policy's caps."""
+        limit = self.policy.max_entries
+        videos = {
+            video_id: VideoState(
+                text=video.text,
+                version=video.version,
+                anchors=dict(newest(video.anchors, limit)),
+                counts=dict(newest(video.counts, limit)),
+            )
+            for video_id, video in self._videos.items()
+            if video.version or video.anchors or video.counts
+        }
+        users = {
+            user_id: UserState(history=dict(user.history), deleted_before=user.deleted_before)
+            for user_id, user in self._users.items()
+            if user.history or user.deleted_before is not None
+        }
+        return State(videos=videos, users=users)
+
+    def features(
+        self,
+        pairs: Sequence[tuple[str, str | None]],
+        *,
+        now: float | None = None,
+        max_anchors: int = 32,
+    ) -> list[Features]:
+        """What is known of each (video, user), in their order."""
+        now = time.time() if now is None else now
+        features = []
+        for video_id, user_id in pairs:
+            video = self._videos.get(video_id, _Video())
+            entries = newest(video.anchors, self.policy.max_entries)
+            anchors = merge_neighbors(
+                rank_anchors(entries, self.policy, now), video.neighbors, max_anchors
+            )
+            history = self.history(user_id) if user_id is not None else ()
+            features.append(Features(text=video.text, anchors=anchors, history=history))
+        return features
+
+    def counts(self, video_id: str) -> dict[str, QueryCounts]:
+        """Counts per query of a video."""
+        video = self._videos.get(video_id, _Video())
+        return total_counts(newest(video.counts, self.policy.max_entries))
+
+    def history(self, user_id: str) -> tuple[HistoryEntry, ...]:
+        """The user's queries, newest first; equal times by query, the greatest first."""
+        history = self._users.get(user_id, _User()).history
+        ordered = sorted(history.items(), key=lambda item: (item[1], item[0]), reverse=True)
+        return tuple(HistoryEntry(query, ts) for query, ts in ordered)
+
+    def _video(self, video_id: str) -> _Video:
+        return self._videos.setdefault(video_id, _Video())
+
+    def _put_video(self, write: VideoPut) -> None:
+        video = self._video(write.video_id)
+        version = (write.ts + 0.0, write.event_id)
+        if video.version is None or version > video.version:
+            video.text, video.version = write.text, version
+
+    def _add_behavior(self, write: BehaviorAdd, position: Position | None) -> None:
+        bucket = self.policy.bucket(write.ts)
+        bucket_prefix(bucket)  # raises for a time that no bucket covers
+        video = self._video(write.video_id)
+        if position is not None:
+            stream = (position.topic, position.partition)
+            if position.offset <= video.fences.get(stream, -1):
+                return
+            video.fences[stream] = position.offset
+        event = (int(write.ts // self.policy.dedupe_window_s), write.event_id)
+        if event in video.seen:
+            return
+        video.seen.add(event)
+        for query, milli in write.anchors:
+            key = (bucket, query)
+            video.anchors[key] = video.anchors.get(key, 0) + milli
+        for key, more in count_increments(write, bucket).items():
+            video.counts[key] = add_counts(video.counts.get(key, _NOTHING), more)
+        video.anchors = self._cut(video.anchors)
+        video.counts = self._cut(video.counts)
+
+    def _cut(self, entries: dict[Pair, Value]) -> dict[Pair, Value]:
+        limit = self.policy.max_entries
+        return entries if len(entries) <= limit * SLACK else dict(newest(entries, limit))
+
+    def _put_history(self, write: HistoryPut) -> None:
+        user = self._users.setdefault(write.user_id, _User())
+        if user.deleted_before is not None and write.ts <= user.deleted_before:
+            return
+        ts = write.ts + 0.0
+        user.history[write.query] = max(ts, user.history.get(write.query, ts))
+        if len(user.history) > self.policy.history_size:
+            oldest = min(user.history.items(), key=lambda item: (item[1], item[0]))
+            del user.history[oldest[0]]
+
+    def _delete_user(self, write: UserDelete) -> None:
+        user = self._users.setdefault(write.user_id, _User())
+        ts = write.ts + 0.0
+        if user.deleted_before is None or ts > user.deleted_before:
+            user.deleted_before = ts
+        horizon = user.deleted_before
+        user.history = {query: ts for query, ts in user.history.items() if ts > horizon}

@@ -1,0 +1,208 @@
+"""A batch of writes as Redis commands: one script call per entity. Pure.
+
+All behaviour events of a video in a batch go in one call, in their order. So a call that has to be
+sent again can never be overtaken by a later event of its own video, which its fence would drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from feature_store.buckets import CorruptStateError, count_increments, encode_field
+from feature_store.client import Argument, Command, load_script
+from feature_store.keys import Keys
+from feature_store.policy import StatePolicy
+from feature_store.records import VideoText
+from feature_store.writes import (
+    BehaviorAdd,
+    HistoryPut,
+    Position,
+    UserDelete,
+    VideoPut,
+    Write,
+    check_write,
+)
+
+BEHAVIOR = load_script("behavior", "bytes")
+VIDEO = load_script("video", "bytes")
+USER = load_script("user")
+
+
+class Plan(Struct, frozen=True):
+    """What a batch comes to.
+
+    `behaviors` reply with (applied, fenced, duplicates); `others` apply all of their writes,
+    `idempotent` in number. `deleted_users` have cached queries to drop.
+    """
+
+    behaviors: tuple[Command, ...]
+    others: tuple[Command, ...]
+    idempotent: int
+    deleted_users: tuple[str, ...]
+
+
+def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: StatePolicy) -> Plan:
+    """The commands of a batch. Raises `InvalidWriteError` before anything is sent."""
+    behaviors: dict[str, list[tuple[BehaviorAdd, Position | None]]] = {}
+    videos: dict[str, VideoPut] = {}
+    users: dict[str, list[HistoryPut | UserDelete]] = {}
+    idempotent = 0
+    for write, position in batch:
+        check_write(write)
+        match write:
+            case BehaviorAdd():
+                behaviors.setdefault(write.video_id, []).append((write, position))
+                continue
+            case VideoPut():
+                newest = videos.setdefault(write.video_id, write)
+                if (write.ts, write.event_id) > (newest.ts, newest.event_id):
+                    videos[write.video_id] = write
+            case HistoryPut() | UserDelete():
+                users.setdefault(write.user_id, []).append(write)
+        idempotent += 1
+    return Plan(
+        behaviors=tuple(_behavior(v, adds, keys, policy) for v, adds in behaviors.items()),
+        others=(
+            *(_video(put, keys, policy) for put in videos.values()),
+            *(_user(user_id, writes, keys, policy) for user_id, writes in users.items()),
+        ),
+        idempotent=idempotent,
+        deleted_users=tuple(
+            user_id
+            for user_id, writes in users.items()
+            if any(isinstance(write, UserDelete) for write in writes)
+        ),
+    )
+
+
+def _behavior(
+    video_id: str,
+    adds: Sequence[tuple[BehaviorAdd, Position | None]],
+    keys: Keys,
+    policy: StatePolicy,
+) -> Command:
+    names = _state_keys(video_id, keys)
+    events: list[list[Any]] = []
+    for write, position in adds:
+        seen = keys.seen(video_id, int(write.ts // policy.dedupe_window_s))
+        if seen not in names[5:]:
+            names.append(seen)
+        bucket = policy.bucket(write.ts)
+        stream, offset = "", 0
+        if position is not None:
+            stream, offset = f"{position.topic}/{position.partition}", position.offset
+        weights: list[str | int] = []
+        for query, milli in write.anchors:
+            weights += (encode_field(bucket, query), milli)
+        counts: list[str | int] = []
+        for (_, query), more in count_increments(write, bucket).items():
+            field = encode_field(bucket, query)
+            counts += (field, more.exposures, more.clicks, more.engagements)
+        index = names.index(seen, 5) + 1
+        events.append([stream, offset, index, event_digest(write.event_id), weights, counts])
+    return Command(
+        BEHAVIOR,
+        tuple(names),
+        (
+            policy.max_entries,
+            _milliseconds(policy.video_ttl_s),
+            _milliseconds(2 * policy.dedupe_window_s),
+            msgspec.msgpack.encode(events),
+        ),
+    )
+
+
+def _video(put: VideoPut, keys: Keys, policy: StatePolicy) -> Command:
+    text, anchors, counters, fence, neighbors = (
+        keys.text(put.video_id),
+        *_state_keys(put.video_id, keys)[:3],
+        keys.neighbors(put.video_id),
+    )
+    return Command(
+        VIDEO,
+        (text, anchors, counters, fence, neighbors),
+        (number(put.ts), put.event_id, encode_text(put), _milliseconds(policy.video_ttl_s)),
+    )
+
+
+def _user(
+    user_id: str, writes: Sequence[HistoryPut | UserDelete], keys: Keys, policy: StatePolicy
+) -> Command:
+    deletions = [write.ts for write in writes if isinstance(write, UserDelete)]
+    history: dict[str, float] = {}
+    for write in writes:
+        if isinstance(write, HistoryPut):
+            history[write.query] = max(write.ts, history.get(write.query, write.ts))
+    args: list[Argument] = [
+        policy.history_size,
+        _milliseconds(policy.user_ttl_s),
+        _milliseconds(policy.deletion_ttl_s),
+        number(max(deletions)) if deletions else "",
+    ]
+    for query, ts in history.items():
+        args += (number(ts), query)
+    return Command(USER, (keys.history(user_id), keys.deletion(user_id)), tuple(args))
+
+
+def _state_keys(video_id: str, keys: Keys) -> list[str]:
+    return [
+        keys.anchors(video_id),
+        keys.counters(video_id),
+        keys.fence(video_id),
+        keys.text(video_id),
+        keys.neighbors(video_id),
+    ]
+
+
+def number(ts: float) -> str:
+    """A time as text that reads back as the very same double."""
+    return repr(float(ts) + 0.0)
+
+
+def event_digest(event_id: str) -> str:
+    """A signed 64-bit integer as text: Redis keeps sets of them in 8 bytes each."""
+    digest = blake2b(event_id.encode(), digest_size=8).digest()
+    return str(int.from_bytes(digest, "big", signed=True))
+
+
+def encode_text(put: VideoPut) -> bytes:
+    """The stored value of a video's text: "ts length-of-event_id event_id JSON"."""
+    event_id = put.event_id.encode()
+    header = f"{number(put.ts)} {len(event_id)} ".encode()
+    return header + event_id + msgspec.json.encode(put.text)
+
+
+def decode_text(value: bytes) -> tuple[tuple[float, str], VideoText]:
+    """The ((ts, event_id), text) of a stored value. Raises `CorruptStateError`."""
+    try:
+        ts, length, rest = value.split(b" ", 2)
+        size = int(length)
+        text = msgspec.json.decode(rest[size:], type=VideoText)
+        return (float(ts), rest[:size].decode()), text
+    except (ValueError, msgspec.DecodeError) as error:
+        raise CorruptStateError(f"expected a video's text, got {value!r:.80}: {error}") from None
+
+
+def decode_deletion(value: bytes) -> tuple[float, float]:
+    """The (ts, moment it was applied) of a stored deletion. Raises `CorruptStateError`."""
+    try:
+        ts, applied_at = value.split()
+        return float(ts), float(applied_at)
+    except ValueError:
+        raise CorruptStateError(f"expected a deletion, got {value!r:.80}") from None
+
+
+def decode_hash(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """An HGETALL reply as a mapping, whichever protocol it came by."""
+    if isinstance(reply, Mapping):
+        return reply
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

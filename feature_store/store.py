@@ -1,0 +1,254 @@
+"""The state in Redis: batches of writes in, features out, a round trip each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from feature_store import client as redis_client
+from feature_store.buckets import (
+    CorruptStateError,
+    decode_counts,
+    decode_weights,
+    merge_neighbors,
+    rank_anchors,
+    total_counts,
+)
+from feature_store.client import Client, Command, pipelined
+from feature_store.keys import Keys, unescape
+from feature_store.plan import decode_deletion, decode_hash, decode_text, plan
+from feature_store.policy import StatePolicy
+from feature_store.records import Anchor, Features, HistoryEntry, QueryCounts
+from feature_store.state import State, UserState, VideoState
+from feature_store.writes import Position, UserDelete, Write
+
+_DUMP_BATCH = 500
+_ANCHORS = msgspec.json.Decoder(tuple[Anchor, ...])
+
+
+class ApplyStats(Struct, frozen=True):
+    """What became of a batch: applied + fenced + duplicates = its length.
+
+    `fenced` behaviour events stood at an offset already passed; `duplicates` carried an event_id
+    already counted. Every other write counts as applied, also where a newer one made it moot.
+    """
+
+    applied: int = 0
+    fenced: int = 0
+    duplicates: int = 0
+
+
+class FeatureStore:
+    """The state of one generation.
+
+    Every method raises `StoreUnavailableError` where Redis is away, `StoreCommandError` where it
+    refuses a command, and `CorruptStateError` for a value that something else wrote.
+    """
+
+    def __init__(self, client: Client, keys: Keys, policy: StatePolicy) -> None:
+        self.client = client
+        self.keys = keys
+        self.policy = policy
+
+    async def apply(self, batch: Sequence[tuple[Write, Position | None]]) -> ApplyStats:
+        """Take a batch in: one round trip, one more where it deletes users (two, exactly).
+
+        Each entity's writes are applied in one atomic script, in their order. After an error
+        any part of the entities may have been applied: apply the same batch again, fences and
+        de-duplication see to it that nothing counts twice. Batches of one partition must come
+        one after another. Raises `InvalidWriteError`, before anything is sent, for a write
+        that no store can take. `position` None means not fenced.
+        """
+        planned = plan(batch, self.keys, self.policy)
+        replies = await pipelined(self.client, [*planned.behaviors, *planned.others])
+        await self._forget_cached(planned.deleted_users)
+        applied, fenced, duplicates = planned.idempotent, 0, 0
+        for reply in replies[: len(planned.behaviors)]:
+            applied += int(reply[0])
+            fenced += int(reply[1])
+            duplicates += int(reply[2])
+        return ApplyStats(applied, fenced, duplicates)
+
+    async def features(
+        self,
+        pairs: Sequence[tuple[str, str | None]],
+        *,
+        now: float | None = None,
+        max_anchors: int = 32,
+    ) -> list[Features]:
+        """What is known of each (video, user), in their order, in one round trip.
+
+        Weights are decayed to `now` (UTC epoch seconds; default: the present), but the order of
+        anchors does not depend on it. Neighbour anchors follow the behaviour anchors.
+        """
+        now = time.time() if now is None else now
+        videos = list(dict.fromkeys(video_id for video_id, _ in pairs))
+        users = list(dict.fromkeys(user_id for _, user_id in pairs if user_id is not None))
+        commands: list[Command] = []
+        for video_id in videos:
+            commands += (
+                Command("GET", (self.keys.text(video_id),)),
+                Command("HGETALL", (self.keys.anchors(video_id),)),
+                Command("GET", (self.keys.neighbors(video_id),)),
+            )
+        commands += (self._history_command(user_id) for user_id in users)
+        replies = iter(await pipelined(self.client, commands))
+        known = {}
+        for video_id in videos:
+            text, anchors, neighbors = next(replies), next(replies), next(replies)
+            known[video_id] = (
+                None if text is None else decode_text(text)[1],
+                self._merged(anchors, neighbors, now, max_anchors),
+            )
+        histories = {user_id: _history(next(replies)) for user_id in users}
+        return [
+            Features(*known[video_id], () if user_id is None else histories[user_id])
+            for video_id, user_id in pairs
+        ]
+
+    async def anchors(self, video_id: str, *, now: float | None = None) -> tuple[Anchor, ...]:
+        """All anchors of a video, behaviour's first, as `features` orders them."""
+        reply, neighbors = await pipelined(
+            self.client,
+            [
+                Command("HGETALL", (self.keys.anchors(video_id),)),
+                Command("GET", (self.keys.neighbors(video_id),)),
+            ],
+        )
+        moment = time.time() if now is None else now
+        return self._merged(reply, neighbors, moment, limit=2**31)
+
+    async def counts(self, video_id: str) -> dict[str, QueryCounts]:
+        """Counts per query of a video."""
+        [reply] = await pipelined(
+            self.client, [Command("HGETALL", (self.keys.counters(video_id),))]
+        )
+        return total_counts(decode_counts(decode_hash(reply), self.policy.max_entries))
+
+    async def history(self, user_id: str) -> tuple[HistoryEntry, ...]:
+        """The user's queries, newest first."""
+        [reply] = await pipelined(self.client, [self._history_command(user_id)])
+        return _history(reply)
+
+    async def delete_user(self, user_id: str, ts: float) -> None:
+        """Forget everything of a user up to and including `ts`, cached queries too, now."""
+        await self.apply([(UserDelete(user_id, ts), None)])
+
+    async def put_neighbors(self, video_id: str, anchors: Sequence[Anchor]) -> None:
+        """Replace the video's neighbour anchors, strongest first; they live as long as it does."""
+        ttl = max(1, round(self.policy.video_ttl_s * 1000))
+        value = msgspec.json.encode(tuple(anchors))
+        await pipelined(
+            self.client,
+            [Command("SET", (self.keys.neighbors(video_id),), (value, "PX", ttl))],
+        )
+
+    async def ping(self) -> None:
+        """Raises `StoreUnavailableError` unless Redis answers."""
+        await redis_client.ping(self.client)
+
+    async def close(self) -> None:
+        """Close the client."""
+        await redis_client.close(self.client)
+
+    async def dump(self) -> State:
+        """The whole generation, for checks: reads every key, and is not one moment's picture."""
+        videos: dict[str, VideoState] = {}
+        users: dict[str, UserState] = {}
+        async for batch in self._state_key_batches():
+            commands = [_READS[suffix](name) for name, _, suffix in batch]
+            replies = await pipelined(self.client, commands)
+            for (_, entity, suffix), reply in zip(batch, replies, strict=True):
+                if not reply:  # it expired since it was listed
+                    continue
+                if suffix in ("t", "a", "c"):
+                    self._fill_video(videos.setdefault(entity, VideoState()), suffix, reply)
+                else:
+                    _fill_user(users.setdefault(entity, UserState()), suffix, reply)
+        return State(videos=videos, users=users)
+
+    async def _state_key_batches(self) -> AsyncIterator[list[tuple[str, str, str]]]:
+        """(key, entity id, suffix) of each key that holds state."""
+        prefix = self.keys.prefix
+        batch: list[tuple[str, str, str]] = []
+        async for name in redis_client.scan(self.client, prefix):
+            tag, _, suffix = name[len(prefix) :].partition("}:")
+            if suffix in _SUFFIXES.get(tag[:3], ()):
+                batch.append((name, unescape(tag[3:]), suffix))
+            if len(batch) == _DUMP_BATCH:
+                yield batch
+                batch = []
+        yield batch
+
+    def _fill_video(self, video: VideoState, suffix: str, reply: Any) -> None:
+        limit = self.policy.max_entries
+        if suffix == "t":
+            video.version, video.text = decode_text(reply)
+        elif suffix == "a":
+            video.anchors = decode_weights(decode_hash(reply), limit)
+        else:
+            video.counts = decode_counts(decode_hash(reply), limit)
+
+    def _merged(
+        self, anchors: Any, neighbors: bytes | None, now: float, limit: int
+    ) -> tuple[Anchor, ...]:
+        entries = decode_weights(decode_hash(anchors), self.policy.max_entries)
+        ranked = rank_anchors(entries, self.policy, now)
+        return merge_neighbors(ranked, _neighbors(neighbors), limit)
+
+    def _history_command(self, user_id: str) -> Command:
+        last = self.policy.history_size - 1
+        return Command("ZREVRANGE", (self.keys.history(user_id),), (0, last), withscores=True)
+
+    async def _forget_cached(self, users: Sequence[str]) -> None:
+        """Drop the users' own cached queries. The index goes last, so that it can be repeated."""
+        if not users:
+            return
+        indexes = [self.keys.personal_videos(user_id) for user_id in users]
+        replies = await pipelined(
+            self.client, [Command("ZRANGE", (index,), (0, -1)) for index in indexes]
+        )
+        bodies: list[Command] = []
+        entries: list[Command] = []
+        for user_id, index, members in zip(users, indexes, replies, strict=True):
+            if members:
+                entries.append(Command("ZREM", (index,), tuple(members)))
+            for video_id in members:
+                body = self.keys.cached_for(video_id.decode(), user_id)
+                bodies.append(Command("DEL", (body,)))
+        await pipelined(self.client, bodies)
+        await pipelined(self.client, entries)
+
+
+def _neighbors(value: bytes | None) -> tuple[Anchor, ...]:
+    if value is None:
+        return ()
+    try:
+        return _ANCHORS.decode(value)
+    except msgspec.DecodeError as error:
+        raise CorruptStateError(f"expected neighbour anchors, got {value!r:.80}: {error}") from None
+
+
+def _history(reply: Iterable[tuple[bytes, float]]) -> tuple[HistoryEntry, ...]:
+    return tuple(HistoryEntry(query.decode(), float(ts)) for query, ts in reply)
+
+
+def _fill_user(user: UserState, suffix: str, reply: Any) -> None:
+    if suffix == "h":
+        user.history = {entry.query: entry.ts for entry in _history(reply)}
+    else:
+        user.deleted_before = decode_deletion(reply)[0]
+
+
+_SUFFIXES = {"{v:": ("t", "a", "c"), "{u:": ("h", "d")}
+_READS = {
+    "t": lambda key: Command("GET", (key,)),
+    "a": lambda key: Command("HGETALL", (key,)),
+    "c": lambda key: Command("HGETALL", (key,)),
+    "h": lambda key: Command("ZREVRANGE", (key,), (0, -1), withscores=True),
+    "d": lambda key: Command("GET", (key,)),
+}
