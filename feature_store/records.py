@@ -85,3 +85,15 @@ class QueryResult(Struct, frozen=True):
     model: str
     evidence_digest: str
     generated_at: float
+
+
+class CacheEntry(Struct, frozen=True):
+    """A result on its way into the query cache.
+
+    `user_id` None: the video's own, whoever watches. `shared`: this user gets what the video has,
+    so only a mark is kept.
+    """
+
+    result: QueryResult
+    user_id: str | None = None
+    shared: bool = False

@@ -1,0 +1,64 @@
+"""Generation engines: one small interface, two ways to run the same checkpoint.
+
+Importing this package or `onebar.engines.ct2` loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from feature_store.records import Candidate
+
+if TYPE_CHECKING:
+    from onebar.checkpoint import Checkpoint
+
+EngineName = Literal["auto", "ctranslate2", "torch"]
+
+
+class EngineError(RuntimeError):
+    """An engine failed while generating. The cause is chained."""
+
+
+class Engine(Protocol):
+    """Turns prompts into ordered candidates. Safe to call from several threads."""
+
+    @property
+    def model(self) -> str:
+        """The checkpoint's name: part of every evidence digest."""
+        ...
+
+    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+        """Up to `k` (1 <= k <= beam size) candidates for each prompt, best first.
+
+        A rejecting output appears as `Candidate("[REJECT]", score)`. What a prompt gets depends
+        on nothing but the prompt and the checkpoint, not on the batch it ran in.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model. Further calls to `generate` raise `EngineError`."""
+        ...
+
+
+def load_engine(
+    checkpoint: Checkpoint,
+    *,
+    engine: EngineName = "auto",
+    beam_size: int = 8,
+    workers: int = 1,
+    threads: int = 1,
+) -> Engine:
+    """The engine for a checkpoint.
+
+    `auto` takes CTranslate2 where the checkpoint has its weights, else torch. `workers` prompts
+    batches run side by side, each on `threads` cores. Raises `CheckpointMismatchError` where the
+    checkpoint lacks the weights of the engine asked for.
+    """
+    if engine == "torch" or (engine == "auto" and not checkpoint.has_ctranslate2):
+        from onebar.engines.torch_engine import TorchEngine
+
+        return TorchEngine(checkpoint, beam_size=beam_size, threads=workers * threads)
+    from onebar.engines.ct2 import CTranslate2Engine
+
+    return CTranslate2Engine(checkpoint, beam_size=beam_size, workers=workers, threads=threads)
