@@ -1,0 +1,104 @@
+"""`make test`: every check, one after the other, and a plain summary at the end.
+
+A failed step does not keep the later ones from running. The servers of the last step are started
+by `deploy/real_servers.py`; where their programs are not installed the step is skipped and says
+what is missing, but with `CI` set that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+SERVERS = ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
+MISSING_STATUS = 69
+COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected|warnings?)\b")
+PYTEST_END = re.compile(r"^=* ?((?:\d+ [a-z]+, )*\d+ [a-z]+) in [\d.]+s")
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass
+class Outcome:
+    """What a step came to; `counts` is what pytest said, if the step was pytest's."""
+
+    name: str
+    seconds: float
+    status: int
+    said: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def run(name: str, command: Sequence[str], environment: Mapping[str, str]) -> Outcome:
+    """Run one step, showing its output as it comes."""
+    print(f"\n--- {name}: {' '.join(command)}", flush=True)
+    start = time.monotonic()
+    outcome = Outcome(name, 0.0, 0)
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        print(line, end="", flush=True)
+        end = PYTEST_END.match(ESCAPES.sub("", line))
+        if end:
+            outcome.said = end[1]
+            outcome.counts = {word: int(count) for count, word in COUNT.findall(end[1])}
+    outcome.status = child.wait()
+    outcome.seconds = time.monotonic() - start
+    return outcome
+
+
+def steps() -> list[tuple[str, list[str], dict[str, str]]]:
+    """Name, command and environment of every step, in order."""
+    bare = {name: value for name, value in os.environ.items() if name not in SERVERS}
+    inherited = dict(os.environ)
+    python, pytest = str(BIN / "python"), str(BIN / "pytest")
+    real = [python, "deploy/real_servers.py", "run", "--", pytest, "tests/integration"]
+    return [
+        ("ruff check", [str(BIN / "ruff"), "check", "."], bare),
+        ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], bare),
+        ("mypy --strict", [str(BIN / "mypy")], bare),
+        ("unit tests", [pytest, "tests/unit"], bare),
+        ("integration, embedded servers", [pytest, "tests/integration"], bare),
+        ("integration, Apache Kafka and Redis", real, inherited),
+    ]
+
+
+def main() -> int:
+    ci = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+    outcomes = [run(*step) for step in steps()]
+
+    failed = False
+    totals = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    print("\n=== make test")
+    for outcome in outcomes:
+        missing = outcome.status == MISSING_STATUS
+        word = "ok" if outcome.status == 0 else "SKIPPED" if missing and not ci else "FAILED"
+        failed |= word == "FAILED"
+        said = outcome.said or ("its servers are not installed, see above" if missing else "")
+        print(f"{word:8} {outcome.name:36} {outcome.seconds:6.0f} s  {said}")
+        for name, count in outcome.counts.items():
+            name = "failed" if name.startswith("error") else name
+            if name in totals:
+                totals[name] += count
+    print("\n" + ", ".join(f"{count} {name}" for name, count in totals.items()), flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
