@@ -54,6 +54,8 @@ def bucket_prefix(bucket: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _bucket_number(prefix: bytes) -> int:
+    if len(prefix) != BUCKET_CHARS or not prefix.isalnum():
+        raise ValueError
     return int(prefix, 36)
 
 

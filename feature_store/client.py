@@ -187,10 +187,10 @@ def _raise_failures(commands: Sequence[Command], replies: Sequence[Any]) -> None
 
 
 def _unavailable(error: BaseException) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        f"Redis is not available ({type(error).__name__}: {error}); "
-        "is it running, and is ONEBAR_REDIS_URL right?"
-    )
+    refused = isinstance(error, errors.ResponseError)
+    what = "takes no writes for now" if refused else "cannot be reached"
+    hint = "" if refused else "; is it running, and is ONEBAR_REDIS_URL right?"
+    return StoreUnavailableError(f"Redis {what} ({type(error).__name__}: {error}){hint}")
 
 
 async def ping(client: Client) -> None:

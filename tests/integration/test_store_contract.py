@@ -1,0 +1,185 @@
+"""The contract suite: whatever the order, the repeats and the crashes, Redis holds what one clean
+pass over the log leaves in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from store_fixtures import SMALL, fresh_store, run
+
+from feature_store.memory import MemoryStore
+from feature_store.records import VideoText
+from feature_store.state import State, diff
+from feature_store.store import ApplyStats
+from feature_store.writes import (
+    BehaviorAdd,
+    HistoryPut,
+    Position,
+    UserDelete,
+    VideoPut,
+    Write,
+)
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Any) -> str:
+    """The test servers' Redis."""
+    return str(servers.redis_url)
+
+
+Step = tuple[Write, Position]
+
+video_ids = st.sampled_from(["v", "v}:a", "视频 %7d\n"])
+user_ids = st.sampled_from(["u", "v", "{u:u}"])
+queries = st.sampled_from(["a", "B", "ab", "a b", "é", "z", "中文", "ﬀ", "𝒳", "\n", "0"])
+event_ids = st.sampled_from(["e1", "E1", "é", "e 1", "e"])
+times = st.one_of(
+    st.sampled_from([0.0, -0.0, 9.999999999999998, 10.0, 20.1, 30.000000000000004, 2**33 - 1.0]),
+    st.floats(0, 60),
+)
+weights = st.integers(1, 5000)
+
+video_puts = st.builds(
+    VideoPut, video_ids, times, event_ids, st.builds(VideoText, title=queries, ocr=queries)
+)
+behavior_adds = st.builds(
+    BehaviorAdd,
+    video_ids,
+    times,
+    st.just(""),
+    st.lists(st.tuples(queries, weights), max_size=3).map(tuple),
+    st.lists(queries, max_size=3).map(tuple),
+    st.lists(queries, max_size=2).map(tuple),
+    st.lists(queries, max_size=2).map(tuple),
+)
+history_puts = st.builds(HistoryPut, user_ids, queries, times)
+deletions = st.builds(UserDelete, user_ids, times)
+writes = st.one_of(video_puts, behavior_adds, behavior_adds, history_puts, history_puts, deletions)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Write]:
+    """Writes as a log has them: one event_id, one effect. A video's (ts, event_id) too."""
+    log: list[Write] = []
+    versions: dict[tuple[str, float, str], VideoPut] = {}
+    for number, write in enumerate(draw(st.lists(writes, max_size=14))):
+        match write:
+            case VideoPut():
+                key = (write.video_id, write.ts, write.event_id)
+                log.append(versions.setdefault(key, write))
+            case BehaviorAdd(video_id, ts, _, anchors, exposures, clicks, engagements):
+                event_id = f"事件 {number}"
+                log.append(
+                    BehaviorAdd(video_id, ts, event_id, anchors, exposures, clicks, engagements)
+                )
+            case _:
+                log.append(write)
+    repeats = draw(st.lists(st.sampled_from(log), max_size=4)) if log else []
+    return log + repeats
+
+
+def clean_pass(log: Sequence[Write]) -> State:
+    store = MemoryStore(SMALL)
+    for offset, write in enumerate(log):
+        store.apply(write, Position("t", 0, offset))
+    return store.state()
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> tuple[list[Write], list[list[Step]]]:
+    """A log, and one way it may be delivered: events land in two partitions in any order; each
+    partition is read in batches, and each batch may turn the reader back to anywhere before."""
+    log = draw(logs())
+    partitions: list[list[Step]] = [[], []]
+    for write in draw(st.permutations(log)):
+        number = draw(st.integers(0, 1))
+        position = Position("behaviors", number, 10 * len(partitions[number]))
+        partitions[number].append((write, position))
+    reached = [0, 0]
+    rewinds = 4
+    batches: list[list[Step]] = []
+    while any(reached[i] < len(partitions[i]) for i in (0, 1)):
+        batch: list[Step] = []
+        for number in draw(st.sampled_from([(0,), (1,), (0, 1), (1, 0)])):
+            end = reached[number] + draw(st.integers(1, 5))
+            batch += partitions[number][reached[number] : end]
+            reached[number] = min(end, len(partitions[number]))
+        batches.append(batch)
+        if rewinds and draw(st.booleans()):
+            rewinds -= 1
+            number = draw(st.integers(0, 1))
+            reached[number] = draw(st.integers(0, reached[number]))
+    return log, batches
+
+
+@given(deliveries())
+@settings(max_examples=200)
+def test_memory_reaches_the_state_of_a_clean_pass(
+    delivery: tuple[list[Write], list[list[Step]]],
+) -> None:
+    log, batches = delivery
+    store = MemoryStore(SMALL)
+    for batch in batches:
+        for write, position in batch:
+            store.apply(write, position)
+    assert diff(clean_pass(log), store.state()) == []
+
+
+@given(deliveries(), st.sets(st.integers(0, 12), max_size=3))
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_redis_reaches_the_state_of_a_clean_pass(
+    redis_url: str, delivery: tuple[list[Write], list[list[Step]]], flushes: set[int]
+) -> None:
+    log, batches = delivery
+
+    async def check() -> None:
+        memory = MemoryStore(SMALL)
+        async with fresh_store(redis_url) as store:
+            for number, batch in enumerate(batches):
+                if number in flushes:
+                    await store.client.script_flush()
+                stats = await store.apply(batch)
+                assert stats.applied + stats.fenced + stats.duplicates == len(batch)
+                for write, position in batch:
+                    memory.apply(write, position)
+            expected = clean_pass(log)
+            found = await store.dump()
+            assert diff(expected, found) == []
+            assert found == expected
+            pairs = [(v, u) for v in expected.videos for u in (*expected.users, None)]
+            assert await store.features(pairs, now=45.0) == memory.features(pairs, now=45.0)
+            for video_id in expected.videos:
+                assert await store.counts(video_id) == memory.counts(video_id)
+            for user_id in expected.users:
+                assert await store.history(user_id) == memory.history(user_id)
+
+    run(check())
+
+
+@given(logs())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_one_batch_or_many_is_the_same(redis_url: str, log: list[Write]) -> None:
+    steps: list[Step] = [(w, Position("t", 0, offset)) for offset, w in enumerate(log)]
+
+    async def check() -> None:
+        async with fresh_store(redis_url) as one, fresh_store(redis_url) as many:
+            total = await one.apply(steps)
+            stats = [await many.apply([step]) for step in steps]
+            assert total == ApplyStats(
+                sum(s.applied for s in stats),
+                sum(s.fenced for s in stats),
+                sum(s.duplicates for s in stats),
+            )
+            assert await one.dump() == await many.dump()
+
+    run(check())
