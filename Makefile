@@ -5,6 +5,8 @@ export VENV
 # The embedded servers are used unless these two are set; the test targets set or unset them.
 EMBEDDED := env -u ONEBAR_KAFKA_BOOTSTRAP -u ONEBAR_REDIS_URL
 REAL := $(BIN)/python deploy/real_servers.py run
+# Typed programs outside the packages.
+TOOLS := deploy/real_servers.py docs/make_configuration.py tests/run_all.py examples/*.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -42,6 +44,7 @@ format: $(VENV)/.installed-dev ## let ruff mend and format
 
 typecheck: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy
+	$(BIN)/mypy $(TOOLS)
 
 test-unit: $(VENV)/.installed-dev ## tests that need no server
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -52,8 +55,9 @@ test-embedded: $(VENV)/.installed-dev ## integration tests on the embedded broke
 test-real: $(VENV)/.installed-dev ## integration tests on Apache Kafka and Redis (Java 17, Maven, redis-server)
 	$(REAL) -- $(BIN)/pytest tests/integration $(ARGS)
 
-schemas: $(VENV)/.installed-local ## generate docs/schemas from the event types
+schemas: $(VENV)/.installed-local ## write docs/schemas from the event types, docs/configuration.md from the settings
 	$(BIN)/python -m stream.schemas
+	$(BIN)/python docs/make_configuration.py
 
 checkpoint: $(VENV)/.installed-dev ## train the small checkpoint that is shipped for the demo
 	$(BIN)/python -m onebar.training

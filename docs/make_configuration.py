@@ -7,6 +7,7 @@ python docs/make_configuration.py --check    status 1 if it is not what would be
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def descriptions() -> dict[str, str]:
         if isinstance(node, ast.ClassDef) and node.name == "Settings"
     )
     found: dict[str, str] = {}
-    for field, below in zip(body, body[1:], strict=False):
+    for field, below in itertools.pairwise(body):
         if (
             isinstance(field, ast.AnnAssign)
             and isinstance(field.target, ast.Name)

@@ -69,10 +69,13 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
     inherited = dict(os.environ)
     python, pytest = str(BIN / "python"), str(BIN / "pytest")
     real = [python, "deploy/real_servers.py", "run", "--", pytest, "tests/integration"]
+    tools = ["deploy/real_servers.py", "docs/make_configuration.py", "tests/run_all.py"]
+    tools += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.py"))
     return [
         ("ruff check", [str(BIN / "ruff"), "check", "."], bare),
         ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], bare),
         ("mypy --strict", [str(BIN / "mypy")], bare),
+        ("mypy --strict, tools", [str(BIN / "mypy"), *tools], bare),
         ("unit tests", [pytest, "tests/unit"], bare),
         ("integration, embedded servers", [pytest, "tests/integration"], bare),
         ("integration, Apache Kafka and Redis", real, inherited),
