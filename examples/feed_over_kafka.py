@@ -1,0 +1,58 @@
+"""A feed of your own straight into Kafka, by OneBar's own producer.
+
+    ONEBAR_KAFKA_BOOTSTRAP=127.0.0.1:9092 python examples/feed_over_kafka.py
+
+The producer picks each event's topic and key and returns once the brokers have them. Any other
+Kafka client does as well: docs/connect-your-feed.md says which topic and key an event wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+from onebar.settings import Settings
+from stream.events import Event, Impression, Search, Video
+from stream.producer import EventProducer
+
+
+def events(video_id: str, user_id: str) -> list[Event]:
+    """A new video, a viewer who searched after it, and the next impression."""
+    now = time.time()
+    return [
+        Video(
+            event_id=str(uuid.uuid4()),
+            ts=now,
+            video_id=video_id,
+            title="How I make cold brew at home",
+            item_title="cold brew coffee maker, 1 litre, glass",
+            category="kitchen",
+        ),
+        Search(
+            event_id=str(uuid.uuid4()),
+            ts=now,
+            user_id=user_id,
+            video_id=video_id,
+            query="cold brew coffee maker",
+        ),
+        Impression(event_id=str(uuid.uuid4()), ts=now, video_id=video_id, user_id=user_id),
+    ]
+
+
+async def main() -> None:
+    settings = Settings()
+    producer = EventProducer(
+        settings.kafka_bootstrap, settings.topic_prefix, settings.idempotent_producer
+    )
+    await producer.start()
+    try:
+        sent = events(f"video-{uuid.uuid4().hex[:8]}", "user-1")
+        await producer.send(sent)
+        print(f"Kafka has {len(sent)} events about {sent[0].key}")
+    finally:
+        await producer.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
