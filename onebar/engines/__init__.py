@@ -41,6 +41,12 @@ class Engine(Protocol):
         ...
 
 
+def ordered(candidates: list[Candidate]) -> list[Candidate]:
+    """Best first; scores are rounded to 1e-5 and ties stand in the order of their text."""
+    rounded = [Candidate(c.text, round(c.score, 5) + 0.0) for c in candidates]
+    return sorted(rounded, key=lambda candidate: (-candidate.score, candidate.text))
+
+
 def load_engine(
     checkpoint: Checkpoint,
     *,

@@ -1,0 +1,261 @@
+"""Checkpoints: immutable directories that say what they are and can tell when they are broken.
+
+onebar.json         the card: name, preset, prompt and generation config, sizes and sha256 of
+                    every other file, facts of the training
+tokenizer.json      byte-level BPE (`onebar.tokens`)
+config.json         the architecture, as transformers reads it
+ct2/                CTranslate2 weights, int8 (optional)
+model.safetensors   float weights for torch (optional)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from onebar.prompt import PromptConfig
+from onebar.tokens import PromptTokenizer
+
+CARD = "onebar.json"
+TOKENIZER = "tokenizer.json"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CTRANSLATE2 = "ct2"
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "data" / "checkpoints" / "demo"
+"""The demo checkpoint that comes with the package."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint can't be used."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """There is no checkpoint where one was expected."""
+
+
+class CheckpointCorruptError(CheckpointError):
+    """A file of a checkpoint is missing, damaged or not what its card says."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """A sound checkpoint of another kind than is needed."""
+
+
+class GenerationConfig(Struct, frozen=True):
+    """How candidates are generated from a checkpoint, whatever the engine.
+
+    `length_penalty` 0 scores a candidate by its log probability; with p > 0 that is divided by
+    (tokens with the end token) ** p.
+    """
+
+    max_source_tokens: int = 96
+    max_target_tokens: int = 24
+    length_penalty: float = 0.0
+
+
+class FileFact(Struct, frozen=True):
+    """What a file must be: bytes, and sha256 in hex."""
+
+    size: int
+    sha256: str
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """What a checkpoint says of itself (`onebar.json`)."""
+
+    format: int = FORMAT
+    name: str
+    preset: str
+    created_at: str
+    prompt: PromptConfig
+    generation: GenerationConfig
+    files: dict[str, FileFact]
+    training: dict[str, Any] = {}
+
+
+class Checkpoint(Struct, frozen=True):
+    """An opened, verified checkpoint."""
+
+    path: Path
+    card: Card
+
+    @property
+    def name(self) -> str:
+        """The preset and the first 8 hex digits of the content's hash: `demo-1a2b3c4d`."""
+        return self.card.name
+
+    @property
+    def has_ctranslate2(self) -> bool:
+        return f"{CTRANSLATE2}/model.bin" in self.card.files
+
+    @property
+    def has_weights(self) -> bool:
+        return WEIGHTS in self.card.files
+
+    def need(self, name: str) -> Path:
+        """The path of one of its files. Raises `CheckpointMismatchError` where it has none."""
+        if name not in self.card.files:
+            raise CheckpointMismatchError(
+                f"checkpoint {self.name} at {self.path} has no {name}; it has "
+                f"{', '.join(sorted(self.card.files))}. Export it again with that part, or choose "
+                "the other engine (ONEBAR_ENGINE)."
+            )
+        return self.path / name
+
+    def tokenizer(self) -> PromptTokenizer:
+        """Its tokenizer, with the lengths its card sets."""
+        return PromptTokenizer(
+            self.need(TOKENIZER),
+            max_source_tokens=self.card.generation.max_source_tokens,
+            max_target_tokens=self.card.generation.max_target_tokens,
+        )
+
+
+def open_checkpoint(path: Path | str | None = None, *, verify: bool = True) -> Checkpoint:
+    """The checkpoint at `path`, or the shipped demo checkpoint.
+
+    Every file's presence and size are checked, and with `verify` its sha256 as well. Raises
+    `CheckpointNotFoundError`, `CheckpointCorruptError` or `CheckpointMismatchError`, naming the
+    file and what to do.
+    """
+    directory = SHIPPED if path is None else Path(path)
+    if not directory.is_dir():
+        raise CheckpointNotFoundError(
+            f"no checkpoint directory at {directory}; name one with ONEBAR_CHECKPOINT, or train "
+            "one with `onebar train sft`"
+        )
+    card = _read_card(directory)
+    for name, fact in card.files.items():
+        _check_file(directory, name, fact, verify=verify)
+    expected = _name(card)
+    if card.name != expected:
+        raise CheckpointMismatchError(
+            f"{directory / CARD} says the checkpoint is {card.name!r}, but what it lists makes "
+            f"{expected!r}: the card was edited. Export the checkpoint again."
+        )
+    return Checkpoint(directory, card)
+
+
+def _read_card(directory: Path) -> Card:
+    path = directory / CARD
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointNotFoundError(
+            f"{directory} is no checkpoint: it has no {CARD}; name a directory that "
+            "`onebar train sft` wrote"
+        ) from None
+    try:
+        found = msgspec.json.decode(raw)
+        version = found.get("format") if isinstance(found, dict) else None
+        if isinstance(version, int) and version != FORMAT:
+            raise CheckpointMismatchError(
+                f"{path} has format {version}, this program reads {FORMAT}: use the onebar "
+                "version that wrote it, or export it again"
+            )
+        return msgspec.convert(found, Card)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointCorruptError(
+            f"{path} can't be read ({error}): restore it or export the checkpoint again"
+        ) from None
+
+
+def _check_file(directory: Path, name: str, fact: FileFact, *, verify: bool) -> None:
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+        raise CheckpointCorruptError(f"{directory / CARD} lists {name!r}, outside the checkpoint")
+    path = directory / name
+    if not path.is_file():
+        raise CheckpointCorruptError(f"{path} is missing: copy the checkpoint again, whole")
+    size = path.stat().st_size
+    if size != fact.size:
+        raise CheckpointCorruptError(
+            f"{path} has {size:,} bytes, its card says {fact.size:,}: copy the checkpoint again"
+        )
+    if verify and (digest := _sha256(path)) != fact.sha256:
+        raise CheckpointCorruptError(
+            f"{path} has sha256 {digest[:12]}…, its card says {fact.sha256[:12]}…: copy the "
+            "checkpoint again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name(card: Card) -> str:
+    """`PRESET-xxxxxxxx`: over the files and over all that changes what they generate."""
+    content = msgspec.json.encode((card.files, card.prompt, card.generation), order="sorted")
+    return f"{card.preset}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A temporary directory beside `out`, gone afterwards unless `seal` moved it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def seal(
+    staged: Path,
+    out: Path,
+    *,
+    preset: str,
+    prompt: PromptConfig,
+    generation: GenerationConfig,
+    training: Mapping[str, Any],
+) -> Checkpoint:
+    """Write the card of what lies in `staged` and move it to `out` in one rename.
+
+    A checkpoint that is at `out` already is replaced; anything else there is a
+    `CheckpointMismatchError`.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / CARD).is_file():
+        raise CheckpointMismatchError(
+            f"{out} exists and is no checkpoint; choose another directory or remove it"
+        )
+    files = {
+        path.relative_to(staged).as_posix(): FileFact(path.stat().st_size, _sha256(path))
+        for path in sorted(staged.rglob("*"))
+        if path.is_file() and path.name != CARD
+    }
+    card = Card(
+        name="",
+        preset=preset,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        prompt=prompt,
+        generation=generation,
+        files=files,
+        training=dict(training),
+    )
+    card = msgspec.structs.replace(card, name=_name(card))
+    (staged / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    staged.chmod(0o755)
+    if out.exists():
+        with staging(out) as aside:
+            out.rename(aside / "old")
+            staged.rename(out)
+    else:
+        staged.rename(out)
+    descriptor = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return open_checkpoint(out)

@@ -1,0 +1,75 @@
+"""Sizes of model by name. Deep encoder, shallow decoder: only the decoder runs step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Preset(Struct, frozen=True):
+    """The architecture of a BART encoder-decoder trained from scratch."""
+
+    name: str
+    vocab_size: int
+    d_model: int
+    heads: int
+    ffn: int
+    encoder_layers: int
+    decoder_layers: int
+    max_positions: int = 160
+    learning_rate: float = 1e-3
+    dropout: float = 0.1
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("tiny", 1_000, 64, 2, 128, 1, 1, learning_rate=3e-3, dropout=0.0),
+        Preset("demo", 8_000, 256, 4, 1024, 3, 1, dropout=0.0),
+        Preset("small", 16_000, 512, 8, 2048, 6, 2, learning_rate=5e-4),
+        Preset("base", 32_000, 768, 12, 3072, 6, 6, max_positions=512, learning_rate=2e-4),
+    )
+}
+"""`tiny` is for tests, `demo` is what ships, `small` and `base` want a GPU."""
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name. Raises `ValueError` naming those there are."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}") from None
+
+
+def bart_config(preset: Preset, vocab_size: int) -> Any:
+    """The transformers `BartConfig` of a preset, for a tokenizer of `vocab_size` entries."""
+    from transformers import BartConfig
+
+    from onebar.tokens import BOS_ID, EOS_ID, PAD_ID
+
+    return BartConfig(
+        vocab_size=vocab_size,
+        d_model=preset.d_model,
+        encoder_layers=preset.encoder_layers,
+        decoder_layers=preset.decoder_layers,
+        encoder_attention_heads=preset.heads,
+        decoder_attention_heads=preset.heads,
+        encoder_ffn_dim=preset.ffn,
+        decoder_ffn_dim=preset.ffn,
+        max_position_embeddings=preset.max_positions,
+        dropout=preset.dropout,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        scale_embedding=True,
+        init_std=preset.d_model**-0.5,
+        bos_token_id=BOS_ID,
+        pad_token_id=PAD_ID,
+        eos_token_id=EOS_ID,
+        decoder_start_token_id=EOS_ID,
+        # BartConfig forces an end token of its own at the last step unless told otherwise.
+        forced_bos_token_id=None,
+        forced_eos_token_id=None,
+        # The CTranslate2 converter asks for it by name.
+        normalize_before=False,
+    )
