@@ -63,17 +63,16 @@ class Script(Struct, frozen=True):
 class Command(Struct, frozen=True):
     """One command of a pipeline: a plain one by its name, or a script with its keys.
 
-    `keys` all live in one slot. `withscores` asks for (member, score) pairs.
+    `keys` all live in one slot.
     """
 
     name: str | Script
     keys: tuple[str, ...]
     args: tuple[Argument, ...] = ()
-    withscores: bool = False
 
 
 class _Pipeline(Protocol):
-    def execute_command(self, *args: Any, **options: Any) -> Any: ...
+    def execute_command(self, *args: Any) -> Any: ...
 
     def execute(self, raise_on_error: bool = ...) -> Awaitable[list[Any]]: ...
 
@@ -144,8 +143,7 @@ async def _send(client: Client, commands: Sequence[Command], *, full: bool) -> l
     else:
         pipeline = client.pipeline(transaction=False)
     for command in commands:
-        words, options = _words(command, full=full)
-        cast(_Pipeline, pipeline).execute_command(*words, **options)
+        cast(_Pipeline, pipeline).execute_command(*_words(command, full=full))
     try:
         return await cast(_Pipeline, pipeline).execute(raise_on_error=False)
     except _UNAVAILABLE as error:
@@ -154,16 +152,12 @@ async def _send(client: Client, commands: Sequence[Command], *, full: bool) -> l
         await pipeline.reset()
 
 
-def _words(command: Command, *, full: bool) -> tuple[tuple[Argument, ...], dict[str, bool]]:
-    if isinstance(command.name, Script):
-        call: tuple[Argument, ...] = (
-            ("EVAL", command.name.source) if full else ("EVALSHA", command.name.sha)
-        )
-        return (*call, len(command.keys), *command.keys, *command.args), {}
-    if command.withscores:
-        words = (command.name, *command.keys, *command.args, "WITHSCORES")
-        return words, {"withscores": True}
-    return (command.name, *command.keys, *command.args), {}
+def _words(command: Command, *, full: bool) -> tuple[Argument, ...]:
+    if not isinstance(command.name, Script):
+        return (command.name, *command.keys, *command.args)
+    script = command.name
+    call = ("EVAL", script.source) if full else ("EVALSHA", script.sha)
+    return (*call, len(command.keys), *command.keys, *command.args)
 
 
 def _raise_failures(commands: Sequence[Command], replies: Sequence[Any]) -> None:

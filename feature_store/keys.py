@@ -72,7 +72,7 @@ class Keys(Struct, frozen=True):
         return self._video(video_id, f"s:{window}")
 
     def history(self, user_id: str) -> str:
-        """sorted set: query -> newest ts."""
+        """sorted set: query -> newest ts, times 2**22 (see user.lua)."""
         return self._user(user_id, "h")
 
     def deletion(self, user_id: str) -> str:

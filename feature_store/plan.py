@@ -6,7 +6,8 @@ sent again can never be overtaken by a later event of its own video, which its f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -17,7 +18,7 @@ from feature_store.buckets import CorruptStateError, count_increments, encode_fi
 from feature_store.client import Argument, Command, load_script
 from feature_store.keys import Keys
 from feature_store.policy import StatePolicy
-from feature_store.records import VideoText
+from feature_store.records import HistoryEntry, VideoText
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
@@ -28,9 +29,15 @@ from feature_store.writes import (
     check_write,
 )
 
-BEHAVIOR = load_script("behavior", "bytes")
+BEHAVIOR = load_script("behavior", "cut")
 VIDEO = load_script("video", "bytes")
 USER = load_script("user")
+
+_TEXT = msgspec.json.Decoder(VideoText)
+
+
+SCORE_SCALE = 2.0**22
+"""A history's score is its ts times this (see user.lua)."""
 
 
 class Plan(Struct, frozen=True):
@@ -171,10 +178,14 @@ def event_digest(event_id: str) -> str:
 
 
 def encode_text(put: VideoPut) -> bytes:
-    """The stored value of a video's text: "ts length-of-event_id event_id JSON"."""
+    """The stored value of a video's text: "ts length-of-event_id event_id JSON".
+
+    The JSON is deflated where that makes it shorter; a zlib stream begins with "x".
+    """
     event_id = put.event_id.encode()
     header = f"{number(put.ts)} {len(event_id)} ".encode()
-    return header + event_id + msgspec.json.encode(put.text)
+    text = msgspec.json.encode(put.text)
+    return header + event_id + min(text, zlib.compress(text), key=len)
 
 
 def decode_text(value: bytes) -> tuple[tuple[float, str], VideoText]:
@@ -182,9 +193,10 @@ def decode_text(value: bytes) -> tuple[tuple[float, str], VideoText]:
     try:
         ts, length, rest = value.split(b" ", 2)
         size = int(length)
-        text = msgspec.json.decode(rest[size:], type=VideoText)
+        body = rest[size:]
+        text = _TEXT.decode(zlib.decompress(body) if body.startswith(b"x") else body)
         return (float(ts), rest[:size].decode()), text
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, zlib.error, msgspec.DecodeError) as error:
         raise CorruptStateError(f"expected a video's text, got {value!r:.80}: {error}") from None
 
 
@@ -202,6 +214,15 @@ def decode_hash(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[bytes
     if isinstance(reply, Mapping):
         return reply
     return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def decode_history(reply: Sequence[Any]) -> Iterator[HistoryEntry]:
+    """The entries of a sorted set reply with scores: flat in RESP2, in pairs in RESP3."""
+    pairs = reply
+    if reply and isinstance(reply[0], bytes):
+        pairs = list(zip(reply[::2], reply[1::2], strict=True))
+    for query, score in pairs:
+        yield HistoryEntry(query.decode(), float(score) / SCORE_SCALE)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from feature_store.buckets import (
 )
 from feature_store.client import Client, Command, pipelined
 from feature_store.keys import Keys, unescape
-from feature_store.plan import decode_deletion, decode_hash, decode_text, plan
+from feature_store.plan import decode_deletion, decode_hash, decode_history, decode_text, plan
 from feature_store.policy import StatePolicy
 from feature_store.records import Anchor, Features, HistoryEntry, QueryCounts
 from feature_store.state import State, UserState, VideoState
@@ -88,23 +88,17 @@ class FeatureStore:
         now = time.time() if now is None else now
         videos = list(dict.fromkeys(video_id for video_id, _ in pairs))
         users = list(dict.fromkeys(user_id for _, user_id in pairs if user_id is not None))
-        commands: list[Command] = []
-        for video_id in videos:
-            commands += (
-                Command("GET", (self.keys.text(video_id),)),
-                Command("HGETALL", (self.keys.anchors(video_id),)),
-                Command("GET", (self.keys.neighbors(video_id),)),
-            )
-        commands += (self._history_command(user_id) for user_id in users)
+        commands = [command for video_id in videos for command in self._video_commands(video_id)]
+        commands += [self._history_command(user_id) for user_id in users]
         replies = iter(await pipelined(self.client, commands))
         known = {}
         for video_id in videos:
-            text, anchors, neighbors = next(replies), next(replies), next(replies)
+            (text, neighbors), anchors = next(replies), next(replies)
             known[video_id] = (
                 None if text is None else decode_text(text)[1],
                 self._merged(anchors, neighbors, now, max_anchors),
             )
-        histories = {user_id: _history(next(replies)) for user_id in users}
+        histories = {user_id: tuple(decode_history(next(replies))) for user_id in users}
         return [
             Features(*known[video_id], () if user_id is None else histories[user_id])
             for video_id, user_id in pairs
@@ -112,15 +106,10 @@ class FeatureStore:
 
     async def anchors(self, video_id: str, *, now: float | None = None) -> tuple[Anchor, ...]:
         """All anchors of a video, behaviour's first, as `features` orders them."""
-        reply, neighbors = await pipelined(
-            self.client,
-            [
-                Command("HGETALL", (self.keys.anchors(video_id),)),
-                Command("GET", (self.keys.neighbors(video_id),)),
-            ],
-        )
         moment = time.time() if now is None else now
-        return self._merged(reply, neighbors, moment, limit=2**31)
+        replies = await pipelined(self.client, self._video_commands(video_id))
+        (_, neighbors), anchors = replies
+        return self._merged(anchors, neighbors, moment, limit=2**31)
 
     async def counts(self, video_id: str) -> dict[str, QueryCounts]:
         """Counts per query of a video."""
@@ -132,7 +121,7 @@ class FeatureStore:
     async def history(self, user_id: str) -> tuple[HistoryEntry, ...]:
         """The user's queries, newest first."""
         [reply] = await pipelined(self.client, [self._history_command(user_id)])
-        return _history(reply)
+        return tuple(decode_history(reply))
 
     async def delete_user(self, user_id: str, ts: float) -> None:
         """Forget everything of a user up to and including `ts`, cached queries too, now."""
@@ -200,9 +189,17 @@ class FeatureStore:
         ranked = rank_anchors(entries, self.policy, now)
         return merge_neighbors(ranked, _neighbors(neighbors), limit)
 
+    def _video_commands(self, video_id: str) -> list[Command]:
+        """Reply with (text, neighbours), then anchors."""
+        keys = self.keys
+        return [
+            Command("MGET", (keys.text(video_id), keys.neighbors(video_id))),
+            Command("HGETALL", (keys.anchors(video_id),)),
+        ]
+
     def _history_command(self, user_id: str) -> Command:
         last = self.policy.history_size - 1
-        return Command("ZREVRANGE", (self.keys.history(user_id),), (0, last), withscores=True)
+        return Command("ZREVRANGE", (self.keys.history(user_id),), (0, last, "WITHSCORES"))
 
     async def _forget_cached(self, users: Sequence[str]) -> None:
         """Drop the users' own cached queries. The index goes last, so that it can be repeated."""
@@ -233,13 +230,9 @@ def _neighbors(value: bytes | None) -> tuple[Anchor, ...]:
         raise CorruptStateError(f"expected neighbour anchors, got {value!r:.80}: {error}") from None
 
 
-def _history(reply: Iterable[tuple[bytes, float]]) -> tuple[HistoryEntry, ...]:
-    return tuple(HistoryEntry(query.decode(), float(ts)) for query, ts in reply)
-
-
 def _fill_user(user: UserState, suffix: str, reply: Any) -> None:
     if suffix == "h":
-        user.history = {entry.query: entry.ts for entry in _history(reply)}
+        user.history = {entry.query: entry.ts for entry in decode_history(reply)}
     else:
         user.deleted_before = decode_deletion(reply)[0]
 
@@ -249,6 +242,6 @@ _READS = {
     "t": lambda key: Command("GET", (key,)),
     "a": lambda key: Command("HGETALL", (key,)),
     "c": lambda key: Command("HGETALL", (key,)),
-    "h": lambda key: Command("ZREVRANGE", (key,), (0, -1), withscores=True),
+    "h": lambda key: Command("ZREVRANGE", (key,), (0, -1, "WITHSCORES")),
     "d": lambda key: Command("GET", (key,)),
 }

@@ -8,20 +8,6 @@ local anchors, counters, fence = KEYS[1], KEYS[2], KEYS[3]
 local max_entries, video_ttl, seen_ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local events = cmsgpack.unpack(ARGV[4])
 
--- Only the greatest max_entries fields count, and readers cut exactly; a quarter of slack
--- makes cutting rare. A field that was cut may come back, and stays below the cut for ever.
-local function trim(key)
-  if redis.call('HLEN', key) <= max_entries * 1.25 then
-    return
-  end
-  local fields = redis.call('HKEYS', key)
-  table.sort(fields, bytes_less)
-  local excess = #fields - max_entries
-  for first = 1, excess, 1000 do
-    redis.call('HDEL', key, unpack(fields, first, math.min(first + 999, excess)))
-  end
-end
-
 local function count(text)
   local exposures, clicks, engagements = string.match(text or '', '^(%d+) (%d+) (%d+)$')
   return tonumber(exposures) or 0, tonumber(clicks) or 0, tonumber(engagements) or 0
@@ -69,8 +55,8 @@ for stream, offset in pairs(reached) do
   redis.call('HSET', fence, stream, string.format('%.0f', offset))
 end
 if applied > 0 then
-  trim(anchors)
-  trim(counters)
+  trim(anchors, max_entries)
+  trim(counters, max_entries)
 end
 if applied + duplicates > 0 then
   for i = 1, 5 do

@@ -165,6 +165,37 @@ def test_lua_and_python_order_text_alike(redis_url: str, a: str, b: str) -> None
     run(check())
 
 
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from([b"\0", b"a", b"aaaaaa", b"b", b"\xff", "中".encode()]), max_size=9
+        )
+        .map(b"".join)
+        .map(lambda tail: b"common prefix" + tail),
+        min_size=2,
+        max_size=30,
+        unique=True,
+    ),
+    st.data(),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_lua_cuts_exactly_the_lowest(
+    redis_url: str, fields: list[bytes], data: st.DataObject
+) -> None:
+    keep = data.draw(st.integers(1, len(fields) - 1))
+    source = load_script("cut").source + "return lowest(ARGV, tonumber(KEYS[1]))"
+
+    async def check() -> None:
+        client = connect(redis_url, timeout_s=TIMEOUT_S)
+        try:
+            cut = await client.eval(source, 1, keep, *fields)
+            assert sorted(cut) == sorted(fields)[:-keep]
+        finally:
+            await client.aclose()
+
+    run(check())
+
+
 async def test_scripts_come_back_after_a_flush(small_store: FeatureStore) -> None:
     """Whoever flushes, whenever: nothing is lost, and nothing counts twice."""
     done = asyncio.Event()
