@@ -87,8 +87,9 @@ class PromptTokenizer:
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary entries of ids, as CTranslate2 wants them."""
-        return [self._tokenizer.id_to_token(token) for token in ids]
+        return [self._tokenizer.id_to_token(token) or UNK for token in ids]
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
         """The ids of vocabulary entries."""
-        return [self._tokenizer.token_to_id(token) for token in tokens]
+        found = (self._tokenizer.token_to_id(token) for token in tokens)
+        return [UNK_ID if token is None else token for token in found]

@@ -175,7 +175,7 @@ class Bart:
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """(B, T, D) to (B, H, T, D/H)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def _join(x: Tensor) -> Tensor:

@@ -1,0 +1,174 @@
+"""Both engines on one trained checkpoint: right, reproducible, and agreeing with transformers."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from toy import toy_examples, toy_prompts
+
+from feature_store.records import Candidate
+from onebar.checkpoint import Checkpoint, CheckpointMismatchError
+from onebar.engines import Engine, EngineError, load_engine, ordered
+
+BEAMS = 8
+
+
+@pytest.fixture(scope="module", params=["ctranslate2", "torch"])
+def engine(request: pytest.FixtureRequest, toy_checkpoint: Checkpoint) -> Iterator[Engine]:
+    engine = load_engine(toy_checkpoint, engine=request.param, beam_size=BEAMS)
+    yield engine
+    engine.close()
+
+
+def test_it_learned_the_task(engine: Engine) -> None:
+    examples = list(toy_examples(40, seed=99))
+    generated = engine.generate([example.prompt for example in examples], BEAMS)
+    right = sum(
+        candidates[0].text == example.target
+        for example, candidates in zip(examples, generated, strict=True)
+    )
+    assert right >= 38
+    assert any(example.target == "[REJECT]" for example in examples)
+
+
+def test_candidates_are_ordered_log_probabilities(engine: Engine) -> None:
+    for candidates in engine.generate(toy_prompts(10, seed=3), BEAMS):
+        assert len(candidates) == BEAMS
+        scores = [candidate.score for candidate in candidates]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[0] <= 0
+        assert [candidate.text for candidate in ordered(candidates)] == [
+            candidate.text for candidate in candidates
+        ]
+
+
+def test_a_result_does_not_depend_on_its_company(engine: Engine) -> None:
+    """Invariant 6: alone, together, and in any order, to the last bit."""
+    prompts = ["", " [SEP]  [SEP]  [SEP] ", "x " * 400, *toy_prompts(40, seed=5)]
+    alone = {prompt: engine.generate([prompt], BEAMS)[0] for prompt in prompts}
+    shuffled = random.Random(0).sample(prompts, len(prompts))
+    for at in range(0, len(shuffled), 16):
+        batch = shuffled[at : at + 16]
+        for prompt, candidates in zip(batch, engine.generate(batch, BEAMS), strict=True):
+            assert candidates == alone[prompt]
+
+
+def test_fewer_candidates_are_the_first_of_more(engine: Engine) -> None:
+    (prompt,) = toy_prompts(1, seed=6)
+    assert engine.generate([prompt], 3)[0] == engine.generate([prompt], BEAMS)[0][:3]
+    assert len(engine.generate([prompt], BEAMS + 2)[0]) == BEAMS + 2
+    assert engine.generate([], BEAMS) == []
+
+
+@pytest.mark.parametrize("name", ["ctranslate2", "torch"])
+def test_a_closed_engine_says_so(name: str, toy_checkpoint: Checkpoint) -> None:
+    engine = load_engine(toy_checkpoint, engine=name)  # type: ignore[arg-type]
+    assert engine.model == toy_checkpoint.name
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.generate(["x"], 1)
+
+
+def test_int8_agrees_with_float(toy_checkpoint: Checkpoint) -> None:
+    prompts = toy_prompts(60, seed=7)
+    fast = load_engine(toy_checkpoint, engine="ctranslate2").generate(prompts, BEAMS)
+    exact = load_engine(toy_checkpoint, engine="torch").generate(prompts, BEAMS)
+    same = sum(a[0].text == b[0].text for a, b in zip(fast, exact, strict=True))
+    assert same >= 59
+    for a, b in zip(fast, exact, strict=True):
+        assert a[0].score == pytest.approx(b[0].score, abs=0.2)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_torch_search_agrees_with_transformers(
+    toy_checkpoint: Checkpoint, length_penalty: float
+) -> None:
+    import torch
+
+    from onebar.engines.bart import Bart
+    from onebar.engines.torch_engine import _pad, search
+    from onebar.tokens import EOS_ID, PAD_ID
+    from onebar.training.sft import load_model
+
+    tokenizer = toy_checkpoint.tokenizer()
+    most = toy_checkpoint.card.generation.max_target_tokens
+    sources = tokenizer.encode(toy_prompts(12, seed=8))
+    bart = Bart(
+        toy_checkpoint.need("config.json"),
+        toy_checkpoint.need("model.safetensors"),
+        torch.device("cpu"),
+    )
+    source, hidden = _pad(sources, torch.device("cpu"))
+    with torch.inference_mode():
+        cache = bart.begin(source, hidden, beams=BEAMS, most=most)
+        ids, scores = search(bart, cache, beams=BEAMS, most=most, length_penalty=length_penalty)
+        expected = (
+            load_model(toy_checkpoint.path)
+            .eval()
+            .generate(
+                input_ids=source,
+                attention_mask=(~hidden).long(),
+                num_beams=BEAMS,
+                num_return_sequences=BEAMS,
+                early_stopping=True,
+                length_penalty=length_penalty,
+                max_new_tokens=most,
+                min_new_tokens=0,
+                do_sample=False,
+                decoder_start_token_id=EOS_ID,
+                pad_token_id=PAD_ID,
+                output_scores=True,
+                return_dict_in_generate=True,
+            )
+        )
+    theirs = [tokenizer.decode(row[1:]) for row in expected.sequences.tolist()]
+    ours = [tokenizer.decode(row) for rows in ids.tolist() for row in rows]
+    assert ours == theirs
+    torch.testing.assert_close(scores.view(-1), expected.sequences_scores, atol=1e-4, rtol=0)
+
+
+def test_ties_stand_in_the_order_of_their_text() -> None:
+    tied = [Candidate("b", -1.0), Candidate("a", -1.000001), Candidate("c", -0.5)]
+    assert [candidate.text for candidate in ordered(tied)] == ["c", "a", "b"]
+
+
+def test_the_weights_asked_for_must_be_there(toy_checkpoint: Checkpoint) -> None:
+    import msgspec
+
+    card = toy_checkpoint.card
+    files = {name: fact for name, fact in card.files.items() if not name.startswith("ct2/")}
+    without = msgspec.structs.replace(
+        toy_checkpoint, card=msgspec.structs.replace(card, files=files)
+    )
+    with pytest.raises(CheckpointMismatchError, match=r"ct2/model\.bin"):
+        load_engine(without, engine="ctranslate2")
+    engine = load_engine(without, engine="auto")
+    assert type(engine).__name__ == "TorchEngine"
+    engine.close()
+
+
+def test_serving_on_a_cpu_loads_no_torch() -> None:
+    code = (
+        "import sys, onebar.recommend, onebar.batching, onebar.engines.ct2, onebar.checkpoint\n"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'ctranslate2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_generating_with_ctranslate2_loads_no_torch(toy_checkpoint: Checkpoint) -> None:
+    code = (
+        "import sys\n"
+        "from onebar.checkpoint import open_checkpoint\n"
+        "from onebar.engines import load_engine\n"
+        "engine = load_engine(open_checkpoint(sys.argv[1]))\n"
+        "assert engine.generate(['red lamp [SEP] [SEP] [SEP] '], 2)[0]\n"
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(toy_checkpoint.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
