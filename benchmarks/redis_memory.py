@@ -4,8 +4,9 @@
     python benchmarks/redis_memory.py --users 100 --videos 100 --redis-url redis://host:6379/0
 
 A user has 20 queries; a video has a text of about 700 bytes and 16 anchors with 24 events behind
-them, and then, measured apart, counters for those 16 queries as well. Prints one JSON object. Memory is the growth of the server's `used_memory`, so
-name an otherwise idle server; the keys written are removed again.
+them, and then, measured apart, counters for those 16 queries as well. Prints one JSON object.
+Memory is the growth of the server's `used_memory`, so name an otherwise idle server; the keys
+written are removed again. Under a thousand of each, the server's own tables blur the numbers.
 """
 
 from __future__ import annotations

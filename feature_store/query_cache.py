@@ -81,7 +81,7 @@ class QueryCache:
         commands += [Command("GET", (self.keys.deletion(user_id),)) for user_id in users]
         replies = await pipelined(self.client, commands)
         forgotten = {
-            user_id: -math.inf if value is None else decode_deletion(value)[1] + DELETION_GRACE_S
+            user_id: _forgotten_until(value)
             for user_id, value in zip(users, replies[len(pairs) :], strict=True)
         }
         lookups = []
@@ -162,6 +162,16 @@ class QueryCache:
         if magic != _BODY or zlib.crc32(body) != checksum:
             return None
         return CachedBody(generated_at, generated_at + self.soft_ttl_s, body)
+
+
+def _forgotten_until(deletion: bytes | None) -> float:
+    """Bodies generated up to then are not for a user with this deletion."""
+    if deletion is None:
+        return -math.inf
+    try:
+        return decode_deletion(deletion)[1] + DELETION_GRACE_S
+    except CorruptStateError:
+        return math.inf  # someone was deleted, nobody knows when
 
 
 def _encode(result: QueryResult) -> bytes:

@@ -18,7 +18,7 @@ from feature_store.buckets import (
     rank_anchors,
     total_counts,
 )
-from feature_store.client import Client, Command, pipelined
+from feature_store.client import Client, Command, StoreCommandError, pipelined
 from feature_store.keys import Keys, unescape
 from feature_store.plan import decode_deletion, decode_hash, decode_history, decode_text, plan
 from feature_store.policy import StatePolicy
@@ -55,7 +55,7 @@ class FeatureStore:
         self.policy = policy
 
     async def apply(self, batch: Sequence[tuple[Write, Position | None]]) -> ApplyStats:
-        """Take a batch in: one round trip, one more where it deletes users (two, exactly).
+        """Take a batch in: one round trip, and up to three more where it deletes users.
 
         Each entity's writes are applied in one atomic script, in their order. After an error
         any part of the entities may have been applied: apply the same batch again, fences and
@@ -64,7 +64,11 @@ class FeatureStore:
         that no store can take. `position` None means not fenced.
         """
         planned = plan(batch, self.keys, self.policy)
-        replies = await pipelined(self.client, [*planned.behaviors, *planned.others])
+        try:
+            replies = await pipelined(self.client, [*planned.behaviors, *planned.others])
+        except StoreCommandError:
+            await self._forget_cached(planned.deleted_users)
+            raise
         await self._forget_cached(planned.deleted_users)
         applied, fenced, duplicates = planned.idempotent, 0, 0
         for reply in replies[: len(planned.behaviors)]:

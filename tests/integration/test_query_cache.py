@@ -266,6 +266,14 @@ async def test_a_cluster_caches_alike(cluster_url: str) -> None:
         assert await cache.lookup(pairs) == [Lookup()] * 20
 
 
+async def test_a_deletion_nobody_can_read_hides_personal_queries(
+    query_cache: QueryCache, small_store: FeatureStore
+) -> None:
+    await query_cache.put([CacheEntry(result("v", "mine"), "u"), CacheEntry(result("v", "all"))])
+    await small_store.client.set(small_store.keys.deletion("u"), "what?")
+    assert [cached(x) for x in await query_cache.lookup([("v", "u")])] == [(None, "all")]
+
+
 async def test_nothing_asked_or_put_is_nothing_sent(query_cache: QueryCache) -> None:
     await query_cache.put([])
     assert await query_cache.lookup([]) == []

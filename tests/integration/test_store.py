@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -96,6 +97,30 @@ async def test_features_are_what_was_written(small_store: FeatureStore) -> None:
     }
     [two] = await small_store.features([("v", None)], now=0.0, max_anchors=2)
     assert two.anchors == anchors[:2]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_the_greatest_version_of_a_text_wins(redis_url: str, at_once: bool) -> None:
+    versions = [(1.5, "z"), (10.0, "Z"), (10.0, "a"), (10.0, "ab"), (10.0, "é")]  # rising
+    for order in itertools.permutations(versions[:4]):
+        puts = [VideoPut("v", ts, name, VideoText(title=name)) for ts, name in order]
+        async with fresh_store(redis_url) as store:
+            for batch in [puts] if at_once else [[put] for put in puts]:
+                await store.apply([(put, None) for put in batch])
+            video = (await store.dump()).videos["v"]
+            assert (video.version, video.text) == ((10.0, "ab"), VideoText(title="ab"))
+            await store.apply([(VideoPut("v", *versions[4], VideoText(title="é")), None)])
+            await store.apply([(VideoPut("v", *versions[4], VideoText(title="again")), None)])
+            assert (await store.dump()).videos["v"].text == VideoText(title="é")
+
+
+async def test_long_texts_come_back_whole(small_store: FeatureStore) -> None:
+    texts = [VideoText(), VideoText(title="x"), VideoText(title="xyz " * 5000, ocr="中" * 3000)]
+    puts = [VideoPut(f"v{n}", 1.0, "e x y", text) for n, text in enumerate(texts)]
+    await small_store.apply([(put, None) for put in puts])
+    found = await small_store.features([(put.video_id, None) for put in puts])
+    assert [features.text for features in found] == texts
+    assert await small_store.client.strlen(small_store.keys.text("v2")) < 1000
 
 
 async def test_nothing_asked_or_written_is_nothing_sent(small_store: FeatureStore) -> None:
@@ -231,6 +256,16 @@ async def test_one_bad_key_is_named_and_costs_nothing_else(small_store: FeatureS
     assert await small_store.apply(batch) == ApplyStats(applied=2, fenced=1)
 
 
+async def test_a_bad_key_in_the_batch_keeps_no_deletion_back(small_store: FeatureStore) -> None:
+    keys, client = small_store.keys, small_store.client
+    await client.zadd(keys.personal_videos("u"), {"v": 1.0})
+    await client.set(keys.cached_for("v", "u"), "personal")
+    await client.set(keys.counters("bad"), "no hash")
+    with pytest.raises(StoreCommandError):
+        await small_store.apply([(click("bad", 1), at(1)), (UserDelete("u", 5.0), at(2))])
+    assert await client.exists(keys.cached_for("v", "u"), keys.personal_videos("u")) == 0
+
+
 @pytest.mark.parametrize("kind", ["seen", "fence", "anchors"])
 async def test_a_key_of_another_type_changes_nothing(small_store: FeatureStore, kind: str) -> None:
     keys = small_store.keys
@@ -323,6 +358,29 @@ async def test_a_dump_of_many_keys_misses_none(small_store: FeatureStore) -> Non
     batch = [(click(f"v{i}", i), at(i)) for i in range(1300)]
     await small_store.apply(batch)
     assert set((await small_store.dump()).videos) == {f"v{i}" for i in range(1300)}
+
+
+async def test_an_abandoned_call_leaves_its_reply_to_no_one(small_store: FeatureStore) -> None:
+    """A caller whose deadline passes is cancelled in the middle of a round trip."""
+    puts = [HistoryPut(f"u{i}", f"of u{i}", 1.0) for i in range(50)]
+    await small_store.apply([(put, None) for put in puts])
+    abandoned = 0
+    for step in range(300):
+        call = asyncio.create_task(small_store.history(f"u{step % 50}"))
+        for _ in range(step % 12):
+            await asyncio.sleep(0)
+        abandoned += call.cancel()
+        await asyncio.wait([call])
+        other = f"u{(step + 1) % 50}"
+        assert await small_store.history(other) == (HistoryEntry(f"of {other}", 1.0),)
+    assert abandoned > 100
+
+
+async def test_more_callers_than_connections_wait_their_turn(small_store: FeatureStore) -> None:
+    batches = [[(click("v", i), None)] for i in range(300)]
+    stats = await asyncio.gather(*(small_store.apply(batch) for batch in batches))
+    assert stats == [ApplyStats(applied=1)] * 300
+    assert (await small_store.counts("v"))["q"].clicks == 300
 
 
 async def test_a_server_that_is_away_is_named() -> None:
