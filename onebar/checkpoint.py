@@ -147,6 +147,19 @@ def open_checkpoint(path: Path | str | None = None, *, verify: bool = True) -> C
     return Checkpoint(directory, card)
 
 
+def annotate(path: Path, facts: Mapping[str, Any]) -> Checkpoint:
+    """Add facts (how good it was found to be) to a checkpoint's card; its name stays."""
+    card = open_checkpoint(path).card
+    _write_card(path, msgspec.structs.replace(card, training={**card.training, **facts}))
+    return open_checkpoint(path)
+
+
+def _write_card(directory: Path, card: Card) -> None:
+    temporary = directory / f".{CARD}.tmp"
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    temporary.replace(directory / CARD)
+
+
 def _read_card(directory: Path) -> Card:
     path = directory / CARD
     try:
@@ -245,7 +258,7 @@ def seal(
         training=dict(training),
     )
     card = msgspec.structs.replace(card, name=_name(card))
-    (staged / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    _write_card(staged, card)
     staged.chmod(0o755)
     if out.exists():
         with staging(out) as aside:

@@ -16,6 +16,7 @@ from onebar.checkpoint import (
     CheckpointMismatchError,
     CheckpointNotFoundError,
     GenerationConfig,
+    annotate,
     open_checkpoint,
     seal,
     staging,
@@ -111,6 +112,13 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert second.name != first.name
     assert open_checkpoint(out) == second
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_facts_can_be_added_without_making_another_checkpoint(tmp_path: Path) -> None:
+    first = _seal(tmp_path / "out", "one")
+    after = annotate(tmp_path / "out", {"held_out": {"hr_k": 0.5}})
+    assert after.name == first.name
+    assert open_checkpoint(tmp_path / "out").card.training == {"held_out": {"hr_k": 0.5}}
 
 
 def test_what_is_no_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
