@@ -1,0 +1,27 @@
+"""A believable e-commerce feed, simulated: a deterministic log, and the truth behind it."""
+
+from stream.simulator.config import (
+    DEFAULT_START_TS,
+    LANGS,
+    Lang,
+    SimulatorConfig,
+    SimulatorConfigError,
+)
+from stream.simulator.lexicon import LexiconError
+from stream.simulator.truth import Truth, TruthError, load_truth
+from stream.simulator.writer import simulate, truth_path_of, write_log
+
+__all__ = [
+    "DEFAULT_START_TS",
+    "LANGS",
+    "Lang",
+    "LexiconError",
+    "SimulatorConfig",
+    "SimulatorConfigError",
+    "Truth",
+    "TruthError",
+    "load_truth",
+    "simulate",
+    "truth_path_of",
+    "write_log",
+]

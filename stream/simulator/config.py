@@ -1,0 +1,147 @@
+"""What a simulated feed is made from: one record, every knob in it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Lang = Literal["en", "zh"]
+LANGS: tuple[Lang, ...] = ("en", "zh")
+DEFAULT_START_TS = 1_767_571_200.0
+"""2026-01-05T00:00:00Z: fixed, so that a log's bytes do not depend on when it was written."""
+
+
+class SimulatorConfigError(ValueError):
+    """A configuration that describes no world. The text names the field."""
+
+
+class SimulatorConfig(Struct, frozen=True, kw_only=True):
+    """A world and how much of it is written. Same config, same bytes.
+
+    Shares and rates are probabilities in [0, 1]. None for `videos`, `users` or `active_videos`
+    derives them from `events`.
+    """
+
+    seed: int = 1
+    lang: Lang = "en"
+    events: int = 100_000
+    videos: int | None = None
+    """Videos uploaded over the whole log; default one in 20 events."""
+    users: int | None = None
+    """Users; default one in 80 events, between 40 and 50,000."""
+    active_videos: int | None = None
+    """Videos the feed still shows at any time; default a fifth of all, 40 to 5,000."""
+    start_ts: float = DEFAULT_START_TS
+    days: float = 7.0
+
+    # What videos are like.
+    sensitive_share: float = 0.05
+    sensitive_flagged: float = 0.3
+    """Of the sensitive videos, those that come with the flag."""
+    sensitive_flagged_later: float = 0.5
+    """Of the others, those that moderation flags after 1 to 8 hours (a second `video` event)."""
+    misleading_share: float = 0.15
+    """Videos whose title speaks of something else and whose subject only M or A tell."""
+    clear_title_share: float = 0.35
+    item_title_share: float = 0.4
+    empty_caption_share: float = 0.12
+    summary_share: float = 0.5
+    summary_late: float = 0.3
+    """Of the summaries, those that come 2 to 10 hours after the upload, as offline ones do."""
+    facet_noise: float = 0.2
+    """How often a mentioned attribute or use is not the one the video is about."""
+    misspelling_rate: float = 0.08
+
+    # What users are like.
+    dialect_strength: float = 0.86
+    """How often a user calls a thing by the name they prefer."""
+    phrasing_strength: float = 0.9
+    modifier_users: float = 0.75
+    """Users with a habitual modifier ('cheap …'); the others add none."""
+    modifier_rate: float = 0.75
+    """How often those add it."""
+    search_rate: float = 0.12
+    """Searches after a video, an impression."""
+    search_offtopic: float = 0.35
+    """Of those, the ones that have nothing to do with the video."""
+    session_search: float = 0.6
+    """Sessions that open with a search."""
+    typo_rate: float = 0.03
+    click_gain: float = 1.0
+    """Multiplies every click probability."""
+    deletion_rate: float = 0.002
+    """Users who have themselves deleted, a session."""
+
+    # The policy that chose the exposed queries of the log.
+    slots: int = 6
+    """Queries in the bar."""
+    mix_extract: float = 0.5
+    """Slots filled by composing a wording from terms the video's text mentions."""
+    mix_pool: float = 0.25
+    """Slots filled with others' searches that share terms with the video's text."""
+    mix_anchor: float = 0.1
+    """Slots filled from what was searched and clicked under the same video."""
+    """What is left of 1 is exploration: recent queries of the category or of anybody."""
+
+    def check(self) -> None:
+        """Raises `SimulatorConfigError` for values that describe no world."""
+        if self.lang not in LANGS:
+            raise SimulatorConfigError(f"lang must be one of {', '.join(LANGS)}, not {self.lang!r}")
+        least = {"events": 1, "slots": 1, "seed": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise SimulatorConfigError(
+                    f"{name} must be at least {bound}, not {getattr(self, name)}"
+                )
+        for name in ("videos", "users", "active_videos"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SimulatorConfigError(f"{name} must be at least 1, not {value}")
+        if self.slots > 100:
+            raise SimulatorConfigError(f"slots must be at most 100, not {self.slots}")
+        if not 0 < self.days <= 3650:
+            raise SimulatorConfigError(f"days must be between 0 and 3650, not {self.days}")
+        if not 0 <= self.start_ts <= 2**33 - (self.days + 1) * 86400:
+            raise SimulatorConfigError(f"start_ts is no UTC epoch second: {self.start_ts}")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise SimulatorConfigError(
+                    f"{name} is a share of 0 to 1, not {getattr(self, name)}"
+                )
+        if self.mix_extract + self.mix_pool + self.mix_anchor > 1 + 1e-9:
+            raise SimulatorConfigError("mix_extract + mix_pool + mix_anchor must be at most 1")
+        if not self.click_gain >= 0:
+            raise SimulatorConfigError(f"click_gain must not be negative: {self.click_gain}")
+
+    @property
+    def video_count(self) -> int:
+        return self.videos if self.videos is not None else max(8, self.events // 20)
+
+    @property
+    def user_count(self) -> int:
+        return (
+            self.users if self.users is not None else min(50_000, max(40, self.events // 80))
+        )
+
+    @property
+    def active_count(self) -> int:
+        if self.active_videos is not None:
+            return self.active_videos
+        return min(5000, max(40, self.video_count // 5))
+
+    @property
+    def end_ts(self) -> float:
+        """No event is later than this (UTC epoch seconds)."""
+        return self.start_ts + self.days * 86400
+
+
+_SHARES = tuple(
+    name
+    for name, default in zip(
+        SimulatorConfig.__struct_fields__[-len(SimulatorConfig.__struct_defaults__) :],
+        SimulatorConfig.__struct_defaults__,
+        strict=True,
+    )
+    if isinstance(default, float) and name not in ("start_ts", "days", "click_gain")
+)

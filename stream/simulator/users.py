@@ -1,0 +1,71 @@
+"""The people: lasting tastes and ways of wording, passing sessions."""
+
+from __future__ import annotations
+
+import random
+
+from stream.simulator.config import SimulatorConfig
+from stream.simulator.lexicon import Lexicon
+from stream.simulator.wording import Traits, Wording
+
+SEEN_LIMIT = 12
+"""Things per user whose last wording the logging policy remembers."""
+
+
+class User:
+    """One person. `traits` and `tastes` are hidden; `seen` and `last` are in the log."""
+
+    __slots__ = ("last", "seen", "tastes", "traits", "user_id")
+
+    def __init__(
+        self, user_id: str, traits: Traits, tastes: tuple[int, ...]
+    ) -> None:
+        self.user_id = user_id
+        self.traits = traits
+        self.tastes = tastes
+        """Products they care for, dearest first."""
+        self.seen: dict[int, Wording] = {}
+        self.last: Wording | None = None
+
+    def remember(self, wording: Wording) -> None:
+        """A search or a click, as the log shows it."""
+        self.seen.pop(wording.product, None)
+        self.seen[wording.product] = wording
+        if len(self.seen) > SEEN_LIMIT:
+            del self.seen[next(iter(self.seen))]
+        self.last = wording
+
+
+def make_user(config: SimulatorConfig, lexicon: Lexicon, user_id: str) -> User:
+    """The user of an id: the same one in every run of the same seed and language."""
+    rand = random.Random(f"{config.seed}:{config.lang}:user:{user_id}").random
+    traits = Traits(
+        synonym=rand(),
+        phrasing=int(rand() < 0.3),
+        modifier=rand(),
+        modifies=rand() < config.modifier_users,
+    )
+    # A taste is a category first: who buys a tent soon looks at sleeping bags.
+    products = lexicon.products
+    tastes: list[int] = []
+    while len(tastes) < 6:
+        anchor = products[int(rand() * len(products))]
+        near = [p.index for p in products if p.category is anchor.category]
+        for index in (anchor.index, near[int(rand() * len(near))]):
+            if index not in tastes:
+                tastes.append(index)
+        if len(tastes) >= len(products):
+            break
+    return User(user_id, traits, tuple(tastes))
+
+
+class Session:
+    """A user's visit: something on their mind, for a number of videos."""
+
+    __slots__ = ("focus", "left", "session_id", "user")
+
+    def __init__(self, session_id: str, user: User, focus: int, left: int) -> None:
+        self.session_id = session_id
+        self.user = user
+        self.focus = focus
+        self.left = left

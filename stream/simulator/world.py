@@ -1,0 +1,497 @@
+"""The world, running: users, videos and the log they leave, event by event.
+
+Memory is bounded by the config, not by the length of the log: so many users, so many videos that
+the feed still shows, so many queries remembered for each thing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from bisect import bisect
+from collections import deque
+from collections.abc import Iterator
+from itertools import accumulate
+
+from msgspec import UNSET
+
+from stream.events import (
+    Click,
+    Deletion,
+    Engagement,
+    EngagementKind,
+    Event,
+    Exposure,
+    Impression,
+    Search,
+    ShownQuery,
+    Video,
+)
+from stream.simulator.composer import compose
+from stream.simulator.config import SimulatorConfig
+from stream.simulator.lexicon import SUBSET_WEIGHTS, load_lexicon
+from stream.simulator.noise import misspell
+from stream.simulator.policy import LoggingPolicy, Shelf
+from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_truth
+from stream.simulator.users import Session, User, make_user
+from stream.simulator.wording import Intent, Wording, make_intent, sample_wording
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+EXAMINED = (1.0, 0.8, 0.65, 0.52, 0.43, 0.36, 0.31, 0.27)
+"""How likely a query at a position is looked at."""
+CONCURRENT_SESSIONS = 48
+TOP_SUBSET = max(SUBSET_WEIGHTS.values())
+# Share of a day's events in each hour, night to night.
+_HOURS = (
+    26, 16, 10, 8, 8, 12, 22, 34, 40, 42, 44, 48, 56, 50, 44, 42, 44, 50, 60, 72, 84, 86, 68, 44,
+)  # fmt: skip
+_HOUR_ENDS = tuple(end / sum(_HOURS) for end in accumulate(_HOURS))
+
+
+class _Shown:
+    """A video the feed may show, and what is hidden about it."""
+
+    __slots__ = ("appeal", "category", "intent", "sensitive", "shelf", "video_id")
+
+    def __init__(
+        self,
+        video_id: str,
+        intent: Intent,
+        appeal: float,
+        sensitive: bool,
+        category: str | None,
+        shelf: Shelf,
+    ) -> None:
+        self.video_id = video_id
+        self.intent = intent
+        self.appeal = appeal
+        self.sensitive = sensitive
+        self.category = category
+        self.shelf = shelf
+
+
+_Effect = tuple[User, "_Shown | None", Wording, float]
+
+
+def _time_of_day(share: float) -> float:
+    """Seconds into the day by which this share of the day's events has happened."""
+    hour = bisect(_HOUR_ENDS, share)
+    if hour >= 24:
+        return DAY - 1.0
+    start = _HOUR_ENDS[hour - 1] if hour else 0.0
+    return (hour + (share - start) / (_HOUR_ENDS[hour] - start)) * HOUR
+
+
+class World:
+    """One run. `records()` may be iterated once."""
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        config.check()
+        self.config = config
+        self.lexicon = load_lexicon(config.lang)
+        self._rand = random.Random(f"{config.seed}:{config.lang}:world").random
+        self._policy = LoggingPolicy(
+            config, self.lexicon, random.Random(f"{config.seed}:{config.lang}:policy").random
+        )
+        self._prefix = f"{config.lang}{config.seed}"
+        self._categories = {c.name: c.key for c in self.lexicon.categories}
+        self._emitted = 0
+        self._sequence = 0
+        self._now = config.start_ts
+        self._pending: list[tuple[float, int, Event, _Effect | None]] = []
+        self._users: dict[int, User] = {}
+        self._generations: dict[int, int] = {}
+        self._active: deque[_Shown] = deque()
+        self._by_product: list[list[_Shown]] = [[] for _ in self.lexicon.products]
+        self._uploaded = 0
+        self._impressions = 0
+        self._sessions: list[Session | None] = [None] * min(
+            CONCURRENT_SESSIONS, config.user_count
+        )
+        self._session_count = 0
+        self._trend_at = -1
+        self._trend: list[float] = []
+        self._feed_at = -1
+        self._feed: list[_Shown] = []
+        self._feed_weights: list[float] = []
+        self._rank, self._waves = self._make_trends()
+        self._truths: list[TruthRecord] = []
+
+    # Trends ------------------------------------------------------------------------------------
+
+    def _make_trends(self) -> tuple[list[float], list[tuple[float, float, float]]]:
+        """Long-tailed popularity of things, and for each a wave: period, phase, height."""
+        rand, count = self._rand, len(self.lexicon.products)
+        order = [index for _, index in sorted((rand(), index) for index in range(count))]
+        weights = [0.0] * count
+        for rank, index in enumerate(order):
+            weights[index] = 1.0 / (rank + 12)
+        waves = [(2.0 + 12.0 * rand(), rand(), 6.0 * rand()) for _ in range(count)]
+        return weights, waves
+
+    def _trending(self) -> int:
+        """A thing by its popularity of these hours."""
+        quarter = int((self._now - self.config.start_ts) / (6 * HOUR))
+        if quarter != self._trend_at:
+            self._trend_at = quarter
+            weights = []
+            for base, (period, phase, height) in zip(self._rank, self._waves, strict=True):
+                turn = quarter / 4 / period + phase
+                away = abs(turn - int(turn) - 0.5)
+                weights.append(base * (1.0 + height * max(0.0, 1.0 - 6.0 * away)))
+            self._trend = list(accumulate(weights))
+        return bisect(self._trend, self._rand() * self._trend[-1], hi=len(self._trend) - 1)
+
+    # Emitting ----------------------------------------------------------------------------------
+
+    def _event_id(self) -> str:
+        self._sequence += 1
+        return f"{self._prefix}-{self._sequence:08d}"
+
+    def _later(self, event: Event, effect: _Effect | None = None) -> None:
+        """The event at its `ts`; its effect on what policy and users remember, then too."""
+        self._sequence += 1
+        heapq.heappush(self._pending, (event.ts, self._sequence, event, effect))
+
+    def _due(self, until: float) -> Iterator[Event]:
+        pending = self._pending
+        while pending and pending[0][0] <= until:
+            _, _, event, effect = heapq.heappop(pending)
+            if effect is not None:
+                user, shown, wording, weight = effect
+                user.remember(wording)
+                self._policy.learn(None if shown is None else shown.shelf, wording, weight)
+            yield event
+
+    def _clock(self) -> float:
+        """When the next impression is: the log's share of the whole, bent by the hours."""
+        config = self.config
+        whole = self._emitted / config.events * config.days
+        day = int(whole)
+        at = config.start_ts + day * DAY + _time_of_day(whole - day)
+        return round(max(self._now, min(at, config.end_ts - 60.0)), 3)
+
+    # Videos ------------------------------------------------------------------------------------
+
+    def _upload(self) -> Video:
+        config, rand = self.config, self._rand
+        self._uploaded += 1
+        video_id = f"v{self._prefix}-{self._uploaded:06d}"
+        product = self.lexicon.products[self._trending()]
+        intent = make_intent(product, rand)
+        topic: int | None = None
+        if rand() < config.sensitive_share:
+            topic = int(rand() * len(self.lexicon.phrases.sensitive))
+        upload = compose(self.lexicon, config, intent, rand, topic)
+        flagged = topic is not None and rand() < config.sensitive_flagged
+        late = bool(upload.summary) and rand() < config.summary_late
+        flag_late = (
+            topic is not None and not flagged and rand() < config.sensitive_flagged_later
+        )
+
+        def event(ts: float, *, summary: bool, sensitive: bool) -> Video:
+            return Video(
+                event_id=self._event_id(),
+                ts=ts,
+                video_id=video_id,
+                title=upload.title,
+                caption=upload.caption,
+                author=upload.author,
+                item_title=upload.item_title,
+                ocr=upload.ocr,
+                asr=upload.asr,
+                summary=upload.summary if summary else "",
+                category=upload.category,
+                sensitive=sensitive,
+            )
+
+        first = event(self._now, summary=not late, sensitive=flagged)
+        summary_ts = round(self._now + HOUR * (2 + 8 * rand()), 3) if late else 0.0
+        flag_ts = round(self._now + HOUR * (1 + 7 * rand()), 3) if flag_late else 0.0
+        if late:
+            flagged_by_then = flagged or (flag_late and flag_ts <= summary_ts)
+            self._later(event(summary_ts, summary=True, sensitive=flagged_by_then))
+        if flag_late:
+            self._later(event(flag_ts, summary=not late or summary_ts <= flag_ts, sensitive=True))
+        draw = rand()
+        shown = _Shown(
+            video_id,
+            intent,
+            1.0 / (0.03 + draw * draw),
+            topic is not None,
+            self._categories.get(upload.category),
+            Shelf(upload.mentions),
+        )
+        self._active.append(shown)
+        self._by_product[product.index].append(shown)
+        if len(self._active) > config.active_count:
+            old = self._active.popleft()
+            self._by_product[old.intent.product.index].remove(old)
+        self._truths.append(
+            video_truth(
+                video_id,
+                intent,
+                sensitive=None if topic is None else self.lexicon.phrases.sensitive[topic][0],
+                misleading=upload.misleading,
+                told_by=upload.told_by,
+            )
+        )
+        return first
+
+    def _choose_video(self, session: Session) -> _Shown:
+        """The feed: what the user is after, what they like, what everybody watches."""
+        rand = self._rand
+        draw = rand()
+        wanted: list[_Shown] = []
+        if draw < 0.4:
+            wanted = self._by_product[session.focus]
+        elif draw < 0.65:
+            tastes = session.user.tastes
+            wanted = self._by_product[tastes[int(rand() * rand() * len(tastes))]]
+        if wanted:
+            first = wanted[int(rand() * len(wanted))]
+            second = wanted[int(rand() * len(wanted))]
+            return first if first.appeal >= second.appeal else second
+        if self._feed_at < 0 or self._impressions - self._feed_at >= 256:
+            self._feed_at = self._impressions
+            self._feed = list(self._active)
+            fresh = 1.0 / len(self._feed)
+            self._feed_weights = list(
+                accumulate(
+                    shown.appeal * (0.25 + age * fresh) for age, shown in enumerate(self._feed)
+                )
+            )
+        weights = self._feed_weights
+        return self._feed[bisect(weights, rand() * weights[-1], hi=len(weights) - 1)]
+
+    # Users -------------------------------------------------------------------------------------
+
+    def _user(self, number: int) -> User:
+        user = self._users.get(number)
+        if user is None:
+            generation = self._generations.get(number, 0)
+            user_id = f"u{self._prefix}-{number:05d}" + (f"-{generation}" if generation else "")
+            user = self._users[number] = make_user(self.config, self.lexicon, user_id)
+            traits = user.traits
+            self._truths.append(
+                UserTruth(
+                    user_id=user_id,
+                    synonym=traits.synonym,
+                    phrasing=traits.phrasing,
+                    modifier=traits.modifier,
+                    modifies=traits.modifies,
+                    tastes=tuple(self.lexicon.products[i].name for i in user.tastes),
+                )
+            )
+        return user
+
+    def _open_session(self, slot: int) -> Session:
+        """A visit begins: more often by those who come often, about what they like or what
+        is in the air."""
+        rand, config = self._rand, self.config
+        draw = rand()
+        number = int(draw * draw * config.user_count)
+        user = self._user(number)
+        self._session_count += 1
+        focus = user.tastes[int(rand() * rand() * len(user.tastes))]
+        if rand() < 0.3:
+            focus = self._trending()
+        session = Session(
+            f"s{self._prefix}-{self._session_count:07d}", user, focus, 5 + int(rand() * 20)
+        )
+        self._sessions[slot] = session
+        if rand() < config.session_search:
+            self._search(session, None, self._now)
+        if rand() < config.deletion_rate:
+            self._delete(number, session)
+        return session
+
+    def _delete(self, number: int, session: Session) -> None:
+        """They go at the end of this visit; whoever comes in their place is somebody new."""
+        session.left = 0
+        del self._users[number]
+        self._generations[number] = self._generations.get(number, 0) + 1
+        for slot, other in enumerate(self._sessions):
+            if other is not None and other.user is session.user:
+                self._sessions[slot] = None
+        self._later(
+            Deletion(
+                event_id=self._event_id(),
+                ts=round(self._now + HOUR, 3),
+                user_id=session.user.user_id,
+            )
+        )
+
+    def _search(self, session: Session, shown: _Shown | None, after: float) -> None:
+        """A typed query: about the video, or about what is on the user's mind."""
+        rand, config, user = self._rand, self.config, session.user
+        if shown is not None and rand() >= config.search_offtopic:
+            intent = shown.intent
+        else:
+            focus = session.focus if rand() < 0.7 else user.tastes[0]
+            intent = make_intent(self.lexicon.products[focus], rand)
+        wording = sample_wording(self.lexicon, config, intent, user.traits, rand)
+        query = wording.text
+        slip = rand() < config.typo_rate
+        if slip:
+            query = misspell(query, config.lang, rand)
+        event = Search(
+            event_id=self._event_id(),
+            ts=round(after + 3.0 + 30.0 * rand(), 3),
+            user_id=user.user_id,
+            query=query,
+            video_id=UNSET if shown is None else shown.video_id,
+            session_id=session.session_id,
+        )
+        self._later(event, None if query != wording.text else (user, shown, wording, 1.0))
+
+    # One impression ----------------------------------------------------------------------------
+
+    def _appeal(self, session: Session, shown: _Shown) -> float:
+        """How much this video's thing interests this user, 0 to 1."""
+        index = shown.intent.product.index
+        if index == session.focus:
+            return 1.0
+        return 0.8 if index in session.user.tastes else 0.35
+
+    def _click_probability(self, user: User, intent: Intent, wording: Wording) -> float:
+        """That a user who looks at a query and cares for the video's thing taps it."""
+        if wording.product != intent.product.index:
+            return 0.004
+        traits = user.traits
+        if wording.mask & ~intent.mask:
+            fit = 0.05
+        else:
+            fit = 0.3 + 0.7 * SUBSET_WEIGHTS[wording.subset] / TOP_SUBSET
+        style = 1.0 if wording.name == traits.name_index(intent.product) else 0.3
+        if wording.phrasing != traits.phrasing:
+            style *= 0.4
+        own = traits.modifier_index(intent.product)
+        if wording.modifier != own:
+            style *= 0.4 if wording.modifier < 0 else 0.08
+        return fit * style
+
+    def _impress(self) -> Iterator[Event]:
+        rand, config = self._rand, self.config
+        slot = int(rand() * len(self._sessions))
+        session = self._sessions[slot]
+        if session is None or session.left <= 0:
+            session = self._open_session(slot)
+        session.left -= 1
+        user = session.user
+        shown = self._choose_video(session)
+        self._impressions += 1
+        now = self._now
+        request_id = f"r{self._prefix}-{self._impressions:08d}"
+        yield Impression(
+            event_id=self._event_id(),
+            ts=now,
+            video_id=shown.video_id,
+            user_id=user.user_id,
+            session_id=session.session_id,
+            request_id=request_id,
+        )
+        wordings = self._policy.expose(shown.shelf, shown.category, user.seen, user.last)
+        if wordings:
+            self._later(
+                Exposure(
+                    event_id=self._event_id(),
+                    ts=round(now + 0.2 + rand(), 3),
+                    video_id=shown.video_id,
+                    user_id=user.user_id,
+                    queries=[ShownQuery(w.text, at) for at, w in enumerate(wordings)],
+                    request_id=request_id,
+                    session_id=session.session_id,
+                )
+            )
+        if shown.sensitive:
+            return
+        interest = self._appeal(session, shown)
+        gain = config.click_gain * interest
+        for position, wording in enumerate(wordings):
+            looked = EXAMINED[min(position, len(EXAMINED) - 1)]
+            if rand() >= looked * gain * self._click_probability(user, shown.intent, wording):
+                continue
+            self._click(session, shown, wording, position, request_id)
+            break
+        if rand() < config.search_rate * interest:
+            self._search(session, shown, now + 2.0)
+
+    def _click(
+        self, session: Session, shown: _Shown, wording: Wording, position: int, request_id: str
+    ) -> None:
+        """The tap, and what came of it."""
+        rand, user = self._rand, session.user
+        at = round(self._now + 1.5 + 12.0 * rand(), 3)
+        self._later(
+            Click(
+                event_id=self._event_id(),
+                ts=at,
+                video_id=shown.video_id,
+                user_id=user.user_id,
+                query=wording.text,
+                position=position,
+                request_id=request_id,
+                session_id=session.session_id,
+            ),
+            (user, shown, wording, 2.0),
+        )
+        category = shown.intent.product.category
+
+        def engage(kind: EngagementKind, delay: float, value: float = 0.0) -> None:
+            self._later(
+                Engagement(
+                    event_id=self._event_id(),
+                    ts=round(at + delay, 3),
+                    video_id=shown.video_id,
+                    user_id=user.user_id,
+                    query=wording.text,
+                    kind=kind,
+                    value=value,
+                    request_id=request_id,
+                    session_id=session.session_id,
+                )
+            )
+
+        right = wording.mask & ~shown.intent.mask == 0
+        dwell = round(2.0 + 90.0 * rand() * rand(), 1)
+        if rand() < (0.6 if right else 0.25):
+            engage("dwell", dwell, dwell)
+        if category.kind == "info" or rand() >= (0.55 if right else 0.2):
+            return
+        engage("item_click", 2.0 + 10.0 * rand())
+        if rand() < 0.35:
+            engage("cart", 15.0 + 40.0 * rand())
+            if rand() < 0.5:
+                low, high = category.price
+                value = low + (high - low) * rand() * rand()
+                engage("order", 60.0 + 300.0 * rand(), round(value, 2))
+
+    # The log -----------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[Event | TruthRecord]:
+        """The log with its truth, by time. Exactly `config.events` events."""
+        config = self.config
+        yield WorldTruth(config)
+        for item in self._stream():
+            while self._truths:
+                yield self._truths.pop(0)
+            yield item
+            self._emitted += 1
+            if self._emitted == config.events:
+                return
+
+    def _stream(self) -> Iterator[Event]:
+        config = self.config
+        videos, events = config.video_count, config.events
+        first = min(videos, max(1, config.active_count // 2, videos // 50))
+        while True:
+            until = self._clock()
+            yield from self._due(until)
+            self._now = until
+            share = first + (videos - first) * self._emitted // events
+            if self._uploaded < share:
+                yield self._upload()
+                continue
+            yield from self._impress()
