@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feature_store.policy import StatePolicy
@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     """Kafka brokers to start from: `host:port`, several separated by commas."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     """`redis://`, `rediss://` or `unix://`; `redis+cluster://` for a Redis Cluster."""
-    redis_timeout_s: float = Field(2.0, gt=0)
+    redis_timeout_s: float = Field(default=2.0, gt=0)
     """Longest wait for one answer from Redis."""
     namespace: str = "onebar"
     """First part of every Redis key."""
@@ -31,41 +31,41 @@ class Settings(BaseSettings):
     """Put before every topic name, so that several feeds can share one Kafka."""
 
     # Kafka
-    partitions: int = Field(4, ge=1)
+    partitions: int = Field(default=4, ge=1)
     """Partitions of a topic created by us."""
-    replication_factor: int = Field(1, ge=1)
+    replication_factor: int = Field(default=1, ge=1)
     """Copies of a topic created by us; 3 on a cluster of three brokers or more."""
     idempotent_producer: bool = True
     """Off only for brokers without InitProducerId, such as the embedded one."""
     consumer_group: str = "onebar"
     """Prefix of the consumer groups: the workers of one service share theirs."""
-    session_timeout_s: float = Field(30.0, gt=0)
+    session_timeout_s: float = Field(default=30.0, gt=0)
     """Without a heartbeat for this long a worker counts as dead and its partitions move."""
-    heartbeat_interval_s: float = Field(3.0, gt=0)
+    heartbeat_interval_s: float = Field(default=3.0, gt=0)
     """At most a third of `session_timeout_s`."""
 
     # State
-    half_life_s: float = Field(StatePolicy().half_life_s, gt=0)
+    half_life_s: float = Field(default=StatePolicy().half_life_s, gt=0)
     """After this long an anchor weighs half."""
-    bucket_s: float = Field(StatePolicy().bucket_s, gt=0)
+    bucket_s: float = Field(default=StatePolicy().bucket_s, gt=0)
     """Width of the time buckets in which anchors and counters are kept."""
-    max_entries: int = Field(StatePolicy().max_entries, ge=1)
+    max_entries: int = Field(default=StatePolicy().max_entries, ge=1)
     """Newest (time bucket, query) pairs kept of a video."""
-    history_size: int = Field(StatePolicy().history_size, ge=1)
+    history_size: int = Field(default=StatePolicy().history_size, ge=1)
     """Newest queries kept of a user."""
-    dedupe_window_s: float = Field(StatePolicy().dedupe_window_s, gt=0)
+    dedupe_window_s: float = Field(default=StatePolicy().dedupe_window_s, gt=0)
     """How long a repeated `event_id` is known."""
-    video_ttl_s: float = Field(StatePolicy().video_ttl_s, gt=0)
+    video_ttl_s: float = Field(default=StatePolicy().video_ttl_s, gt=0)
     """A video untouched for this long is forgotten."""
-    user_ttl_s: float = Field(StatePolicy().user_ttl_s, gt=0)
+    user_ttl_s: float = Field(default=StatePolicy().user_ttl_s, gt=0)
     """A user untouched for this long is forgotten."""
-    future_allowance_s: float = Field(60.0, ge=0)
+    future_allowance_s: float = Field(default=60.0, ge=0)
     """How far an event's `ts` may lie beyond its Kafka timestamp before it is a dead letter."""
 
     # Stream worker
-    stream_batch: int = Field(500, ge=1)
+    stream_batch: int = Field(default=500, ge=1)
     """Most events folded in one round trip."""
-    stream_linger_s: float = Field(0.02, gt=0)
+    stream_linger_s: float = Field(default=0.02, gt=0)
     """Longest wait for a batch to fill."""
 
     # Generator
@@ -73,56 +73,63 @@ class Settings(BaseSettings):
     """A checkpoint directory; the shipped demo checkpoint where none is named."""
     engine: Literal["auto", "ctranslate2", "torch"] = "auto"
     """`auto` takes CTranslate2 where the checkpoint carries it, else torch."""
-    beam_size: int = Field(8, ge=1)
+    beam_size: int = Field(default=8, ge=1)
     """Beams of the search; at least `k`."""
-    k: int = Field(8, ge=1, le=64)
+    k: int = Field(default=8, ge=1, le=64)
     """Queries generated for a video: the paper's K."""
-    engine_workers: int = Field(1, ge=1)
+    engine_workers: int = Field(default=1, ge=1)
     """Batches the engine computes side by side."""
-    engine_threads: int = Field(1, ge=1)
+    engine_threads: int = Field(default=1, ge=1)
     """Threads of one engine worker."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Most prompts in one engine call."""
-    batch_wait_s: float = Field(0.004, ge=0)
+    batch_wait_s: float = Field(default=0.004, ge=0)
     """Longest wait for a batch of prompts to fill."""
-    queue_size: int = Field(256, ge=1)
+    queue_size: int = Field(default=256, ge=1)
     """Prompts waiting for the engine; beyond it a request falls back at once."""
-    late_after_s: float = Field(30.0, gt=0)
+    late_after_s: float = Field(default=30.0, gt=0)
     """An impression that waited longer than this in Kafka is skipped and counted."""
 
     # Query cache
-    cache_soft_ttl_s: float = Field(300.0, gt=0)
+    cache_soft_ttl_s: float = Field(default=300.0, gt=0)
     """Age after which cached queries are still served, but generated anew at the next chance."""
-    cache_hard_ttl_s: float = Field(3600.0, gt=0)
+    cache_hard_ttl_s: float = Field(default=3600.0, gt=0)
     """Age at which cached queries are gone."""
 
     # HTTP
     api_host: str = "127.0.0.1"
     """Address to listen on; beyond loopback `api_keys` are needed."""
-    api_port: int = Field(8080, ge=0, le=65535)
+    api_port: int = Field(default=8080, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    api_workers: int = Field(1, ge=1)
+    api_workers: int = Field(default=1, ge=1)
     """Processes that answer HTTP."""
     api_generate: bool = True
     """Whether the API loads a model of its own to answer misses."""
-    budget_ms: float = Field(80.0, ge=0)
+    budget_ms: float = Field(default=80.0, ge=0)
     """How long an answer may take where the request does not say."""
-    max_budget_ms: float = Field(2000.0, gt=0)
+    max_budget_ms: float = Field(default=2000.0, gt=0)
     """Largest budget a request may ask for."""
     api_keys: Annotated[tuple[str, ...], NoDecode] = ()
     """`scope[+scope]:sha256-of-key`, separated by commas; scopes are read, write, admin."""
-    rate_limit_per_s: float = Field(0.0, ge=0)
+    rate_limit_per_s: float = Field(default=0.0, ge=0)
     """Requests per second a key (or address) may make; 0 is no limit."""
 
     # Observability
     metrics_host: str = "127.0.0.1"
     """Address of a worker's /metrics and /healthz; 0.0.0.0 in a container."""
-    metrics_port: int = Field(0, ge=0, le=65535)
+    metrics_port: int = Field(default=0, ge=0, le=65535)
     """Where a worker serves /metrics and /healthz; 0 leaves it off."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged."""
     log_json: bool = True
     """One JSON object a line; off, lines for people."""
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+        return value
 
     @property
     def policy(self) -> StatePolicy:

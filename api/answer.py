@@ -1,0 +1,318 @@
+"""One answer: cache, else generate inside the budget, else the best fallback. Never later.
+
+Every wait here ends at the request's deadline, which counts from its arrival; what is at hand
+then is the answer, and it says what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import orjson
+import structlog
+from msgspec import Struct
+
+from api.coalesce import Coalescer
+from api.metrics import ANSWERS, FALLBACKS, SHEDS, STALE
+from api.model import Model
+from api.refresh import Refresher
+from api.schemas import Answer, Fallback, Reason
+from feature_store.client import StoreUnavailableError
+from feature_store.query_cache import CachedBody, Lookup
+from feature_store.records import Candidate, Features, QueryResult
+from onebar.batching import DeadlineExceededError, QueueFullError
+from onebar.candidates import presentable
+from onebar.recommend import Pair, UnknownVideoError
+
+log = structlog.get_logger(__name__)
+
+MARGIN_S = 0.002
+"""Kept back of a budget for putting the answer together, but never more than a tenth of it."""
+LOOKUP_BUDGET_MS = 50.0
+"""What a look into the cache may take where neither the request nor the settings grant any time."""
+
+_CACHE = ANSWERS.labels("cache", "")
+_GENERATED = ANSWERS.labels("generated", "")
+_QUERY = b'{"text":'
+
+
+class Ask(Struct, frozen=True):
+    """How a request wants to be answered.
+
+    `deadline` is in loop time. `k` None takes the queries as they are kept. Without `generate`
+    only the cache and the fallbacks are used. A `peek` leaves no trace: it is not counted, and
+    renews nothing.
+    """
+
+    deadline: float
+    k: int | None = None
+    generate: bool = True
+    peek: bool = False
+
+
+class Answerer:
+    """Answers pairs with JSON objects, ready to send."""
+
+    def __init__(
+        self,
+        *,
+        lookups: Coalescer[Pair, Lookup],
+        features: Coalescer[Pair, Features],
+        model: Model,
+        refresher: Refresher,
+        budget_ms: float,
+        max_generating: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._lookups = lookups
+        self._features = features
+        self._model = model
+        self._refresher = refresher
+        self._budget_ms = budget_ms
+        self._max_generating = max_generating
+        self._clock = clock
+        self.generating = 0
+
+    def ask(self, arrived: float, *, k: int | None, budget_ms: float | None) -> Ask:
+        """The terms of a request that arrived at `arrived` (loop time).
+
+        A budget of 0 means: generate nothing. The look into the cache then has the usual budget.
+        """
+        granted = self._budget_ms if budget_ms is None else budget_ms
+        budget_s = (granted or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
+        deadline = arrived + budget_s - min(MARGIN_S, budget_s / 10)
+        return Ask(deadline, k, granted > 0)
+
+    async def one(self, pair: Pair, ask: Ask) -> bytes:
+        """The answer for one pair: a JSON object."""
+        found = await self._lookup(pair, ask.deadline)
+        body = _own(pair, found)
+        if body is not None:
+            return self._hit(pair, body, ask)
+        return await self._miss(pair, found, ask)
+
+    async def many(self, pairs: Sequence[Pair], ask: Ask) -> list[bytes]:
+        """The answers, in order. They share the deadline, and their round trips."""
+        looking = [self._lookups.ask(pair) for pair in pairs]
+        timeout = max(0.0, ask.deadline - asyncio.get_running_loop().time())
+        await asyncio.wait(looking, timeout=timeout)
+        answers: list[bytes] = [b""] * len(pairs)
+        missing = []
+        for at, (pair, future) in enumerate(zip(pairs, looking, strict=True)):
+            found = _found(pair, future)
+            body = _own(pair, found)
+            if body is not None:
+                answers[at] = self._hit(pair, body, ask)
+            else:
+                missing.append((at, self._miss(pair, found, ask)))
+        made = await asyncio.gather(*(miss for _, miss in missing))
+        for (at, _), answer in zip(missing, made, strict=True):
+            answers[at] = answer
+        return answers
+
+    async def _lookup(self, pair: Pair, deadline: float) -> Lookup | Reason:
+        future = self._lookups.ask(pair)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await future
+        except Exception:
+            return _found(pair, future)
+
+    def _hit(self, pair: Pair, body: CachedBody, ask: Ask) -> bytes:
+        now = self._clock()
+        if not ask.peek:
+            _CACHE.inc()
+            if now >= body.fresh_until:
+                STALE.inc()
+                self._refresher.want(pair)
+        return _from_body(pair, body, ask.k, now, b'"cache"')
+
+    async def _miss(self, pair: Pair, found: Lookup | Reason, ask: Ask) -> bytes:
+        if not isinstance(found, Lookup):
+            return self._empty(pair, ask, found)
+        # What a fallback needs is read beside the generation, in the same round trip.
+        features = None if found.video is not None else self._features.ask((pair[0], None))
+        try:
+            outcome = await self._generate(pair, ask)
+            if isinstance(outcome, QueryResult):
+                _GENERATED.inc()
+                return self._from_result(pair, outcome, ask.k)
+            if found.video is not None:
+                _count("video", outcome, ask)
+                tail = b'"fallback","fallback":"video","reason":"%b"' % outcome.encode()
+                return _from_body(pair, found.video, ask.k, self._clock(), tail)
+            assert features is not None
+            return await self._without_cache(pair, features, outcome, ask)
+        finally:
+            if features is not None and not features.done():
+                features.cancel()
+
+    async def _generate(self, pair: Pair, ask: Ask) -> QueryResult | Reason:
+        """A result by the deadline, or why there is none."""
+        if not ask.generate or not self._model.wanted:
+            return "not_generating"
+        recommender = self._model.recommender
+        if recommender is None:
+            return "model_unavailable"
+        if self.generating >= self._max_generating:
+            SHEDS.inc()
+            return "overload"
+        self.generating += 1
+        try:
+            [outcome] = await recommender.recommend([pair], deadline=ask.deadline)
+        except Exception as error:
+            outcome = error
+        finally:
+            self.generating -= 1
+        match outcome:
+            case QueryResult():
+                return outcome
+            case DeadlineExceededError():
+                return "deadline"
+            case QueueFullError():
+                SHEDS.inc()
+                return "overload"
+            case UnknownVideoError():
+                return "unknown_video"
+            case StoreUnavailableError():
+                return "store_unavailable"
+            case _:
+                log.error("generation_failed", video_id=pair[0], exc_info=outcome)
+                return "engine_failed"
+
+    async def _without_cache(
+        self, pair: Pair, reading: asyncio.Future[Features], reason: Reason, ask: Ask
+    ) -> bytes:
+        """The best that can be said from what is known of the video, if that came in time."""
+        try:
+            async with asyncio.timeout_at(ask.deadline):
+                known = await reading
+        except TimeoutError:
+            return self._empty(pair, ask, "deadline")
+        except StoreUnavailableError:
+            return self._empty(pair, ask, "store_unavailable")
+        except Exception:
+            log.exception("features_failed", video_id=pair[0])
+            return self._empty(pair, ask, "store_failed")
+        if known.text is not None and known.text.sensitive:
+            return self._empty(pair, ask, "sensitive", rejected=True)
+        if known.text is None and not known.anchors:
+            return self._empty(pair, ask, "unknown_video")
+        queries = anchor_queries(known, ask.k)
+        if not queries:
+            return self._empty(pair, ask, reason)
+        _count("anchors", reason, ask)
+        return _encode(
+            Answer(
+                request_id=request_id(),
+                video_id=pair[0],
+                user_id=pair[1],
+                queries=queries,
+                source="fallback",
+                rejected=False,
+                fallback="anchors",
+                reason=reason,
+            )
+        )
+
+    def _empty(self, pair: Pair, ask: Ask, reason: Reason, *, rejected: bool = False) -> bytes:
+        _count("empty", reason, ask)
+        return _encode(
+            Answer(
+                request_id=request_id(),
+                video_id=pair[0],
+                user_id=pair[1],
+                queries=(),
+                source="fallback",
+                rejected=rejected,
+                fallback="empty",
+                reason=reason,
+            )
+        )
+
+    def _from_result(self, pair: Pair, result: QueryResult, k: int | None) -> bytes:
+        return _encode(
+            Answer(
+                request_id=request_id(),
+                video_id=pair[0],
+                user_id=pair[1],
+                queries=result.queries[:k],
+                source="generated",
+                rejected=result.rejected,
+                model=result.model,
+                evidence_digest=result.evidence_digest,
+                generated_at=result.generated_at,
+                age_s=_age(self._clock(), result.generated_at),
+            )
+        )
+
+
+def _found(pair: Pair, future: asyncio.Future[Lookup]) -> Lookup | Reason:
+    """What a look into the cache gave by now."""
+    if not future.done() or future.cancelled():
+        future.cancel()
+        return "deadline"
+    match future.exception():
+        case None:
+            return future.result()
+        case StoreUnavailableError():
+            return "store_unavailable"
+        case error:
+            log.error("lookup_failed", video_id=pair[0], exc_info=error)
+            return "store_failed"
+
+
+def _own(pair: Pair, found: Lookup | Reason) -> CachedBody | None:
+    """The body that answers exactly this pair, if there is one."""
+    if not isinstance(found, Lookup):
+        return None
+    return found.video if pair[1] is None else found.personal
+
+
+def anchor_queries(known: Features, k: int | None) -> tuple[Candidate, ...]:
+    """What other people searched after a video, as queries that may be shown; pure.
+
+    The score is the anchor's weight.
+    """
+    shown = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}
+    shown.pop("", None)
+    queries = [Candidate(query, weight) for query, weight in reversed(shown.items())]
+    return tuple(queries[:k])
+
+
+def request_id() -> str:
+    """A name for one answer, to be sent back with exposures and clicks."""
+    return secrets.token_hex(12)
+
+
+def _from_body(pair: Pair, body: CachedBody, k: int | None, now: float, source: bytes) -> bytes:
+    """Cached bytes with the fields of this answer behind them; parsed only to cut the list."""
+    kept = body.body
+    if k is not None and kept.count(_QUERY) > k:
+        result = body.result()
+        kept = msgspec.json.encode(msgspec.structs.replace(result, queries=result.queries[:k]))[:-1]
+    return b'%b,"request_id":"%b","user_id":%b,"source":%b,"age_s":%.3f}' % (
+        kept,
+        request_id().encode(),
+        b"null" if pair[1] is None else orjson.dumps(pair[1]),
+        source,
+        _age(now, body.generated_at),
+    )
+
+
+def _age(now: float, generated_at: float) -> float:
+    return max(0.0, round(now - generated_at, 3))
+
+
+def _count(fallback: Fallback, reason: Reason, ask: Ask) -> None:
+    if ask.peek:
+        return
+    ANSWERS.labels("fallback", fallback).inc()
+    FALLBACKS.labels(reason).inc()
+
+
+_encode = msgspec.json.Encoder().encode

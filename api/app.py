@@ -1,0 +1,83 @@
+"""The application: routes, errors, the front, and the document that describes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from api import events, feed, operations, page, problems, queries, schemas, state, users
+from api.front import Front
+from api.services import Services
+from onebar.logs import configure_logging
+from onebar.settings import Settings
+
+DESCRIPTION = """
+One clickable search bar under every short video.
+
+Errors are `application/problem+json` (RFC 9457). Where the server has API keys, send one as
+`Authorization: Bearer KEY` or `X-API-Key: KEY`; its scopes (read, write, admin) say what it may
+do, and none of them implies another. Times are UTC epoch seconds.
+""".strip()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API these settings describe. It starts, and stays up, whether Kafka, Redis and the
+    model are there or not: `/readyz` says.
+
+    Raises `ApiKeyError` and `UnsafeBindError`, which name the setting to mend.
+    """
+    services = Services(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with services.running():
+            yield
+
+    app = FastAPI(
+        title="OneBar",
+        version=version("onebar"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # The telemetry of an embedding process is not ours to switch on.
+        telemetry={"tracing": False, "metrics": False},
+    )
+    app.state.services = services
+    problems.install(app)
+    single = queries.QueriesEndpoint(services)
+    queries.add_single(app, single, settings)
+    for part in (queries, events, state, users, feed, operations, page):
+        app.include_router(part.router)
+    app.add_middleware(Front, plain={("GET", queries.PATH): single})
+    _describe(app)
+    return app
+
+
+def app_factory() -> FastAPI:
+    """For servers that make the app themselves: settings from the environment."""
+    settings = Settings()
+    configure_logging(settings.log_level, settings.log_json)
+    return create_app(settings)
+
+
+def _describe(app: FastAPI) -> None:
+    """Put the schemas of our records beside those that FastAPI finds by itself."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        known = document.setdefault("components", {}).setdefault("schemas", {})
+        for name, schema in schemas.components().items():
+            known.setdefault(name, schema)
+        # FastAPI announces its own form of 422, which is never sent.
+        for name in ("HTTPValidationError", "ValidationError"):
+            known.pop(name, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

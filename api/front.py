@@ -1,0 +1,88 @@
+"""The outermost layer: when a request arrived, what it is counted as, and the headers all carry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from api.metrics import REQUEST_SECONDS, REQUESTS
+from api.problems import response_for
+
+API_CSP = "default-src 'none'; frame-ancestors 'none'"
+PAGE_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_COMMON = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_API = (*_COMMON, (b"content-security-policy", API_CSP.encode()), (b"cache-control", b"no-store"))
+_PAGE = (*_COMMON, (b"content-security-policy", PAGE_CSP.encode()), (b"cache-control", b"no-cache"))
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+class Front:
+    """ASGI middleware. `plain` are applications that answer their exact (method, path) straight
+    from here, without the router and its layers.
+    """
+
+    def __init__(self, app: Any, plain: Mapping[tuple[str, str], Any]) -> None:
+        self._app = app
+        self._plain = plain
+        self._counters = {
+            route: (
+                REQUESTS.labels(route[0], route[1], "200"),
+                REQUEST_SECONDS.labels(route[1]),
+            )
+            for route in plain
+        }
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        clock = asyncio.get_running_loop().time
+        arrived = scope["onebar.arrived"] = clock()
+        name = (scope["method"], scope["path"])
+        plain = self._plain.get(name)
+        if plain is None:
+            await self._routed(scope, receive, send, arrived)
+            return
+        requests, seconds = self._counters[name]
+        try:
+            await plain(scope, receive, send)
+        except Exception as error:
+            response = response_for(error)
+            response.headers.update({k.decode(): v.decode() for k, v in _API})
+            await response(scope, receive, send)
+            REQUESTS.labels(*name, str(response.status_code)).inc()
+        else:
+            requests.inc()
+        seconds.observe(clock() - arrived)
+
+    async def _routed(self, scope: Any, receive: Any, send: Any, arrived: float) -> None:
+        status = 500
+
+        async def counted(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = {name.lower() for name, _ in message["headers"]}
+                common = _PAGE if scope.get("onebar.page") else _API
+                message["headers"] = [
+                    *message["headers"],
+                    *((name, value) for name, value in common if name not in own),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            REQUESTS.labels(method, route, str(status)).inc()
+            REQUEST_SECONDS.labels(route).observe(asyncio.get_running_loop().time() - arrived)

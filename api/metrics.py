@@ -1,0 +1,45 @@
+"""What the API counts, and how Prometheus reads it."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+"""Where several workers of one server put their numbers, so that any of them tells all."""
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+REQUESTS = Counter("onebar_http_requests", "HTTP requests answered.", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "onebar_http_request_seconds", "Time to answer an HTTP request.", ["route"], buckets=_SECONDS
+)
+ANSWERS = Counter(
+    "onebar_answers",
+    "Answered (video, user) pairs by where the queries came from.",
+    ["source", "fallback"],
+)
+FALLBACKS = Counter("onebar_fallbacks", "Fallbacks by why they were needed.", ["reason"])
+SHEDS = Counter("onebar_sheds", "Generations not begun because too many were waiting.")
+STALE = Counter("onebar_stale_answers", "Answers from the cache that were due for renewal.")
+REFRESHES = Counter("onebar_refreshes", "Renewals of stale answers by outcome.", ["outcome"])
+EVENTS = Counter("onebar_api_events", "Events taken in over HTTP and acknowledged.", ["type"])
+RATE_LIMITED = Counter("onebar_rate_limited", "Requests refused by the rate limit.")
+
+
+def render() -> tuple[bytes, str]:
+    """The numbers of this process, or of all workers of this server, and their media type."""
+    registry = REGISTRY
+    if os.environ.get(MULTIPROCESS_DIR):
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -1,0 +1,89 @@
+"""Running the API: granian, from the settings."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+from granian import Granian
+from granian.constants import Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from api.auth import KeyRing, check_bind, parse_api_keys
+from api.metrics import MULTIPROCESS_DIR
+from onebar.logs import configure_logging
+from onebar.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+STOP_TIMEOUT_S = 10
+_LEVELS = {
+    "debug": LogLevels.debug,
+    "info": LogLevels.warning,  # granian's own start and stop lines are no news
+    "warning": LogLevels.warning,
+    "error": LogLevels.error,
+}
+
+
+class AddressInUseError(OSError):
+    """Something else listens at the address already."""
+
+
+def serve(settings: Settings) -> None:
+    """Answer HTTP until SIGTERM or SIGINT; then finish what is under way, and return.
+
+    Raises `ApiKeyError`, `UnsafeBindError` and `AddressInUseError` before anything is started.
+    Port 0 takes a free one; the line `api_listening` in the log names it.
+    """
+    configure_logging(settings.log_level, settings.log_json)
+    check_bind(settings.api_host, KeyRing(parse_api_keys(settings.api_keys)))
+    port = free_port(settings.api_host, settings.api_port)
+    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    server = Granian(
+        "api.app:app_factory",
+        address=settings.api_host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=settings.api_workers,
+        websockets=False,
+        http1_settings=HTTP1Settings(keep_alive=True),
+        log_level=_LEVELS[settings.log_level],
+        log_access=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOP_TIMEOUT_S,
+    )
+    with tempfile.TemporaryDirectory(prefix="onebar-metrics-") as directory:
+        if settings.api_workers > 1:
+            os.environ[MULTIPROCESS_DIR] = directory
+        log.info("api_listening", url=f"http://{host}:{port}", workers=settings.api_workers)
+        server.serve(target_loader=partial(_load, settings), wrap_loader=False)
+
+
+def _load(settings: Settings) -> Callable[..., Any]:
+    """Runs in each worker."""
+    from api.app import create_app
+
+    configure_logging(settings.log_level, settings.log_json)
+    return create_app(settings)
+
+
+def free_port(host: str, port: int) -> int:
+    """`port` if nothing listens there, or a free one for 0. Raises `AddressInUseError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise AddressInUseError(
+                error.errno,
+                f"can't listen on {host}:{port} ({error.strerror}); end what listens there, or "
+                "set ONEBAR_API_PORT (0 takes a free one)",
+            ) from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,106 @@
+"""Everything the routes stand on, made from the settings: opened, and closed, together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from api.answer import Answerer
+from api.auth import KeyRing, check_bind, parse_api_keys
+from api.coalesce import Coalescer
+from api.gate import Gate
+from api.health import Health
+from api.limits import RateLimiter
+from api.model import Model
+from api.publisher import Publisher
+from api.refresh import Refresher
+from feature_store.client import connect
+from feature_store.keys import Keys
+from feature_store.query_cache import CachedBody, Lookup, QueryCache
+from feature_store.records import CacheEntry, Features
+from feature_store.store import FeatureStore
+from onebar.recommend import Pair
+from onebar.settings import Settings
+from stream.producer import EventProducer
+
+MIN_GENERATING = 1024
+
+
+class Services:
+    """One per process. Making it opens nothing, `running` does; nothing has to be there yet.
+
+    Raises `ApiKeyError` and `UnsafeBindError`, which name the setting.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        keys = KeyRing(parse_api_keys(settings.api_keys))
+        check_bind(settings.api_host, keys)
+        self.gate = Gate(keys, RateLimiter(settings.rate_limit_per_s))
+
+        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        names = Keys(settings.namespace, settings.generation)
+        self.store = FeatureStore(client, names, settings.policy)
+        self.cache = QueryCache(client, names, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
+        self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
+        lookups: Coalescer[Pair, Lookup] = Coalescer(self.cache.lookup)
+        self.model = Model(settings, TogetherStore(self.features), TogetherCache(self.cache))
+        self.refresher = Refresher(self.model)
+        self.answerer = Answerer(
+            lookups=lookups,
+            features=self.features,
+            model=self.model,
+            refresher=self.refresher,
+            budget_ms=settings.budget_ms,
+            max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
+        )
+        self.publisher = Publisher(
+            lambda: EventProducer(
+                settings.kafka_bootstrap,
+                prefix=settings.topic_prefix,
+                idempotent=settings.idempotent_producer,
+            )
+        )
+        self.health = Health(self.store, self.publisher, self.model)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Connect and load, both behind the server's back; close in the end."""
+        self.model.start()
+        self.publisher.start()
+        try:
+            yield
+        finally:
+            await self.refresher.stop()
+            await asyncio.gather(self.model.stop(), self.publisher.stop())
+            await self.store.close()
+
+
+class TogetherStore:
+    """A `FeatureReader` whose calls of one tick share a round trip."""
+
+    def __init__(self, features: Coalescer[Pair, Features]) -> None:
+        self._features = features
+
+    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
+        return await asyncio.gather(*map(self._features.ask, pairs))
+
+
+class TogetherCache:
+    """A `ResultCache` whose calls of one tick share a round trip."""
+
+    def __init__(self, cache: QueryCache) -> None:
+        self._cache = cache
+        self._digests: Coalescer[str, CachedBody | None] = Coalescer(cache.by_digest)
+        self._entries: Coalescer[CacheEntry, None] = Coalescer(self._put)
+
+    async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
+        return await asyncio.gather(*map(self._digests.ask, digests))
+
+    async def put(self, entries: Sequence[CacheEntry]) -> None:
+        await asyncio.gather(*map(self._entries.ask, entries))
+
+    async def _put(self, entries: Sequence[CacheEntry]) -> list[None]:
+        await self._cache.put(entries)
+        return [None] * len(entries)
