@@ -1,0 +1,145 @@
+"""Servers, and for each test its own topics, consumer group and key namespace on them.
+
+The embedded servers are started unless `ONEBAR_KAFKA_BOOTSTRAP` / `ONEBAR_REDIS_URL` name running
+ones. Named ones that do not answer fail the tests; they never skip them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import support
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from msgspec import Struct
+
+from feature_store.client import Client, Command, connect, pipelined
+from feature_store.keys import Keys
+from feature_store.query_cache import QueryCache
+from feature_store.store import FeatureStore
+from onebar.processes import Children
+from onebar.servers import start_broker, start_valkey
+from onebar.settings import Settings
+
+TIMEOUT_S = 5.0
+
+
+class Servers(Struct, frozen=True):
+    """Where the servers are. `embedded`: the broker has no idempotent producer."""
+
+    bootstrap: str
+    redis_url: str
+    embedded: bool
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Kafka and Redis, embedded or as the environment names them."""
+    bootstrap = os.environ.get("ONEBAR_KAFKA_BOOTSTRAP", "")
+    redis_url = os.environ.get("ONEBAR_REDIS_URL", "")
+    with Children() as children:
+        directory = tmp_path_factory.mktemp("servers")
+        found = Servers(
+            bootstrap=bootstrap or start_broker(children, directory),
+            redis_url=redis_url or start_valkey(children, directory),
+            embedded=not bootstrap,
+        )
+        asyncio.run(_check(found))
+        yield found
+        if not bootstrap or not redis_url:
+            children.check()
+
+
+async def _check(servers: Servers) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers.bootstrap)
+    try:
+        async with asyncio.timeout(20):
+            await admin.start()
+    except (KafkaError, OSError, TimeoutError) as error:
+        pytest.fail(f"Kafka at {servers.bootstrap} does not answer: {error!r}", pytrace=False)
+    finally:
+        await admin.close()
+    client = connect(servers.redis_url, timeout_s=TIMEOUT_S)
+    store = FeatureStore(client, Keys("probe"), Settings().policy)
+    try:
+        await store.ping()
+    except Exception as error:
+        pytest.fail(f"Redis at {servers.redis_url} does not answer: {error!r}", pytrace=False)
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def settings(servers: Servers) -> AsyncIterator[Settings]:
+    """Settings with topics, a consumer group and keys of this test's own, removed afterwards."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    made = Settings(
+        kafka_bootstrap=servers.bootstrap,
+        redis_url=servers.redis_url,
+        redis_timeout_s=TIMEOUT_S,
+        namespace=name,
+        topic_prefix=f"{name}.",
+        consumer_group=name,
+        partitions=2,
+        idempotent_producer=not servers.embedded,
+        session_timeout_s=4.0,
+        heartbeat_interval_s=1.0,
+        log_json=False,
+    )
+    yield made
+    await _remove_topics(made)
+    await _remove_keys(made)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Client]:
+    """A Redis client."""
+    made = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def store(client: Client, settings: Settings) -> FeatureStore:
+    """The feature store of this test's namespace."""
+    return FeatureStore(client, Keys(settings.namespace, settings.generation), settings.policy)
+
+
+@pytest.fixture
+async def cache(client: Client, settings: Settings) -> QueryCache:
+    """The query cache of this test's namespace."""
+    keys = Keys(settings.namespace, settings.generation)
+    return QueryCache(client, keys, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
+
+
+@pytest.fixture
+def workers(settings: Settings, tmp_path: Path) -> Iterator[support.Workers]:
+    """Starts real worker processes with this test's settings."""
+    with support.workers(settings, tmp_path) as made:
+        yield made
+
+
+async def _remove_topics(settings: Settings) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    try:
+        names = [n for n in await admin.list_topics() if n.startswith(settings.topic_prefix)]
+        if names:
+            await admin.delete_topics(names)
+    finally:
+        await admin.close()
+
+
+async def _remove_keys(settings: Settings) -> None:
+    made = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+    try:
+        pattern = f"{settings.namespace}:*"
+        names = [name async for name in made.scan_iter(match=pattern, count=1000)]
+        await pipelined(made, [Command("DEL", (name.decode(),)) for name in names])
+    finally:
+        await made.aclose()
