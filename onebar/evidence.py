@@ -53,23 +53,26 @@ def video_line(video: VideoText) -> str:
     return " | ".join(part for part in parts if part)
 
 
-def terms(text: str) -> set[str]:
+@lru_cache(maxsize=8192)
+def terms(text: str) -> frozenset[str]:
     """What relevance is judged by: lower-case words and CJK character pairs, no stop words.
 
     A plural English `s` is dropped; a CJK run of one character counts as itself.
     """
     found: set[str] = set()
     for word in _WORDS.findall(text.lower()):
-        at = 0
-        for run in _CJK.finditer(word):
-            found.add(word[at : run.start()])
-            chars = run[0]
-            found.update(chars[i : i + 2] for i in range(max(1, len(chars) - 1)))
-            at = run.end()
-        rest = word[at:]
+        rest = word
+        if not word.isascii():
+            at = 0
+            for run in _CJK.finditer(word):
+                found.add(word[at : run.start()])
+                chars = run[0]
+                found.update(chars[i : i + 2] for i in range(max(1, len(chars) - 1)))
+                at = run.end()
+            rest = word[at:]
         found.add(rest[:-1] if len(rest) > 3 and rest.endswith("s") and rest[-2] != "s" else rest)
     found.discard("")
-    return found - _stop_words()
+    return frozenset(found - _stop_words())
 
 
 def relevant_history(

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from feature_store.memory import MemoryStore
 from feature_store.policy import StatePolicy
 from feature_store.records import Features
-from onebar.evidence import assemble
+from onebar.evidence import assemble, terms
 from onebar.prompt import PromptConfig, build_prompt
 from onebar.text import REJECT, clean_video, normalize_query
 from onebar.training.dataset import Example
@@ -24,8 +24,8 @@ REMEMBERED = 100_000
 class ExampleMaker:
     """Folds a log event by event and gives the examples as they come up.
 
-    A click, and with `searches` a query typed after a video, gives (prompt of the impression it
-    followed, query): the evidence is that of the impression, before anything the user then did.
+    A click, and with `searches` a query typed after a video that shares a term with its prompt
+    (others have nothing to do with it), gives (prompt of the impression it followed, query): the evidence is that of the impression, before anything the user then did.
     Where the log has no impression it is what was known just before the click. An impression of
     a video flagged `sensitive` gives (prompt, `[REJECT]`), at most `rejects_per_video` times: the
     flag itself is not in the prompt, so the model learns what such videos read like.
@@ -56,7 +56,12 @@ class ExampleMaker:
             case Click():
                 yield from self._wanted(event.video_id, event.user_id, event.query, event.ts)
             case Search() if self._searches and event.video_id is not UNSET:
-                yield from self._wanted(event.video_id, event.user_id, event.query, event.ts)
+                found = self._wanted(event.video_id, event.user_id, event.query, event.ts)
+                yield from (
+                    example
+                    for example in found
+                    if not terms(example.target).isdisjoint(terms(example.prompt))
+                )
             case _:
                 pass
         for write in fold(event, clean_video):
