@@ -25,10 +25,11 @@ class ExampleMaker:
     """Folds a log event by event and gives the examples as they come up.
 
     A click, and with `searches` a query typed after a video that shares a term with its prompt
-    (others have nothing to do with it), gives (prompt of the impression it followed, query): the evidence is that of the impression, before anything the user then did.
-    Where the log has no impression it is what was known just before the click. An impression of
-    a video flagged `sensitive` gives (prompt, `[REJECT]`), at most `rejects_per_video` times: the
-    flag itself is not in the prompt, so the model learns what such videos read like.
+    (others have nothing to do with it), gives (prompt of the impression it followed, query): the
+    evidence is that of the impression, before anything the user then did. Where the log has no
+    impression it is what was known just before the click. An impression of a video flagged
+    `sensitive` gives (prompt, `[REJECT]`), at most `rejects_per_video` times: the flag itself is
+    not in the prompt, so the model learns what such videos read like.
 
     Nothing but events is read: the simulator's hidden truth plays no part.
     """

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from stream.events import Click, Event, Exposure, Impression, Search, ShownQuery, Video
-from stream.examples import examples
-
 from onebar.prompt import PromptConfig
 from onebar.training.dataset import Example
 from onebar.training.evaluate import prompt_anchors
+from stream.events import Click, Event, Exposure, Impression, Search, ShownQuery, Video
+from stream.examples import examples
 
 VIDEO = Video(event_id="v1", ts=1.0, video_id="v", title="Trail running shoes")
 RISKY = Video(event_id="v2", ts=1.0, video_id="r", title="Cheap cigarettes", sensitive=True)
