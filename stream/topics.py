@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
-from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from msgspec import Struct, field
@@ -139,14 +138,3 @@ async def delete_topics(bootstrap: str, names: Sequence[str]) -> None:
         doomed = [name for name in names if name in present]
         if doomed:
             await admin.delete_topics(doomed)
-
-
-async def committed_offsets(bootstrap: str, group: str) -> dict[tuple[str, int], int]:
-    """The offsets a consumer group has committed, by (topic, partition)."""
-    async with _admin(bootstrap) as admin:
-        found = await admin.list_consumer_group_offsets(group)
-    return {
-        (partition.topic, partition.partition): metadata.offset
-        for partition, metadata in found.items()
-        if isinstance(partition, TopicPartition) and metadata.offset >= 0
-    }
