@@ -94,3 +94,8 @@ class Keys(Struct, frozen=True):
     def digest(self, digest: str) -> str:
         """string: the queries generated from one prompt by one model."""
         return f"{self.prefix}{{d:{digest}}}"
+
+    @property
+    def recent(self) -> str:
+        """sorted set: video_id -> when queries were last generated for it, the newest kept."""
+        return f"{self.prefix}recent"

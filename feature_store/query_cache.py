@@ -6,7 +6,7 @@ import math
 import struct
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 from msgspec import Struct, structs
@@ -14,8 +14,11 @@ from msgspec import Struct, structs
 from feature_store.buckets import CorruptStateError
 from feature_store.client import Client, Command, pipelined
 from feature_store.keys import Keys
-from feature_store.plan import decode_deletion
+from feature_store.plan import SCORE_SCALE, decode_deletion
 from feature_store.records import CacheEntry, QueryResult
+
+RECENT_VIDEOS = 200
+"""Videos remembered as those that queries were generated for last."""
 
 DELETION_GRACE_S = 60.0
 """A user's own body generated up to this long after a deletion was applied is not served: it may
@@ -124,6 +127,7 @@ class QueryCache:
         for digest, result in digests.items():
             name = self.keys.digest(digest)
             commands.append(Command("SET", (name,), (_encode(result), "PX", ttl)))
+        commands += self._recent({entry.result.video_id for entry in entries}, now, ttl)
         await pipelined(self.client, commands)
 
     def _index(self, video_id: str, user_id: str, now: float, ttl: int) -> list[Command]:
@@ -133,6 +137,20 @@ class QueryCache:
             Command("ZADD", (index,), (repr(now + self.hard_ttl_s), video_id)),
             Command("ZREMRANGEBYSCORE", (index,), ("-inf", repr(now))),
             Command("PEXPIRE", (index,), (ttl,)),
+        ]
+
+    def _recent(self, video_ids: Collection[str], now: float, ttl: int) -> list[Command]:
+        """Note which videos queries were generated for last: three commands a call."""
+        if not video_ids:
+            return []
+        name = self.keys.recent
+        scored = [
+            word for video_id in sorted(video_ids) for word in (round(now * SCORE_SCALE), video_id)
+        ]
+        return [
+            Command("ZADD", (name,), tuple(scored)),
+            Command("ZREMRANGEBYRANK", (name,), (0, -RECENT_VIDEOS - 1)),
+            Command("PEXPIRE", (name,), (ttl,)),
         ]
 
     def _names(self, video_id: str, user_id: str | None) -> tuple[str, ...]:

@@ -127,6 +127,14 @@ class FeatureStore:
         [reply] = await pipelined(self.client, [self._history_command(user_id)])
         return tuple(decode_history(reply))
 
+    async def recent_videos(self, limit: int) -> list[tuple[str, float]]:
+        """The videos that queries were generated for last, newest first, each with when (UTC
+        epoch seconds). `QueryCache.put` notes them.
+        """
+        newest = Command("ZREVRANGE", (self.keys.recent,), (0, limit - 1, "WITHSCORES"))
+        [reply] = await pipelined(self.client, [newest])
+        return [(entry.query, entry.ts) for entry in decode_history(reply)]
+
     async def delete_user(self, user_id: str, ts: float) -> None:
         """Forget everything of a user up to and including `ts`, cached queries too, now."""
         await self.apply([(UserDelete(user_id, ts), None)])

@@ -10,7 +10,13 @@ import pytest
 from store_fixtures import fresh_store, key_names, small_cluster
 
 from feature_store.buckets import CorruptStateError
-from feature_store.query_cache import DELETION_GRACE_S, CachedBody, Lookup, QueryCache
+from feature_store.query_cache import (
+    DELETION_GRACE_S,
+    RECENT_VIDEOS,
+    CachedBody,
+    Lookup,
+    QueryCache,
+)
 from feature_store.records import CacheEntry, Candidate, QueryResult
 from feature_store.store import FeatureStore
 from feature_store.writes import UserDelete
@@ -154,9 +160,25 @@ async def test_everything_expires_at_the_hard_ttl(
         ]
     )
     names = await key_names(small_store)
-    assert len(names) == 6  # video, two users, two indexes, one digest
+    assert len(names) == 7  # video, two users, two indexes, one digest, the recent videos
     for name in names:
         assert HARD_S - 60 < await small_store.client.ttl(name) <= HARD_S
+
+
+async def test_the_recent_videos_are_the_newest(small_store: FeatureStore) -> None:
+    now = NOW
+    cache = QueryCache(small_store.client, small_store.keys, SOFT_S, HARD_S, clock=lambda: now)
+    for number in range(RECENT_VIDEOS + 3):
+        now += 1
+        await cache.put([CacheEntry(result(f"v{number}", "q")), CacheEntry(result("v0", "q"), "u")])
+    recent = await small_store.recent_videos(1000)
+    assert recent[:3] == [
+        (f"v{RECENT_VIDEOS + 2}", now),
+        ("v0", now),
+        (f"v{RECENT_VIDEOS + 1}", now - 1),
+    ]
+    assert len(recent) == RECENT_VIDEOS
+    assert await small_store.recent_videos(2) == recent[:2]
 
 
 async def test_the_index_forgets_what_expired(small_store: FeatureStore) -> None:
