@@ -97,6 +97,8 @@ class Answerer:
 
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> list[bytes]:
         """The answers, in order. They share the deadline, and their round trips."""
+        if not pairs:
+            return []
         looking = [self._lookups.ask(pair) for pair in pairs]
         timeout = max(0.0, ask.deadline - asyncio.get_running_loop().time())
         await asyncio.wait(looking, timeout=timeout)

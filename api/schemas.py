@@ -62,11 +62,21 @@ class Answer(Struct, frozen=True):
     reason: Reason | UnsetType = UNSET
 
 
+UserId = Annotated[
+    str,
+    Meta(
+        max_length=256,
+        pattern=r"^[^\u0000-\u001f\u007f]*(?![\s\S])",
+        description="Who watches; empty: nobody in particular.",
+    ),
+]
+
+
 class PairRequest(Struct, frozen=True):
     """A video, and who watches it."""
 
     video_id: Id
-    user_id: Id | Literal[""] | None = None
+    user_id: UserId | None = None
 
 
 class BatchRequest(Struct, frozen=True):
@@ -172,18 +182,14 @@ class Readiness(Struct, frozen=True):
     model: str
 
 
-class ParameterFault(Struct, frozen=True):
-    """What is wrong with one parameter."""
+class Fault(Struct, frozen=True):
+    """What is wrong, and with what: a parameter by its `name`, or an event of a list by its
+    `index`, from 0.
+    """
 
-    name: str
     detail: str
-
-
-class EventFault(Struct, frozen=True):
-    """What is wrong with one event of a list; `index` counts from 0."""
-
-    index: int
-    detail: str
+    name: str | UnsetType = UNSET
+    index: int | UnsetType = UNSET
 
 
 class Problem(Struct, frozen=True):
@@ -193,10 +199,10 @@ class Problem(Struct, frozen=True):
     title: str
     status: int
     detail: str
-    errors: list[ParameterFault] | list[EventFault] | UnsetType = UNSET
+    errors: list[Fault] | UnsetType = UNSET
 
 
-_TYPES = (
+_TYPES: tuple[Any, ...] = (
     Answer,
     BatchRequest,
     BatchAnswer,
@@ -209,14 +215,16 @@ _TYPES = (
     Alive,
     Readiness,
     Problem,
-    EventFault,
     Event,
 )
 
 
 def components() -> dict[str, Any]:
     """The JSON Schemas of all of them, for `#/components/schemas`."""
-    _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    found, schemas = msgspec.json.schema_components(
+        _TYPES, ref_template="#/components/schemas/{name}"
+    )
+    schemas["Event"] = found[_TYPES.index(Event)]  # a union has no name of its own
     return schemas
 
 
@@ -233,7 +241,9 @@ def content(name: str, example: Any = None, media_type: str = "application/json"
     return {media_type: body}
 
 
-def responses(status: int, name: str, description: str, example: Any = None) -> dict[int | str, Any]:
+def responses(
+    status: int, name: str, description: str, example: Any = None
+) -> dict[int | str, Any]:
     """One OpenAPI response, with the problems that every route may give."""
     return {
         status: {"description": description, "content": content(name, example)},
