@@ -1,0 +1,158 @@
+"""Records out of Kafka by hand-kept offsets, and how far behind a group is: the one place that
+consumes with aiokafka."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from onebar.settings import Settings
+from stream.records import Record
+from stream.topics import KafkaUnavailableError
+
+Offsets = Mapping[tuple[str, int], int]
+"""(topic with prefix, partition) -> offset."""
+
+
+class RecordConsumer:
+    """Reads topics as a member of a consumer group; commits only what it is told to.
+
+    Where the group has no offsets it begins at the start of the topic. Topic names come and go
+    without the prefix.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Sequence[str],
+        *,
+        group: str,
+        max_records: int,
+    ) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._max_records = max_records
+        self._group = group
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        """Join the group. Raises `KafkaUnavailableError`."""
+        settings = self._settings
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=round(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=round(settings.heartbeat_interval_s * 1000),
+            max_poll_records=self._max_records,
+            max_partition_fetch_bytes=2 * 1024 * 1024,
+            fetch_max_wait_ms=100,
+        )
+        consumer.subscribe([settings.topic_prefix + topic for topic in self._topics])
+        try:
+            await consumer.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            await consumer.stop()
+            raise KafkaUnavailableError(settings.kafka_bootstrap, error) from error
+        self._consumer = consumer
+
+    async def stop(self) -> None:
+        """Leave the group. Commits nothing."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def fetch(self, wait_s: float) -> list[Record]:
+        """The next records, each partition's in order; empty where none came in `wait_s`."""
+        assert self._consumer is not None
+        try:
+            batches = await self._consumer.getmany(
+                timeout_ms=round(wait_s * 1000), max_records=self._max_records
+            )
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(self._settings.kafka_bootstrap, error) from error
+        prefix = len(self._settings.topic_prefix)
+        return [
+            Record(
+                topic=partition.topic[prefix:],
+                partition=partition.partition,
+                offset=message.offset,
+                timestamp=message.timestamp / 1000,
+                key=message.key,
+                value=message.value or b"",
+                headers=tuple(message.headers),
+            )
+            for partition, messages in batches.items()
+            for message in messages
+        ]
+
+    async def commit(self, records: Iterable[Record]) -> bool:
+        """Note that all of these, and everything before them, are done.
+
+        False where the partition was taken away meanwhile: its new owner gets them again.
+        """
+        assert self._consumer is not None
+        done: dict[TopicPartition, int] = {}
+        for record in records:
+            partition = TopicPartition(self._settings.topic_prefix + record.topic, record.partition)
+            done[partition] = max(done.get(partition, 0), record.offset + 1)
+        done = {tp: at for tp, at in done.items() if tp in self._consumer.assignment()}
+        if not done:
+            return False
+        try:
+            await self._consumer.commit(done)
+        except (CommitFailedError, IllegalStateError):
+            return False
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(self._settings.kafka_bootstrap, error) from error
+        return True
+
+    async def lag(self) -> int:
+        """Records of the assigned partitions that are not fetched yet."""
+        assert self._consumer is not None
+        behind = 0
+        for partition in self._consumer.assignment():
+            end = self._consumer.highwater(partition)
+            if end is not None:
+                behind += max(0, end - await self._consumer.position(partition))
+        return behind
+
+
+@asynccontextmanager
+async def _reader(bootstrap: str, group: str | None) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise KafkaUnavailableError(bootstrap, error) from error
+    finally:
+        await consumer.stop()
+
+
+async def end_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> Offsets:
+    """One past the last offset of each (topic with prefix, partition)."""
+    async with _reader(bootstrap, None) as consumer:
+        ends = await consumer.end_offsets([TopicPartition(*pair) for pair in partitions])
+    return {(tp.topic, tp.partition): offset for tp, offset in ends.items()}
+
+
+async def committed_offsets(
+    bootstrap: str, group: str, partitions: Iterable[tuple[str, int]]
+) -> Offsets:
+    """What a group has committed of each (topic with prefix, partition); 0 where nothing yet."""
+    async with _reader(bootstrap, group) as consumer:
+        return {pair: await consumer.committed(TopicPartition(*pair)) or 0 for pair in partitions}
+
+
+async def group_lag(bootstrap: str, group: str, partitions: Sequence[tuple[str, int]]) -> int:
+    """Records of the (topic with prefix, partition)s that a group has not committed."""
+    ends = await end_offsets(bootstrap, partitions)
+    done = await committed_offsets(bootstrap, group, partitions)
+    return sum(max(0, ends[pair] - done[pair]) for pair in partitions)
