@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from api import events, feed, operations, page, problems, queries, schemas, state, users
 from api.front import Front
+from api.model import Loaded, load
 from api.services import Services
 from onebar.logs import configure_logging
 from onebar.settings import Settings
@@ -24,13 +25,13 @@ do, and none of them implies another. Times are UTC epoch seconds.
 """.strip()
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, load_model: Callable[[Settings], Loaded] = load) -> FastAPI:
     """The API these settings describe. It starts, and stays up, whether Kafka, Redis and the
-    model are there or not: `/readyz` says.
+    model are there or not: `/readyz` says. `load_model` makes the engine, in a thread.
 
     Raises `ApiKeyError` and `UnsafeBindError`, which name the setting to mend.
     """
-    services = Services(settings)
+    services = Services(settings, load_model)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,8 +46,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # The telemetry of an embedding process is not ours to switch on.
-        telemetry={"tracing": False, "metrics": False},
+        # Counted in `api.metrics`; whatever telemetry the environment sets up, this takes no part.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
     problems.install(app)

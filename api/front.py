@@ -65,12 +65,12 @@ class Front:
         seconds.observe(clock() - arrived)
 
     async def _routed(self, scope: Any, receive: Any, send: Any, arrived: float) -> None:
-        status = 500
+        status, started = 500, False
 
         async def counted(message: Any) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 own = {name.lower() for name, _ in message["headers"]}
                 common = _PAGE if scope.get("onebar.page") else _API
                 message["headers"] = [
@@ -81,6 +81,10 @@ class Front:
 
         try:
             await self._app(scope, receive, counted)
+        except Exception as error:
+            if started:
+                raise
+            await response_for(error)(scope, receive, counted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"

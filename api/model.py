@@ -48,7 +48,7 @@ class Model:
         store: FeatureReader,
         cache: ResultCache,
         *,
-        loader: Callable[[Settings], Loaded] = load,
+        load: Callable[[Settings], Loaded] = load,
         retry_s: float = RETRY_S,
     ) -> None:
         self.wanted = settings.api_generate
@@ -57,7 +57,7 @@ class Model:
         self._settings = settings
         self._store = store
         self._cache = cache
-        self._loader = loader
+        self._loader = load
         self._retry_s = retry_s
         self._batcher: Batcher | None = None
         self._engine: Engine | None = None

@@ -114,12 +114,11 @@ def _printable(value: Any) -> Any:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem."""
+    """Make every error of `app` a problem. What nobody foresaw is left to `api.front`."""
     app.add_exception_handler(ProblemError, _known)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(StoreUnavailableError, _store)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 def response_for(error: Exception) -> Response:
@@ -172,11 +171,6 @@ async def _validation(_: Request, error: Exception) -> Response:
 
 async def _store(_: Request, error: Exception) -> Response:
     return response_for(error)
-
-
-async def _unexpected(_: Request, error: Exception) -> Response:
-    # Starlette raises it again after this, so the server's log has it.
-    return problem(500, "The server failed; its log says why.")
 
 
 def too_large(limit: int | None = None) -> ProblemError:

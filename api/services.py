@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from api.answer import Answerer
@@ -12,7 +12,7 @@ from api.coalesce import Coalescer
 from api.gate import Gate
 from api.health import Health
 from api.limits import RateLimiter
-from api.model import Model
+from api.model import Loaded, Model, load
 from api.publisher import Publisher
 from api.refresh import Refresher
 from feature_store.client import connect
@@ -33,7 +33,7 @@ class Services:
     Raises `ApiKeyError` and `UnsafeBindError`, which name the setting.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, load_model: Callable[[Settings], Loaded] = load) -> None:
         self.settings = settings
         keys = KeyRing(parse_api_keys(settings.api_keys))
         check_bind(settings.api_host, keys)
@@ -45,7 +45,9 @@ class Services:
         self.cache = QueryCache(client, names, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
         self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
         lookups: Coalescer[Pair, Lookup] = Coalescer(self.cache.lookup)
-        self.model = Model(settings, TogetherStore(self.features), TogetherCache(self.cache))
+        self.model = Model(
+            settings, TogetherStore(self.features), TogetherCache(self.cache), load=load_model
+        )
         self.refresher = Refresher(self.model)
         self.answerer = Answerer(
             lookups=lookups,
