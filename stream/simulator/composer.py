@@ -23,6 +23,8 @@ class Upload(Struct, frozen=True, eq=False):
     category: str
     mentions: tuple[tuple[int, int], ...]
     """(product, facets) that the text names, rightly or not: what a term matcher would find."""
+    summary_mentions: tuple[tuple[int, int], ...]
+    """The same for the summary, which may come later."""
     told_by: tuple[str, ...]
     """Fields that name the video's real subject."""
     misleading: bool
@@ -52,6 +54,12 @@ class _Draft:
             return low + int(self.rand() * (high - low))
         return number
 
+    def _slot(self, text: str, slot: str, words: str) -> str:
+        """The attribute in its slot; not twice where the thing's name says it already."""
+        if words in self.name and "{p}" in text:
+            text = text.replace(f"{slot} {{p}}", "{p}").replace(f"{slot}{{p}}", "{p}")
+        return text.replace(slot, words)
+
     def choose(self, name: str) -> str:
         if self.info and f"{name}_info" in self.lists:
             name += "_info"
@@ -59,8 +67,8 @@ class _Draft:
             name += "/unbranded"
         return pick(self.lists[name], self.rand)
 
-    def fill(self, template: str, field: str, *, matched: bool = True) -> str:
-        """The template with its slots filled. `matched`: a term matcher reads this field."""
+    def fill(self, template: str, field: str) -> str:
+        """The template with its slots filled."""
         if "{" not in template:
             return template
         intent, rand, product = self.intent, self.rand, self.intent.product
@@ -70,11 +78,11 @@ class _Draft:
         if "{a}" in text:
             a = self._facet(intent.a, 0, attributes)
             mask |= 1 << a
-            text = text.replace("{a}", product.attributes[a])
+            text = self._slot(text, "{a}", product.attributes[a])
         if "{b}" in text:
             b = self._facet(intent.b, 0, attributes)
             mask |= 1 << b
-            text = text.replace("{b}", product.attributes[b])
+            text = self._slot(text, "{b}", product.attributes[b])
         if "{u}" in text:
             use = self._facet(intent.use, attributes, attributes + uses)
             mask |= 1 << use
@@ -90,19 +98,18 @@ class _Draft:
             text = text.replace("{m}", pick(self.lists["noise.mentions"], rand).lstrip("@"))
         if "{p}" in text:
             text = text.replace("{p}", self.name)
-            self.tell(product, mask, field, matched=matched)
+            self.tell(product, mask, field)
         if "{x}" in text:
             other = self.products[int(rand() * len(self.products))]
             text = text.replace("{x}", other.name)
-            if matched:
-                self.mentions[other.index] = self.mentions.get(other.index, 0)
-        if matched and mask and product.index in self.mentions:
+            self.mentions[other.index] = self.mentions.get(other.index, 0)
+        if mask and product.index in self.mentions:
             self.mentions[product.index] |= mask
         return text
 
-    def tell(self, product: Product, mask: int, field: str, *, matched: bool) -> None:
-        if matched:
-            self.mentions[product.index] = self.mentions.get(product.index, 0) | mask
+    def tell(self, product: Product, mask: int, field: str) -> None:
+        """The subject was named in a field."""
+        self.mentions[product.index] = self.mentions.get(product.index, 0) | mask
         if field not in self.told_by:
             self.told_by.append(field)
 
@@ -117,12 +124,10 @@ class _Draft:
         tags = []
         if clear and rand() < 0.5:
             tags.append(hashtag(self.name, self.lang, rand))
-            self.tell(self.intent.product, 0, "caption", matched=True)
+            self.tell(self.intent.product, 0, "caption")
         if rand() < 0.3:
             tags.append(hashtag(self.intent.product.category.name.lower(), self.lang, rand))
-        tags.extend(
-            "#" + pick(self.lists["noise.hashtags"], rand) for _ in range(int(rand() * 5))
-        )
+        tags.extend("#" + pick(self.lists["noise.hashtags"], rand) for _ in range(int(rand() * 5)))
         return " ".join(tags)
 
     def caption(self, *, clear: bool) -> str:
@@ -192,13 +197,15 @@ def compose(
         item_title = draft.fill(draft.choose("item_titles.templates"), "item_title")
     ocr = draft.snippets("ocr", clear=told, most=3) if rand() < 0.55 else ""
     asr = draft.snippets("asr", clear=told, most=3) if rand() < 0.55 else ""
+    mentions = tuple(draft.mentions.items())
+    draft.mentions = {}
     summary = ""
     if rand() < config.summary_share:
-        summary = draft.fill(draft.choose("summaries.templates"), "summary", matched=False)
+        summary = draft.fill(draft.choose("summaries.templates"), "summary")
     author = draft.fill(draft.choose("noise.authors"), "author")
     category = product.category.name if rand() < 0.55 else ""
-    if misleading and draft.mentions and rand() < 0.3:
-        wrong = lexicon.products[next(iter(draft.mentions))]
+    if misleading and mentions and rand() < 0.3:
+        wrong = lexicon.products[mentions[0][0]]
         category = wrong.category.name
     return Upload(
         title=title,
@@ -209,7 +216,8 @@ def compose(
         asr=asr,
         summary=summary,
         category=category,
-        mentions=tuple(draft.mentions.items()),
+        mentions=mentions,
+        summary_mentions=tuple(draft.mentions.items()),
         told_by=tuple(draft.told_by),
         misleading=misleading,
     )
@@ -248,6 +256,7 @@ def _compose_sensitive(draft: _Draft, lexicon: Lexicon, topic: int) -> Upload:
         summary=summary,
         category=draft.intent.product.category.name if rand() < 0.4 else "",
         mentions=tuple(draft.mentions.items()),
+        summary_mentions=(),
         told_by=(),
         misleading=False,
     )

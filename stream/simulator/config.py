@@ -65,7 +65,7 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True):
     """Searches after a video, an impression."""
     search_offtopic: float = 0.35
     """Of those, the ones that have nothing to do with the video."""
-    session_search: float = 0.6
+    session_search: float = 0.7
     """Sessions that open with a search."""
     typo_rate: float = 0.03
     click_gain: float = 1.0
@@ -120,9 +120,7 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True):
 
     @property
     def user_count(self) -> int:
-        return (
-            self.users if self.users is not None else min(50_000, max(40, self.events // 80))
-        )
+        return self.users if self.users is not None else min(50_000, max(40, self.events // 80))
 
     @property
     def active_count(self) -> int:

@@ -7,13 +7,16 @@ Never an intent or a trait.
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import SUBSETS, Lexicon
+from stream.simulator.lexicon import SUBSETS, Lexicon, Product
 from stream.simulator.wording import Intent, Rand, Wording, make_wording
 
 POOL_LIMIT = 96
 ANCHOR_LIMIT = 16
 RECENT_LIMIT = 64
+MENTION_LIMIT = 4
 
 
 class Counts:
@@ -34,16 +37,42 @@ class Counts:
             self.entries = {text: (w * 0.5, q) for text, (w, q) in kept[: self.limit]}
 
 
+class _Terms(Struct, frozen=True, eq=False):
+    """One mention, taken apart: facet numbers by sort."""
+
+    product: Product
+    mask: int
+    attributes: tuple[int, ...]
+    uses: tuple[int, ...]
+    brand: int | None
+    first_use: int
+
+
+def _terms(product: Product, mask: int) -> _Terms:
+    attributes = len(product.attributes)
+    brands = attributes + len(product.uses)
+    named = tuple(bit for bit in range(mask.bit_length()) if mask >> bit & 1)
+    return _Terms(
+        product,
+        mask,
+        tuple(bit for bit in named if bit < attributes),
+        tuple(bit for bit in named if attributes <= bit < brands),
+        next((bit for bit in named if bit >= brands), None),
+        attributes,
+    )
+
+
 class Shelf:
     """What the policy knows of one video."""
 
-    __slots__ = ("anchors", "extracts", "impressions", "matches", "mentions", "refresh_at")
+    __slots__ = ("anchors", "impressions", "matches", "mentions", "refresh_at", "terms")
 
     def __init__(self, mentions: tuple[tuple[int, int], ...]) -> None:
+        self.terms: list[_Terms] = []
+        """`mentions` as of the last refresh."""
         self.mentions = mentions
         self.anchors = Counts(ANCHOR_LIMIT)
         self.matches: list[Wording] = []
-        self.extracts: list[Intent] = []
         self.impressions = 0
         self.refresh_at = 0
 
@@ -76,6 +105,7 @@ class LoggingPolicy:
 
     def _refresh(self, shelf: Shelf) -> None:
         """Others' queries that share terms with the video's text, best first."""
+        self._believe(shelf)
         scored: list[tuple[float, str, Wording]] = []
         for product, mask in shelf.mentions:
             for weight, wording in self._pools[product].entries.values():
@@ -84,46 +114,60 @@ class LoggingPolicy:
                 misses = (named & ~mask).bit_count()
                 score = weight * (1.0 + 2.0 * hits) / (1.0 + 2.0 * misses)
                 scored.append((-score, wording.text, wording))
+        products = self._lexicon.products
+        shelf.terms = [_terms(products[product], mask) for product, mask in shelf.mentions]
         scored.sort(key=lambda item: item[:2])
         shelf.matches = [item[2] for item in scored[:16]]
         shelf.refresh_at = 2 * shelf.impressions + 3
+
+    @staticmethod
+    def read_summary(shelf: Shelf, mentions: tuple[tuple[int, int], ...]) -> None:
+        """The video's summary is there: its terms come before those of the text."""
+        known = dict(shelf.mentions)
+        for product, mask in mentions:
+            mask |= known.pop(product, 0)
+            shelf.mentions = ((product, mask), *known.items())[:MENTION_LIMIT]
+        shelf.refresh_at = 0
+
+    @staticmethod
+    def _believe(shelf: Shelf) -> None:
+        """Terms of queries that people searched or clicked under the video twice and more
+        count as terms of its text, and come first: so a title that misleads is found out."""
+        strength: dict[int, float] = {}
+        named: dict[int, int] = {}
+        for weight, wording in shelf.anchors.entries.values():
+            strength[wording.product] = strength.get(wording.product, 0.0) + weight
+            named[wording.product] = named.get(wording.product, 0) | wording.mask
+        for product, weight in sorted(strength.items(), key=lambda item: (item[1], item[0])):
+            if weight < 2.0:
+                continue
+            known = dict(shelf.mentions)
+            mask = known.pop(product, 0) | named[product]
+            shelf.mentions = ((product, mask), *known.items())[:MENTION_LIMIT]
 
     def _extract(
         self, shelf: Shelf, seen: dict[int, Wording], last: Wording | None
     ) -> Wording | None:
         """A wording composed from terms of the text, in the user's way as far as it shows."""
-        if not shelf.mentions:
+        if not shelf.terms:
             return None
         rand = self._rand
-        at = int(rand() * rand() * len(shelf.mentions))
-        number, mask = shelf.mentions[at]
-        product = self._lexicon.products[number]
-        attributes, uses = len(product.attributes), len(product.uses)
-        named = [bit for bit in range(mask.bit_length()) if mask >> bit & 1]
-        own = [bit for bit in named if bit < attributes]
-        used = [bit for bit in named if attributes <= bit < attributes + uses]
-        brand = [bit for bit in named if bit >= attributes + uses]
+        terms = shelf.terms[int(rand() * rand() * len(shelf.terms))]
+        product, own, used = terms.product, terms.attributes, terms.uses
+        number = product.index
         subset = SUBSETS[int(rand() * rand() * len(SUBSETS))]
-        if "u" in subset and not used:
-            subset = "a" if own else "none"
-        if "r" in subset and not brand:
-            subset = "a" if own else "none"
+        if ("u" in subset and not used) or ("r" in subset and terms.brand is None):
+            subset = "a"
         if "b" in subset and len(own) < 2:
             subset = "a"
         if "a" in subset and not own:
             subset = "u" if used else "none"
-        first = own[int(rand() * len(own))] if own else 0
-        second = first
-        if len(own) > 1:
-            second = own[(own.index(first) + 1) % len(own)]
-        intent = Intent(
-            product,
-            first,
-            second,
-            used[int(rand() * len(used))] if used else attributes,
-            brand[0] if brand else None,
-            mask,
-        )
+        first = second = 0
+        if own:
+            at = int(rand() * len(own))
+            first, second = own[at], own[(at + 1) % len(own)]
+        use = used[int(rand() * len(used))] if used else terms.first_use
+        intent = Intent(product, first, second, use, terms.brand, terms.mask)
         past = seen.get(number)
         name = past.name if past is not None else int(rand() * len(product.names))
         guide = past or last

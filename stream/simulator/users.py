@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 
 from stream.simulator.config import SimulatorConfig
 from stream.simulator.lexicon import Lexicon
@@ -10,22 +11,23 @@ from stream.simulator.wording import Traits, Wording
 
 SEEN_LIMIT = 12
 """Things per user whose last wording the logging policy remembers."""
+WATCHED_LIMIT = 40
 
 
 class User:
     """One person. `traits` and `tastes` are hidden; `seen` and `last` are in the log."""
 
-    __slots__ = ("last", "seen", "tastes", "traits", "user_id")
+    __slots__ = ("last", "seen", "tastes", "traits", "user_id", "watched")
 
-    def __init__(
-        self, user_id: str, traits: Traits, tastes: tuple[int, ...]
-    ) -> None:
+    def __init__(self, user_id: str, traits: Traits, tastes: tuple[int, ...]) -> None:
         self.user_id = user_id
         self.traits = traits
         self.tastes = tastes
         """Products they care for, dearest first."""
         self.seen: dict[int, Wording] = {}
         self.last: Wording | None = None
+        self.watched: deque[str] = deque(maxlen=WATCHED_LIMIT)
+        """Videos lately shown to them: a feed does not repeat itself."""
 
     def remember(self, wording: Wording) -> None:
         """A search or a click, as the log shows it."""

@@ -95,6 +95,11 @@ def _mask(intent: Intent, subset: str) -> int:
     return mask
 
 
+def _unsaid(words: str, thing: str) -> str:
+    """The words, or nothing where the thing's name says them already."""
+    return "" if words in thing else words
+
+
 def make_wording(
     lexicon: Lexicon, intent: Intent, subset: str, name: int, phrasing: int, modifier: int
 ) -> Wording:
@@ -106,19 +111,21 @@ def make_wording(
     text = templates[phrasing]
     thing = product.names[name]
     if "a" in subset:
-        words = product.attributes[intent.a]
+        words = _unsaid(product.attributes[intent.a], thing)
         if words.startswith("with "):
             text = text.replace("{a}", "").replace("{p}", "{p} {a}")
         text = text.replace("{a}", words)
     if "b" in subset:
-        text = text.replace("{b}", product.attributes[intent.b])
+        text = text.replace("{b}", _unsaid(product.attributes[intent.b], thing))
     if "u" in subset:
         text = text.replace("{u}", product.facet(intent.use))
     if "r" in subset and intent.brand is not None:
         text = text.replace("{r}", product.facet(intent.brand))
     text = text.replace("{p}", thing)
     if modifier >= 0:
-        text = product.category.modifiers[modifier].replace("{q}", text)
+        around = product.category.modifiers[modifier]
+        if around.replace("{q}", "").strip() not in text:
+            text = around.replace("{q}", text)
     text = " ".join(text.lower().split())
     return Wording(text, product.index, subset_mask, subset, name, phrasing, modifier)
 
@@ -169,10 +176,7 @@ def style_weights(
     modifiers = [(own_modifier, rate), (-1, 0.97 - rate)] if own_modifier >= 0 else [(-1, 0.97)]
     styles = [
         (
-            (
-                config.dialect_strength * (name == own_name)
-                + (1 - config.dialect_strength) / names
-            )
+            (config.dialect_strength * (name == own_name) + (1 - config.dialect_strength) / names)
             * (
                 config.phrasing_strength
                 if phrasing == traits.phrasing

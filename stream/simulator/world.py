@@ -106,9 +106,7 @@ class World:
         self._by_product: list[list[_Shown]] = [[] for _ in self.lexicon.products]
         self._uploaded = 0
         self._impressions = 0
-        self._sessions: list[Session | None] = [None] * min(
-            CONCURRENT_SESSIONS, config.user_count
-        )
+        self._sessions: list[Session | None] = [None] * min(CONCURRENT_SESSIONS, config.user_count)
         self._session_count = 0
         self._trend_at = -1
         self._trend: list[float] = []
@@ -186,9 +184,7 @@ class World:
         upload = compose(self.lexicon, config, intent, rand, topic)
         flagged = topic is not None and rand() < config.sensitive_flagged
         late = bool(upload.summary) and rand() < config.summary_late
-        flag_late = (
-            topic is not None and not flagged and rand() < config.sensitive_flagged_later
-        )
+        flag_late = topic is not None and not flagged and rand() < config.sensitive_flagged_later
 
         def event(ts: float, *, summary: bool, sensitive: bool) -> Video:
             return Video(
@@ -223,6 +219,8 @@ class World:
             self._categories.get(upload.category),
             Shelf(upload.mentions),
         )
+        if not late:
+            self._policy.read_summary(shown.shelf, upload.summary_mentions)
         self._active.append(shown)
         self._by_product[product.index].append(shown)
         if len(self._active) > config.active_count:
@@ -238,6 +236,17 @@ class World:
             )
         )
         return first
+
+    def _next_video(self, session: Session) -> _Shown:
+        """What the feed shows next: not what this user just saw, as long as there is else."""
+        watched = session.user.watched
+        shown = self._choose_video(session)
+        for _ in range(4):
+            if shown.video_id not in watched:
+                break
+            shown = self._choose_video(session)
+        watched.append(shown.video_id)
+        return shown
 
     def _choose_video(self, session: Session) -> _Shown:
         """The feed: what the user is after, what they like, what everybody watches."""
@@ -380,7 +389,7 @@ class World:
             session = self._open_session(slot)
         session.left -= 1
         user = session.user
-        shown = self._choose_video(session)
+        shown = self._next_video(session)
         self._impressions += 1
         now = self._now
         request_id = f"r{self._prefix}-{self._impressions:08d}"
