@@ -42,16 +42,14 @@ def events(video_id: str, user_id: str) -> list[Event]:
 
 async def main() -> None:
     settings = Settings()
-    producer = EventProducer(
-        settings.kafka_bootstrap, settings.topic_prefix, settings.idempotent_producer
-    )
-    await producer.start()
-    try:
-        sent = events(f"video-{uuid.uuid4().hex[:8]}", "user-1")
+    sent = events(f"video-{uuid.uuid4().hex[:8]}", "user-1")
+    async with EventProducer(
+        settings.kafka_bootstrap,
+        prefix=settings.topic_prefix,
+        idempotent=settings.idempotent_producer,
+    ) as producer:
         await producer.send(sent)
-        print(f"Kafka has {len(sent)} events about {sent[0].key}")
-    finally:
-        await producer.stop()
+    print(f"Kafka has {len(sent)} events about {sent[0].key}")
 
 
 if __name__ == "__main__":
