@@ -111,6 +111,14 @@ class RecordConsumer:
             raise KafkaUnavailableError(self._settings.kafka_bootstrap, error) from error
         return True
 
+    async def position(self, topic: str, partition: int) -> int:
+        """The next offset to fetch; 0 while the partition is not this member's."""
+        assert self._consumer is not None
+        at = TopicPartition(self._settings.topic_prefix + topic, partition)
+        if at not in self._consumer.assignment():
+            return 0
+        return int(await self._consumer.position(at))
+
     async def lag(self) -> int:
         """Records of the assigned partitions that are not fetched yet."""
         assert self._consumer is not None

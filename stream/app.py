@@ -1,0 +1,95 @@
+"""The Faust app: two agents that hand batches of raw records to the ingester. The only importer
+of faust.
+
+What is built on here, as read in and tried with faust-streaming 0.15.3:
+- `stream.take` acknowledges its events in a `finally`, so also when the body failed or was
+  cancelled; `noack_take` leaves it to us. An offset is committed only once every offset before it
+  is acknowledged.
+- with more than one concurrent instance of an agent the consumer can commit past a message in
+  flight (issue 606), so concurrency is 1.
+- tables are not used: the state is in Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import faust
+
+from onebar.settings import Settings
+from stream.events import BEHAVIORS, VIDEOS
+from stream.records import Record
+
+Take = Callable[[Sequence[Record]], Awaitable[None]]
+INPUTS = (VIDEOS, BEHAVIORS)
+
+
+def group(settings: Settings) -> str:
+    """The consumer group of the stream workers: one for each generation of state, so that a new
+    generation is filled from the start of the log."""
+    return f"{settings.consumer_group}-stream-{settings.generation}"
+
+
+def build_app(settings: Settings, take: Take) -> faust.App:
+    """The app of one worker. `take` has a batch's effect before it returns; it may be called for
+    both topics at once, but for each topic one batch at a time.
+
+    Opens nothing until started.
+    """
+    app = faust.App(
+        group(settings),
+        broker=";".join(f"kafka://{host}" for host in settings.kafka_bootstrap.split(",")),
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.heartbeat_interval_s,
+        broker_request_timeout=max(40.0, 2 * settings.session_timeout_s),
+        broker_commit_interval=1.0,
+        broker_max_poll_records=settings.stream_batch,
+        broker_commit_livelock_soft_timeout=24 * 3600.0,
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=4 * settings.stream_batch,
+        stream_wait_empty=False,
+        stream_processing_timeout=24 * 3600.0,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_enabled=False,
+        store="memory://",
+        autodiscover=False,
+        worker_redirect_stdouts=False,
+        table_standby_replicas=0,
+    )
+    for name in INPUTS:
+        _add_agent(app, settings, name, take)
+    return app
+
+
+def _add_agent(app: faust.App, settings: Settings, name: str, take: Take) -> None:
+    topic = app.topic(
+        settings.topic_prefix + name,
+        key_type=bytes,
+        key_serializer="raw",
+        value_type=bytes,
+        value_serializer="raw",
+    )
+
+    async def run(stream: Any) -> AsyncIterator[None]:
+        batches = stream.noack_take(settings.stream_batch, within=settings.stream_linger_s)
+        async for events in batches:
+            await take([_record(name, event.message) for event in events])
+            for event in events:
+                await stream.ack(event)
+            yield
+
+    app.agent(topic, name=f"{name}-agent", concurrency=1)(run)
+
+
+def _record(topic: str, message: Any) -> Record:
+    return Record(
+        topic=topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp=message.timestamp,
+        key=message.key,
+        value=message.value or b"",
+        headers=(),
+    )

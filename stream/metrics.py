@@ -1,0 +1,130 @@
+"""What the workers count, and the small server that shows it: /metrics and /healthz."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import orjson
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+log = structlog.get_logger(__name__)
+
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+
+EVENTS = Counter(
+    "onebar_stream_events", "Events by type and what became of them.", ["type", "outcome"]
+)
+BATCH_EVENTS = Histogram(
+    "onebar_stream_batch_events", "Events applied together.", buckets=(1, 5, 20, 50, 100, 250, 500)
+)
+APPLY_SECONDS = Histogram("onebar_stream_apply_seconds", "Time to apply a batch.", buckets=_SECONDS)
+FRESHNESS_SECONDS = Histogram(
+    "onebar_stream_freshness_seconds",
+    "From Kafka's timestamp of an event to its effect in the store.",
+    buckets=_SECONDS,
+)
+RETRIES = Counter(
+    "onebar_worker_retries", "Batches tried again because a dependency was away.", ["dependency"]
+)
+DEAD_LETTERS = Counter("onebar_dead_letters", "Messages set aside, by reason.", ["reason"])
+IMPRESSIONS = Counter(
+    "onebar_generator_impressions", "Impressions by what became of them.", ["outcome"]
+)
+GENERATION_SECONDS = Histogram(
+    "onebar_generator_batch_seconds", "Time to answer a batch of impressions.", buckets=_SECONDS
+)
+CACHED_SECONDS = Histogram(
+    "onebar_generator_freshness_seconds",
+    "From Kafka's timestamp of an impression to its queries in the cache.",
+    buckets=_SECONDS,
+)
+LAG = Gauge("onebar_worker_lag", "Records of the assigned partitions not yet taken.")
+
+
+class Health:
+    """Whether a worker is well: nothing it needs is away, and its loop goes round.
+
+    `stalled_after_s` is how long the loop may take for one round.
+    """
+
+    def __init__(self, stalled_after_s: float = 60.0) -> None:
+        self._stalled_after_s = stalled_after_s
+        self._away: dict[str, str] = {"start": "not started yet"}
+        self._beat = time.monotonic()
+
+    def started(self) -> None:
+        """The worker is connected and takes records."""
+        self._away.pop("start", None)
+        self.beat()
+
+    def beat(self) -> None:
+        """The loop went round."""
+        self._beat = time.monotonic()
+
+    def away(self, dependency: str, reason: str) -> None:
+        """A dependency does not answer."""
+        self._away[dependency] = reason
+
+    def back(self, dependency: str) -> None:
+        """A dependency answers."""
+        self._away.pop(dependency, None)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong, by dependency; empty where all is well."""
+        problems = dict(self._away)
+        idle = time.monotonic() - self._beat
+        if idle > self._stalled_after_s:
+            problems["loop"] = f"no progress for {idle:.0f} s"
+        return problems
+
+
+@asynccontextmanager
+async def serve(host: str, port: int, health: Health) -> AsyncIterator[None]:
+    """Serve /metrics and /healthz (200 or 503 with the problems); port 0 serves nothing."""
+    if port == 0:
+        yield
+        return
+    server = await asyncio.start_server(_handler(health), host, port)
+    log.info("metrics_served", host=host, port=port)
+    async with server:
+        yield
+
+
+def _answer(path: str, health: Health) -> tuple[str, str, bytes]:
+    if path == "/metrics":
+        return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
+    if path == "/healthz":
+        problems = health.problems
+        status = "503 Service Unavailable" if problems else "200 OK"
+        body = orjson.dumps({"healthy": not problems, "problems": problems})
+        return status, "application/json", body
+    return "404 Not Found", "text/plain; charset=utf-8", b"/metrics or /healthz\n"
+
+
+def _handler(
+    health: Health,
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(5):
+                request = await reader.readline()
+                while (await reader.readline()).strip():
+                    pass
+                words = request.decode("latin-1").split(" ")
+                path = words[1].partition("?")[0] if len(words) > 1 else ""
+                status, kind, body = _answer(path, health)
+                head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
+                head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                writer.write(head.encode() + body)
+                await writer.drain()
+        except (OSError, ValueError, TimeoutError):
+            pass
+        finally:
+            writer.close()
+
+    return handle
