@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 LANGUAGES: tuple[Lang, ...] = ("en", "zh")
 TRAIN_SEED = 1
 HELD_OUT_SEED = 1_000_003
-BATCH_SIZE = 48
+BATCH_SIZE = 32
 
 
 def simulated_examples(
