@@ -19,16 +19,11 @@ import faust
 
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, VIDEOS
+from stream.groups import stream_group
 from stream.records import Record
 
 Take = Callable[[Sequence[Record]], Awaitable[None]]
 INPUTS = (VIDEOS, BEHAVIORS)
-
-
-def group(settings: Settings) -> str:
-    """The consumer group of the stream workers: one for each generation of state, so that a new
-    generation is filled from the start of the log."""
-    return f"{settings.consumer_group}-stream-{settings.generation}"
 
 
 def build_app(settings: Settings, take: Take) -> faust.App:
@@ -38,7 +33,7 @@ def build_app(settings: Settings, take: Take) -> faust.App:
     Opens nothing until started.
     """
     app = faust.App(
-        group(settings),
+        stream_group(settings),
         broker=";".join(f"kafka://{host}" for host in settings.kafka_bootstrap.split(",")),
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.heartbeat_interval_s,

@@ -13,6 +13,7 @@ from feature_store.store import FeatureStore
 from onebar.settings import Settings
 from stream.consumer import group_lag
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS
+from stream.groups import generator_group, stream_group
 from stream.topics import partition_counts
 
 POLL_S = 0.2
@@ -20,16 +21,6 @@ POLL_S = 0.2
 
 class LagError(TimeoutError):
     """The workers were not through with a topic in time. The text says which, and how far."""
-
-
-def stream_group(settings: Settings) -> str:
-    """The consumer group of the stream workers."""
-    return f"{settings.consumer_group}-stream"
-
-
-def generator_group(settings: Settings) -> str:
-    """The consumer group of the generator workers."""
-    return f"{settings.consumer_group}-generator"
 
 
 async def lags(settings: Settings, *, generator: bool) -> dict[str, int]:

@@ -3,10 +3,10 @@ consumes with aiokafka."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from onebar.settings import Settings
@@ -15,6 +15,22 @@ from stream.topics import KafkaUnavailableError
 
 Offsets = Mapping[tuple[str, int], int]
 """(topic with prefix, partition) -> offset."""
+
+OnAssigned = Callable[[list[tuple[str, int]]], None]
+"""Told the (topic, partition)s this member has after a rebalance, before it reads them."""
+
+
+class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, tell: OnAssigned | None, prefix: int) -> None:
+        self._tell = tell
+        self._prefix = prefix
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Nothing: what is under way is not committed any more."""
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        if self._tell is not None:
+            self._tell([(tp.topic[self._prefix :], tp.partition) for tp in assigned])
 
 
 class RecordConsumer:
@@ -31,11 +47,13 @@ class RecordConsumer:
         *,
         group: str,
         max_records: int,
+        on_assigned: OnAssigned | None = None,
     ) -> None:
         self._settings = settings
         self._topics = topics
         self._max_records = max_records
         self._group = group
+        self._on_assigned = on_assigned
         self._consumer: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
@@ -52,7 +70,10 @@ class RecordConsumer:
             max_partition_fetch_bytes=2 * 1024 * 1024,
             fetch_max_wait_ms=100,
         )
-        consumer.subscribe([settings.topic_prefix + topic for topic in self._topics])
+        consumer.subscribe(
+            [settings.topic_prefix + topic for topic in self._topics],
+            listener=_Assigned(self._on_assigned, len(settings.topic_prefix)),
+        )
         try:
             await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
@@ -90,17 +111,16 @@ class RecordConsumer:
             for message in messages
         ]
 
-    async def commit(self, records: Iterable[Record]) -> bool:
-        """Note that all of these, and everything before them, are done.
+    async def commit(self, offsets: Offsets) -> bool:
+        """Note the next offset to read of each (topic, partition).
 
-        False where the partition was taken away meanwhile: its new owner gets them again.
+        False where none of them is this member's any more: the new owner gets the records again.
         """
         assert self._consumer is not None
-        done: dict[TopicPartition, int] = {}
-        for record in records:
-            partition = TopicPartition(self._settings.topic_prefix + record.topic, record.partition)
-            done[partition] = max(done.get(partition, 0), record.offset + 1)
-        done = {tp: at for tp, at in done.items() if tp in self._consumer.assignment()}
+        prefix = self._settings.topic_prefix
+        wanted = {TopicPartition(prefix + t, p): offset for (t, p), offset in offsets.items()}
+        mine = self._consumer.assignment()
+        done = {tp: offset for tp, offset in wanted.items() if tp in mine}
         if not done:
             return False
         try:

@@ -17,7 +17,7 @@ from stream.consumer import RecordConsumer, end_offsets
 from stream.events import DEAD_LETTERS
 from stream.metrics import DEAD_LETTERS as DEAD_LETTERS_COUNT
 from stream.producer import EventProducer, Headers, Message
-from stream.records import Record
+from stream.records import Record, next_offsets
 from stream.topics import partition_counts
 
 log = structlog.get_logger(__name__)
@@ -159,7 +159,7 @@ async def replay_dead_letters(
                 if letter.topic
             ]
             await producer.send_messages(messages)
-            await consumer.commit(records)
+            await consumer.commit(next_offsets(records))
             sent += len(messages)
     log.info("dead_letters_replayed", sent=sent)
     return sent

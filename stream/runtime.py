@@ -1,0 +1,92 @@
+"""What every worker process needs around its loop: servers, health, and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from msgspec import Struct
+
+from feature_store.client import Client, connect
+from feature_store.keys import Keys
+from feature_store.store import FeatureStore
+from onebar.settings import Settings
+from stream import metrics
+from stream.producer import EventProducer
+from stream.retry import until_back
+from stream.topics import ensure_topics
+
+
+class WorkerCrashedError(RuntimeError):
+    """A worker ended by itself. The cause is chained; offsets not committed come again."""
+
+
+class Runtime(Struct, frozen=True):
+    """The connected servers of a worker."""
+
+    client: Client
+    keys: Keys
+    store: FeatureStore
+    producer: EventProducer
+    health: metrics.Health
+    stop: asyncio.Event
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Serve metrics, wait for Kafka and Redis, make the topics; close everything at the end.
+
+    `stop` is set by SIGTERM and SIGINT. While the servers are awaited it may be set already: the
+    worker is to look at it first.
+    """
+    for noisy in ("aiokafka", "faust", "mode"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    health = metrics.Health()
+    async with AsyncExitStack() as stack:
+        server = metrics.serve(settings.metrics_host, settings.metrics_port, health)
+        await stack.enter_async_context(server)
+        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        keys = Keys(settings.namespace, settings.generation)
+        store = FeatureStore(client, keys, settings.policy)
+        stack.push_async_callback(store.close)
+        producer = EventProducer(
+            settings.kafka_bootstrap,
+            prefix=settings.topic_prefix,
+            idempotent=settings.idempotent_producer,
+        )
+        stack.push_async_callback(producer.stop)
+
+        async def prepare() -> None:
+            await ensure_topics(
+                settings.kafka_bootstrap,
+                prefix=settings.topic_prefix,
+                partitions=settings.partitions,
+                replication_factor=settings.replication_factor,
+            )
+            await producer.start()
+            await store.ping()
+
+        await unless(stop, until_back(prepare, health))
+        yield Runtime(client, keys, store, producer, health, stop)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` ended before `stop` was set; it is cancelled otherwise."""
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    await asyncio.wait((task,))
+    return False
