@@ -38,6 +38,11 @@ class Coalescer(Generic[Item, Result]):
         self._flights: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is on its way."""
+        return not self._waiting and not self._flights
+
     def ask(self, item: Item) -> asyncio.Future[Result]:
         """The result to be, for this caller alone: cancel it when it is no longer wanted."""
         loop = asyncio.get_running_loop()

@@ -14,8 +14,7 @@ from prometheus_client import (
     multiprocess,
 )
 
-MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
-"""Where several workers of one server put their numbers, so that any of them tells all."""
+from api import METRICS_DIRECTORY
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -39,7 +38,7 @@ RATE_LIMITED = Counter("onebar_rate_limited", "Requests refused by the rate limi
 def render() -> tuple[bytes, str]:
     """The numbers of this process, or of all workers of this server, and their media type."""
     registry = REGISTRY
-    if os.environ.get(MULTIPROCESS_DIR):
+    if os.environ.get(METRICS_DIRECTORY):
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -15,8 +15,8 @@ from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
+from api import METRICS_DIRECTORY
 from api.auth import KeyRing, check_bind, parse_api_keys
-from api.metrics import MULTIPROCESS_DIR
 from onebar.logs import configure_logging
 from onebar.settings import Settings
 
@@ -60,7 +60,7 @@ def serve(settings: Settings) -> None:
     )
     with tempfile.TemporaryDirectory(prefix="onebar-metrics-") as directory:
         if settings.api_workers > 1:
-            os.environ[MULTIPROCESS_DIR] = directory
+            os.environ[METRICS_DIRECTORY] = directory
         log.info("api_listening", url=f"http://{host}:{port}", workers=settings.api_workers)
         server.serve(target_loader=partial(_load, settings), wrap_loader=False)
 

@@ -45,9 +45,8 @@ class Services:
         self.cache = QueryCache(client, names, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
         self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
         lookups: Coalescer[Pair, Lookup] = Coalescer(self.cache.lookup)
-        self.model = Model(
-            settings, TogetherStore(self.features), TogetherCache(self.cache), load=load_model
-        )
+        self.results = TogetherCache(self.cache)
+        self.model = Model(settings, TogetherStore(self.features), self.results, load=load_model)
         self.refresher = Refresher(self.model)
         self.answerer = Answerer(
             lookups=lookups,
@@ -94,14 +93,14 @@ class TogetherCache:
 
     def __init__(self, cache: QueryCache) -> None:
         self._cache = cache
-        self._digests: Coalescer[str, CachedBody | None] = Coalescer(cache.by_digest)
-        self._entries: Coalescer[CacheEntry, None] = Coalescer(self._put)
+        self.digests: Coalescer[str, CachedBody | None] = Coalescer(cache.by_digest)
+        self.entries: Coalescer[CacheEntry, None] = Coalescer(self._put)
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
-        return await asyncio.gather(*map(self._digests.ask, digests))
+        return await asyncio.gather(*map(self.digests.ask, digests))
 
     async def put(self, entries: Sequence[CacheEntry]) -> None:
-        await asyncio.gather(*map(self._entries.ask, entries))
+        await asyncio.gather(*map(self.entries.ask, entries))
 
     async def _put(self, entries: Sequence[CacheEntry]) -> list[None]:
         await self._cache.put(entries)

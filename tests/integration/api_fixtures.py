@@ -1,0 +1,135 @@
+"""A running API in this process, an engine that can be held, and a line to Redis that can stall."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import httpx
+from fastapi import FastAPI
+from msgspec import Struct
+from support import eventually
+
+from api.app import create_app
+from api.model import WARM_PROMPT, Loaded
+from api.services import Services
+from feature_store.records import Candidate
+from onebar.prompt import PromptConfig
+from onebar.settings import Settings
+
+HOLD_S = 30.0
+
+
+class HeldEngine:
+    """Gives every prompt three queries made of it. While `go` is not set it computes on."""
+
+    model = "held-00000000"
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.prompts: list[str] = []
+
+    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+        self.prompts += [prompt for prompt in prompts if prompt != WARM_PROMPT]
+        if not self.go.wait(HOLD_S):
+            raise TimeoutError("nobody let the engine go")
+        return [
+            [Candidate(f"{words(prompt)} {n}", -float(n)) for n in (1, 2, 3)] for prompt in prompts
+        ]
+
+    def close(self) -> None:
+        self.go.set()
+
+
+def words(prompt: str) -> str:
+    """What a query of this prompt begins with: its text, and the newest of its history."""
+    text, _, _, history = prompt.split("[SEP]")
+    return f"{text.strip()[:20]} {history.strip()[:20]}".strip() or "nothing"
+
+
+class Running(Struct, frozen=True):
+    """The API, how to speak to it, and what it stands on."""
+
+    http: httpx.AsyncClient
+    services: Services
+    engine: HeldEngine
+    app: FastAPI
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, load: Callable[[HeldEngine], None] | None = None
+) -> AsyncIterator[Running]:
+    """The API with these settings and a `HeldEngine`. Where `load` stands in for the loading of
+    the model, in a thread, that is not waited for.
+    """
+    engine = HeldEngine()
+
+    def load_model(_: Settings) -> Loaded:
+        if load is not None:
+            load(engine)
+        return engine, PromptConfig()
+
+    app = create_app(settings, load_model)
+    services: Services = app.state.services
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as http,
+    ):
+        if load is None:
+            await eventually(lambda: services.model.recommender is not None, what="the model")
+        try:
+            yield Running(http, services, engine, app)
+        finally:
+            engine.go.set()
+
+
+class Line:
+    """A TCP line to a server that can be held: connected, but nothing comes back."""
+
+    def __init__(self, url: str) -> None:
+        self._target = urlsplit(url)
+        self._go = asyncio.Event()
+        self._go.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.url = ""
+
+    def hold(self) -> None:
+        self._go.clear()
+
+    def release(self) -> None:
+        self._go.set()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection(self._target.hostname, self._target.port)
+        for source, sink in ((reader, forth), (back, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._tasks.add(task)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                await self._go.wait()
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            sink.close()
+
+    async def __aenter__(self) -> Line:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"redis://127.0.0.1:{port}{self._target.path}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
