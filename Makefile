@@ -28,7 +28,7 @@ demo: $(VENV)/.installed-local ## the whole path on this machine, with a simulat
 demo-check: $(VENV)/.installed-local ## the same without a page: replay, compare, print one JSON object
 	@$(EMBEDDED) $(BIN)/onebar demo --check --json $(ARGS)
 
-demo-check-real: $(VENV)/.installed-dev ## demo-check on Apache Kafka and Redis
+demo-check-real: $(VENV)/.installed-local ## demo-check on Apache Kafka and Redis
 	@$(REAL) -- $(BIN)/onebar demo --check --json $(ARGS)
 
 test: $(VENV)/.installed-dev ## everything below, and a summary: lint, types, unit, both integrations
@@ -60,7 +60,7 @@ schemas: $(VENV)/.installed-local ## write docs/schemas from the event types, do
 	$(BIN)/python docs/make_configuration.py
 
 checkpoint: $(VENV)/.installed-dev ## train the small checkpoint that is shipped for the demo
-	$(BIN)/python -m onebar.training
+	$(BIN)/onebar train demo
 
 install: $(VENV)/.installed-dev ## make .venv with everything a developer needs
 

@@ -62,6 +62,7 @@ def test_compose_runs_commands_that_exist(service: str) -> None:
     command: Any = typer.main.get_command(app)
     for word in COMPOSE["services"][service]["command"]:
         command = command.commands[word]
+    assert not hasattr(command, "commands"), "a group of commands does nothing by itself"
 
 
 @pytest.mark.parametrize("service", OURS)
