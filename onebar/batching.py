@@ -66,7 +66,8 @@ class Batcher:
 
     Prompts wait up to `max_wait_s` for company, at most `max_batch` go together, and a prompt
     already waiting or running is joined, not run again. Every call asks for the same `k`.
-    `workers` batches run side by side.
+    `workers` batches run side by side. An engine that gains nothing from company has a
+    `batch_limit`: no more go together then, and with 1 none waits.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.k = k
-        self._max_batch = max_batch
+        self._max_batch = min(max_batch, getattr(engine, "batch_limit", max_batch))
         self._max_wait_s = max_wait_s
         self._queue_size = queue_size
         self._workers = workers

@@ -20,6 +20,9 @@ class CTranslate2Engine:
     score is as `GenerationConfig.length_penalty` says; equal scores (to 1e-5) are ordered by text.
     """
 
+    batch_limit = 1
+    """For `onebar.batching`: prompts one by one, so that none waits for another's decoding."""
+
     def __init__(
         self, checkpoint: Checkpoint, *, beam_size: int = 8, workers: int = 1, threads: int = 1
     ) -> None:

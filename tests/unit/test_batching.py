@@ -79,6 +79,16 @@ async def test_prompts_wait_for_company() -> None:
     assert engine.batches == [["a", "b", "c"]]
 
 
+async def test_an_engine_without_use_for_company_gets_one_at_a_time_at_once() -> None:
+    class Lonely(GatedEngine):
+        batch_limit = 1
+
+    engine = Lonely()
+    async with running(engine, max_batch=16, max_wait_s=30.0) as batcher:
+        await asyncio.gather(*(batcher.submit(prompt) for prompt in "abc"))
+    assert engine.batches == [["a"], ["b"], ["c"]]
+
+
 async def test_equal_prompts_run_once_whether_waiting_or_running() -> None:
     engine = GatedEngine(opened=False)
     async with running(engine) as batcher:
