@@ -124,6 +124,8 @@ def parse_phrases(data: dict[str, Any], where: str) -> Phrases:
         )
         for topic, table in _table(data.get("sensitive"), where).items()
     )
+    if not sensitive:
+        raise LexiconError(f"{where} [sensitive]: expected at least one topic")
     missing = [name for name in REQUIRED_LISTS if name not in lists]
     if missing:
         raise LexiconError(f"{where}: missing {', '.join(missing)}")

@@ -7,13 +7,15 @@ Never an intent or a trait.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from msgspec import Struct
 
 from stream.simulator.config import SimulatorConfig
 from stream.simulator.lexicon import SUBSETS, Lexicon, Product
 from stream.simulator.wording import Intent, Rand, Wording, make_wording
 
-POOL_LIMIT = 96
+POOL_LIMIT = 64
 ANCHOR_LIMIT = 16
 RECENT_LIMIT = 64
 MENTION_LIMIT = 4
@@ -106,18 +108,18 @@ class LoggingPolicy:
     def _refresh(self, shelf: Shelf) -> None:
         """Others' queries that share terms with the video's text, best first."""
         self._believe(shelf)
-        scored: list[tuple[float, str, Wording]] = []
+        scored: list[tuple[float, Wording]] = []
         for product, mask in shelf.mentions:
             for weight, wording in self._pools[product].entries.values():
                 named = wording.mask
                 hits = (named & mask).bit_count()
-                misses = (named & ~mask).bit_count()
-                score = weight * (1.0 + 2.0 * hits) / (1.0 + 2.0 * misses)
-                scored.append((-score, wording.text, wording))
+                misses = named.bit_count() - hits
+                scored.append((weight * (1.0 + 2.0 * hits) / (1.0 + 2.0 * misses), wording))
         products = self._lexicon.products
         shelf.terms = [_terms(products[product], mask) for product, mask in shelf.mentions]
-        scored.sort(key=lambda item: item[:2])
-        shelf.matches = [item[2] for item in scored[:16]]
+        # Stable: equals stay in the order they were first seen.
+        scored.sort(key=itemgetter(0), reverse=True)
+        shelf.matches = [wording for _, wording in scored[:16]]
         shelf.refresh_at = 2 * shelf.impressions + 3
 
     @staticmethod

@@ -29,7 +29,7 @@ from stream.events import (
 )
 from stream.simulator.composer import compose
 from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import SUBSET_WEIGHTS, load_lexicon
+from stream.simulator.lexicon import SUBSET_WEIGHTS, Lexicon, load_lexicon
 from stream.simulator.noise import misspell
 from stream.simulator.policy import LoggingPolicy, Shelf
 from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_truth
@@ -84,12 +84,13 @@ def _time_of_day(share: float) -> float:
 
 
 class World:
-    """One run. `records()` may be iterated once."""
+    """One run. `records()` may be iterated once. `lexicon` defaults to the shipped one of
+    `config.lang`. Raises `SimulatorConfigError`, `LexiconError`."""
 
-    def __init__(self, config: SimulatorConfig) -> None:
+    def __init__(self, config: SimulatorConfig, lexicon: Lexicon | None = None) -> None:
         config.check()
         self.config = config
-        self.lexicon = load_lexicon(config.lang)
+        self.lexicon = lexicon or load_lexicon(config.lang)
         self._rand = random.Random(f"{config.seed}:{config.lang}:world").random
         self._policy = LoggingPolicy(
             config, self.lexicon, random.Random(f"{config.seed}:{config.lang}:policy").random

@@ -64,7 +64,7 @@ def _atomic(path: Path) -> Iterator[Callable[[bytes], object]]:
                     ),
                 )
             elif path.suffix == ".zst":
-                compressor = zstandard.ZstdCompressor(level=6)
+                compressor = zstandard.ZstdCompressor(level=3)
                 sink = stack.enter_context(compressor.stream_writer(raw, closefd=False))
             buffered = stack.enter_context(io.BufferedWriter(cast("io.RawIOBase", sink), 1 << 18))
             yield buffered.write
