@@ -53,7 +53,6 @@ def video_line(video: VideoText) -> str:
     return " | ".join(part for part in parts if part)
 
 
-@lru_cache(maxsize=8192)
 def terms(text: str) -> frozenset[str]:
     """What relevance is judged by: lower-case words and CJK character pairs, no stop words.
 
@@ -75,6 +74,10 @@ def terms(text: str) -> frozenset[str]:
     return frozenset(found - _stop_words())
 
 
+_query_terms = lru_cache(maxsize=8192)(terms)
+"""Queries come again and again, and are short; the text of a video is neither."""
+
+
 def relevant_history(
     history: tuple[HistoryEntry, ...], trigger: str, *, limit: int = MAX_HISTORY
 ) -> tuple[str, ...]:
@@ -91,7 +94,7 @@ def relevant_history(
     for entry in newest:
         if len(kept) == limit:
             break
-        if entry.query not in kept and not known.isdisjoint(terms(entry.query)):
+        if entry.query not in kept and not known.isdisjoint(_query_terms(entry.query)):
             kept.append(entry.query)
     return tuple(kept)
 
