@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -18,13 +19,21 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import structlog
+from msgspec import structs
 
 from feature_store.client import Command, connect, pipelined, scan
 from feature_store.keys import Keys
 from feature_store.store import FeatureStore
+from onebar.console import progress
 from onebar.processes import Child, Children
 from onebar.servers import free_port, start_broker, start_valkey
 from onebar.settings import Settings
+from stream.feed import keep_feeding
+from stream.live_check import CheckReport, LiveCheck
+from stream.logs import EventLog, Log
+from stream.producer import EventProducer
+from stream.replay import KafkaSink, Replay
+from stream.simulator import Lang, SimulatorConfig, write_log
 from stream.topics import TOPICS, delete_topics, ensure_topics
 
 log = structlog.get_logger(__name__)
@@ -291,3 +300,92 @@ def _default_or_free(host: str, port: int) -> int:
         except OSError:
             return free_port()
     return port
+
+
+async def stay_up(settings: Settings, run_dir: Path, say: Callable[[str], None]) -> None:
+    """Run the stack until cancelled; prints how to point other commands at it."""
+    async with LocalStack(settings, run_dir, own_names=False, say=say) as stack:
+        say(f"API: {stack.url}/docs")
+        for name, value in variables(stack.settings).items():
+            print(f"export {name}={shlex.quote(value)}", flush=True)
+        say("Ctrl-C ends all of it")
+        await stack.guard(_forever())
+
+
+class Demo:
+    """The local stack with a feed: for people to look at, or to be checked."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run_dir: Path,
+        *,
+        log: Log | None,
+        lang: Lang,
+        events: int,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """Without a `log` one of `events` events is simulated."""
+        self._settings = settings.model_copy(update={"api_keys": (), "rate_limit_per_s": 0.0})
+        self._run_dir = run_dir
+        self._log = log
+        self._simulated = (lang, events, seed)
+        self._say = say
+
+    async def show(self, *, speed: float | None, rate: float) -> None:
+        """Feed the log, then keep the feed alive, until cancelled."""
+        log = await self._open_log()
+        async with self._stack() as stack:
+            settings = stack.settings
+            producer = EventProducer(
+                settings.kafka_bootstrap,
+                prefix=settings.topic_prefix,
+                idempotent=settings.idempotent_producer,
+            )
+            async with producer:
+                self._say(f"\n    The page: {stack.url}/\n    The API:  {stack.url}/docs\n")
+                with progress("feed") as update:
+                    replay = Replay(
+                        log,
+                        KafkaSink(producer),
+                        speed=speed,
+                        on_progress=lambda at: update(log.fraction, f"{at.events:,} events"),
+                    )
+                    done = await stack.guard(replay.run())
+                self._say(f"{done.events:,} events are in; {rate:g} a second from now on")
+                self._say("Ctrl-C ends all of it")
+                await stack.guard(keep_feeding(log, producer, rate) if rate else _forever())
+
+    async def check(self) -> tuple[CheckReport, list[str]]:
+        """Feed the log, compare, measure; the numbers, and what is wrong."""
+        log = await self._open_log()
+        async with self._stack() as stack:
+            with progress("check") as update:
+                check = LiveCheck(
+                    stack.settings,
+                    stack.url,
+                    log,
+                    say=self._say,
+                    on_progress=lambda fraction: update(fraction, ""),
+                )
+                return await stack.guard(check.report())
+
+    def _stack(self) -> LocalStack:
+        return LocalStack(self._settings, self._run_dir, own_names=True, say=self._say)
+
+    async def _open_log(self) -> Log:
+        if self._log is not None:
+            return self._log
+        lang, events, seed = self._simulated
+        config = SimulatorConfig(lang=lang, events=events, seed=seed)
+        if config.end_ts > time.time():  # this machine's clock is behind
+            config = structs.replace(config, start_ts=time.time() - (config.days + 1) * 86400)
+        path = self._run_dir / "feed.jsonl"
+        await asyncio.to_thread(write_log, config, path)
+        self._say(f"simulated {events:,} events: {path}")
+        return EventLog(path)
+
+
+async def _forever() -> None:
+    await asyncio.Event().wait()

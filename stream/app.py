@@ -8,6 +8,8 @@ What is built on here, as read in and tried with faust-streaming 0.15.3:
 - with more than one concurrent instance of an agent the consumer can commit past a message in
   flight (issue 606), so concurrency is 1.
 - tables are not used: the state is in Redis.
+- a fetch waits up to 1.5 s for data, hard-coded. Apache Kafka answers as soon as there is any, the
+  embedded broker only after half of that; so the wait is made short.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import faust
+from faust.transport.drivers import aiokafka as driver
 
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, VIDEOS
@@ -24,6 +27,23 @@ from stream.records import Record
 
 Take = Callable[[Sequence[Record]], Awaitable[None]]
 INPUTS = (VIDEOS, BEHAVIORS)
+FETCH_MAX_WAIT_MS = 50
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
 
 
 def build_app(settings: Settings, take: Take) -> faust.App:
@@ -53,6 +73,7 @@ def build_app(settings: Settings, take: Take) -> faust.App:
         worker_redirect_stdouts=False,
         table_standby_replicas=0,
     )
+    app.transport = _Transport(app.conf.broker_consumer, app)
     for name in INPUTS:
         _add_agent(app, settings, name, take)
     return app

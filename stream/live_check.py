@@ -189,7 +189,7 @@ class LiveCheck:
         videos = sorted(self._offline.state().videos) or ["probe-video"]
         for number, events in enumerate(probes(videos, PROBES)):
             for event in events:
-                self._offline.add(event)
+                self._offline.add(event, at=time.time())
             await producer.send(events)
             search = events[0]
             assert isinstance(search, Search)

@@ -36,11 +36,15 @@ class OfflineFold:
         self.dead_letters = 0
         self.types: Counter[str] = Counter()
 
-    def add(self, event: Event) -> None:
-        """Take the next event in; in which order they come makes no difference."""
+    def add(self, event: Event, *, at: float | None = None) -> None:
+        """Take the next event in; in which order they come makes no difference.
+
+        `at` is when it was sent, where that is not the time of the replay.
+        """
         self.events += 1
         self.types[event.type] += 1
-        record = Record(event.topic, 0, self.events, self._now, None, encode(event))
+        taken_at = self._now if at is None else at
+        record = Record(event.topic, 0, self.events, taken_at, None, encode(event))
         try:
             _, entries = to_writes(record, self._allowance_s)
         except (InvalidEventError, FutureEventError, InvalidWriteError):

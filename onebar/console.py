@@ -1,0 +1,53 @@
+"""What people see on stderr: progress bars on a terminal, plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+EVERY_S = 5.0
+"""Between two lines of progress where there is no terminal."""
+
+Update = Callable[[float, str], None]
+"""Takes the fraction done (0 to 1) and a short text."""
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Update]:
+    """Show how far something is: a bar on a terminal, else a line every few seconds."""
+    if sys.stderr.isatty():
+        with _bar(title) as update:
+            yield update
+        return
+    last = time.monotonic()
+
+    def line(fraction: float, text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            say(f"{title}: {fraction:.0%} {text}".rstrip())
+
+    yield line
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Update]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[text]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=1.0, text="")
+        yield lambda fraction, text: bar.update(task, completed=fraction, text=text)
