@@ -81,6 +81,8 @@ class _Draft:
             text = self._slot(text, "{a}", product.attributes[a])
         if "{b}" in text:
             b = self._facet(intent.b, 0, attributes)
+            if mask >> b & 1:  # by noise the same as {a}
+                b = intent.b if b != intent.b else intent.a
             mask |= 1 << b
             text = self._slot(text, "{b}", product.attributes[b])
         if "{u}" in text:
@@ -128,7 +130,7 @@ class _Draft:
         if rand() < 0.3:
             tags.append(hashtag(self.intent.product.category.name.lower(), self.lang, rand))
         tags.extend("#" + pick(self.lists["noise.hashtags"], rand) for _ in range(int(rand() * 5)))
-        return " ".join(tags)
+        return " ".join(dict.fromkeys(tags))
 
     def caption(self, *, clear: bool) -> str:
         rand = self.rand

@@ -95,9 +95,14 @@ def _mask(intent: Intent, subset: str) -> int:
     return mask
 
 
-def _unsaid(words: str, thing: str) -> str:
-    """The words, or nothing where the thing's name says them already."""
-    return "" if words in thing else words
+def _attribute(text: str, slot: str, words: str, thing: str) -> str:
+    """The attribute in its slot; nothing where the thing's name says it already; behind the
+    name where it begins with 'with'."""
+    if words in thing:
+        words = ""
+    elif words.startswith("with "):
+        text, words = text.replace("{p}", f"{{p}} {words}"), ""
+    return text.replace(slot, words)
 
 
 def make_wording(
@@ -111,12 +116,9 @@ def make_wording(
     text = templates[phrasing]
     thing = product.names[name]
     if "a" in subset:
-        words = _unsaid(product.attributes[intent.a], thing)
-        if words.startswith("with "):
-            text = text.replace("{a}", "").replace("{p}", "{p} {a}")
-        text = text.replace("{a}", words)
+        text = _attribute(text, "{a}", product.attributes[intent.a], thing)
     if "b" in subset:
-        text = text.replace("{b}", _unsaid(product.attributes[intent.b], thing))
+        text = _attribute(text, "{b}", product.attributes[intent.b], thing)
     if "u" in subset:
         text = text.replace("{u}", product.facet(intent.use))
     if "r" in subset and intent.brand is not None:
