@@ -11,7 +11,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from onebar.settings import Settings
 from stream.records import Record
-from stream.topics import KafkaUnavailableError
+from stream.topics import KafkaUnavailableError, partition_counts
 
 Offsets = Mapping[tuple[str, int], int]
 """(topic with prefix, partition) -> offset."""
@@ -34,10 +34,11 @@ class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 class RecordConsumer:
-    """Reads topics as a member of a consumer group; commits only what it is told to.
+    """Reads topics; commits only what it is told to.
 
-    Where the group has no offsets it begins at the start of the topic. Topic names come and go
-    without the prefix.
+    As a member of the consumer group `group`, or with `alone` all partitions for itself, which
+    takes no joining: the group then only names the offsets, and None keeps none. Where there are
+    no offsets it begins at the start of the topic. Topic names come and go without the prefix.
     """
 
     def __init__(
@@ -45,14 +46,16 @@ class RecordConsumer:
         settings: Settings,
         topics: Sequence[str],
         *,
-        group: str,
+        group: str | None,
         max_records: int,
+        alone: bool = False,
         on_assigned: OnAssigned | None = None,
     ) -> None:
         self._settings = settings
         self._topics = topics
         self._max_records = max_records
         self._group = group
+        self._alone = alone
         self._on_assigned = on_assigned
         self._consumer: AIOKafkaConsumer | None = None
 
@@ -70,15 +73,21 @@ class RecordConsumer:
             max_partition_fetch_bytes=2 * 1024 * 1024,
             fetch_max_wait_ms=100,
         )
-        consumer.subscribe(
-            [settings.topic_prefix + topic for topic in self._topics],
-            listener=_Assigned(self._on_assigned, len(settings.topic_prefix)),
-        )
+        names = [settings.topic_prefix + topic for topic in self._topics]
+        if not self._alone:
+            consumer.subscribe(
+                names, listener=_Assigned(self._on_assigned, len(settings.topic_prefix))
+            )
         try:
             await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
             await consumer.stop()
             raise KafkaUnavailableError(settings.kafka_bootstrap, error) from error
+        if self._alone:
+            counts = await partition_counts(settings.kafka_bootstrap)
+            consumer.assign(
+                [TopicPartition(name, p) for name in names for p in range(counts.get(name, 0))]
+            )
         self._consumer = consumer
 
     async def stop(self) -> None:
@@ -165,10 +174,25 @@ async def _reader(bootstrap: str, group: str | None) -> AsyncIterator[AIOKafkaCo
 
 
 async def end_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> Offsets:
-    """One past the last offset of each (topic with prefix, partition)."""
+    """One past the last offset of each (topic with prefix, partition).
+
+    The embedded broker's answer to ListOffsets is the start of the last batch plus one, so the
+    last batch is fetched and the high watermark that comes with it is believed.
+    """
     async with _reader(bootstrap, None) as consumer:
-        ends = await consumer.end_offsets([TopicPartition(*pair) for pair in partitions])
-    return {(tp.topic, tp.partition): offset for tp, offset in ends.items()}
+        listed = await consumer.end_offsets([TopicPartition(*pair) for pair in partitions])
+        asked = {tp: offset for tp, offset in listed.items() if offset > 0}
+        consumer.assign(list(asked))
+        for tp, offset in asked.items():
+            consumer.seek(tp, offset - 1)
+        unknown = set(asked)
+        while unknown:
+            await consumer.getmany(*unknown, timeout_ms=500)
+            unknown = {tp for tp in unknown if consumer.highwater(tp) is None}
+        return {
+            (tp.topic, tp.partition): max(offset, consumer.highwater(tp) if tp in asked else 0)
+            for tp, offset in listed.items()
+        }
 
 
 async def committed_offsets(

@@ -101,12 +101,12 @@ async def _partitions(settings: Settings) -> list[tuple[str, int]]:
 
 
 async def _records(
-    settings: Settings, group: str
+    settings: Settings, group: str | None
 ) -> AsyncIterator[tuple[RecordConsumer, list[Record]]]:
     """Batches from where the group stands up to the end as it was when asked."""
     ends = await end_offsets(settings.kafka_bootstrap, await _partitions(settings))
     left = {partition for (_, partition), end in ends.items() if end > 0}
-    consumer = RecordConsumer(settings, [DEAD_LETTERS], group=group, max_records=500)
+    consumer = RecordConsumer(settings, [DEAD_LETTERS], group=group, max_records=500, alone=True)
     await consumer.start()
     try:
         name = settings.topic_prefix + DEAD_LETTERS
@@ -127,10 +127,7 @@ async def read_dead_letters(settings: Settings, limit: int | None = None) -> lis
 
     Reads beside every other reader and moves nobody's offsets. Raises `KafkaUnavailableError`.
     """
-    group = f"{settings.consumer_group}-dead-letters-read-{time.time_ns()}"
-    letters = [
-        _read(record) async for _, records in _records(settings, group) for record in records
-    ]
+    letters = [_read(record) async for _, records in _records(settings, None) for record in records]
     letters.sort(key=lambda letter: (letter.failed_at, letter.number))
     return letters if limit is None else letters[-limit:] if limit else []
 

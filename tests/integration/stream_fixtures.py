@@ -1,0 +1,76 @@
+"""Logs of events for the worker tests, and what a clean fold makes of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from feature_store.memory import MemoryStore
+from feature_store.state import State
+from feature_store.writes import Position
+from onebar.settings import Settings
+from onebar.text import clean_video
+from stream.consumer import group_lag
+from stream.events import Click, Engagement, Event, Exposure, Search, ShownQuery, Video
+from stream.fold import fold
+from stream.groups import generator_group, stream_group
+from stream.producer import EventProducer
+from stream.topics import partition_counts
+
+NOW = 1_700_000_000.0
+QUERIES = ["running shoes", "跑步鞋", "trail shoes", "red boots", "socks", "雨靴"]
+
+
+def make_events(count: int, *, videos: int = 12, users: int = 30, seed: int = 7) -> list[Event]:
+    """A deterministic mix of every type that changes the state, some events twice."""
+    rng = random.Random(seed)
+    events: list[Event] = [
+        Video(event_id=f"v{i}", ts=NOW, video_id=f"v{i}", caption=f"red boots number {i}")
+        for i in range(videos)
+    ]
+    while len(events) < count:
+        i = len(events)
+        common = {"event_id": f"e{i}", "ts": NOW + i * 0.5}
+        pair = {"video_id": f"v{rng.randrange(videos)}", "user_id": f"u{rng.randrange(users)}"}
+        query = rng.choice(QUERIES)
+        event: Event
+        match rng.randrange(5):
+            case 0:
+                event = Search(**common, **pair, query=query)
+            case 1:
+                event = Exposure(**common, **pair, queries=[ShownQuery(q) for q in QUERIES[:3]])
+            case 2:
+                event = Click(**common, **pair, query=query)
+            case 3:
+                event = Engagement(**common, **pair, query=query, kind="cart")
+            case _:
+                event = rng.choice(events)
+        events.append(event)
+    return events
+
+
+def folded(events: Sequence[Event], settings: Settings) -> State:
+    """The state of one clean pass."""
+    store = MemoryStore(settings.policy)
+    for offset, event in enumerate(events):
+        for write in fold(event, clean_video):
+            store.apply(write, Position(event.topic, 0, offset))
+    return store.state()
+
+
+def producer(settings: Settings) -> EventProducer:
+    """A producer on the test's topics."""
+    return EventProducer(
+        settings.kafka_bootstrap,
+        prefix=settings.topic_prefix,
+        idempotent=settings.idempotent_producer,
+    )
+
+
+async def lag(settings: Settings, *topics: str, generator: bool = False) -> int:
+    """What the stream workers (or the generators) have not committed of these topics."""
+    counts = await partition_counts(settings.kafka_bootstrap)
+    names = [settings.topic_prefix + topic for topic in topics]
+    partitions = [(name, p) for name in names for p in range(counts.get(name, 0))]
+    group = generator_group(settings) if generator else stream_group(settings)
+    return await group_lag(settings.kafka_bootstrap, group, partitions)

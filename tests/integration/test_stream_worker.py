@@ -1,0 +1,169 @@
+"""The stream worker as a process: state equals the fold of the log whatever happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import httpx
+import pytest
+from stream_fixtures import NOW, folded, lag, make_events, producer
+from support import Workers, eventually
+
+from feature_store.state import State, diff
+from feature_store.store import FeatureStore
+from onebar.servers import free_port
+from onebar.settings import Settings
+from stream.dead_letters import read_dead_letters, replay_dead_letters
+from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, encode
+from stream.topics import ensure_topics
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+async def made_topics(settings: Settings) -> None:
+    await ensure_topics(
+        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
+    )
+
+
+async def caught_up(settings: Settings) -> None:
+    """Everything is processed and committed."""
+
+    async def none_left() -> bool:
+        return await lag(settings, VIDEOS, BEHAVIORS) == 0
+
+    await eventually(none_left, 60, interval=0.2, what="lag of the stream worker")
+
+
+async def assert_state(store: FeatureStore, expected: State) -> None:
+    assert diff(expected, await store.dump()) == []
+
+
+async def send(settings: Settings, events: Sequence[Event]) -> None:
+    async with producer(settings) as kafka:
+        await kafka.send(events)
+
+
+async def test_the_state_is_the_fold_of_the_log(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    events = make_events(1500)
+    await send(settings, events)
+    worker = workers.start("stream")
+    await caught_up(settings)
+    await assert_state(store, folded(events, settings))
+    assert workers.stop(worker) == 0, worker.tail()
+
+
+async def test_a_replay_of_the_whole_log_changes_nothing(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    events = make_events(400)
+    workers.start("stream")
+    await send(settings, events)
+    await send(settings, events)
+    await caught_up(settings)
+    await assert_state(store, folded(events, settings))
+
+
+async def test_killed_workers_lose_and_repeat_nothing(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    events = make_events(4000, videos=40)
+    await send(settings, events)
+    for _ in range(2):
+        worker = workers.start("stream")
+
+        async def begun() -> bool:
+            return bool((await store.dump()).videos)
+
+        await eventually(begun, what="the first effect")
+        workers.kill(worker)
+    workers.start("stream")
+    await caught_up(settings)
+    await assert_state(store, folded(events, settings))
+
+
+async def test_two_workers_share_and_survive_the_loss_of_one(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    events = make_events(3000, videos=40)
+    first, _second = workers.start("stream"), workers.start("stream")
+    await send(settings, events[:1500])
+
+    async def begun() -> bool:
+        return bool((await store.dump()).users)
+
+    await eventually(begun, what="the first effect")
+    workers.kill(first)
+    await send(settings, events[1500:])
+    await caught_up(settings)
+    await assert_state(store, folded(events, settings))
+
+
+async def test_poison_is_set_aside_and_the_rest_goes_on(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    events = make_events(50)
+    future = Search(event_id="future", ts=4_000_000_000.0, user_id="u", query="q", video_id="v1")
+    poison = [b"\xff\x00garbage", b"[]", b'{"type":"nobody"}', b"", encode(events[0])[:-5]]
+    async with producer(settings) as kafka:
+        for value in poison:
+            await kafka.send_raw(BEHAVIORS, b"v1", value)
+        await kafka.send([future, *events])
+    worker = workers.start("stream")
+    await caught_up(settings)
+    await assert_state(store, folded(events, settings))
+    letters = await read_dead_letters(settings)
+    assert sorted(letter.value for letter in letters) == sorted([*poison, encode(future)])
+    assert {letter.topic for letter in letters} == {BEHAVIORS}
+    assert all(letter.key == b"v1" and letter.offset >= 0 for letter in letters)
+    [late] = [letter for letter in letters if letter.value == encode(future)]
+    assert late.reason.startswith("FutureEventError")
+    assert workers.stop(worker) == 0, worker.tail()
+
+
+async def test_mended_dead_letters_come_back_once(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    event = Search(event_id="e", ts=NOW, user_id="u", query="boots", video_id="v")
+    async with producer(settings) as kafka:
+        await kafka.send_raw(BEHAVIORS, b"v", encode(event) + b"}")
+    workers.start("stream")
+    await caught_up(settings)
+    assert await replay_dead_letters(settings, mend=lambda value: value[:-1]) == 1
+    assert await replay_dead_letters(settings) == 0
+    await caught_up(settings)
+    await assert_state(store, folded([event], settings))
+
+
+async def test_a_deleted_user_stays_deleted_through_a_replay(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    searches = [
+        Search(event_id=f"e{i}", ts=NOW + i, user_id="u", query=f"query {i}") for i in range(10)
+    ]
+    deletion = Deletion(event_id="d", ts=NOW + 6, user_id="u")
+    events: list[Event] = [*searches, deletion]
+    workers.start("stream")
+    await send(settings, events)
+    await send(settings, searches)
+    await caught_up(settings)
+    await assert_state(store, folded(events, settings))
+    history = await store.history("u")
+    assert [entry.query for entry in history] == ["query 9", "query 8", "query 7"]
+
+
+async def test_a_worker_waits_for_redis_and_says_so(settings: Settings, workers: Workers) -> None:
+    away = settings.model_copy(
+        update={"redis_url": f"redis://127.0.0.1:{free_port()}/0", "metrics_port": free_port()}
+    )
+    worker = workers.start("stream", settings=away)
+    await eventually(lambda: "dependency_away" in worker.log.read_text(), what="a warning")
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"http://127.0.0.1:{away.metrics_port}/healthz")
+    assert answer.status_code == 503
+    assert "redis" in answer.json()["problems"]
+    assert worker.running
+    assert workers.stop(worker) == 0, worker.tail()
