@@ -335,7 +335,7 @@ class Demo:
 
     async def show(self, *, speed: float | None, rate: float) -> None:
         """Feed the log, then keep the feed alive, until cancelled."""
-        log = await self._open_log()
+        log = await self._open_log(recent=True)
         async with self._stack() as stack:
             settings = stack.settings
             producer = EventProducer(
@@ -359,7 +359,7 @@ class Demo:
 
     async def check(self) -> tuple[CheckReport, list[str]]:
         """Feed the log, compare, measure; the numbers, and what is wrong."""
-        log = await self._open_log()
+        log = await self._open_log(recent=False)
         async with self._stack() as stack:
             with progress("check") as update:
                 check = LiveCheck(
@@ -374,13 +374,16 @@ class Demo:
     def _stack(self) -> LocalStack:
         return LocalStack(self._settings, self._run_dir, own_names=True, say=self._say)
 
-    async def _open_log(self) -> Log:
+    async def _open_log(self, *, recent: bool) -> Log:
+        """The log given, or a simulated one: always the same, or ending now, so that anchors have
+        the weight of fresh ones.
+        """
         if self._log is not None:
             return self._log
         lang, events, seed = self._simulated
         config = SimulatorConfig(lang=lang, events=events, seed=seed)
-        if config.end_ts > time.time():  # this machine's clock is behind
-            config = structs.replace(config, start_ts=time.time() - (config.days + 1) * 86400)
+        if recent or config.end_ts > time.time():
+            config = structs.replace(config, start_ts=time.time() - config.days * 86400 - 60)
         path = self._run_dir / "feed.jsonl"
         await asyncio.to_thread(write_log, config, path)
         self._say(f"simulated {events:,} events: {path}")

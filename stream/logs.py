@@ -17,7 +17,7 @@ from stream.events import MAX_EVENT_BYTES, Event, InvalidEventError, parse
 
 HEAD_BYTES = 65_536
 _CHUNK = 65_536
-_ZSTD_CHUNK = 4096
+_ZSTD_CHUNK = 1024
 """Small: one zstd block of a few bytes may hold 128 KB."""
 
 
@@ -190,7 +190,7 @@ class _Zstd(io.RawIOBase):
         self._file = file
         self._make = zstandard.ZstdDecompressor(max_window_size=2**27)
         self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._ready = b""
+        self._ready = memoryview(b"")
         self._input = b""
 
     def readable(self) -> bool:
@@ -209,7 +209,7 @@ class _Zstd(io.RawIOBase):
                     raise EOFError("the zstd frame has no end")
                 return 0
             self._frame = self._frame or self._make.decompressobj()
-            self._ready = self._frame.decompress(data)
+            self._ready = memoryview(self._frame.decompress(data))
             if self._frame.eof:
                 self._input = self._frame.unused_data
                 self._frame = None
