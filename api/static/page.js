@@ -140,7 +140,7 @@ function render(card, data) {
   const { part } = card;
   const before = card.data;
   card.data = data;
-  part.h2.textContent = data.title || data.caption.slice(0, 80) || data.video_id;
+  part.h2.textContent = data.title || data.caption.slice(0, 80) || data.summary || data.video_id;
   part.meta.textContent = [data.author, data.category, data.video_id].filter(Boolean).join(" · ");
   part.caption.textContent = data.caption === part.h2.textContent ? "" : data.caption;
   part.source.textContent = source(data.answer);
