@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 import time
@@ -86,7 +87,7 @@ def main() -> None:
     from pydantic import ValidationError
 
     try:
-        app()
+        app(prog_name="onebar")
     except ValidationError as error:
         for fault in error.errors():
             variable = "ONEBAR_" + "_".join(map(str, fault["loc"])).upper()
@@ -144,11 +145,16 @@ def _settings(**changes: Any) -> Settings:
     return Settings(**{name: value for name, value in changes.items() if value is not None})
 
 
-def _quiet_logging(settings: Settings) -> None:
-    """Log lines for people, warnings and worse, beside what a command itself says."""
+def _command_settings(**changes: Any) -> Settings:
+    """`_settings`, with log lines for people beside what the command itself says: warnings and
+    worse, unless the environment asks for more."""
     from onebar.logs import configure_logging
 
+    settings = _settings(**changes)
     configure_logging("warning" if settings.log_level == "info" else settings.log_level, json=False)
+    # What Kafka's client complains of is raised as well, and told in one line.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return settings
 
 
 def _print(data: object) -> None:
@@ -216,8 +222,7 @@ def demo(
     """
     from onebar.local import Demo, new_run_directory
 
-    settings = _settings(api_port=port)
-    _quiet_logging(settings)
+    settings = _command_settings(api_port=port)
     directory = run_dir or new_run_directory()
     directory.mkdir(parents=True, exist_ok=True)
     pace = _speed(speed)
@@ -253,8 +258,7 @@ def up(
     """
     from onebar.local import new_run_directory, stay_up
 
-    settings = _settings(api_port=port)
-    _quiet_logging(settings)
+    settings = _command_settings(api_port=port)
     directory = run_dir or new_run_directory()
     directory.mkdir(parents=True, exist_ok=True)
     _run(stay_up(settings, directory, say), interrupted=0)
@@ -337,8 +341,7 @@ def replay(
 
     Example: onebar replay ../shared/data/kuaisearch_demo --format kuaisearch --check
     """
-    settings = _settings()
-    _quiet_logging(settings)
+    settings = _command_settings()
     pace = _speed(speed)
     opened = _open_log(log, format)
     result, differences = _run(_replay(settings, opened, pace, check, strict, from_start, state))
@@ -465,7 +468,7 @@ def inspect_video(
 
     Example: onebar inspect video v42 --json
     """
-    found = _run(_video(_settings(), video_id))
+    found = _run(_video(_command_settings(), video_id))
     if found is None:
         say(f"onebar: nothing is known of video {video_id!r}")
         raise typer.Exit(1)
@@ -480,7 +483,7 @@ def inspect_user(
 
     Example: onebar inspect user u7
     """
-    found = _run(_user(_settings(), user_id))
+    found = _run(_user(_command_settings(), user_id))
     if found is None:
         say(f"onebar: nothing is known of user {user_id!r}")
         raise typer.Exit(1)
@@ -572,7 +575,7 @@ def doctor(
     """
     from stream.doctor import examine
 
-    settings = _settings()
+    settings = _command_settings()
     findings = _run(examine(settings, api_url))
     if as_json:
         _print(findings)
@@ -597,8 +600,7 @@ def topics_create(as_json: JsonOption = False) -> None:
     """
     from stream.topics import ensure_topics
 
-    settings = _settings()
-    _quiet_logging(settings)
+    settings = _command_settings()
     created = _run(
         ensure_topics(
             settings.kafka_bootstrap,
@@ -624,7 +626,7 @@ def dead_letters_list(
     """
     from stream.dead_letters import read_dead_letters
 
-    letters = _run(read_dead_letters(_settings(), limit))
+    letters = _run(read_dead_letters(_command_settings(), limit))
     if as_json:
         _print([_letter(letter, whole=False) for letter in letters])
         return
@@ -648,7 +650,7 @@ def dead_letters_show(
     """
     from stream.dead_letters import read_dead_letters
 
-    for letter in _run(read_dead_letters(_settings())):
+    for letter in _run(read_dead_letters(_command_settings())):
         if ":".join(map(str, letter.number)) == number:
             found = _letter(letter, whole=True)
             if as_json:
@@ -671,8 +673,7 @@ def dead_letters_replay(as_json: JsonOption = False) -> None:
     """
     from stream.dead_letters import replay_dead_letters
 
-    settings = _settings()
-    _quiet_logging(settings)
+    settings = _command_settings()
     sent = _run(replay_dead_letters(settings))
     if as_json:
         _print({"sent": sent})

@@ -1,0 +1,204 @@
+"""The command line: help and an example everywhere, and errors that are one clear line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from onebar import cli
+from stream.events import Search, encode
+from stream.logs import EventLog
+
+NOWHERE = "127.0.0.1:1"
+
+
+def walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that name it."""
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from walk(inner, (*words, name))
+    else:
+        yield words, command
+
+
+COMMANDS = dict(walk(typer.main.get_command(cli.app)))
+
+
+@pytest.fixture
+def onebar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command line in this process: (exit status, stdout, stderr)."""
+
+    def run(*words: str, **env: str) -> tuple[int, str, str]:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["onebar", *words])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def test_the_commands_are_all_there() -> None:
+    assert {" ".join(words) for words in COMMANDS} >= {
+        *("demo", "up", "stream", "generator", "api", "replay", "simulate", "doctor", "version"),
+        *("dead-letters list", "dead-letters show", "dead-letters replay", "topics create"),
+        *("inspect video", "inspect user", "train sft", "train demo"),
+    }
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_an_example(words: tuple[str, ...], onebar: Any) -> None:
+    status, out, _ = onebar(*words, "--help")
+    assert status == 0
+    said = COMMANDS[words].help or ""
+    assert len(said.split("\n\n")[0].strip()) > 15
+    examples = [line for line in said.splitlines() if line.strip().startswith("Example: ")]
+    assert examples
+    for example in examples:
+        assert f"onebar {' '.join(words)}" in example
+    assert "Example: " in out
+    for option in COMMANDS[words].params:
+        assert option.help, f"{option.name} says nothing"
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_example_can_be_parsed(words: tuple[str, ...]) -> None:
+    import shlex
+
+    command = COMMANDS[words]
+    for line in (command.help or "").splitlines():
+        if line.strip().startswith("Example: "):
+            parts = shlex.split(line.split("Example: ")[1])
+            rest = parts[parts.index("onebar") + 1 + len(words) :]
+            command.make_context("onebar", rest)
+
+
+def test_help_is_quick_to_load() -> None:
+    """What makes it slow are imports: none of the heavy ones may happen."""
+    code = (
+        "import sys, onebar.cli, typer.main; typer.main.get_command(onebar.cli.app);"
+        "heavy = {'torch', 'faust', 'aiokafka', 'redis', 'fastapi', 'pydantic', 'rich',"
+        " 'tokenizers', 'ctranslate2', 'prometheus_client', 'numpy'};"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["replay", "/nowhere/log.jsonl"], 2, "/nowhere/log.jsonl does not exist"),
+        (["replay", "/tmp", "--format", "kuaisearch"], 2, "items.jsonl"),
+        (["replay", "log", "--speed", "fast"], 2, "expected a number above 0 or max"),
+        (["replay", "log", "--speed", "0"], 2, "expected a number above 0 or max"),
+        (["replay", "log", "--format", "csv"], 2, "csv"),
+        (["simulate"], 2, "--out"),
+        (["simulate", "--out", "/nowhere/x.jsonl", "--days", "-1"], 2, "days must be"),
+        (["nonsense"], 2, "nonsense"),
+        (["inspect", "video"], 2, "video_id"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line_and_status_2(
+    onebar: Any, words: list[str], status: int, said: str
+) -> None:
+    found, out, err = onebar(*words)
+    assert found == status
+    assert said in err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["topics", "create"],
+        ["dead-letters", "list"],
+        ["dead-letters", "replay"],
+        ["replay", "LOG"],
+    ],
+    ids=" ".join,
+)
+def test_a_broker_that_is_away_is_one_line_and_status_1(
+    onebar: Any, tmp_path: Path, words: list[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(encode(Search(event_id="e", ts=1.0, user_id="u", query="q")) + b"\n")
+    words = [str(log) if word == "LOG" else word for word in words]
+    status, _, err = onebar(*words, ONEBAR_KAFKA_BOOTSTRAP=NOWHERE)
+    assert status == 1
+    lines = [line for line in err.splitlines() if line.startswith("onebar: ")]
+    assert len(lines) == 1
+    assert NOWHERE in lines[0]
+    assert "ONEBAR_KAFKA_BOOTSTRAP" in lines[0]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["video", "user"])
+def test_a_redis_that_is_away_is_one_line_and_status_1(onebar: Any, kind: str) -> None:
+    status, _, err = onebar("inspect", kind, "x", ONEBAR_REDIS_URL=f"redis://{NOWHERE}/0")
+    assert status == 1
+    assert "ONEBAR_REDIS_URL" in err
+    assert "Traceback" not in err
+
+
+def test_a_wrong_setting_is_named(onebar: Any) -> None:
+    status, _, err = onebar("topics", "create", ONEBAR_PARTITIONS="many")
+    assert status == 2
+    assert "ONEBAR_PARTITIONS='many'" in err
+    assert "Traceback" not in err
+
+
+def test_a_bug_is_not_hidden(onebar: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(cli, "_settings", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        onebar("doctor")
+
+
+def test_simulate_writes_a_log_that_can_be_read(onebar: Any, tmp_path: Path) -> None:
+    out = tmp_path / "feed.jsonl.zst"
+    status, said, _ = onebar("simulate", "--out", str(out), "--events", "300", "--json")
+    assert status == 0
+    told = json.loads(said)
+    assert told["events"] == 300
+    entries = list(EventLog(out).entries())
+    assert len(entries) == 300
+    assert all(entry.event is not None for entry in entries)
+    assert Path(told["truth"]).is_file()
+
+
+def test_version_says_what_it_runs_on(onebar: Any) -> None:
+    status, out, _ = onebar("version", "--json")
+    assert status == 0
+    assert {"onebar", "python", "aiokafka", "redis"} <= json.loads(out).keys()
+
+
+def test_doctor_finds_what_is_away(onebar: Any, tmp_path: Path) -> None:
+    status, out, err = onebar(
+        *("doctor", "--json", "--api", f"http://{NOWHERE}"),
+        ONEBAR_KAFKA_BOOTSTRAP=NOWHERE,
+        ONEBAR_REDIS_URL=f"redis://:secret@{NOWHERE}/0",
+        ONEBAR_CHECKPOINT=str(tmp_path / "none"),
+    )
+    assert status == 1
+    findings = {finding["name"]: finding for finding in json.loads(out)}
+    assert findings["python"]["ok"] is True
+    for name in ("kafka", "topics", "redis", "checkpoint", "api"):
+        assert findings[name]["ok"] is False
+        assert findings[name]["advice"]
+    assert "secret" not in out + err
