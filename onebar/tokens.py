@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onebar.text import REJECT, SEP
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 BOS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 RESERVED = (BOS, PAD, EOS, UNK, MASK, SEP, REJECT)
@@ -25,7 +29,12 @@ def trim(fields: list[list[int]], most: int) -> None:
 
 
 class PromptTokenizer:
-    """A checkpoint's `tokenizer.json` (byte-level BPE), with its special tokens added by hand."""
+    """A checkpoint's `tokenizer.json` (byte-level BPE), with its special tokens added by hand.
+
+    Everything is read behind a space: in a byte-level vocabulary a word at the very start has
+    other tokens than the same word elsewhere, and a model that copies words should not have to
+    learn each of them twice.
+    """
 
     def __init__(self, path: Path, *, max_source_tokens: int, max_target_tokens: int) -> None:
         from tokenizers import Tokenizer
@@ -49,12 +58,16 @@ class PromptTokenizer:
         Too long a prompt loses the ends of its longest fields, never a field or a `[SEP]`.
         """
         encoded = []
-        for encoding in self._tokenizer.encode_batch(list(prompts), add_special_tokens=False):
+        for encoding in self._encode(prompts):
             ids = list(encoding.ids)
             if len(ids) + 2 > self.max_source_tokens:
                 ids = self._fit(ids)
             encoded.append([BOS_ID, *ids, EOS_ID])
         return encoded
+
+    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
+        spaced = [text if text == REJECT else f" {text}" for text in texts]
+        return self._tokenizer.encode_batch(spaced, add_special_tokens=False)
 
     def _fit(self, ids: list[int]) -> list[int]:
         fields: list[list[int]] = [[]]
@@ -71,9 +84,8 @@ class PromptTokenizer:
 
     def encode_targets(self, targets: Sequence[str]) -> list[list[int]]:
         """The ids a decoder has to produce: `query </s>`, cut to `max_target_tokens` ids."""
-        encodings = self._tokenizer.encode_batch(list(targets), add_special_tokens=False)
         most = self.max_target_tokens - 1
-        return [[*encoding.ids[:most], EOS_ID] for encoding in encodings]
+        return [[*encoding.ids[:most], EOS_ID] for encoding in self._encode(targets)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The query in a decoder's output (cut at the first end token), or `[REJECT]`."""

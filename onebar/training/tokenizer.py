@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from onebar.text import SEP
 from onebar.tokens import RESERVED
 
 
@@ -33,7 +34,11 @@ def train_tokenizer(texts: Iterable[str], path: Path, *, vocab_size: int) -> Non
     trainer = BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=[AddedToken(token, normalized=False, special=True) for token in RESERVED],
+        special_tokens=[
+            # A separator takes in the space before it: three tokens less a prompt.
+            AddedToken(token, normalized=False, special=True, lstrip=token == SEP)
+            for token in RESERVED
+        ],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
