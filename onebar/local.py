@@ -204,8 +204,11 @@ class LocalStack:
                 "session_timeout_s": min(10.0, settings.session_timeout_s),
                 "heartbeat_interval_s": min(3.0, settings.heartbeat_interval_s),
             }
-        if "api" in self._workers and "api_port" not in settings.model_fields_set:
-            update["api_port"] = _default_or_free(settings.api_host, settings.api_port)
+        if "api" in self._workers:
+            if settings.api_port == 0:
+                update["api_port"] = free_port()
+            elif "api_port" not in settings.model_fields_set:
+                update["api_port"] = _default_or_free(settings.api_host, settings.api_port)
         return settings.model_copy(update=update)
 
     async def _check_redis(self) -> None:

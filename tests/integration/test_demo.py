@@ -1,0 +1,142 @@
+"""The demo as a newcomer runs it: one command, real processes, the shipped checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import eventually
+
+from onebar.settings import Settings
+from stream.topics import partition_counts
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+KEYS = [
+    *("events", "dead_letters", "videos", "users", "anchors"),
+    *("cached", "generated", "fallback", "rejected"),
+    *("lookup_p50_ms", "lookup_p99_ms", "freshness_p50_ms", "freshness_p99_ms", "state_equal"),
+]
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("ONEBAR_DATA") or ROOT.parent / "shared" / "data") / "kuaisearch_demo"
+
+
+def demo(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`onebar demo --check --json` on the servers that the suite runs on."""
+    command = [sys.executable, "-m", "onebar.cli", "demo", "--check", "--json"]
+    return subprocess.run(
+        [*command, "--port", "0", "--run-dir", str(run_dir), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=390,
+    )
+
+
+def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    [line] = done.stdout.splitlines()
+    report: dict[str, Any] = json.loads(line)
+    assert list(report) == KEYS
+    assert report["state_equal"] is True
+    return report
+
+
+def test_check_on_a_simulated_log(tmp_path: Path) -> None:
+    report = report_of(demo(tmp_path, "--events", "1500"))
+    assert report["events"] == 1500 + 200 + 50, "the log, the probes and their impressions"
+    assert report["dead_letters"] == 0
+    assert report["videos"] > 50
+    assert report["cached"] > 0
+    sampled = report["cached"] + report["generated"] + report["fallback"]
+    assert sampled > 100
+    assert report["rejected"] <= sampled
+    assert 0 < report["lookup_p50_ms"] <= report["lookup_p99_ms"]
+    assert 0 < report["freshness_p50_ms"] <= report["freshness_p99_ms"]
+
+
+def test_check_on_kuaisearch(tmp_path: Path) -> None:
+    if not DATA.is_dir():
+        reason = f"the KuaiSearch set is not at {DATA}; set ONEBAR_DATA to where the data is"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    done = demo(tmp_path, "--log", str(DATA), "--format", "kuaisearch")
+    report = report_of(done)
+    assert report["events"] == 51_862 + 200 + 50
+    assert report["users"] == 198 + 20
+
+
+def test_check_counts_the_dead_letters_of_a_bad_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    good = [
+        {"type": "video", "event_id": "v", "ts": 1.7e9, "video_id": "v1", "title": "red shoes"},
+        {"type": "impression", "event_id": "i", "ts": 1.7e9, "video_id": "v1", "user_id": "u"},
+    ]
+    bad = ["garbage", '{"type":"click"}']
+    log.write_text("".join(f"{line}\n" for line in [*map(json.dumps, good), *bad]))
+    report = report_of(demo(tmp_path, "--log", str(log)))
+    assert report["dead_letters"] == 2
+
+
+def test_a_log_that_is_empty_fails_with_one_line(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.touch()
+    done = demo(tmp_path, "--log", str(log))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "is empty" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def start_demo(run_dir: Path, err: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "onebar.cli", "demo", "--port", "0", "--lang", "zh"]
+    with err.open("wb") as out:
+        return subprocess.Popen(
+            [*command, "--events", "1000", "--run-dir", str(run_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+
+async def test_the_demo_shows_a_live_page_until_ctrl_c(tmp_path: Path, settings: Settings) -> None:
+    err = tmp_path / "demo.err"
+    process = start_demo(tmp_path, err)
+    try:
+
+        def live() -> bool:
+            assert process.poll() is None, err.read_text()
+            return "a second from now on" in err.read_text()
+
+        await eventually(live, 90, what="the demo")
+        [line] = [line for line in err.read_text().splitlines() if "The page:" in line]
+        url = line.split()[-1]
+        page = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())
+        assert b"<html" in page
+
+        def bars() -> list[Any]:
+            with urllib.request.urlopen(urllib.parse.urljoin(url, "/v1/feed")) as answer:
+                return [
+                    video
+                    for video in json.load(answer)["videos"]
+                    if video["answer"]["queries"] or video["answer"]["rejected"]
+                ]
+
+        await eventually(lambda: asyncio.to_thread(bars), 60, what="the bars of the feed")
+    finally:
+        process.send_signal(signal.SIGINT)
+        status = await asyncio.to_thread(process.wait, 30)
+    assert status == 0, err.read_text()
+    if "ONEBAR_KAFKA_BOOTSTRAP" in os.environ:
+        there = await partition_counts(settings.kafka_bootstrap)
+        assert not [name for name in there if name.startswith("onebar-run-")]

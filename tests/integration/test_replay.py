@@ -1,0 +1,179 @@
+"""`onebar replay` with real stream workers: the state is exact, whatever interrupts it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support import Workers, eventually, onebar
+
+from onebar.local import environment
+from onebar.processes import Child
+from onebar.servers import free_port
+from onebar.settings import Settings
+from stream.check import differences, wait_for_zero_lag
+from stream.dead_letters import read_dead_letters
+from stream.logs import EventLog
+from stream.offline import OfflineFold
+from stream.simulator import SimulatorConfig, write_log
+
+pytestmark = pytest.mark.integration
+EVENTS = 3000
+
+
+@pytest.fixture(scope="session")
+def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated log."""
+    path = tmp_path_factory.mktemp("feed") / "feed.jsonl.gz"
+    write_log(SimulatorConfig(events=EVENTS, seed=5), path)
+    return path
+
+
+@pytest.fixture
+async def stream_worker(workers: Workers, settings: Settings) -> AsyncIterator[Child]:
+    """A stream worker at work."""
+    with_metrics = settings.model_copy(update={"metrics_port": free_port()})
+    worker = workers.start("stream", settings=with_metrics)
+    await workers.ready(worker, with_metrics)
+    yield worker
+    worker.check()
+
+
+def lines_of(feed: Path) -> list[bytes]:
+    return gzip.decompress(feed.read_bytes()).splitlines(keepends=True)
+
+
+def cut_off(feed: Path, cut: Path) -> None:
+    cut.write_bytes(feed.read_bytes()[:-20_000])
+
+
+def start_replay(log: Path, settings: Settings) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "onebar.cli", "replay", str(log), "--speed", "10000"]
+    return subprocess.Popen(command, env=environment(settings), stderr=subprocess.PIPE)
+
+
+async def folded(settings: Settings, log: Path) -> OfflineFold:
+    offline = OfflineFold(settings.policy, future_allowance_s=settings.future_allowance_s)
+    await asyncio.to_thread(offline.add_log, EventLog(log))
+    return offline
+
+
+@pytest.mark.usefixtures("stream_worker")
+async def test_check_finds_no_difference(settings: Settings, feed: Path) -> None:
+    done = await asyncio.to_thread(onebar, "replay", str(feed), "--check", settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert "no differences" in done.stdout
+    assert f"{EVENTS:,} events sent" in done.stdout
+
+
+@pytest.mark.usefixtures("stream_worker")
+async def test_check_finds_a_difference(settings: Settings, feed: Path, tmp_path: Path) -> None:
+    lines = lines_of(feed)
+    other = tmp_path / "other.jsonl"
+    # One behaviour more than the log that is checked: what another feed would add.
+    extra = b'{"type":"search","event_id":"x","ts":1,"user_id":"u","video_id":"v","query":"q"}\n'
+    other.write_bytes(extra)
+    first = await asyncio.to_thread(onebar, "replay", str(other), settings=settings)
+    assert first.returncode == 0, first.stderr
+    some = tmp_path / "some.jsonl"
+    some.write_bytes(b"".join(lines[:200]))
+    done = await asyncio.to_thread(
+        onebar, "replay", str(some), "--check", "--json", settings=settings
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert sorted(found["differences"]) == [
+        "user 'u': found, but not expected",
+        "video 'v': found, but not expected",
+    ]
+
+
+@pytest.mark.usefixtures("stream_worker")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_interrupted_and_run_again_it_counts_once(
+    settings: Settings, feed: Path, tmp_path: Path, signum: signal.Signals
+) -> None:
+    log = tmp_path / "feed.jsonl"
+    log.write_bytes(b"".join(lines_of(feed)))
+    state = tmp_path / "feed.jsonl.replay-state.json"
+    # Seven days in about a minute: it is in the middle whenever it is stopped.
+    running = start_replay(log, settings)
+    await eventually(state.exists, what="the state file")
+    running.send_signal(signum)
+    _, said = await asyncio.to_thread(running.communicate)
+    if signum is not signal.SIGKILL:
+        assert running.returncode == 130, said
+        assert b"run it again to go on" in said
+    assert state.exists()
+
+    again = await asyncio.to_thread(
+        onebar, "replay", str(log), "--check", "--json", settings=settings
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    report = json.loads(again.stdout)
+    assert report["differences"] == []
+    assert report["skipped"] > 0
+    assert report["skipped"] + report["events"] == EVENTS
+    assert not state.exists()
+
+
+@pytest.mark.usefixtures("stream_worker")
+async def test_replayed_twice_it_counts_once(settings: Settings, feed: Path) -> None:
+    for _ in range(2):
+        done = await asyncio.to_thread(onebar, "replay", str(feed), settings=settings)
+        assert done.returncode == 0, done.stderr
+    await wait_for_zero_lag(settings, generator=False)
+    assert await differences(settings, (await folded(settings, feed)).state()) == []
+
+
+@pytest.mark.usefixtures("stream_worker")
+async def test_bad_lines_are_dead_letters_and_the_rest_is_exact(
+    settings: Settings, feed: Path, tmp_path: Path
+) -> None:
+    lines = lines_of(feed)[:500]
+    future = b'{"type":"search","event_id":"f","ts":8000000000,"user_id":"u","query":"q"}\n'
+    lines[100:100] = [b"garbage\xff\n", b'{"type":"video","event_id":"v"}\n', future]
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"".join(lines))
+    done = await asyncio.to_thread(
+        onebar, "replay", str(log), "--check", "--json", settings=settings
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert (report["events"], report["invalid"]) == (501, 2)
+    letters = await read_dead_letters(settings)
+    assert len(letters) == 3
+    assert (await folded(settings, log)).dead_letters == 3
+    reasons = {letter.reason.split(":")[0] for letter in letters}
+    assert reasons == {"InvalidEventError", "FutureEventError"}
+    [garbage] = [letter for letter in letters if letter.value == b"garbage\xff"]
+    assert "log.jsonl, line 101" in garbage.reason
+
+
+async def test_logs_that_end_badly_say_so(settings: Settings, feed: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl.gz"
+    cut_off(feed, cut)
+    done = await asyncio.to_thread(onebar, "replay", str(cut), settings=settings)
+    assert done.returncode == 1
+    assert "cut off after line" in done.stderr
+    assert "events were delivered" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    done = await asyncio.to_thread(onebar, "replay", str(empty), settings=settings)
+    assert done.returncode == 1
+    assert "is empty" in done.stderr
+
+    junk = tmp_path / "junk.jsonl"
+    junk.write_text("junk\n")
+    done = await asyncio.to_thread(onebar, "replay", str(junk), "--strict", settings=settings)
+    assert done.returncode == 1
+    assert "line 1: not JSON" in done.stderr
