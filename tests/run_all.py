@@ -70,10 +70,9 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
     python, pytest = str(BIN / "python"), str(BIN / "pytest")
     on_real = [python, "deploy/real_servers.py", "run", "--"]
     integration = [pytest, "tests/integration"]
-    demo = [str(BIN / "onebar"), "demo", "--check", "--json"]
     tools = ["deploy/real_servers.py", "docs/make_configuration.py", "tests/run_all.py"]
     tools += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.py"))
-    listed = [
+    return [
         ("ruff check", [str(BIN / "ruff"), "check", "."], bare),
         ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], bare),
         ("mypy --strict", [str(BIN / "mypy")], bare),
@@ -81,22 +80,7 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
         ("unit tests", [pytest, "tests/unit"], bare),
         ("integration, embedded servers", integration, bare),
         ("integration, Apache Kafka and Redis", [*on_real, *integration], inherited),
-        ("demo, embedded servers", demo, bare),
-        ("demo, Apache Kafka and Redis", [*on_real, *demo], inherited),
     ]
-    kuaisearch = data() / "kuaisearch_demo"
-    if kuaisearch.is_dir():
-        replayed = [*demo, "--format", "kuaisearch", "--log", str(kuaisearch)]
-        listed += [
-            ("KuaiSearch, embedded servers", replayed, bare),
-            ("KuaiSearch, Apache Kafka and Redis", [*on_real, *replayed], inherited),
-        ]
-    return listed
-
-
-def data() -> Path:
-    """Where real logs lie that are not ours to ship: `$ONEBAR_DATA`, else `../shared/data`."""
-    return Path(os.environ.get("ONEBAR_DATA") or ROOT.parent / "shared" / "data")
 
 
 def main() -> int:
