@@ -91,6 +91,10 @@ class Keys(Struct, frozen=True):
         """string: the queries of a video for one user, or the mark that they are the video's."""
         return self._video(video_id, f"q:{escape(user_id)}")
 
+    def reached(self, topic: str, partition: int) -> str:
+        """string: the last offset of this partition whose effect is in this generation."""
+        return f"{self.prefix}log:{escape(topic)}/{partition}"
+
     def digest(self, digest: str) -> str:
         """string: the queries generated from one prompt by one model."""
         return f"{self.prefix}{{d:{digest}}}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -147,6 +147,27 @@ class FeatureStore:
             self.client,
             [Command("SET", (self.keys.neighbors(video_id),), (value, "PX", ttl))],
         )
+
+    async def note_reached(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Note the last offset applied of each (topic, partition): what `reached` answers."""
+        await pipelined(
+            self.client,
+            [
+                Command("SET", (self.keys.reached(*partition),), (offset,))
+                for partition, offset in offsets.items()
+            ],
+        )
+
+    async def reached(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The last offset applied of each (topic, partition); none where nothing was."""
+        replies = await pipelined(
+            self.client, [Command("GET", (self.keys.reached(*pair),)) for pair in partitions]
+        )
+        return {
+            pair: int(reply)
+            for pair, reply in zip(partitions, replies, strict=True)
+            if reply is not None
+        }
 
     async def ping(self) -> None:
         """Raises `StoreUnavailableError` unless Redis answers."""

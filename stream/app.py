@@ -21,12 +21,10 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 
 from onebar.settings import Settings
-from stream.events import BEHAVIORS, VIDEOS
 from stream.groups import stream_group
 from stream.records import Record
 
 Take = Callable[[Sequence[Record]], Awaitable[None]]
-INPUTS = (VIDEOS, BEHAVIORS)
 FETCH_MAX_WAIT_MS = 50
 
 
@@ -46,9 +44,9 @@ class _Transport(driver.Transport):
     Consumer = _Consumer
 
 
-def build_app(settings: Settings, take: Take) -> faust.App:
+def build_app(settings: Settings, topics: Sequence[str], take: Take) -> faust.App:
     """The app of one worker. `take` has a batch's effect before it returns; it may be called for
-    both topics at once, but for each topic one batch at a time.
+    several topics at once, but for each topic one batch at a time.
 
     Opens nothing until started.
     """
@@ -74,7 +72,7 @@ def build_app(settings: Settings, take: Take) -> faust.App:
         table_standby_replicas=0,
     )
     app.transport = _Transport(app.conf.broker_consumer, app)
-    for name in INPUTS:
+    for name in topics:
         _add_agent(app, settings, name, take)
     return app
 

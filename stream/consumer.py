@@ -180,7 +180,9 @@ async def end_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> 
     last batch is fetched and the high watermark that comes with it is believed.
     """
     async with _reader(bootstrap, None) as consumer:
-        listed = await consumer.end_offsets([TopicPartition(*pair) for pair in partitions])
+        # aiokafka never comes back from asking about no partition at all.
+        wanted = [TopicPartition(*pair) for pair in partitions]
+        listed = await consumer.end_offsets(wanted) if wanted else {}
         asked = {tp: offset for tp, offset in listed.items() if offset > 0}
         consumer.assign(list(asked))
         for tp, offset in asked.items():

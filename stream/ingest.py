@@ -22,7 +22,7 @@ from stream.metrics import (
     Health,
 )
 from stream.producer import EventProducer, Message
-from stream.records import Record
+from stream.records import Record, next_offsets
 from stream.retry import until_back
 
 log = structlog.get_logger(__name__)
@@ -84,6 +84,8 @@ class Ingester:
         letters += await self._apply(entries, records)
         if letters:
             await until_back(lambda: self._producer.send_messages(letters), self._health)
+        reached = {pair: offset - 1 for pair, offset in next_offsets(records).items()}
+        await until_back(lambda: self._store.note_reached(reached), self._health)
         now = self._clock()
         for kind, record in good:
             EVENTS.labels(kind, "applied").inc()

@@ -8,32 +8,69 @@ import sys
 
 import structlog
 
+from feature_store.store import FeatureStore
 from onebar.logs import configure_logging
 from onebar.settings import Settings
+from stream.consumer import end_offsets
+from stream.events import BEHAVIORS, VIDEOS
 from stream.groups import stream_group
 from stream.ingest import Ingester
+from stream.retry import until_back
 from stream.runtime import WorkerCrashedError, open_runtime
+from stream.topics import partition_counts
 
 log = structlog.get_logger(__name__)
+
+INPUTS = (VIDEOS, BEHAVIORS)
+"""The topics that the state is the fold of."""
+
+
+class LogRewoundError(RuntimeError):
+    """A topic ends before what this state has already taken in: it was made anew. Its offsets
+    start again at 0, and the fences in the state would drop its events without a word."""
+
+    def __init__(self, topic: str, partition: int, reached: int, end: int, generation: str) -> None:
+        super().__init__(
+            f"{topic}/{partition} ends at offset {end}, but the state of generation "
+            f"{generation!r} has taken in offset {reached}: the topic was made anew. Start with "
+            "another ONEBAR_GENERATION (or ONEBAR_NAMESPACE) to build the state from this log"
+        )
+
+
+async def check_log(settings: Settings, store: FeatureStore) -> None:
+    """Raise `LogRewoundError` where the topics are not those that the state was built from."""
+    counts = await partition_counts(settings.kafka_bootstrap)
+    prefix = settings.topic_prefix
+    pairs = [(name, p) for name in INPUTS for p in range(counts.get(prefix + name, 0))]
+    reached = await store.reached(pairs)
+    if not reached:
+        return
+    ends = await end_offsets(settings.kafka_bootstrap, [(prefix + name, p) for name, p in reached])
+    for (name, partition), offset in reached.items():
+        end = ends[(prefix + name, partition)]
+        if end <= offset:
+            raise LogRewoundError(prefix + name, partition, offset, end, settings.generation)
 
 
 async def run_stream_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then finish the batch in hand and commit.
 
-    Waits for Kafka and Redis as long as they are away. Raises `WorkerCrashedError`.
+    Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError` and
+    `WorkerCrashedError`.
     """
     from stream.app import build_app
 
     async with open_runtime(settings) as runtime:
         if runtime.stop.is_set():
             return
+        await until_back(lambda: check_log(settings, runtime.store), runtime.health)
         ingester = Ingester(
             runtime.store,
             runtime.producer,
             runtime.health,
             future_allowance_s=settings.future_allowance_s,
         )
-        app = build_app(settings, ingester.take)
+        app = build_app(settings, INPUTS, ingester.take)
         app.finalize()
         await app.maybe_start()
         runtime.health.started()

@@ -9,6 +9,7 @@ import pytest
 from stream_fixtures import NOW, folded, lag, make_events, producer
 from support import Workers, eventually
 
+from feature_store.keys import Keys
 from feature_store.state import State, diff
 from feature_store.store import FeatureStore
 from onebar.servers import free_port
@@ -167,3 +168,24 @@ async def test_a_worker_waits_for_redis_and_says_so(settings: Settings, workers:
     assert "redis" in answer.json()["problems"]
     assert worker.running
     assert workers.stop(worker) == 0, worker.tail()
+
+
+async def test_a_topic_made_anew_is_refused_and_another_generation_accepted(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    await store.note_reached({(BEHAVIORS, 0): 5})
+    worker = workers.start("stream")
+    await eventually(lambda: not worker.running)
+    assert worker.process.returncode not in (0, None)
+    said = worker.log.read_text()
+    assert "ONEBAR_GENERATION" in said
+    assert "Traceback" not in said
+
+    events = make_events(30)
+    await send(settings, events)
+    anew = settings.model_copy(update={"generation": "g2"})
+    workers.start("stream", settings=anew)
+    await caught_up(anew)
+    await assert_state(
+        FeatureStore(store.client, Keys(anew.namespace, "g2"), anew.policy), folded(events, anew)
+    )
