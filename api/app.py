@@ -11,9 +11,9 @@ from fastapi import FastAPI
 
 from api import events, feed, operations, page, problems, queries, schemas, state, users
 from api.front import Front
-from api.model import Loaded, load
 from api.services import Services
 from onebar.logs import configure_logging
+from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
 
 DESCRIPTION = """
@@ -25,13 +25,13 @@ do, and none of them implies another. Times are UTC epoch seconds.
 """.strip()
 
 
-def create_app(settings: Settings, load_model: Callable[[Settings], Loaded] = load) -> FastAPI:
+def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = load_model) -> FastAPI:
     """The API these settings describe. It starts, and stays up, whether Kafka, Redis and the
-    model are there or not: `/readyz` says. `load_model` makes the engine, in a thread.
+    model are there or not: `/readyz` says. `load` loads the model, in a thread.
 
     Raises `ApiKeyError` and `UnsafeBindError`, which name the setting to mend.
     """
-    services = Services(settings, load_model)
+    services = Services(settings, load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

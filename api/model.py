@@ -8,31 +8,15 @@ from collections.abc import Callable
 import structlog
 
 from onebar.batching import Batcher
-from onebar.checkpoint import open_checkpoint
-from onebar.engines import Engine, load_engine
-from onebar.prompt import PromptConfig
+from onebar.engines import Engine
 from onebar.recommend import FeatureReader, Recommender, ResultCache
+from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 WARM_PROMPT = "warm up [SEP]  [SEP]  [SEP] "
 RETRY_S = 5.0
-
-Loaded = tuple[Engine, PromptConfig]
-
-
-def load(settings: Settings) -> Loaded:
-    """The engine and prompt shape of the checkpoint the settings name. Takes a second or so."""
-    checkpoint = open_checkpoint(settings.checkpoint)
-    engine = load_engine(
-        checkpoint,
-        engine=settings.engine,
-        beam_size=max(settings.beam_size, settings.k),
-        workers=settings.engine_workers,
-        threads=settings.engine_threads,
-    )
-    return engine, checkpoint.card.prompt
 
 
 class Model:
@@ -48,7 +32,7 @@ class Model:
         store: FeatureReader,
         cache: ResultCache,
         *,
-        load: Callable[[Settings], Loaded] = load,
+        load: Callable[[Settings], LoadedModel] = load_model,
         retry_s: float = RETRY_S,
     ) -> None:
         self.wanted = settings.api_generate
@@ -83,10 +67,10 @@ class Model:
 
     async def _load_once(self) -> None:
         settings = self._settings
-        engine, prompt_config = await asyncio.to_thread(self._loader, settings)
-        self._engine = engine
+        model = await asyncio.to_thread(self._loader, settings)
+        self._engine = model.engine
         self._batcher = Batcher(
-            engine,
+            model.engine,
             k=settings.k,
             max_batch=settings.batch_size,
             max_wait_s=settings.batch_wait_s,
@@ -99,11 +83,11 @@ class Model:
             self._store,
             self._cache,
             self._batcher,
-            prompt_config=prompt_config,
+            prompt_config=model.prompt_config,
             k=settings.k,
         )
         self.state = "ok"
-        log.info("model_ready", model=engine.model)
+        log.info("model_ready", model=model.engine.model)
 
     async def stop(self) -> None:
         """Finish what the engine has begun, and free it."""

@@ -12,7 +12,7 @@ from api.coalesce import Coalescer
 from api.gate import Gate
 from api.health import Health
 from api.limits import RateLimiter
-from api.model import Loaded, Model, load
+from api.model import Model
 from api.publisher import Publisher
 from api.refresh import Refresher
 from feature_store.client import connect
@@ -21,6 +21,7 @@ from feature_store.query_cache import CachedBody, Lookup, QueryCache
 from feature_store.records import CacheEntry, Features
 from feature_store.store import FeatureStore
 from onebar.recommend import Pair
+from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
 from stream.producer import EventProducer
 
@@ -33,7 +34,9 @@ class Services:
     Raises `ApiKeyError` and `UnsafeBindError`, which name the setting.
     """
 
-    def __init__(self, settings: Settings, load_model: Callable[[Settings], Loaded] = load) -> None:
+    def __init__(
+        self, settings: Settings, load: Callable[[Settings], LoadedModel] = load_model
+    ) -> None:
         self.settings = settings
         keys = KeyRing(parse_api_keys(settings.api_keys))
         check_bind(settings.api_host, keys)
@@ -46,7 +49,7 @@ class Services:
         self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
         lookups: Coalescer[Pair, Lookup] = Coalescer(self.cache.lookup)
         self.results = TogetherCache(self.cache)
-        self.model = Model(settings, TogetherStore(self.features), self.results, load=load_model)
+        self.model = Model(settings, TogetherStore(self.features), self.results, load=load)
         self.refresher = Refresher(self.model)
         self.answerer = Answerer(
             lookups=lookups,

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from stream.simulator.config import SimulatorConfig
 from stream.simulator.lexicon import Lexicon, Product, load_lexicon
+from stream.simulator.lines import open_lines
 from stream.simulator.wording import Intent, Traits, likely_wordings
 
 
@@ -221,8 +222,6 @@ def encode_record(record: TruthRecord) -> bytes:
 
 def load_truth(path: str | os.PathLike[str]) -> Truth:
     """The truth beside a log. Raises `TruthError` naming the line, or OSError."""
-    from stream.simulator.writer import open_lines
-
     decoder = msgspec.json.Decoder(TruthRecord)
 
     def records() -> Iterable[TruthRecord]:

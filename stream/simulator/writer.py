@@ -32,21 +32,6 @@ def truth_path_of(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
-    """The lines of a log, decompressed by suffix."""
-    with ExitStack() as stack:
-        raw = stack.enter_context(path.open("rb"))
-        if path.suffix == ".gz":
-            lines = cast("IO[bytes]", stack.enter_context(gzip.GzipFile(fileobj=raw)))
-        elif path.suffix == ".zst":
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            lines = stack.enter_context(io.BufferedReader(cast("io.RawIOBase", reader)))
-        else:
-            lines = raw
-        yield iter(lines)
-
-
-@contextmanager
 def _atomic(path: Path) -> Iterator[Callable[[bytes], object]]:
     """A writer whose file appears under its name only when all of it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)

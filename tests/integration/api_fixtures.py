@@ -14,10 +14,11 @@ from msgspec import Struct
 from support import eventually
 
 from api.app import create_app
-from api.model import WARM_PROMPT, Loaded
+from api.model import WARM_PROMPT
 from api.services import Services
 from feature_store.records import Candidate
 from onebar.prompt import PromptConfig
+from onebar.serving import LoadedModel
 from onebar.settings import Settings
 
 HOLD_S = 30.0
@@ -69,10 +70,10 @@ async def running(
     """
     engine = HeldEngine()
 
-    def load_model(_: Settings) -> Loaded:
+    def load_model(_: Settings) -> LoadedModel:
         if load is not None:
             load(engine)
-        return engine, PromptConfig()
+        return LoadedModel(engine, PromptConfig())
 
     app = create_app(settings, load_model)
     services: Services = app.state.services

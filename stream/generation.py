@@ -1,0 +1,140 @@
+"""Impressions into queries: what is done with a batch of them. Knows no loop and no offsets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import orjson
+import structlog
+from msgspec import UNSET
+
+from feature_store.query_cache import Lookup, QueryCache
+from feature_store.records import QueryResult
+from onebar.recommend import Pair, Recommender, UnknownVideoError
+from stream.dead_letters import dead_letter
+from stream.events import QUERIES, Impression, InvalidEventError, parse
+from stream.metrics import CACHED_SECONDS, GENERATION_SECONDS, Health
+from stream.metrics import IMPRESSIONS as COUNT
+from stream.producer import EventProducer, Message
+from stream.records import Record
+from stream.retry import until_back
+
+log = structlog.get_logger(__name__)
+
+
+def to_pair(record: Record) -> Pair:
+    """The (video, user) of an impression. Raises `InvalidEventError`."""
+    event = parse(record.value)
+    if not isinstance(event, Impression):
+        raise InvalidEventError(f"Expected an impression, got `{event.type}` - at `$.type`")
+    return event.video_id, None if event.user_id is UNSET else event.user_id
+
+
+def query_message(pair: Pair, result: QueryResult) -> Message:
+    """What is told on `onebar.queries` of one generation."""
+    video_id, user_id = pair
+    body: dict[str, object] = {
+        "video_id": video_id,
+        "queries": [{"text": query.text, "score": query.score} for query in result.queries],
+        "rejected": result.rejected,
+        "model": result.model,
+        "evidence_digest": result.evidence_digest,
+        "generated_at": result.generated_at,
+    }
+    if user_id is not None:
+        body["user_id"] = user_id
+    return QUERIES, video_id.encode(), orjson.dumps(body), ()
+
+
+def is_fresh(lookup: Lookup, pair: Pair, now: float) -> bool:
+    """Whether what is cached for a pair needs no new generation yet."""
+    body = lookup.video if pair[1] is None else lookup.personal
+    return body is not None and body.fresh_until > now
+
+
+class Generation:
+    """Answers impressions, batch by batch."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        cache: QueryCache,
+        producer: EventProducer,
+        health: Health,
+        *,
+        late_after_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._recommender = recommender
+        self._cache = cache
+        self._producer = producer
+        self._health = health
+        self._late_after_s = late_after_s
+        self._clock = clock
+
+    async def take(self, records: Sequence[Record]) -> list[Record]:
+        """Answer a batch, however long Redis or Kafka is away; the ones whose video is unknown.
+
+        When it returns, each other impression has its queries in the cache and on the topic, or
+        is skipped and counted, or is a dead letter. May be called for several batches at once;
+        cancelling it is safe.
+        """
+        letters: list[Message] = []
+        wanted: dict[Pair, Record] = {}
+        now = self._clock()
+        for record in records:
+            try:
+                pair = to_pair(record)
+            except InvalidEventError as error:
+                log.warning("dead_letter", offset=record.offset, reason=str(error)[:300])
+                letters.append(dead_letter(record, error))
+                COUNT.labels("dead_letter").inc()
+                continue
+            if now - record.timestamp > self._late_after_s:
+                COUNT.labels("late").inc()
+            elif pair in wanted:
+                COUNT.labels("repeated").inc()
+            else:
+                wanted[pair] = record
+        if letters:
+            await self._send(letters)
+        return list((await self._answer(wanted)).values())
+
+    async def _answer(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
+        """Answer these; the ones whose video is not known (yet)."""
+        if not wanted:
+            return {}
+        started = self._clock()
+        pairs = list(wanted)
+        lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
+        due = [
+            pair
+            for pair, lookup in zip(pairs, lookups, strict=True)
+            if not is_fresh(lookup, pair, started)
+        ]
+        COUNT.labels("fresh").inc(len(pairs) - len(due))
+        if not due:
+            return {}
+        results = await until_back(lambda: self._recommender.recommend(due), self._health)
+        unknown: dict[Pair, Record] = {}
+        messages: list[Message] = []
+        now = self._clock()
+        for pair, result in zip(due, results, strict=True):
+            if isinstance(result, QueryResult):
+                COUNT.labels("rejected" if result.rejected else "generated").inc()
+                CACHED_SECONDS.observe(max(0.0, now - wanted[pair].timestamp))
+                messages.append(query_message(pair, result))
+            elif isinstance(result, UnknownVideoError):
+                unknown[pair] = wanted[pair]
+            else:
+                log.error("generation_failed", video_id=pair[0], error=str(result))
+                COUNT.labels("failed").inc()
+                messages.append(dead_letter(wanted[pair], result))
+        GENERATION_SECONDS.observe(max(0.0, now - started))
+        await self._send(messages)
+        return unknown
+
+    async def _send(self, messages: list[Message]) -> None:
+        if messages:
+            await until_back(lambda: self._producer.send_messages(messages), self._health)
