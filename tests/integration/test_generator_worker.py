@@ -6,6 +6,7 @@ import time
 
 import orjson
 import pytest
+from api_fixtures import Line
 from stream_fixtures import lag, producer
 from support import Workers, eventually
 
@@ -193,3 +194,24 @@ async def test_a_checkpoint_that_is_missing_ends_the_worker_with_a_clear_error(
     assert worker.process.returncode not in (0, None)
     assert "/nonexistent/checkpoint" in worker.log.read_text()
     assert "Traceback" not in worker.log.read_text()
+
+
+async def test_a_generator_stops_while_redis_stalls_and_its_successor_answers(
+    settings: Settings, store: FeatureStore, cache: QueryCache, workers: Workers
+) -> None:
+    workers.start("stream")
+    await send(settings, video(0))
+    await known(store, "v0")
+    async with Line(settings.redis_url) as line:
+        slow = settings.model_copy(update={"redis_url": line.url, "redis_timeout_s": 0.5})
+        generator = workers.start("generator", settings=slow)
+        await eventually(lambda: "generator_started" in generator.log.read_text())
+        line.hold()
+        await send(settings, impression(1, "u1"))
+        await eventually(lambda: "dependency_away" in generator.log.read_text())
+        assert workers.stop(generator) == 0, generator.tail()
+        workers.start("generator", settings=slow)
+        line.release()
+        await caught_up(settings)
+    [found] = await cache.lookup([("v0", "u1")])
+    assert found.personal is not None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import httpx
 import pytest
+from api_fixtures import Line
 from stream_fixtures import NOW, folded, lag, make_events, producer
 from support import Workers, eventually
 
@@ -189,3 +190,23 @@ async def test_a_topic_made_anew_is_refused_and_another_generation_accepted(
     await assert_state(
         FeatureStore(store.client, Keys(anew.namespace, "g2"), anew.policy), folded(events, anew)
     )
+
+
+async def test_while_redis_stalls_nothing_is_lost_and_the_worker_still_stops(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    async with Line(settings.redis_url) as line:
+        slow = settings.model_copy(update={"redis_url": line.url, "redis_timeout_s": 0.5})
+        worker = workers.start("stream", settings=slow)
+        events = make_events(300)
+        await send(settings, events[:150])
+        await caught_up(settings)
+        line.hold()
+        await send(settings, events[150:])
+        await eventually(lambda: "dependency_away" in worker.log.read_text(), what="a warning")
+        assert workers.stop(worker) == 0, worker.tail()
+        again = workers.start("stream", settings=slow)
+        line.release()
+        await caught_up(settings)
+        await assert_state(store, folded(events, settings))
+        assert again.running
