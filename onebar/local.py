@@ -382,6 +382,7 @@ class Demo:
         the weight of fresh ones.
         """
         if self._log is not None:
+            next(self._log.entries(), None)  # an empty log is told before anything is started
             return self._log
         lang, events, seed = self._simulated
         config = SimulatorConfig(lang=lang, events=events, seed=seed)
