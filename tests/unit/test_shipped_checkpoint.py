@@ -1,0 +1,70 @@
+"""The demo checkpoint that comes with the package: small, sound, and about the right thing."""
+
+from __future__ import annotations
+
+import pytest
+
+from feature_store.records import Anchor, Features, VideoText
+from onebar.candidates import decide
+from onebar.checkpoint import open_checkpoint
+from onebar.engines import Engine, load_engine
+from onebar.evidence import assemble
+from onebar.prompt import PromptConfig, build_prompt
+from onebar.text import clean_video
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return load_engine(open_checkpoint())
+
+
+def test_it_is_small_and_reads_prompts_as_the_program_builds_them() -> None:
+    checkpoint = open_checkpoint()
+    assert checkpoint.name.startswith("demo-")
+    assert checkpoint.card.prompt == PromptConfig()
+    assert sum(fact.size for fact in checkpoint.card.files.values()) <= 15_000_000
+    assert {path.name for path in checkpoint.path.iterdir()} == {
+        "config.json",
+        "ct2",
+        "onebar.json",
+        "tokenizer.json",
+    }
+
+
+def test_its_card_says_how_good_it_is() -> None:
+    held_out = open_checkpoint().card.training["held_out"]
+    for lang in ("en", "zh"):
+        assert held_out[lang]["clicks"] > 500
+        assert held_out[lang]["hr_k"] > held_out[lang]["anchors_hr_k"]
+
+
+@pytest.mark.parametrize(
+    ("video", "anchors", "words"),
+    [
+        (
+            VideoText(
+                title="Wait for the end 😳",
+                caption="been using this waterproof hiking boots for 3 weeks #fyp",
+                category="Shoes",
+            ),
+            (),
+            ("boots", "hiking", "trekking"),
+        ),
+        (
+            VideoText(title="10/10 would recommend", caption="who else??"),
+            ("noise cancelling headset", "wireless headset"),
+            ("headset", "headphones"),
+        ),
+        (VideoText(title="夏季新款连衣裙 显瘦", caption="姐妹们连衣裙闭眼入"), (), ("裙",)),
+    ],
+)
+def test_its_queries_are_about_the_video(
+    engine: Engine, video: VideoText, anchors: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    features = Features(clean_video(video), tuple(Anchor(query, 2.0) for query in anchors))
+    prompt = build_prompt(assemble(features), PromptConfig())
+    queries, rejected = decide(engine.generate([prompt], 8)[0], 8)
+    assert not rejected
+    assert len(queries) >= 4
+    about = sum(any(word in query.text for word in words) for query in queries)
+    assert about >= len(queries) / 2, [query.text for query in queries]
