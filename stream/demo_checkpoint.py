@@ -107,7 +107,7 @@ def measure(path: Path, *, events: int) -> dict[str, Quality]:
     """
     engine = load_engine(open_checkpoint(path), workers=2)
     try:
-        measured = {}
+        measured: dict[str, Quality] = {}
         for lang in LANGUAGES:
             found = list(simulated_examples(lang, seed=HELD_OUT_SEED, events=events))
             measured[lang] = evaluate(engine, found[len(found) // 2 :])
