@@ -19,8 +19,9 @@ class PromptConfig(Struct, frozen=True):
 
     A budget is in bytes of UTF-8, which is close to what a byte-level BPE pays for (4 to 5 bytes
     a token in English, 3 to 4 in Chinese), so building a prompt needs no tokenizer. The defaults
-    came to 53 tokens on average and 93 at most on simulated feeds. The three `[SEP]` are there whatever is switched off. Part of the
-    checkpoint: a model reads prompts of the shape it was trained on.
+    came to 53 tokens on average and 93 at most on simulated feeds. The three `[SEP]` are there
+    whatever is switched off. Part of the checkpoint: a model reads prompts of the shape it was
+    trained on.
     """
 
     text: bool = True
