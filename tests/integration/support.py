@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
@@ -20,17 +20,16 @@ from onebar.local import environment
 from onebar.processes import Child, Children
 from onebar.settings import Settings
 
-Value = TypeVar("Value")
 WAIT_S = 30.0
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[Value]] | Callable[[], Value],
+    condition: Callable[[], Any],
     timeout: float = WAIT_S,  # noqa: ASYNC109
     *,
     interval: float = 0.03,
     what: str | None = None,
-) -> Value:
+) -> Any:
     """The first true value of `condition()`, which may be a coroutine function.
 
     Raises `AssertionError` with the last value when `timeout` seconds have passed.
@@ -40,14 +39,14 @@ async def eventually(
         found = condition()
         value: Any = await found if inspect.isawaitable(found) else found
         if value:
-            return value  # type: ignore[no-any-return]
+            return value
         if time.monotonic() > deadline:
             name = what or getattr(condition, "__name__", "condition")
             raise AssertionError(f"{name} was still {value!r} after {timeout:g} s")
         await asyncio.sleep(interval)
 
 
-def eventually_sync(condition: Callable[[], Value], timeout: float = WAIT_S) -> Value:
+def eventually_sync(condition: Callable[[], Any], timeout: float = WAIT_S) -> Any:
     """`eventually` without an event loop."""
     return asyncio.run(eventually(condition, timeout))
 
