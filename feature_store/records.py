@@ -66,7 +66,8 @@ class Features(Struct, frozen=True):
 
 
 class Candidate(Struct, frozen=True):
-    """One generated query. `score` is its length-normalised log probability (<= 0)."""
+    """One generated query. `score` is its log probability (<= 0), over its length to the power
+    of the checkpoint's length penalty (0 for the shipped one)."""
 
     text: str
     score: float
@@ -75,8 +76,8 @@ class Candidate(Struct, frozen=True):
 class QueryResult(Struct, frozen=True):
     """What one generation gave for one evidence: ordered queries, or a rejection.
 
-    `rejected` is true exactly when the evidence was judged too weak or too risky; `queries` is
-    empty then. `model` and `evidence_digest` name what it came from.
+    `rejected` is true exactly when `queries` is empty: the evidence was judged too weak or too
+    risky, or nothing that was generated may be shown. `model` and `evidence_digest` name what it came from.
     """
 
     video_id: str

@@ -32,8 +32,9 @@ def presentable(text: str) -> str:
 def decide(candidates: Sequence[Candidate], k: int) -> tuple[tuple[Candidate, ...], bool]:
     """`(queries, rejected)` from a generation ordered best first.
 
-    Rejected exactly when the best candidate is `[REJECT]`; lower down it is only dropped. Queries
-    keep their order, each once after normalisation, at most `k` (>= 1).
+    Rejected when the best candidate is `[REJECT]` (lower down it is only dropped), and when no
+    candidate may be shown: so there are queries exactly where nothing is rejected. Queries keep
+    their order, each once after normalisation, at most `k` (>= 1).
     """
     if candidates and candidates[0].text.strip() == REJECT:
         return (), True
@@ -44,4 +45,4 @@ def decide(candidates: Sequence[Candidate], k: int) -> tuple[tuple[Candidate, ..
             kept[query] = Candidate(query, candidate.score)
             if len(kept) == k:
                 break
-    return tuple(kept.values()), False
+    return tuple(kept.values()), not kept

@@ -751,20 +751,24 @@ def train_sft(
 
 @train.command("demo")
 def train_demo(
-    out: Annotated[Path, typer.Option(help="The checkpoint directory to write.")],
-    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 35.0,
-    events: Annotated[int, typer.Option(min=1, help="Simulated events a language.")] = 400_000,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The checkpoint directory to write; the shipped one if not given."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 30.0,
+    events: Annotated[int, typer.Option(min=1, help="Simulated events a language.")] = 1_000_000,
 ) -> None:
     """The small checkpoint of the demo, from simulated logs in English and Chinese.
 
     Example: onebar train demo --out checkpoints/demo --minutes 20
     """
+    from onebar.checkpoint import SHIPPED
     from onebar.logs import configure_logging
     from stream.demo_checkpoint import build_demo_checkpoint
 
     configure_logging(_settings().log_level, json=False)
     try:
-        print(build_demo_checkpoint(out, minutes=minutes, events=events))
+        print(build_demo_checkpoint(out or SHIPPED, minutes=minutes, events=events))
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED) from None

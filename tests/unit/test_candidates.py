@@ -24,8 +24,9 @@ def test_queries_keep_their_order_and_come_once() -> None:
     assert queries == (Candidate("red shoes", 0.0), Candidate("blue shoes", -3.0))
 
 
-def test_rejected_exactly_when_the_best_is_reject() -> None:
+def test_rejected_when_the_best_is_reject_or_nothing_may_be_shown() -> None:
     reject, shoes = Candidate(REJECT, -0.1), Candidate("shoes", -0.5)
     assert decide([reject, shoes], 8) == ((), True)
     assert decide([shoes, reject], 8) == ((shoes,), False)
-    assert decide([], 8) == ((), False)
+    assert decide([], 8) == ((), True)
+    assert decide([Candidate("a\ufffd", -0.1), reject], 8) == ((), True)
