@@ -162,12 +162,12 @@ def test_a_wrong_setting_is_named(onebar: Any) -> None:
 
 
 def test_a_bug_is_not_hidden(onebar: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(data: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "_settings", broken)
+    monkeypatch.setattr(cli, "print_json", broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        onebar("doctor")
+        onebar("version", "--json")
 
 
 def test_simulate_writes_a_log_that_can_be_read(onebar: Any, tmp_path: Path) -> None:
