@@ -7,7 +7,8 @@ What is built on here, as read in and tried with faust-streaming 0.15.3:
   is acknowledged.
 - with more than one concurrent instance of an agent the consumer can commit past a message in
   flight (issue 606), so concurrency is 1.
-- tables are not used: the state is in Redis.
+- tables are not used: the state is in Redis. Faust makes their directories all the same, in the
+  working directory; not here.
 - a fetch waits up to 1.5 s for data, hard-coded. Apache Kafka answers as soon as there is any, the
   embedded broker only after half of that; so the wait is made short.
 """
@@ -18,11 +19,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import faust
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 
 from onebar.settings import Settings
 from stream.groups import stream_group
 from stream.records import Record
+
+
+class _App(faust.App):
+    def _create_directories(self) -> None:
+        """None: there are no tables."""
+
 
 Take = Callable[[Sequence[Record]], Awaitable[None]]
 FETCH_MAX_WAIT_MS = 50
@@ -50,7 +58,7 @@ def build_app(settings: Settings, topics: Sequence[str], take: Take) -> faust.Ap
 
     Opens nothing until started.
     """
-    app = faust.App(
+    app = _App(
         stream_group(settings),
         broker=";".join(f"kafka://{host}" for host in settings.kafka_bootstrap.split(",")),
         broker_session_timeout=settings.session_timeout_s,
@@ -75,6 +83,28 @@ def build_app(settings: Settings, topics: Sequence[str], take: Take) -> faust.Ap
     for name in topics:
         _add_agent(app, settings, name, take)
     return app
+
+
+async def lags(app: faust.App, prefix: str) -> dict[tuple[str, int], int]:
+    """How many records of each partition of this worker are not committed yet, as far as it has
+    heard. Negative where the topic ends before what was committed."""
+    consumer = app.consumer
+    found: dict[tuple[str, int], int] = {}
+    try:
+        assigned = consumer.assignment()
+    except ConsumerNotStarted:
+        return found
+    for tp in assigned:
+        try:
+            end = consumer.highwater(tp)
+            done = consumer._committed_offset.get(tp)
+            if done is None:  # nothing was ever committed: the start of the topic, or empty
+                done = await consumer.position(tp)
+        except (AssertionError, driver.KafkaError):  # taken away meanwhile
+            continue
+        if end is not None and done is not None:
+            found[tp.topic[len(prefix) :], tp.partition] = end - done
+    return found
 
 
 def _add_agent(app: faust.App, settings: Settings, name: str, take: Take) -> None:

@@ -148,14 +148,19 @@ class RecordConsumer:
             return 0
         return int(await self._consumer.position(at))
 
-    async def lag(self) -> int:
-        """Records of the assigned partitions that are not fetched yet."""
+    async def lags(self) -> dict[tuple[str, int], int]:
+        """Records of each assigned (topic, partition) that are not fetched yet, as far as heard."""
         assert self._consumer is not None
-        behind = 0
-        for partition in self._consumer.assignment():
-            end = self._consumer.highwater(partition)
-            if end is not None:
-                behind += max(0, end - await self._consumer.position(partition))
+        prefix = len(self._settings.topic_prefix)
+        behind = {}
+        for tp in self._consumer.assignment():
+            try:
+                end = self._consumer.highwater(tp)
+                at = None if end is None else await self._consumer.position(tp)
+            except (AssertionError, KafkaError):  # taken away meanwhile
+                continue
+            if at is not None:
+                behind[tp.topic[prefix:], tp.partition] = max(0, end - at)
         return behind
 
 

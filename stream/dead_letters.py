@@ -16,14 +16,18 @@ from onebar.settings import Settings
 from stream.consumer import RecordConsumer, end_offsets
 from stream.events import DEAD_LETTERS
 from stream.metrics import DEAD_LETTERS as DEAD_LETTERS_COUNT
-from stream.producer import EventProducer, Headers, Message
+from stream.metrics import Health
+from stream.producer import EventProducer, EventTooLargeError, Headers, Message
 from stream.records import Record, next_offsets
+from stream.retry import until_back
 from stream.topics import partition_counts
 
 log = structlog.get_logger(__name__)
 
 REPLAY_GROUP = "dead-letters-replay"
 MAX_REASON_BYTES = 1000
+CUT_BYTES = 64 * 1024
+"""What is kept of a value too long for the dead-letter topic: any broker takes this much."""
 
 
 class FutureEventError(ValueError):
@@ -34,6 +38,26 @@ class FutureEventError(ValueError):
             f"ts {ts!r} is {ts - timestamp:.0f} s after the message's Kafka timestamp; "
             f"at most {allowance_s:g} s are allowed: is the sender's clock right?"
         )
+
+
+async def set_aside(producer: EventProducer, letters: list[Message], health: Health) -> None:
+    """Send dead letters, however long Kafka is away. Where they are more than the topic takes,
+    as when a feed's own topic takes longer messages than the dead letters', their values are cut
+    and a header `cut_from` tells how long they were: an oversized one stops nobody."""
+    try:
+        await until_back(lambda: producer.send_messages(letters), health)
+    except EventTooLargeError as error:
+        log.error("dead_letter_cut", error=str(error))
+        shorter = [_cut(letter) for letter in letters]
+        await until_back(lambda: producer.send_messages(shorter), health)
+
+
+def _cut(letter: Message) -> Message:
+    topic, key, value, headers = letter
+    if len(value) <= CUT_BYTES:
+        return letter
+    cut_from = ("cut_from", str(len(value)).encode())
+    return topic, key, value[:CUT_BYTES], (*headers, cut_from)
 
 
 class DeadLetter(Struct, frozen=True):

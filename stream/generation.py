@@ -9,10 +9,11 @@ import orjson
 import structlog
 from msgspec import UNSET
 
+from feature_store.client import StoreCommandError
 from feature_store.query_cache import Lookup, QueryCache
 from feature_store.records import QueryResult
 from onebar.recommend import Pair, Recommender, UnknownVideoError
-from stream.dead_letters import dead_letter
+from stream.dead_letters import dead_letter, set_aside
 from stream.events import QUERIES, Impression, InvalidEventError, parse
 from stream.metrics import CACHED_SECONDS, GENERATION_SECONDS, Health
 from stream.metrics import IMPRESSIONS as COUNT
@@ -98,8 +99,29 @@ class Generation:
             else:
                 wanted[pair] = record
         if letters:
-            await self._send(letters)
-        return list((await self._answer(wanted)).values())
+            await set_aside(self._producer, letters, self._health)
+        try:
+            unknown = await self._answer(wanted)
+        except StoreCommandError as error:
+            log.error("store_refused", error=str(error))
+            unknown = await self._answer_each(wanted)
+        return list(unknown.values())
+
+    async def _answer_each(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
+        """Redis refused a command for good (a key of another type, say): the impression it
+        refused is set aside, the others are answered."""
+        unknown: dict[Pair, Record] = {}
+        for pair, record in wanted.items():
+            try:
+                unknown |= await self._answer({pair: record})
+            except StoreCommandError as error:
+                await set_aside(self._producer, [self._failed(pair, record, error)], self._health)
+        return unknown
+
+    def _failed(self, pair: Pair, record: Record, error: Exception) -> Message:
+        log.error("generation_failed", video_id=pair[0], error=f"{type(error).__name__}: {error}")
+        COUNT.labels("failed").inc()
+        return dead_letter(record, error)
 
     async def _answer(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
         """Answer these; the ones whose video is not known (yet)."""
@@ -128,13 +150,8 @@ class Generation:
             elif isinstance(result, UnknownVideoError):
                 unknown[pair] = wanted[pair]
             else:
-                log.error("generation_failed", video_id=pair[0], error=str(result))
-                COUNT.labels("failed").inc()
-                messages.append(dead_letter(wanted[pair], result))
+                messages.append(self._failed(pair, wanted[pair], result))
         GENERATION_SECONDS.observe(max(0.0, now - started))
-        await self._send(messages)
-        return unknown
-
-    async def _send(self, messages: list[Message]) -> None:
         if messages:
             await until_back(lambda: self._producer.send_messages(messages), self._health)
+        return unknown

@@ -21,11 +21,12 @@ from stream.events import IMPRESSIONS
 from stream.generation import Generation
 from stream.groups import generator_group
 from stream.metrics import IMPRESSIONS as COUNT
-from stream.metrics import LAG, Health
+from stream.metrics import Health
 from stream.offsets import OffsetTracker
 from stream.records import Record
 from stream.retry import until_back
 from stream.runtime import Runtime, open_runtime, unless
+from stream.watch import Lags, watch
 
 log = structlog.get_logger(__name__)
 
@@ -84,9 +85,13 @@ class Loop:
             await self._consumer.stop()
         log.info("generator_stopped")
 
+    async def lags(self) -> Lags:
+        """Impressions of each partition that are not fetched, or still in hand."""
+        unread = await self._consumer.lags()
+        return {pair: behind + self._tracker.pending_of(pair) for pair, behind in unread.items()}
+
     async def _serve(self) -> None:
         while True:
-            self._health.beat()
             await self._fetch()
             await self._commit()
 
@@ -100,10 +105,10 @@ class Loop:
         for start in range(0, len(records), self._batch):
             batch = records[start : start + self._batch]
             self._batches.add(asyncio.create_task(self._take(batch)))
-        LAG.set(await self._consumer.lag())
 
     async def _take(self, records: Sequence[Record]) -> None:
         unknown = await self._generation.take(records)
+        self._health.beat()
         held = {record.position for record in unknown}
         self._tracker.done(record for record in records if record.position not in held)
         if unknown:
@@ -176,7 +181,11 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             late_after_s=settings.late_after_s,
         )
         loop = Loop(settings, generation, runtime.health, runtime.stop)
-        await loop.run()
+        watching = asyncio.create_task(watch(runtime, loop.lags))
+        try:
+            await loop.run()
+        finally:
+            watching.cancel()
         await recommender.drain()
     finally:
         await batcher.stop()

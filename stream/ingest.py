@@ -11,7 +11,7 @@ from feature_store.client import StoreCommandError
 from feature_store.store import FeatureStore
 from feature_store.writes import InvalidWriteError, Position, Write, check_write
 from onebar.text import clean_video
-from stream.dead_letters import FutureEventError, dead_letter
+from stream.dead_letters import FutureEventError, dead_letter, set_aside
 from stream.events import InvalidEventError, parse
 from stream.fold import fold
 from stream.metrics import (
@@ -83,7 +83,7 @@ class Ingester:
         self._health.beat()
         letters += await self._apply(entries, records)
         if letters:
-            await until_back(lambda: self._producer.send_messages(letters), self._health)
+            await set_aside(self._producer, letters, self._health)
         reached = {pair: offset - 1 for pair, offset in next_offsets(records).items()}
         await until_back(lambda: self._store.note_reached(reached), self._health)
         now = self._clock()

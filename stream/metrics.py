@@ -42,41 +42,45 @@ CACHED_SECONDS = Histogram(
     "From Kafka's timestamp of an impression to its queries in the cache.",
     buckets=_SECONDS,
 )
-LAG = Gauge("onebar_worker_lag", "Records of the assigned partitions not yet taken.")
+LAG = Gauge(
+    "onebar_worker_lag",
+    "Records of an assigned partition that have not had their effect yet.",
+    ["topic", "partition"],
+)
 
 
 class Health:
-    """Whether a worker is well: nothing it needs is away, and its loop goes round.
+    """Whether a worker is well: nothing it needs is away, and it gets on with what there is.
 
-    `stalled_after_s` is how long the loop may take for one round.
+    `stalled_after_s` is how long it may go without a beat.
     """
 
     def __init__(self, stalled_after_s: float = 60.0) -> None:
         self._stalled_after_s = stalled_after_s
-        self._away: dict[str, str] = {"start": "not started yet"}
+        self._away: dict[tuple[str, str], str] = {("start", ""): "not started yet"}
         self._beat = time.monotonic()
 
     def started(self) -> None:
         """The worker is connected and takes records."""
-        self._away.pop("start", None)
+        self.back("start")
         self.beat()
 
     def beat(self) -> None:
-        """The loop went round."""
+        """Something was done, or there is nothing to do."""
         self._beat = time.monotonic()
 
-    def away(self, dependency: str, reason: str) -> None:
-        """A dependency does not answer."""
-        self._away[dependency] = reason
+    def away(self, dependency: str, reason: str, source: str = "") -> None:
+        """A dependency does not answer; `source` is who found out."""
+        self._away[dependency, source] = reason
 
-    def back(self, dependency: str) -> None:
-        """A dependency answers."""
-        self._away.pop(dependency, None)
+    def back(self, dependency: str, source: str = "") -> None:
+        """A dependency answers the one who had missed it."""
+        self._away.pop((dependency, source), None)
 
     @property
     def problems(self) -> dict[str, str]:
         """What is wrong, by dependency; empty where all is well."""
-        problems = dict(self._away)
+        problems = {dependency: reason for (dependency, _), reason in self._away.items()}
         idle = time.monotonic() - self._beat
         if idle > self._stalled_after_s:
             problems["loop"] = f"no progress for {idle:.0f} s"

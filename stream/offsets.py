@@ -26,6 +26,10 @@ class OffsetTracker:
         """Offsets begun and not yet passed by the committable one."""
         return sum(len(offsets) for offsets in self._pending.values())
 
+    def pending_of(self, key: PartitionKey) -> int:
+        """`pending` of one partition."""
+        return len(self._pending.get(key, ()))
+
     def begin(self, records: Iterable[Record]) -> None:
         """These are taken in hand."""
         for record in records:

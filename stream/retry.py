@@ -25,18 +25,20 @@ async def until_back(call: Callable[[], Awaitable[Value]], health: Health) -> Va
     Any other error is raised. Cancelling ends the waiting.
     """
     wait = FIRST_WAIT_S
+    missed: set[str] = set()
     while True:
         try:
             value = await call()
         except (StoreUnavailableError, KafkaUnavailableError) as error:
             name = "redis" if isinstance(error, StoreUnavailableError) else "kafka"
             RETRIES.labels(name).inc()
+            missed.add(name)
             health.away(name, str(error))
             health.beat()
             log.warning("dependency_away", dependency=name, error=str(error), again_in_s=wait)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
         else:
-            health.back("redis")
-            health.back("kafka")
+            for name in missed:
+                health.back(name)
             return value

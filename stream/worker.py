@@ -18,6 +18,7 @@ from stream.ingest import Ingester
 from stream.retry import until_back
 from stream.runtime import WorkerCrashedError, open_runtime
 from stream.topics import partition_counts
+from stream.watch import Lags, watch
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +59,7 @@ async def run_stream_worker(settings: Settings) -> None:
     Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError` and
     `WorkerCrashedError`.
     """
-    from stream.app import build_app
+    from stream.app import build_app, lags
 
     async with open_runtime(settings) as runtime:
         if runtime.stop.is_set():
@@ -75,12 +76,24 @@ async def run_stream_worker(settings: Settings) -> None:
         await app.maybe_start()
         runtime.health.started()
         log.info("stream_worker_started", group=stream_group(settings), pid=os.getpid())
+
+        async def behind() -> Lags:
+            found = await lags(app, settings.topic_prefix)
+            if any(lag < 0 for lag in found.values()):
+                await check_log(settings, runtime.store)
+            return {pair: max(0, lag) for pair, lag in found.items()}
+
         ended = asyncio.create_task(app.wait_until_stopped())
         stopped = asyncio.create_task(runtime.stop.wait())
-        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
+        watching = asyncio.create_task(watch(runtime, behind))
+        await asyncio.wait((ended, stopped, watching), return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, watching):
+            task.cancel()
         await app.stop()
         ended.cancel()
+        await asyncio.wait((watching,))
+        if not watching.cancelled():
+            watching.result()
         if app.crash_reason is not None:
             reason = f"the stream worker crashed: {app.crash_reason!r}"
             raise WorkerCrashedError(reason) from app.crash_reason

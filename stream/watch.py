@@ -1,0 +1,59 @@
+"""Beside a worker's loop: are its servers there, how far behind is it, does it get on?
+
+Neither Faust nor aiokafka says that Kafka is away; they just bring nothing more. So each server
+is asked from time to time, whether there is work or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from feature_store.client import StoreUnavailableError
+from stream.metrics import LAG, Health
+from stream.runtime import Runtime
+from stream.topics import KafkaUnavailableError
+
+log = structlog.get_logger(__name__)
+
+Lags = Mapping[tuple[str, int], int]
+"""(topic, partition) -> records that have not had their effect yet."""
+
+EVERY_S = 2.0
+ANSWER_WITHIN_S = 5.0
+
+
+async def watch(
+    runtime: Runtime, lags: Callable[[], Awaitable[Lags]], every_s: float = EVERY_S
+) -> None:
+    """Look every `every_s` seconds, for ever. Raises what `lags` raises, unless Kafka is away."""
+    shown: set[tuple[str, int]] = set()
+    while True:
+        await _ask("redis", runtime.store.ping, runtime.health)
+        await _ask("kafka", runtime.producer.ping, runtime.health)
+        try:
+            found = await lags()
+        except KafkaUnavailableError as error:
+            log.warning("lag_unknown", error=str(error))
+        else:
+            for pair in shown - found.keys():
+                LAG.remove(pair[0], str(pair[1]))
+            for (topic, partition), behind in found.items():
+                LAG.labels(topic, str(partition)).set(behind)
+            shown = set(found)
+            if not any(found.values()):
+                runtime.health.beat()
+        await asyncio.sleep(every_s)
+
+
+async def _ask(name: str, ping: Callable[[], Awaitable[None]], health: Health) -> None:
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            await ping()
+    except (StoreUnavailableError, KafkaUnavailableError, TimeoutError) as error:
+        said = str(error) or f"no answer within {ANSWER_WITHIN_S:g} s"
+        health.away(name, said, source="watch")
+    else:
+        health.back(name, source="watch")
