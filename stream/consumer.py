@@ -149,8 +149,10 @@ class RecordConsumer:
         return int(await self._consumer.position(at))
 
     async def lags(self) -> dict[tuple[str, int], int]:
-        """Records of each assigned (topic, partition) that are not fetched yet, as far as heard."""
-        assert self._consumer is not None
+        """Records of each assigned (topic, partition) that are not fetched yet, as far as heard;
+        empty before `start`."""
+        if self._consumer is None:
+            return {}
         prefix = len(self._settings.topic_prefix)
         behind = {}
         for tp in self._consumer.assignment():

@@ -26,7 +26,7 @@ from stream.offsets import OffsetTracker
 from stream.records import Record
 from stream.retry import until_back
 from stream.runtime import Runtime, open_runtime, unless
-from stream.watch import Lags, watch
+from stream.watch import Lags, watching
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +37,10 @@ MAX_PENDING = 4096
 HOLD_WAITS_S = (0.1, 0.3, 0.6, 1.0)
 """Pauses after which an impression whose video is unknown is tried again: the video's event may
 be a moment behind. After the last it is given up and counted."""
-STOP_WITHIN_S = 5.0
+STOP_WITHIN_S = 3.5
 """How long what is in hand may take to finish once the worker is told to stop."""
+COMMIT_WITHIN_S = 1.0
+"""And how long the last commit may take."""
 
 
 class Loop:
@@ -77,7 +79,7 @@ class Loop:
             if self._batches or self._holds:
                 await asyncio.wait(self._batches | self._holds, timeout=STOP_WITHIN_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_WITHIN_S):
+                async with asyncio.timeout(COMMIT_WITHIN_S):
                     await self._commit()
         finally:
             for task in self._batches | self._holds:
@@ -181,11 +183,8 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             late_after_s=settings.late_after_s,
         )
         loop = Loop(settings, generation, runtime.health, runtime.stop)
-        watching = asyncio.create_task(watch(runtime, loop.lags))
-        try:
+        async with watching(runtime, loop.lags):
             await loop.run()
-        finally:
-            watching.cancel()
         await recommender.drain()
     finally:
         await batcher.stop()

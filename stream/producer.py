@@ -74,10 +74,11 @@ class EventProducer:
     async def ping(self) -> None:
         """Raises `KafkaUnavailableError` unless a broker answers a metadata request."""
         try:
-            if not await self._started().client.force_metadata_update():
-                raise KafkaUnavailableError(self._bootstrap, "no broker gave metadata")
-        except (KafkaError, OSError, TimeoutError) as error:
+            answered = await self._started().client.force_metadata_update()
+        except KafkaError as error:
             raise KafkaUnavailableError(self._bootstrap, error) from error
+        if not answered:
+            raise KafkaUnavailableError(self._bootstrap, "no broker gave metadata")
 
     async def send(self, events: Sequence[Event]) -> None:
         """Send events to their topics by their keys; returns once all are acknowledged.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -43,8 +44,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     `stop` is set by SIGTERM and SIGINT. While the servers are awaited it may be set already: the
     worker is to look at it first.
     """
-    for noisy in ("aiokafka", "faust", "mode"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _quiet_libraries()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,6 +76,35 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
         await unless(stop, until_back(prepare, health))
         yield Runtime(client, keys, store, producer, health, stop)
+
+
+REPEAT_AFTER_S = 30.0
+
+
+class _Seldom(logging.Filter):
+    """Lets a message of one form through once in `REPEAT_AFTER_S`: while Kafka is away its client
+    says so dozens of times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        form = record.name, str(record.msg)[:60]
+        if record.created - self._last.get(form, -math.inf) < REPEAT_AFTER_S:
+            return False
+        self._last[form] = record.created
+        return True
+
+
+def _quiet_libraries() -> None:
+    """Kafka's clients say what is wrong, and each thing seldom."""
+    for name in ("aiokafka", "faust", "mode", "stream.app"):  # the last one is Faust by our name
+        logging.getLogger(name).setLevel(logging.WARNING)
+    seldom = _Seldom()
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("aiokafka", "faust", "mode"):
+            logging.getLogger(name).addFilter(seldom)
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -7,7 +7,8 @@ is asked from time to time, whether there is work or not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -34,9 +35,10 @@ async def watch(
         await _ask("redis", runtime.store.ping, runtime.health)
         await _ask("kafka", runtime.producer.ping, runtime.health)
         try:
-            found = await lags()
-        except KafkaUnavailableError as error:
-            log.warning("lag_unknown", error=str(error))
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                found = await lags()
+        except (KafkaUnavailableError, TimeoutError) as error:
+            log.warning("lag_unknown", error=str(error) or "no answer")
         else:
             for pair in shown - found.keys():
                 LAG.remove(pair[0], str(pair[1]))
@@ -46,6 +48,22 @@ async def watch(
             if not any(found.values()):
                 runtime.health.beat()
         await asyncio.sleep(every_s)
+
+
+@asynccontextmanager
+async def watching(
+    runtime: Runtime, lags: Callable[[], Awaitable[Lags]]
+) -> AsyncIterator[asyncio.Task[None]]:
+    """`watch` as long as the block runs. The task is yielded for whoever wants to know its end;
+    what it raised is raised at the end of the block, unless the block itself failed."""
+    task = asyncio.create_task(watch(runtime, lags))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+    if not task.cancelled():
+        task.result()
 
 
 async def _ask(name: str, ping: Callable[[], Awaitable[None]], health: Health) -> None:

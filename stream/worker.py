@@ -18,7 +18,7 @@ from stream.ingest import Ingester
 from stream.retry import until_back
 from stream.runtime import WorkerCrashedError, open_runtime
 from stream.topics import partition_counts
-from stream.watch import Lags, watch
+from stream.watch import Lags, watching
 
 log = structlog.get_logger(__name__)
 
@@ -85,15 +85,11 @@ async def run_stream_worker(settings: Settings) -> None:
 
         ended = asyncio.create_task(app.wait_until_stopped())
         stopped = asyncio.create_task(runtime.stop.wait())
-        watching = asyncio.create_task(watch(runtime, behind))
-        await asyncio.wait((ended, stopped, watching), return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopped, watching):
-            task.cancel()
-        await app.stop()
-        ended.cancel()
-        await asyncio.wait((watching,))
-        if not watching.cancelled():
-            watching.result()
+        async with watching(runtime, behind) as watch:
+            await asyncio.wait((ended, stopped, watch), return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            await app.stop()
+            ended.cancel()
         if app.crash_reason is not None:
             reason = f"the stream worker crashed: {app.crash_reason!r}"
             raise WorkerCrashedError(reason) from app.crash_reason
