@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +26,7 @@ from onebar.settings import Settings
 log = structlog.get_logger(__name__)
 
 STOP_TIMEOUT_S = 10
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _LEVELS = {
     "debug": LogLevels.debug,
     "info": LogLevels.warning,  # granian's own start and stop lines are no news
@@ -69,8 +73,17 @@ def _load(settings: Settings) -> Callable[..., Any]:
     """Runs in each worker."""
     from api.app import create_app
 
+    _end_with_parent()
+
     configure_logging(settings.log_level, settings.log_json)
     return create_app(settings)
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this worker when the process that started it is gone, killed even: an orphan
+    would go on serving and hold the port."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port(host: str, port: int) -> int:

@@ -86,8 +86,8 @@ def _told(error: BaseException) -> str | None:
         return _told(error.exceptions[0])
     if type(error).__module__.split(".")[0] in OUR_PACKAGES:
         return str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError):
+        return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
     return None
 
 

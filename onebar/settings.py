@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feature_store.policy import StatePolicy
+
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
 class Settings(BaseSettings):
@@ -123,6 +126,28 @@ class Settings(BaseSettings):
     """Least severity that is logged."""
     log_json: bool = True
     """One JSON object a line; off, lines for people."""
+
+    @field_validator("kafka_bootstrap")
+    @classmethod
+    def _has_ports(cls, value: str) -> str:
+        for server in value.split(","):
+            host, _, port = server.strip().rpartition(":")
+            if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+                raise ValueError(f"expected host:port, several separated by commas, got {server!r}")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in REDIS_SCHEMES:
+            raise ValueError(f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}")
+        if parts.scheme != "unix" and (not parts.hostname or parts.port == 0):
+            raise ValueError("expected a host, and a port from 1 to 65535 if any")
+        database = parts.path.strip("/")
+        if parts.scheme != "unix" and database and not database.isdigit():
+            raise ValueError(f"expected the number of a database after the host, got {database!r}")
+        return value
 
     @field_validator("api_keys", mode="before")
     @classmethod

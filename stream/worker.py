@@ -11,7 +11,7 @@ import structlog
 from feature_store.store import FeatureStore
 from onebar.logs import configure_logging
 from onebar.settings import Settings
-from stream.consumer import end_offsets
+from stream.consumer import committed_offsets, end_offsets
 from stream.events import BEHAVIORS, VIDEOS
 from stream.groups import stream_group
 from stream.ingest import Ingester
@@ -38,26 +38,47 @@ class LogRewoundError(RuntimeError):
         )
 
 
+class StateLostError(RuntimeError):
+    """The consumer group has committed more than the state has taken in: Redis lost some of it."""
+
+    def __init__(
+        self, topic: str, partition: int, reached: int, committed: int, generation: str
+    ) -> None:
+        super().__init__(
+            f"{topic}/{partition} is committed up to offset {committed - 1}, but the state of "
+            f"generation {generation!r} has taken in only {reached if reached >= 0 else 'nothing'}"
+            ": Redis lost what it held. Start with another ONEBAR_GENERATION to build the state "
+            "from the start of the log"
+        )
+
+
 async def check_log(settings: Settings, store: FeatureStore) -> None:
-    """Raise `LogRewoundError` where the topics are not those that the state was built from."""
+    """Raise `LogRewoundError` where the topics are not those that the state was built from, and
+    `StateLostError` where the state lacks what was committed."""
     counts = await partition_counts(settings.kafka_bootstrap)
     prefix = settings.topic_prefix
     pairs = [(name, p) for name in INPUTS for p in range(counts.get(prefix + name, 0))]
+    names = [(prefix + name, p) for name, p in pairs]
+    # In this order: what is committed was taken in before.
+    committed = await committed_offsets(settings.kafka_bootstrap, stream_group(settings), names)
     reached = await store.reached(pairs)
-    if not reached:
-        return
     ends = await end_offsets(settings.kafka_bootstrap, [(prefix + name, p) for name, p in reached])
-    for (name, partition), offset in reached.items():
-        end = ends[(prefix + name, partition)]
-        if end <= offset:
-            raise LogRewoundError(prefix + name, partition, offset, end, settings.generation)
+    for name, partition in pairs:
+        at = reached.get((name, partition), -1)
+        topic = prefix + name
+        end = ends.get((topic, partition), at + 1)
+        if end <= at:
+            raise LogRewoundError(topic, partition, at, end, settings.generation)
+        done = committed[(topic, partition)]
+        if done > at + 1:
+            raise StateLostError(topic, partition, at, done, settings.generation)
 
 
 async def run_stream_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then finish the batch in hand and commit.
 
-    Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError` and
-    `WorkerCrashedError`.
+    Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError`,
+    `StateLostError` and `WorkerCrashedError`.
     """
     from stream.app import build_app, lags
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
 from api_fixtures import Line
+from conftest import Servers
 from stream_fixtures import NOW, folded, lag, make_events, producer
 from support import Workers, eventually
 
@@ -157,6 +159,60 @@ async def test_a_deleted_user_stays_deleted_through_a_replay(
     assert [entry.query for entry in history] == ["query 9", "query 8", "query 7"]
 
 
+async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
+    servers: Servers, settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    if servers.embedded:
+        pytest.skip("the embedded broker has no transactions")
+    events = make_events(200)
+    aborted = [
+        Search(event_id=f"a{i}", ts=NOW, user_id="aborted", query="q", video_id=f"v{i}")
+        for i in range(20)
+    ]
+    watched = settings.model_copy(update={"metrics_port": free_port()})
+    worker = workers.start("stream", settings=watched)
+    kafka = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap, transactional_id=settings.namespace
+    )
+
+    async def hand_over(some: Sequence[Event]) -> None:
+        for event in some:
+            topic = settings.topic_prefix + event.topic
+            await kafka.send_and_wait(topic, encode(event), key=event.key.encode())
+
+    async with kafka:
+        for start in range(0, len(events), 20):
+            async with kafka.transaction():
+                await hand_over(events[start : start + 20])
+            await kafka.begin_transaction()
+            await hand_over(aborted)
+            await kafka.abort_transaction()
+
+    async def same() -> bool:
+        return not diff(folded(events, settings), await store.dump())
+
+    await eventually(same, interval=0.3)
+    assert workers.stop(worker) == 0, worker.tail()
+
+    # What was committed lies behind the gaps: the next worker finds nothing left to take.
+    again = workers.start("stream", settings=watched)
+    await workers.ready(again, watched)
+    url = f"http://127.0.0.1:{watched.metrics_port}/metrics"
+
+    async def lags() -> list[float]:
+        async with httpx.AsyncClient() as http:
+            lines = (await http.get(url)).text.splitlines()
+        shown = [line for line in lines if line.startswith("onebar_worker_lag{")]
+        return [float(line.rpartition(" ")[2]) for line in shown]
+
+    async def none_left() -> bool:
+        return await lags() == [0.0] * 2 * settings.partitions
+
+    await eventually(none_left, what="lag of 0 on every partition")
+    async with httpx.AsyncClient() as http:
+        assert "onebar_stream_events_total{" not in (await http.get(url)).text
+
+
 async def test_a_worker_waits_for_redis_and_says_so(settings: Settings, workers: Workers) -> None:
     away = settings.model_copy(
         update={"redis_url": f"redis://127.0.0.1:{free_port()}/0", "metrics_port": free_port()}
@@ -210,3 +266,19 @@ async def test_while_redis_stalls_nothing_is_lost_and_the_worker_still_stops(
         await caught_up(settings)
         await assert_state(store, folded(events, settings))
         assert again.running
+
+
+async def test_a_redis_that_lost_its_state_is_noticed_at_the_next_start(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    worker = workers.start("stream")
+    await send(settings, make_events(30))
+    await caught_up(settings)
+    assert workers.stop(worker) == 0, worker.tail()
+    names = [store.keys.reached(topic, p) for topic in (VIDEOS, BEHAVIORS) for p in range(2)]
+    for name in names:
+        await store.client.delete(name)
+    again = workers.start("stream")
+    await eventually(lambda: not again.running)
+    assert again.process.returncode not in (0, None)
+    assert "Redis lost what it held" in again.log.read_text()
