@@ -32,6 +32,7 @@ from feature_store.writes import (
 BEHAVIOR = load_script("behavior", "cut")
 VIDEO = load_script("video", "bytes")
 USER = load_script("user")
+REACHED = load_script("reached")
 
 _TEXT = msgspec.json.Decoder(VideoText)
 

@@ -20,7 +20,14 @@ from feature_store.buckets import (
 )
 from feature_store.client import Client, Command, StoreCommandError, pipelined
 from feature_store.keys import Keys, unescape
-from feature_store.plan import decode_deletion, decode_hash, decode_history, decode_text, plan
+from feature_store.plan import (
+    REACHED,
+    decode_deletion,
+    decode_hash,
+    decode_history,
+    decode_text,
+    plan,
+)
 from feature_store.policy import StatePolicy
 from feature_store.records import Anchor, Features, HistoryEntry, QueryCounts
 from feature_store.state import State, UserState, VideoState
@@ -149,11 +156,12 @@ class FeatureStore:
         )
 
     async def note_reached(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """Note the last offset applied of each (topic, partition): what `reached` answers."""
+        """Note the last offset applied of each (topic, partition): what `reached` answers. A
+        lower one than was noted changes nothing."""
         await pipelined(
             self.client,
             [
-                Command("SET", (self.keys.reached(*partition),), (offset,))
+                Command(REACHED, (self.keys.reached(*partition),), (offset,))
                 for partition, offset in offsets.items()
             ],
         )

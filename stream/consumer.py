@@ -3,6 +3,7 @@ consumes with aiokafka."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -72,6 +73,7 @@ class RecordConsumer:
             max_poll_records=self._max_records,
             max_partition_fetch_bytes=2 * 1024 * 1024,
             fetch_max_wait_ms=100,
+            isolation_level="read_committed",
         )
         names = [settings.topic_prefix + topic for topic in self._topics]
         if not self._alone:
@@ -173,6 +175,7 @@ async def _reader(bootstrap: str, group: str | None) -> AsyncIterator[AIOKafkaCo
     )
     try:
         await consumer.start()
+        await asyncio.sleep(0)  # stopping before its tasks have begun raises CancelledError
         yield consumer
     except (KafkaError, OSError, TimeoutError) as error:
         raise KafkaUnavailableError(bootstrap, error) from error
@@ -186,10 +189,11 @@ async def end_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> 
     The embedded broker's answer to ListOffsets is the start of the last batch plus one, so the
     last batch is fetched and the high watermark that comes with it is believed.
     """
+    wanted = [TopicPartition(*pair) for pair in partitions]
+    if not wanted:  # aiokafka never comes back from asking about no partition at all
+        return {}
     async with _reader(bootstrap, None) as consumer:
-        # aiokafka never comes back from asking about no partition at all.
-        wanted = [TopicPartition(*pair) for pair in partitions]
-        listed = await consumer.end_offsets(wanted) if wanted else {}
+        listed = await consumer.end_offsets(wanted)
         asked = {tp: offset for tp, offset in listed.items() if offset > 0}
         consumer.assign(list(asked))
         for tp, offset in asked.items():

@@ -493,3 +493,12 @@ async def test_pipelined_names_the_command(small_store: FeatureStore) -> None:
     name = small_store.keys.text("v")
     with pytest.raises(StoreCommandError, match="NOSUCH"):
         await pipelined(small_store.client, [Command("NOSUCH", (name,))])
+
+
+async def test_a_late_worker_never_sets_back_how_far_the_log_was_taken_in(
+    small_store: FeatureStore,
+) -> None:
+    await small_store.note_reached({("behaviors", 0): 9, ("behaviors", 1): 100})
+    await small_store.note_reached({("behaviors", 0): 10, ("behaviors", 1): 99})
+    pairs = [("behaviors", partition) for partition in range(3)]
+    assert await small_store.reached(pairs) == {("behaviors", 0): 10, ("behaviors", 1): 100}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 from api_fixtures import Line
-from conftest import Servers
 from stream_fixtures import NOW, folded, lag, make_events, producer
 from support import Workers, eventually
 
@@ -160,7 +160,7 @@ async def test_a_deleted_user_stays_deleted_through_a_replay(
 
 
 async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
-    servers: Servers, settings: Settings, store: FeatureStore, workers: Workers
+    servers: Any, settings: Settings, store: FeatureStore, workers: Workers
 ) -> None:
     if servers.embedded:
         pytest.skip("the embedded broker has no transactions")
