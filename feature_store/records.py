@@ -77,7 +77,8 @@ class QueryResult(Struct, frozen=True):
     """What one generation gave for one evidence: ordered queries, or a rejection.
 
     `rejected` is true exactly when `queries` is empty: the evidence was judged too weak or too
-    risky, or nothing that was generated may be shown. `model` and `evidence_digest` name what it came from.
+    risky, or nothing that was generated may be shown. `model` and `evidence_digest` name what it
+    came from.
     """
 
     video_id: str
