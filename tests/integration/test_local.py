@@ -142,7 +142,10 @@ class Stack:
     def descendants(self) -> dict[str, int]:
         """The pids of workers and servers, which are its children, by their last argument."""
         listed = subprocess.run(
-            ["ps", "-ww", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+            ["ps", "-ww", "-e", "-o", "pid=,ppid=,args="],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         found = {}
         for line in listed.splitlines():
