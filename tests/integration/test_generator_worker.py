@@ -185,6 +185,23 @@ async def test_unknown_late_and_broken_impressions_hold_up_nobody(
     assert workers.stop(generator) == 0, generator.tail()
 
 
+async def test_a_video_whose_state_is_broken_holds_up_nobody(
+    settings: Settings, store: FeatureStore, cache: QueryCache, workers: Workers
+) -> None:
+    await store.client.lpush(store.keys.text("v9"), "no text")
+    workers.start("stream")
+    await send(settings, video(0))
+    await known(store, "v0")
+    await send(settings, *(impression(i, f"u{i}", 9 if i == 2 else 0) for i in range(5)))
+    generator = workers.start("generator")
+    await caught_up(settings)
+    found = await cache.lookup([("v0", f"u{i}") for i in (0, 1, 3, 4)])
+    assert all(lookup.personal for lookup in found)
+    [letter] = await read_dead_letters(settings)
+    assert letter.reason.startswith("StoreCommandError")
+    assert workers.stop(generator) == 0, generator.tail()
+
+
 async def test_a_checkpoint_that_is_missing_ends_the_worker_with_a_clear_error(
     settings: Settings, workers: Workers
 ) -> None:
