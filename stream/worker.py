@@ -98,10 +98,15 @@ async def run_stream_worker(settings: Settings) -> None:
         runtime.health.started()
         log.info("stream_worker_started", group=stream_group(settings), pid=os.getpid())
 
+        checked: set[tuple[str, int]] = set()
+
         async def behind() -> Lags:
             found = await lags(app, settings.topic_prefix)
-            if any(lag < 0 for lag in found.values()):
+            # A topic made anew under us goes and comes back, or ends before what was committed.
+            if not found.keys() <= checked or any(lag < 0 for lag in found.values()):
                 await check_log(settings, runtime.store)
+            checked.clear()
+            checked.update(found)
             return {pair: max(0, lag) for pair, lag in found.items()}
 
         ended = asyncio.create_task(app.wait_until_stopped())

@@ -188,7 +188,7 @@ async def test_unknown_late_and_broken_impressions_hold_up_nobody(
 async def test_a_video_whose_state_is_broken_holds_up_nobody(
     settings: Settings, store: FeatureStore, cache: QueryCache, workers: Workers
 ) -> None:
-    await store.client.lpush(store.keys.text("v9"), "no text")
+    await store.client.lpush(store.keys.anchors("v9"), "no anchors")
     workers.start("stream")
     await send(settings, video(0))
     await known(store, "v0")
