@@ -19,7 +19,11 @@ from onebar.servers import free_port
 from onebar.settings import Settings
 from stream.dead_letters import read_dead_letters, replay_dead_letters
 from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, encode
+from stream.ingest import Ingester
+from stream.records import Record
+from stream.runtime import WorkerCrashedError
 from stream.topics import ensure_topics
+from stream.worker import run_stream_worker
 
 pytestmark = pytest.mark.integration
 
@@ -225,6 +229,31 @@ async def test_a_worker_waits_for_redis_and_says_so(settings: Settings, workers:
     assert "redis" in answer.json()["problems"]
     assert worker.running
     assert workers.stop(worker) == 0, worker.tail()
+
+
+async def test_a_failure_nobody_foresaw_ends_the_worker_and_loses_nothing(
+    settings: Settings, store: FeatureStore, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = make_events(300)
+    await send(settings, events)
+    small = settings.model_copy(update={"stream_batch": 20})
+    take, taken = Ingester.take, 0
+
+    async def fails_later(self: Ingester, records: Sequence[Record]) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            raise ZeroDivisionError("a bug")
+        await take(self, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ingester, "take", fails_later)
+        with pytest.raises(WorkerCrashedError, match="a bug"):
+            await run_stream_worker(small)
+    assert await lag(settings, VIDEOS, BEHAVIORS) > 0
+    workers.start("stream")
+    await caught_up(settings)
+    await assert_state(store, folded(events, settings))
 
 
 async def test_a_topic_made_anew_is_refused_and_another_generation_accepted(
