@@ -134,7 +134,9 @@ def ensure_jars() -> None:
     shutil.rmtree(JARS, ignore_errors=True)
     JARS.mkdir(parents=True)
     command = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies"]
-    subprocess.run([*command, f"-DoutputDirectory={JARS}"], check=True, stdin=subprocess.DEVNULL)
+    # Standard output belongs to the command that is run on the servers.
+    command.append(f"-DoutputDirectory={JARS}")
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     (JARS / ".pom").write_text(_pom_digest())
 
 
