@@ -130,6 +130,8 @@ async def _records(
     """Batches from where the group stands up to the end as it was when asked."""
     ends = await end_offsets(settings.kafka_bootstrap, await _partitions(settings))
     left = {partition for (_, partition), end in ends.items() if end > 0}
+    if not left:
+        return
     consumer = RecordConsumer(settings, [DEAD_LETTERS], group=group, max_records=500, alone=True)
     await consumer.start()
     try:

@@ -9,10 +9,11 @@ import orjson
 import structlog
 from msgspec import UNSET
 
+from feature_store.buckets import CorruptStateError
 from feature_store.client import StoreCommandError
 from feature_store.query_cache import Lookup, QueryCache
 from feature_store.records import QueryResult
-from onebar.recommend import Pair, Recommender, UnknownVideoError
+from onebar.recommend import Grounding, Pair, Recommender, UnknownVideoError
 from stream.dead_letters import dead_letter, set_aside
 from stream.events import QUERIES, Impression, InvalidEventError, parse
 from stream.metrics import CACHED_SECONDS, GENERATION_SECONDS, Health
@@ -48,10 +49,15 @@ def query_message(pair: Pair, result: QueryResult) -> Message:
     return QUERIES, video_id.encode(), orjson.dumps(body), ()
 
 
-def is_fresh(lookup: Lookup, pair: Pair, now: float) -> bool:
-    """Whether what is cached for a pair needs no new generation yet."""
-    body = lookup.video if pair[1] is None else lookup.personal
-    return body is not None and body.fresh_until > now
+def is_fresh(lookup: Lookup, grounding: Grounding, now: float) -> bool:
+    """Whether what is cached for a pair is young and stands on the evidence of this moment."""
+    body = lookup.video if grounding.pair[1] is None else lookup.personal
+    if body is None or body.fresh_until <= now:
+        return False
+    try:
+        return body.result().evidence_digest == grounding.digest
+    except CorruptStateError:
+        return False
 
 
 class Generation:
@@ -130,10 +136,11 @@ class Generation:
         started = self._clock()
         pairs = list(wanted)
         lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
+        groundings = await until_back(lambda: self._recommender.evidence(pairs), self._health)
         due = [
-            pair
-            for pair, lookup in zip(pairs, lookups, strict=True)
-            if not is_fresh(lookup, pair, started)
+            grounding.pair
+            for grounding, lookup in zip(groundings, lookups, strict=True)
+            if not is_fresh(lookup, grounding, started)
         ]
         COUNT.labels("fresh").inc(len(pairs) - len(due))
         if not due:

@@ -15,7 +15,7 @@ from feature_store.store import FeatureStore
 from onebar.settings import Settings
 from stream.consumer import RecordConsumer
 from stream.dead_letters import read_dead_letters
-from stream.events import BEHAVIORS, IMPRESSIONS, QUERIES, VIDEOS, Event, Impression, Video
+from stream.events import BEHAVIORS, IMPRESSIONS, QUERIES, VIDEOS, Click, Event, Impression, Video
 from stream.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
@@ -232,3 +232,34 @@ async def test_a_generator_stops_while_redis_stalls_and_its_successor_answers(
         await caught_up(settings)
     [found] = await cache.lookup([("v0", "u1")])
     assert found.personal is not None
+
+
+async def test_new_behavior_reaches_the_queries_of_a_fresh_pair(
+    settings: Settings, store: FeatureStore, cache: QueryCache, workers: Workers
+) -> None:
+    workers.start("stream")
+    workers.start("generator")
+    await send(settings, video(0))
+    await known(store, "v0")
+    await send(settings, impression(1, "u1"))
+
+    async def digest() -> str:
+        [found] = await cache.lookup([("v0", "u1")])
+        return "" if found.personal is None else found.personal.result().evidence_digest
+
+    before = await eventually(digest, 60, what="the first queries")
+    click = Click(
+        event_id="c", ts=time.time(), video_id="v0", user_id="u2", query="gore tex trail shoes"
+    )
+    await send(settings, click)
+
+    async def anchored() -> bool:
+        return bool(await store.anchors("v0"))
+
+    await eventually(anchored, what="the anchor")
+    await send(settings, impression(2, "u1"))
+
+    async def renewed() -> bool:
+        return await digest() != before
+
+    await eventually(renewed, what="queries from the new evidence")
