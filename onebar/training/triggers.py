@@ -1,0 +1,177 @@
+"""Triggers: logged impressions with the evidence of that moment and what the user then did.
+
+What training and evaluation read. A dataset is a directory that `onebar dataset` wrote:
+
+dataset.json        the card: where it came from, how it was split, how many of what
+train.parquet       triggers of the first part of the time
+valid.parquet       of the part after it
+test.parquet        of the last part
+texts.parquet       cleaned text of the train part, one `text` a row, for the tokenizer and for
+                    denoising pre-training
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from onebar.evidence import Evidence
+
+CARD = "dataset.json"
+FORMAT = 1
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+TEXTS = "texts.parquet"
+Kind = Literal["click", "search", "reject", "shown"]
+
+
+class DatasetError(ValueError):
+    """A dataset that can't be used. The text says what is wrong and what to do."""
+
+
+class DatasetNotFoundError(DatasetError):
+    """There is no dataset where one was expected."""
+
+
+class DatasetCorruptError(DatasetError):
+    """A file of a dataset is missing, damaged or of another format."""
+
+
+class EmptyDatasetError(DatasetError):
+    """There is nothing to train on."""
+
+
+class Preference(Struct, frozen=True):
+    """One query of a trigger's preference list (paper, Table 2).
+
+    `level` is 1 (clicked and engaged by this user) to 6 (retrieved, not exposed); `exposures`
+    and `clicks` are those of the query under this video before the impression.
+    """
+
+    query: str
+    level: int
+    exposures: int = 0
+    clicks: int = 0
+
+
+class Shown(Struct, frozen=True):
+    """A query that stood in the bar at a position (from 0), and whether it was tapped."""
+
+    query: str
+    position: int
+    clicked: bool
+
+
+class Trigger(Struct, frozen=True, kw_only=True):
+    """One logged impression.
+
+    `kind` says what came of it: a `click`, a `search` (typed after the video), `reject` (the
+    video must not carry a query: the target is `[REJECT]`), or nothing (`shown`: no target).
+    `text`, `summary`, `anchors` and `history` are the evidence as it was at `ts`: nothing later
+    is in it. Queries are normalised.
+    """
+
+    trigger_id: str
+    kind: Kind
+    ts: float
+    """UTC epoch seconds of the impression."""
+    video_id: str
+    user_id: str = ""
+    category: str = ""
+    text: str = ""
+    summary: str = ""
+    anchors: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
+    target: str = ""
+    preferences: tuple[Preference, ...] = ()
+    """Best first, at most one a level; the first is the target where the user clicked."""
+    shown: tuple[Shown, ...] = ()
+    """By position."""
+    video_behaviors: int = 0
+    """Searches, clicks and engagements under the video before `ts`: 0 is a cold start."""
+    video_age_s: float = 0.0
+    """Since the video's first event."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """The evidence as the prompt builder takes it."""
+        return Evidence(self.text, self.summary, self.anchors, self.history)
+
+
+class DatasetCard(Struct, frozen=True, kw_only=True):
+    """What a dataset says of itself.
+
+    `splits` has, by split, the time it begins and ends (UTC epoch seconds, half open) and how
+    many triggers of each kind it holds.
+    """
+
+    format: int = FORMAT
+    created_at: str
+    source: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    splits: dict[str, dict[str, float | int]] = {}
+
+
+class TriggerDataset(Struct, frozen=True):
+    """An opened dataset."""
+
+    path: Path
+    card: DatasetCard
+
+    def read(self, split: Split, kinds: tuple[Kind, ...] = ()) -> Iterator[Trigger]:
+        """The triggers of a split by time, of these kinds only where any are named.
+
+        Raises `DatasetCorruptError`.
+        """
+        for row in _rows(self.path / f"{split}.parquet"):
+            if kinds and row["kind"] not in kinds:
+                continue
+            try:
+                yield msgspec.convert(row, Trigger)
+            except msgspec.ValidationError as error:
+                raise DatasetCorruptError(
+                    f"{self.path / split}.parquet holds a row that is no trigger ({error}): make "
+                    "the dataset again"
+                ) from None
+
+    def texts(self) -> Iterator[str]:
+        """The cleaned texts of the train part. Raises `DatasetCorruptError`."""
+        for row in _rows(self.path / TEXTS):
+            yield row["text"]
+
+
+def open_dataset(path: Path) -> TriggerDataset:
+    """The dataset at `path`. Raises `DatasetNotFoundError`, `DatasetCorruptError`."""
+    card = path / CARD
+    if not card.is_file():
+        raise DatasetNotFoundError(
+            f"{path} is no dataset: it has no {CARD}; make one with `onebar dataset`"
+        )
+    try:
+        found = msgspec.json.decode(card.read_bytes(), type=DatasetCard)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DatasetCorruptError(f"{card} can't be read ({error})") from None
+    if found.format != FORMAT:
+        raise DatasetCorruptError(
+            f"{card} has format {found.format}, this program reads {FORMAT}: make the dataset again"
+        )
+    for name in (*(f"{split}.parquet" for split in SPLITS), TEXTS):
+        if not (path / name).is_file():
+            raise DatasetCorruptError(f"{path / name} is missing: make the dataset again")
+    return TriggerDataset(path, found)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=4096):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetCorruptError(f"{path} can't be read ({error}): make it again") from None
