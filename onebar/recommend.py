@@ -164,8 +164,23 @@ class Recommender:
         engine had begun for them still goes to the cache, for the next one who asks; `drain` waits
         for that. Duplicate pairs cost nothing extra.
         """
+        return await self._answers(pairs, None, deadline)
+
+    async def answer(
+        self, groundings: Sequence[Grounding], *, deadline: float | None = None
+    ) -> list[QueryResult | Exception]:
+        """`recommend` for pairs whose evidence this recommender has read already."""
+        pairs = [grounding.pair for grounding in groundings]
+        return await self._answers(pairs, groundings, deadline)
+
+    async def _answers(
+        self,
+        pairs: Sequence[Pair],
+        groundings: Sequence[Grounding] | None,
+        deadline: float | None,
+    ) -> list[QueryResult | Exception]:
         run = _Run(dict.fromkeys(pairs), deadline)
-        task = asyncio.create_task(self._recommend(run))
+        task = asyncio.create_task(self._recommend(run, groundings))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         if deadline is None:
@@ -194,9 +209,11 @@ class Recommender:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("recommend_failed", error=repr(error))
 
-    async def _recommend(self, run: _Run) -> None:
+    async def _recommend(self, run: _Run, read: Sequence[Grounding] | None) -> None:
+        if read is None:
+            read = await self.evidence(run.pairs)
         groundings: list[Grounding] = []
-        for grounding in await self.evidence(run.pairs):
+        for grounding in {grounding.pair: grounding for grounding in read}.values():
             if grounding.known:
                 groundings.append(grounding)
             else:

@@ -137,15 +137,23 @@ class Generation:
         pairs = list(wanted)
         lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
         groundings = await until_back(lambda: self._recommender.evidence(pairs), self._health)
-        due = [
-            grounding.pair
+        groundings = [
+            grounding
             for grounding, lookup in zip(groundings, lookups, strict=True)
             if not is_fresh(lookup, grounding, started)
         ]
+        due = [grounding.pair for grounding in groundings]
         COUNT.labels("fresh").inc(len(pairs) - len(due))
         if not due:
             return {}
-        results = await until_back(lambda: self._recommender.recommend(due), self._health)
+
+        async def generate() -> list[QueryResult | Exception]:
+            # What was read serves one attempt: after an outage a user may have been deleted.
+            read = groundings.copy() or await self._recommender.evidence(due)
+            groundings.clear()
+            return await self._recommender.answer(read)
+
+        results = await until_back(generate, self._health)
         unknown: dict[Pair, Record] = {}
         messages: list[Message] = []
         now = self._clock()

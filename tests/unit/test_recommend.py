@@ -218,6 +218,22 @@ async def test_each_pair_has_its_own_outcome(world: World) -> None:
     assert await world.recommender.recommend([]) == []
 
 
+async def test_evidence_that_was_read_already_is_not_read_again(world: World) -> None:
+    pairs = [("shoes", "runner"), ("nowhere", None), ("risky", None), ("shoes", "runner")]
+    groundings = await world.recommender.evidence(pairs)
+    world.store.videos["shoes"] = Features(VideoText(title="sandals"))
+    answers = await world.recommender.answer(groundings)
+    assert world.store.calls == 1
+    assert isinstance(answers[0], QueryResult)
+    assert answers[0].evidence_digest == groundings[0].digest
+    assert isinstance(answers[1], UnknownVideoError)
+    assert isinstance(answers[2], QueryResult)
+    assert answers[3] is answers[0]
+    (again,) = await world.recommender.recommend(pairs[:1])
+    assert isinstance(again, QueryResult)
+    assert again.evidence_digest != groundings[0].digest
+
+
 async def test_an_engine_failure_is_the_pairs_answer_and_is_not_cached(world: World) -> None:
     (answer,) = await world.recommender.recommend([("bad", None)])
     assert isinstance(answer, EngineError)
