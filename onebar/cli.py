@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from onebar.commands import letters, logs, stack, state, training
+from onebar.commands import letters, logs, models, stack, state, training
 from onebar.commands.common import USAGE, JsonOption, print_json
 from onebar.console import say
 
@@ -29,6 +29,7 @@ app.add_typer(logs.app)
 app.add_typer(state.app)
 app.add_typer(letters.dead_letters, name="dead-letters")
 app.add_typer(training.train, name="train")
+app.add_typer(models.models, name="models")
 
 
 @app.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feature_store.policy import StatePolicy
@@ -74,6 +74,11 @@ class Settings(BaseSettings):
     # Generator
     checkpoint: Path | None = None
     """A checkpoint directory; the shipped demo checkpoint where none is named."""
+    registry: Path | None = None
+    """A registry (`onebar models`) whose current checkpoint is served and followed, without a
+    restart; instead of ONEBAR_CHECKPOINT."""
+    registry_poll_s: float = Field(default=2.0, gt=0)
+    """How often the registry is asked which checkpoint is current."""
     engine: Literal["auto", "ctranslate2", "torch"] = "auto"
     """`auto` takes CTranslate2 where the checkpoint carries it, else torch."""
     beam_size: int = Field(default=8, ge=1)
@@ -147,6 +152,21 @@ class Settings(BaseSettings):
         database = parts.path.strip("/")
         if parts.scheme != "unix" and database and not database.isdigit():
             raise ValueError(f"expected the number of a database after the host, got {database!r}")
+        return value
+
+    @field_validator("checkpoint", "registry", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("registry")
+    @classmethod
+    def _one_source(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("checkpoint") is not None:
+            raise ValueError(
+                "ONEBAR_CHECKPOINT is set as well; unset it, or this one: the registry says which "
+                "checkpoint is served"
+            )
         return value
 
     @field_validator("api_keys", mode="before")

@@ -13,6 +13,7 @@ import pytest
 import typer.main
 
 from onebar import cli
+from onebar.checkpoint import SHIPPED
 from stream.events import Search, encode
 from stream.logs import EventLog
 
@@ -55,6 +56,7 @@ def test_the_commands_are_all_there() -> None:
         *("demo", "up", "stream", "generator", "api", "replay", "simulate", "doctor", "version"),
         *("dead-letters list", "dead-letters show", "dead-letters replay", "topics create"),
         *("inspect video", "inspect user", "train sft", "train demo"),
+        *("models list", "models add", "models promote", "models rollback", "models remove"),
     }
 
 
@@ -159,6 +161,50 @@ def test_a_wrong_setting_is_named(onebar: Any) -> None:
     assert status == 2
     assert "ONEBAR_PARTITIONS='many'" in err
     assert "Traceback" not in err
+
+
+def test_models_go_through_a_registry(onebar: Any, tmp_path: Path) -> None:
+    where = ("--registry", str(tmp_path / "models"))
+
+    def ask(*words: str) -> Any:
+        status, out, err = onebar("models", *words, *where, "--json")
+        assert status == 0, err
+        return json.loads(out)
+
+    added = ask("add", str(SHIPPED))
+    name = added["name"]
+    assert added["added"]
+    assert ask("list")["current"] is None
+    assert ask("promote", name) == {"current": name, "promoted": True}
+    assert ask("promote", name) == {"current": name, "promoted": False}
+    listed = ask("list", "--verify")
+    assert listed["current"] == name
+    assert [model["current"] for model in listed["models"]] == [True]
+    _, out, _ = onebar("models", "list", *where)
+    assert out.startswith(f"* {name}")
+    for words, said in (
+        (("rollback",), "nothing before"),
+        (("remove", name), "current checkpoint"),
+        (("promote", "demo-00000000"), "models list"),
+        (("add", str(tmp_path)), "no checkpoint"),
+    ):
+        status, out, err = onebar("models", *words, *where)
+        assert (status, out) == (1, "")
+        assert said in err
+        assert len(err.splitlines()) == 1
+    (tmp_path / "models" / "checkpoints" / name / "tokenizer.json").unlink()
+    status, out, _ = onebar("models", "list", *where)
+    assert status == 1
+    assert "missing" in out
+
+
+def test_a_registry_has_to_be_named(onebar: Any) -> None:
+    status, _, err = onebar("models", "list")
+    assert status == 2
+    assert "ONEBAR_REGISTRY" in err
+    status, _, err = onebar("models", "list", ONEBAR_REGISTRY="a", ONEBAR_CHECKPOINT="b")
+    assert status == 2
+    assert "ONEBAR_CHECKPOINT" in err
 
 
 def test_a_bug_is_not_hidden(onebar: Any, monkeypatch: pytest.MonkeyPatch) -> None:

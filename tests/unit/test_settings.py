@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -36,3 +38,13 @@ def test_a_redis_url_is_one(value: str) -> None:
 )
 def test_urls_of_every_scheme_are_taken(value: str) -> None:
     assert Settings(redis_url=value, kafka_bootstrap="a:9092,b:9092,[::1]:9092").redis_url == value
+
+
+def test_a_checkpoint_and_a_registry_are_one_too_many() -> None:
+    with pytest.raises(ValidationError, match="ONEBAR_CHECKPOINT is set as well") as caught:
+        Settings(checkpoint=Path("one"), registry=Path("models"))
+    assert [fault["loc"] for fault in caught.value.errors()] == [("registry",)]
+    empty = Settings.model_validate({"checkpoint": "", "registry": "models"})
+    assert (empty.checkpoint, empty.registry) == (None, Path("models"))
+    empty = Settings.model_validate({"checkpoint": "one", "registry": ""})
+    assert (empty.checkpoint, empty.registry) == (Path("one"), None)
