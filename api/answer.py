@@ -128,7 +128,7 @@ class Answerer:
         now = self._clock()
         if not ask.peek:
             _CACHE.inc()
-            if now >= body.fresh_until:
+            if now >= body.fresh_until or self._model.outdated(body):
                 STALE.inc()
                 self._refresher.want(pair)
         return _from_body(pair, body, ask.k, now, b'"cache"')

@@ -42,7 +42,14 @@ class Health:
                 kafka, redis = await asyncio.gather(self._publisher.check(), self._redis())
                 model = self._model.state
                 ready = kafka == redis == model == "ok"
-                self._kept = Readiness(ready=ready, kafka=kafka, redis=redis, model=model)
+                self._kept = Readiness(
+                    ready=ready,
+                    kafka=kafka,
+                    redis=redis,
+                    model=model,
+                    checkpoint=self._model.live.name,
+                    warning=self._model.live.warning,
+                )
                 self._at = self._clock()
             return self._kept
 

@@ -29,7 +29,10 @@ ANSWERS = Counter(
 )
 FALLBACKS = Counter("onebar_fallbacks", "Fallbacks by why they were needed.", ["reason"])
 SHEDS = Counter("onebar_sheds", "Generations not begun because too many were waiting.")
-STALE = Counter("onebar_stale_answers", "Answers from the cache that were due for renewal.")
+STALE = Counter(
+    "onebar_stale_answers",
+    "Answers from the cache that were due for renewal: old, or of a model that was replaced.",
+)
 REFRESHES = Counter("onebar_refreshes", "Renewals of stale answers by outcome.", ["outcome"])
 EVENTS = Counter("onebar_api_events", "Events taken in over HTTP and acknowledged.", ["type"])
 RATE_LIMITED = Counter("onebar_rate_limited", "Requests refused by the rate limit.")

@@ -7,23 +7,22 @@ from collections.abc import Callable
 
 import structlog
 
-from onebar.batching import Batcher
-from onebar.engines import Engine
+from feature_store.query_cache import CachedBody
 from onebar.recommend import FeatureReader, Recommender, ResultCache
 from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
+from onebar.swap import LiveModel
 
 log = structlog.get_logger(__name__)
 
-WARM_PROMPT = "warm up [SEP]  [SEP]  [SEP] "
 RETRY_S = 5.0
 
 
 class Model:
-    """Holds the recommender, once there is one.
+    """Holds the recommender, once there is one, and follows the registry where there is one.
 
-    `recommender` is None while the model loads, where it can't be loaded (tried again every few
-    seconds; `state` says why), and where the settings want none.
+    `recommender` is None while the first model loads, where it can't be loaded (tried again every
+    few seconds; `state` says why), and where the settings want none.
     """
 
     def __init__(
@@ -36,16 +35,19 @@ class Model:
         retry_s: float = RETRY_S,
     ) -> None:
         self.wanted = settings.api_generate
-        self.recommender: Recommender | None = None
+        self.live = LiveModel(settings, store, cache, load=load)
         self.state = "loading" if self.wanted else "ok"
-        self._settings = settings
-        self._store = store
-        self._cache = cache
-        self._loader = load
         self._retry_s = retry_s
-        self._batcher: Batcher | None = None
-        self._engine: Engine | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def recommender(self) -> Recommender | None:
+        """What answers now: call it before the next `await`."""
+        return self.live.recommender
+
+    def outdated(self, body: CachedBody) -> bool:
+        """Whether cached queries are of a model that this server has left behind."""
+        return self.live.outdated(body)
 
     def start(self) -> None:
         """Begin to load; returns at once."""
@@ -53,56 +55,21 @@ class Model:
             self._task = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
-        while True:
+        while self.recommender is None:
             try:
-                await self._load_once()
-                return
+                await self.live.open()
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 if reason != self.state:
                     log.error("model_not_loaded", error=reason, retry_s=self._retry_s)
                 self.state = reason
-            await self._discard()
-            await asyncio.sleep(self._retry_s)
-
-    async def _load_once(self) -> None:
-        settings = self._settings
-        model = await asyncio.to_thread(self._loader, settings)
-        self._engine = model.engine
-        self._batcher = Batcher(
-            model.engine,
-            k=settings.k,
-            max_batch=settings.batch_size,
-            max_wait_s=settings.batch_wait_s,
-            queue_size=settings.queue_size,
-            workers=settings.engine_workers,
-        )
-        await self._batcher.start()
-        await self._batcher.submit(WARM_PROMPT, deadline=None)
-        self.recommender = Recommender(
-            self._store,
-            self._cache,
-            self._batcher,
-            prompt_config=model.prompt_config,
-            k=settings.k,
-        )
+                await asyncio.sleep(self._retry_s)
         self.state = "ok"
-        log.info("model_ready", model=model.engine.model)
+        await self.live.follow()
 
     async def stop(self) -> None:
         """Finish what the engine has begun, and free it."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._discard()
-
-    async def _discard(self) -> None:
-        recommender, self.recommender = self.recommender, None
-        batcher, self._batcher = self._batcher, None
-        engine, self._engine = self._engine, None
-        if batcher is not None:
-            await batcher.stop()
-        if recommender is not None:
-            await recommender.drain()
-        if engine is not None:
-            await asyncio.to_thread(engine.close)
+        await self.live.close()

@@ -30,9 +30,17 @@ async def healthz() -> Response:
     summary="Whether Kafka, Redis and the model are there",
     responses={
         200: {
-            "description": "All are.",
+            "description": "All are; a `warning` may be there all the same.",
             "content": content(
-                "Readiness", {"ready": True, "kafka": "ok", "redis": "ok", "model": "ok"}
+                "Readiness",
+                {
+                    "ready": True,
+                    "kafka": "ok",
+                    "redis": "ok",
+                    "model": "ok",
+                    "checkpoint": "demo-1a2b3c4d",
+                    "warning": None,
+                },
             ),
         },
         503: {

@@ -174,12 +174,17 @@ class Alive(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """`ok`, or why not, of everything an answer needs."""
+    """`ok`, or why not, of everything an answer needs.
+
+    `checkpoint` is the one that answers; `warning` says why the registry's current one does not.
+    """
 
     ready: bool
     kafka: str
     redis: str
     model: str
+    checkpoint: str | None = None
+    warning: str | None = None
 
 
 class Fault(Struct, frozen=True):

@@ -27,6 +27,7 @@ have been generated from what was read just before."""
 _HEADER = struct.Struct(">4sId")
 _BODY = b"OBQ1"
 _SAME = b"OBQ="
+_MODEL = b'"model":"'
 
 
 class CachedBody(Struct, frozen=True):
@@ -38,6 +39,15 @@ class CachedBody(Struct, frozen=True):
     generated_at: float
     fresh_until: float
     body: bytes
+
+    @property
+    def model(self) -> str:
+        """The name of the model that generated it, found without decoding the body.
+
+        Inside a string of the body every quote is escaped, so no query can forge it.
+        """
+        start = self.body.rfind(_MODEL) + len(_MODEL)
+        return self.body[start : self.body.find(b'"', start)].decode("utf-8", "replace")
 
     def result(self) -> QueryResult:
         """The result it was made from. Raises `CorruptStateError`."""

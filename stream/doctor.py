@@ -15,7 +15,7 @@ from msgspec import Struct
 from feature_store.client import connect
 from feature_store.keys import Keys
 from feature_store.store import FeatureStore
-from onebar.checkpoint import open_checkpoint
+from onebar.serving import open_configured
 from onebar.settings import Settings
 from stream.topics import TOPICS, partition_counts
 
@@ -66,9 +66,10 @@ async def examine(settings: Settings, api_url: str | None = None) -> list[Findin
         return f"{_without_password(settings.redis_url)} answers"
 
     async def checkpoint() -> str:
-        opened = await asyncio.to_thread(open_checkpoint, settings.checkpoint)
+        opened = await asyncio.to_thread(open_configured, settings)
         engine = "CTranslate2" if opened.has_ctranslate2 else "torch"
-        return f"{opened.name}, for {engine}"
+        source = "" if settings.registry is None else f", current in {settings.registry}"
+        return f"{opened.name}, for {engine}{source}"
 
     async def api() -> str:
         assert api_url is not None
@@ -80,7 +81,11 @@ async def examine(settings: Settings, api_url: str | None = None) -> list[Findin
         ("kafka", kafka, start.format("ONEBAR_KAFKA_BOOTSTRAP")),
         ("topics", topics, "mend Kafka first"),
         ("redis", redis, start.format("ONEBAR_REDIS_URL")),
-        ("checkpoint", checkpoint, "set ONEBAR_CHECKPOINT to a checkpoint's directory"),
+        (
+            "checkpoint",
+            checkpoint,
+            "set ONEBAR_CHECKPOINT to a checkpoint's directory, or ONEBAR_REGISTRY to a registry",
+        ),
     ]
     if api_url is not None:
         checks.append(("api", api, "start it with `onebar api`, or name another with --api"))
@@ -132,14 +137,19 @@ def _ask_api(url: str) -> str:
         body = response.read(10_000)
     finally:
         connection.close()
-    if response.status == 200:
-        return f"{url} is ready"
     try:
-        said = ", ".join(
-            f"{name}: {value}" for name, value in json.loads(body).items() if name != "ready"
-        )
-    except (ValueError, AttributeError):
-        said = body[:200].decode(errors="replace")
+        told = dict(json.loads(body))
+        told.pop("ready", None)
+        said = ", ".join(f"{name}: {value}" for name, value in told.items() if value is not None)
+    except (ValueError, TypeError):
+        told, said = {}, body[:200].decode(errors="replace")
+    if response.status == 200:
+        if told.get("warning"):
+            raise _Trouble(
+                f"{url} is ready, but {told['warning']}",
+                "mend or roll back: see `onebar models list`",
+            )
+        return f"{url} is ready, and answers with {told.get('checkpoint') or 'no model of its own'}"
     raise _Trouble(f"{url} is not ready ({response.status}): {said}", "mend what it names")
 
 

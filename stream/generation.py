@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import orjson
 import structlog
@@ -60,12 +62,18 @@ def is_fresh(lookup: Lookup, grounding: Grounding, now: float) -> bool:
         return False
 
 
+class Models(Protocol):
+    """Whose model answers: `onebar.swap.LiveModel`."""
+
+    def use(self) -> AbstractContextManager[Recommender]: ...
+
+
 class Generation:
-    """Answers impressions, batch by batch."""
+    """Answers impressions, batch by batch; a batch ends on the model it began with."""
 
     def __init__(
         self,
-        recommender: Recommender,
+        models: Models,
         cache: QueryCache,
         producer: EventProducer,
         health: Health,
@@ -73,7 +81,7 @@ class Generation:
         late_after_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._recommender = recommender
+        self._models = models
         self._cache = cache
         self._producer = producer
         self._health = health
@@ -133,10 +141,16 @@ class Generation:
         """Answer these; the ones whose video is not known (yet)."""
         if not wanted:
             return {}
+        with self._models.use() as recommender:
+            return await self._answer_by(recommender, wanted)
+
+    async def _answer_by(
+        self, recommender: Recommender, wanted: dict[Pair, Record]
+    ) -> dict[Pair, Record]:
         started = self._clock()
         pairs = list(wanted)
         lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
-        groundings = await until_back(lambda: self._recommender.evidence(pairs), self._health)
+        groundings = await until_back(lambda: recommender.evidence(pairs), self._health)
         groundings = [
             grounding
             for grounding, lookup in zip(groundings, lookups, strict=True)
@@ -149,9 +163,9 @@ class Generation:
 
         async def generate() -> list[QueryResult | Exception]:
             # What was read serves one attempt: after an outage a user may have been deleted.
-            read = groundings.copy() or await self._recommender.evidence(due)
+            read = groundings.copy() or await recommender.evidence(due)
             groundings.clear()
-            return await self._recommender.answer(read)
+            return await recommender.answer(read)
 
         results = await until_back(generate, self._health)
         unknown: dict[Pair, Record] = {}

@@ -7,15 +7,15 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
 from feature_store.query_cache import QueryCache
-from onebar.batching import Batcher
 from onebar.logs import configure_logging
-from onebar.recommend import Recommender
 from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
+from onebar.swap import LiveModel
 from stream.consumer import RecordConsumer
 from stream.events import IMPRESSIONS
 from stream.generation import Generation
@@ -145,8 +145,8 @@ class Loop:
 async def run_generator(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then finish what is in hand and commit.
 
-    Waits for Kafka and Redis as long as they are away. Raises `CheckpointError` where there is no
-    model to run.
+    Waits for Kafka and Redis as long as they are away. Raises `CheckpointError` or `RegistryError`
+    where there is no model to run.
     """
     model = await asyncio.to_thread(load_model, settings)
     try:
@@ -161,22 +161,19 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
     cache = QueryCache(
         runtime.client, runtime.keys, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s
     )
-    batcher = Batcher(
-        model.engine,
-        k=settings.k,
-        max_batch=settings.batch_size,
-        max_wait_s=settings.batch_wait_s,
+    live = LiveModel(
+        settings,
+        runtime.store,
+        cache,
         # An impression needs two prompts at most, and none in hand may meet a full queue.
         queue_size=max(settings.queue_size, 2 * MAX_PENDING),
-        workers=settings.engine_workers,
+        on_warning=partial(runtime.health.warn, "model"),
     )
-    await batcher.start()
+    await live.open(model)
+    following = asyncio.create_task(live.follow())
     try:
-        recommender = Recommender(
-            runtime.store, cache, batcher, prompt_config=model.prompt_config, k=settings.k
-        )
         generation = Generation(
-            recommender,
+            live,
             cache,
             runtime.producer,
             runtime.health,
@@ -185,9 +182,10 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
         loop = Loop(settings, generation, runtime.health, runtime.stop)
         async with watching(runtime, loop.lags):
             await loop.run()
-        await recommender.drain()
     finally:
-        await batcher.stop()
+        following.cancel()
+        await asyncio.wait((following,))
+        await live.close()
 
 
 def main() -> int:

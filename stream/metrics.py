@@ -59,6 +59,8 @@ class Health:
         self._stalled_after_s = stalled_after_s
         self._away: dict[tuple[str, str], str] = {("start", ""): "not started yet"}
         self._beat = time.monotonic()
+        self.warnings: dict[str, str] = {}
+        """What someone should look at, though the worker does its work; by what it is about."""
 
     def started(self) -> None:
         """The worker is connected and takes records."""
@@ -77,6 +79,13 @@ class Health:
         """A dependency answers the one who had missed it."""
         self._away.pop((dependency, source), None)
 
+    def warn(self, about: str, warning: str | None) -> None:
+        """Say what is not as it should be; None: all is well again."""
+        if warning is None:
+            self.warnings.pop(about, None)
+        else:
+            self.warnings[about] = warning
+
     @property
     def problems(self) -> dict[str, str]:
         """What is wrong, by dependency; empty where all is well."""
@@ -89,7 +98,7 @@ class Health:
 
 @asynccontextmanager
 async def serve(host: str, port: int, health: Health) -> AsyncIterator[None]:
-    """Serve /metrics and /healthz (200 or 503 with the problems); port 0 serves nothing."""
+    """Serve /metrics and /healthz (200, or 503 with the problems); port 0 serves nothing."""
     if port == 0:
         yield
         return
@@ -105,7 +114,9 @@ def _answer(path: str, health: Health) -> tuple[str, str, bytes]:
     if path == "/healthz":
         problems = health.problems
         status = "503 Service Unavailable" if problems else "200 OK"
-        body = orjson.dumps({"healthy": not problems, "problems": problems})
+        body = orjson.dumps(
+            {"healthy": not problems, "problems": problems, "warnings": health.warnings}
+        )
         return status, "application/json", body
     return "404 Not Found", "text/plain; charset=utf-8", b"/metrics or /healthz\n"
 

@@ -14,14 +14,14 @@ from msgspec import Struct
 from support import eventually
 
 from api.app import create_app
-from api.model import WARM_PROMPT
 from api.services import Services
 from feature_store.records import Candidate
 from onebar.prompt import PromptConfig
-from onebar.serving import LoadedModel
+from onebar.serving import LoadedModel, warm_prompt
 from onebar.settings import Settings
 
 HOLD_S = 30.0
+WARM = warm_prompt(PromptConfig())
 
 
 class HeldEngine:
@@ -35,7 +35,7 @@ class HeldEngine:
         self.prompts: list[str] = []
 
     def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
-        self.prompts += [prompt for prompt in prompts if prompt != WARM_PROMPT]
+        self.prompts += [prompt for prompt in prompts if prompt != WARM]
         if not self.go.wait(HOLD_S):
             raise TimeoutError("nobody let the engine go")
         return [
