@@ -49,6 +49,22 @@ class PromptTokenizer:
         self.max_target_tokens = max_target_tokens
 
     @property
+    def bos_id(self) -> int:
+        return BOS_ID
+
+    @property
+    def mask_id(self) -> int:
+        return MASK_ID
+
+    @property
+    def pad_id(self) -> int:
+        return PAD_ID
+
+    @property
+    def eos_id(self) -> int:
+        return EOS_ID
+
+    @property
     def vocab_size(self) -> int:
         return int(self._tokenizer.get_vocab_size())
 
@@ -64,6 +80,10 @@ class PromptTokenizer:
                 ids = self._fit(ids)
             encoded.append([BOS_ID, *ids, EOS_ID])
         return encoded
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts alone, nothing added and nothing cut."""
+        return [list(encoding.ids) for encoding in self._encode(texts)]
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         spaced = [text if text == REJECT else f" {text}" for text in texts]

@@ -111,8 +111,8 @@ def r_drop(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
 
 
 def fgm_perturbation(gradient: Tensor, epsilon: float) -> Tensor:
-    """FGM: ε g / ‖g‖ over the whole tensor; zero where the gradient is."""
-    norm = gradient.norm()
+    """FGM: ε g / ‖g‖ for each example: (B, S, d) → (B, S, d); zero where the gradient is."""
+    norm = gradient.flatten(1).norm(dim=1).view(-1, 1, 1)
     return torch.where(norm > 0, epsilon * gradient / norm.clamp(min=1e-30), 0.0 * gradient)
 
 

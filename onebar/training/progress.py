@@ -16,22 +16,23 @@ class TrainingProgress:
 
     EVERY_S = 30.0
 
-    def __init__(self, steps: int, limit_s: float, *, enabled: bool = True) -> None:
+    def __init__(self, stage: str, steps: int, limit_s: float, *, enabled: bool = True) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self._stage = stage
         self._steps = steps
         self._limit_s = limit_s
         self._enabled = enabled
         self._bar = Progress(
-            TextColumn("step {task.fields[step]}/{task.fields[steps]}"),
+            TextColumn("{task.description} {task.fields[step]}/{task.fields[steps]}"),
             BarColumn(),
             TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} tokens/s"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=not (enabled and sys.stderr.isatty()),
         )
-        self._task = self._bar.add_task("", total=1.0, step=0, steps=steps, loss=0.0, rate=0.0)
+        self._task = self._bar.add_task(stage, total=1.0, step=0, steps=steps, loss=0.0, rate=0.0)
         self._logged = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
@@ -55,7 +56,8 @@ class TrainingProgress:
         if self._enabled and self._bar.disable and now - self._logged >= self.EVERY_S:
             self._logged = now
             log.info(
-                "sft_step",
+                "training_step",
+                stage=self._stage,
                 step=step,
                 of=self._steps,
                 loss=round(loss, 4),

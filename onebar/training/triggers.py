@@ -12,7 +12,9 @@ texts.parquet       cleaned text of the train part, one `text` a row, for the to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,6 +165,50 @@ def open_dataset(path: Path) -> TriggerDataset:
         if not (path / name).is_file():
             raise DatasetCorruptError(f"{path / name} is missing: make the dataset again")
     return TriggerDataset(path, found)
+
+
+def write_dataset(
+    path: Path,
+    splits: Mapping[Split, Iterable[Trigger]],
+    texts: Iterable[str] = (),
+    *,
+    card: DatasetCard | None = None,
+) -> TriggerDataset:
+    """Write a small dataset from records in memory. `onebar dataset` makes large ones."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.mkdir(parents=True, exist_ok=True)
+    counts: dict[str, dict[str, float | int]] = {}
+    for split in SPLITS:
+        rows = [msgspec.to_builtins(trigger) for trigger in splits.get(split, ())]
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema()), path / f"{split}.parquet")
+        counts[split] = dict(Counter(row["kind"] for row in rows))
+    pq.write_table(pa.table({"text": pa.array(list(texts), pa.string())}), path / TEXTS)
+    card = card or DatasetCard(created_at=datetime.now(UTC).isoformat(timespec="seconds"))
+    card = msgspec.structs.replace(card, splits=card.splits or counts)
+    (path / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    return open_dataset(path)
+
+
+def schema() -> Any:
+    """The columns of a trigger in Parquet."""
+    import pyarrow as pa
+
+    preference = pa.struct(
+        {"query": pa.string(), "level": pa.int8(), "exposures": pa.int64(), "clicks": pa.int64()}
+    )
+    shown = pa.struct({"query": pa.string(), "position": pa.int32(), "clicked": pa.bool_()})
+    types = {
+        "ts": pa.float64(),
+        "anchors": pa.list_(pa.string()),
+        "history": pa.list_(pa.string()),
+        "preferences": pa.list_(preference),
+        "shown": pa.list_(shown),
+        "video_behaviors": pa.int64(),
+        "video_age_s": pa.float64(),
+    }
+    return pa.schema([(name, types.get(name, pa.string())) for name in Trigger.__struct_fields__])
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -148,13 +148,12 @@ def test_r_drop_is_half_the_sum_of_both_directions() -> None:
     assert float(r_drop(p, p, mask)) == pytest.approx(0, abs=1e-7)
 
 
-def test_fgm_has_the_length_it_is_given() -> None:
-    gradient = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
-    assert fgm_perturbation(gradient, 0.5).tolist() == [
-        [pytest.approx(0.3), 0],
-        [0, pytest.approx(0.4)],
-    ]
-    assert fgm_perturbation(torch.zeros(2, 2), 1.0).tolist() == [[0, 0], [0, 0]]
+def test_fgm_moves_each_example_by_the_length_it_is_given() -> None:
+    gradient = torch.tensor([[[3.0, 0.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, 0.2]]])
+    moved = fgm_perturbation(gradient, 0.5)
+    expected = torch.tensor([[[0.3, 0.0], [0.0, 0.4]], [[0.0, 0.0], [0.0, 0.5]]])
+    torch.testing.assert_close(moved, expected)
+    assert fgm_perturbation(torch.zeros(1, 2, 2), 1.0).tolist() == [[[0, 0], [0, 0]]]
 
 
 def test_gradients_agree_with_finite_differences() -> None:

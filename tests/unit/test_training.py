@@ -1,58 +1,125 @@
-"""Training: what goes in, the order it goes in, and that a run goes on where it stopped."""
+"""Training: what goes in, the order it goes in, that a run goes on where it stopped, and that each
+stage does what it is for."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import toy_examples
+from toy import THINGS, toy_dataset, toy_triggers
 
-from feature_store.records import Candidate
-from onebar.checkpoint import Checkpoint, GenerationConfig, open_checkpoint
+from onebar.checkpoint import Checkpoint, open_checkpoint
 from onebar.engines import load_engine
+from onebar.prompt import PART, PromptConfig, build_prompt
+from onebar.text import REJECT, SEP
 from onebar.tokens import PAD_ID
-from onebar.training.dataset import (
-    Dataset,
+from onebar.training.batches import (
     Example,
-    InvalidExampleError,
-    read_examples,
-    write_examples,
+    Lists,
+    Pairs,
+    length_sorted,
+    preference_examples,
+    sft_examples,
 )
-from onebar.training.evaluate import evaluate, prompt_anchors
+from onebar.training.listwise import Listwise, ListwiseConfig, train_listwise
+from onebar.training.loop import Stage, schedule, step_seed
+from onebar.training.piopd import PIOPDConfig, posterior_prompt, train_piopd
 from onebar.training.presets import preset
-from onebar.training.sft import EmptyDatasetError, SFTConfig, load_model, schedule, train_sft
+from onebar.training.pretrain import PretrainConfig, hide_spans, train_pretrain
+from onebar.training.run import RunConfig
+from onebar.training.sft import SFT, SFTConfig, train_sft
+from onebar.training.triggers import (
+    DatasetCorruptError,
+    DatasetNotFoundError,
+    EmptyDatasetError,
+    Preference,
+    Trigger,
+    open_dataset,
+    write_dataset,
+)
 
 
-@pytest.mark.parametrize("name", ["e.jsonl", "e.jsonl.gz"])
-def test_examples_survive_a_file(tmp_path: Path, name: str) -> None:
-    examples = [*toy_examples(20, seed=1), Example("连衣裙\n\u2028 [SEP] ", "q")]
-    assert write_examples(examples, tmp_path / name) == 21
-    assert list(read_examples(tmp_path / name)) == examples
+def run_options(directory: Path, name: str, **changes: object) -> dict[str, Any]:
+    path = directory / "dataset"
+    if not path.exists():
+        toy_dataset(path, 300)
+    options: dict[str, object] = {
+        "dataset": path,
+        "out": directory / name,
+        "preset": "tiny",
+        "steps": 6,
+        "batch_size": 8,
+        "threads": 1,
+        "device": "cpu",
+        "log_every": 1,
+        "progress": False,
+    }
+    return {**options, **changes}
 
 
-@pytest.mark.parametrize("line", [b"{", b'{"prompt": "x"}', b"\xff", b'{"prompt":1,"target":""}'])
-def test_a_bad_line_is_named(tmp_path: Path, line: bytes) -> None:
-    path = tmp_path / "e.jsonl"
-    path.write_bytes(b'{"prompt":"p","target":"t"}\n' + line + b"\n")
-    with pytest.raises(InvalidExampleError, match="line 2"):
-        list(read_examples(path))
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(str(open_checkpoint(path).need("model.safetensors")))
+
+
+def curve(directory: Path, name: str, tag: str = "loss") -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(directory / "curves" / name))
+    events.Reload()
+    return [point.value for point in events.Scalars(tag)]
+
+
+def test_a_dataset_survives_its_files(tmp_path: Path) -> None:
+    triggers = [
+        *toy_triggers(20, seed=1),
+        Trigger(trigger_id="连衣裙", kind="search", ts=1.5, video_id="v", target="q\u2028"),
+    ]
+    dataset = write_dataset(tmp_path / "d", {"train": triggers}, ["a", "连衣裙"])
+    assert list(dataset.read("train")) == triggers
+    assert list(dataset.read("train", ("search",))) == triggers[-1:]
+    assert list(dataset.read("test")) == []
+    assert list(dataset.texts()) == ["a", "连衣裙"]
+
+
+def test_what_is_no_dataset_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="onebar dataset"):
+        open_dataset(tmp_path)
+    dataset = toy_dataset(tmp_path / "d", 20)
+    (dataset.path / "train.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(DatasetCorruptError, match=r"train\.parquet"):
+        list(dataset.read("train"))
+    (dataset.path / "valid.parquet").unlink()
+    with pytest.raises(DatasetCorruptError, match=r"valid\.parquet is missing"):
+        open_dataset(dataset.path)
+    (dataset.path / "dataset.json").write_bytes(b"{")
+    with pytest.raises(DatasetCorruptError, match=r"dataset\.json"):
+        open_dataset(dataset.path)
 
 
 def test_batches_hold_every_example_once_and_are_fixed_by_the_seed(
-    toy_checkpoint: Checkpoint,
+    toy_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     tokenizer = toy_checkpoint.tokenizer()
-    examples = list(toy_examples(256, seed=2))
-    dataset = Dataset(examples, tokenizer)
-    assert len(dataset) == 256
+    dataset = toy_dataset(tmp_path, 256, seed=2)
+    examples = list(sft_examples(dataset, "train", PromptConfig(), searches=False))
+    pairs = Pairs(examples, tokenizer)
+    assert len(pairs) == 256
 
     def epoch(number: int, seed: int = 0) -> list[list[int]]:
         return [
             row[row != PAD_ID].tolist()
-            for batch in dataset.batches(16, seed=seed, epoch=number)
+            for batch in pairs.batches(16, seed=seed, epoch=number)
             for row in batch.source
         ]
 
@@ -63,16 +130,52 @@ def test_batches_hold_every_example_once_and_are_fixed_by_the_seed(
     assert epoch(0) != epoch(0, seed=1)
 
 
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 3))
+def test_an_epoch_has_no_place_twice(count: int, size: int, epoch: int) -> None:
+    lengths = np.arange(count) % 7
+    batches = list(length_sorted(lengths, size, seed=0, epoch=epoch))
+    places = np.concatenate(batches)
+    assert len(set(places.tolist())) == len(places)
+    assert all(len(batch) == min(size, count) for batch in batches)
+    assert len(places) > count - 64 * size - size
+
+
 def test_a_batch_is_padded_as_the_loss_expects(toy_checkpoint: Checkpoint) -> None:
     tokenizer = toy_checkpoint.tokenizer()
-    examples = [Example("red", "red lamp"), Example("red lamp kettle", "[REJECT]")]
-    (batch,) = Dataset(examples, tokenizer).batches(2, seed=0, epoch=0)
+    examples = [Example("red", "red lamp"), Example("red lamp kettle", REJECT)]
+    (batch,) = Pairs(examples, tokenizer).batches(2, seed=0, epoch=0)
     for source, mask, labels in zip(batch.source, batch.mask, batch.labels, strict=True):
         assert ((source == PAD_ID) == (mask == 0)).all()
         wanted = labels[labels != -100]
         assert (np.sort(np.flatnonzero(labels != -100)) == np.arange(len(wanted))).all()
         text = tokenizer.decode(source[1:].tolist())
         assert tokenizer.decode(wanted.tolist()) == {e.prompt: e.target for e in examples}[text]
+
+
+def test_preference_lists_keep_their_order(toy_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    two = Trigger(
+        trigger_id="a", kind="click", ts=0.0, video_id="v", target="red lamp",
+        preferences=(Preference("red lamp", 1), Preference("lamp", 5)),
+    )  # fmt: skip
+    three = Trigger(
+        trigger_id="b", kind="click", ts=1.0, video_id="v", text="x", target="kettle",
+        preferences=(Preference("kettle", 2), Preference("blue", 4), Preference("black", 6)),
+    )  # fmt: skip
+    alone = Trigger(
+        trigger_id="c", kind="click", ts=2.0, video_id="v", target="q",
+        preferences=(Preference("q", 2),),
+    )  # fmt: skip
+    dataset = write_dataset(tmp_path, {"train": [two, three, alone]})
+    tokenizer = toy_checkpoint.tokenizer()
+    lists = Lists(preference_examples(dataset, "train", PromptConfig()), tokenizer)
+    assert len(lists) == 2
+    (batch,) = lists.batches(2, seed=0, epoch=0)
+    found = {
+        tuple(levels.tolist()): [tokenizer.decode(q[q != -100].tolist()) for q in labels]
+        for labels, levels in zip(batch.labels, batch.levels, strict=True)
+    }
+    assert found == {(1, 5, 0): ["red lamp", "lamp", ""], (2, 4, 6): ["kettle", "blue", "black"]}
+    assert (batch.labels[batch.levels == 0] == -100).all()
 
 
 @given(st.floats(0, 1), st.floats(0.01, 0.5))
@@ -84,73 +187,110 @@ def test_the_rate_climbs_then_falls(done: float, warmup: float) -> None:
         assert schedule(done, warmup) >= schedule(min(1.0, done + 0.1), warmup)
 
 
-def _config(directory: Path, name: str, **changes: object) -> SFTConfig:
-    options: dict[str, object] = {
-        "examples": directory / "toy.jsonl",
-        "out": directory / name,
-        "preset": "tiny",
-        "steps": 12,
-        "batch_size": 8,
-        "threads": 1,
-        "progress": False,
-    }
-    return SFTConfig(**{**options, **changes})  # type: ignore[arg-type]
+def test_every_step_and_process_draws_its_own() -> None:
+    seeds = {step_seed(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)}
+    assert len(seeds) == 8
 
 
+@pytest.mark.parametrize("stage", ["sft", "piopd"])
 def test_an_interrupted_run_goes_on_and_ends_where_an_unbroken_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_checkpoint: Checkpoint, stage: str
 ) -> None:
-    import torch
-    from safetensors.torch import load_file
+    kind: Any = {"sft": SFT, "piopd": None}[stage]
+    if stage == "sft":
 
-    write_examples(toy_examples(200, seed=4), tmp_path / "toy.jsonl")
-    whole = open_checkpoint(train_sft(_config(tmp_path, "whole")))
+        def go(name: str) -> Path:
+            return train_sft(SFTConfig(**run_options(tmp_path, name), dropout=0.1))
 
-    def interrupt(self: Dataset, size: int, *, seed: int, epoch: int) -> object:
+        kind = SFT
+    else:
+        from onebar.training.piopd import PIOPD
+
+        def go(name: str) -> Path:
+            return train_piopd(
+                PIOPDConfig(**run_options(tmp_path, name, init=str(toy_checkpoint.path)))
+            )
+
+        kind = PIOPD
+    whole = go("whole")
+
+    def interrupt(self: Any, size: int, *, seed: int, epoch: int) -> Iterator[Any]:
         for number, batch in enumerate(batches(self, size, seed=seed, epoch=epoch)):
-            if number == 5:
+            if number == 3:
                 raise KeyboardInterrupt
             yield batch
 
-    batches = Dataset.batches
+    batches = kind.batches
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset, "batches", interrupt)
+        patch.setattr(kind, "batches", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train_sft(_config(tmp_path, "broken"))
+            go("broken")
     assert not (tmp_path / "broken").exists()
     state = torch.load(tmp_path / ".broken.training" / "state.pt", weights_only=True)
-    assert state["step"] == 5
-    resumed = open_checkpoint(train_sft(_config(tmp_path, "broken")))
-    assert resumed.card.training["steps"] == 12
-    ours = load_file(str(resumed.need("model.safetensors")))
-    for name, tensor in load_file(str(whole.need("model.safetensors"))).items():
+    assert state["progress"]["step"] == 3
+    resumed = go("broken")
+    assert open_checkpoint(resumed).card.training["steps"] == 6
+    ours = weights_of(resumed)
+    for name, tensor in weights_of(whole).items():
         torch.testing.assert_close(ours[name], tensor, atol=1e-6, rtol=1e-5)
+    assert curve(tmp_path, "broken") == pytest.approx(curve(tmp_path, "whole"), rel=1e-5)
     assert not (tmp_path / ".broken.training").exists()
 
 
+def test_one_seed_gives_the_same_curve_twice_and_another_gives_another(tmp_path: Path) -> None:
+    train_sft(SFTConfig(**run_options(tmp_path, "a"), dropout=0.1))
+    train_sft(SFTConfig(**run_options(tmp_path, "b"), dropout=0.1))
+    train_sft(SFTConfig(**run_options(tmp_path, "c", seed=1), dropout=0.1))
+    assert len(curve(tmp_path, "a")) == 6
+    assert curve(tmp_path, "a") == curve(tmp_path, "b")
+    assert curve(tmp_path, "a") != curve(tmp_path, "c")
+
+
+def test_other_settings_do_not_go_on_from_a_state(tmp_path: Path) -> None:
+    config = SFTConfig(**run_options(tmp_path, "x"))
+    same = SFTConfig(**run_options(tmp_path, "x", threads=2, progress=True))
+    assert config.fingerprint == same.fingerprint
+    for change in ({"seed": 1}, {"steps": 7}, {"searches": False}):
+        other = SFTConfig(**run_options(tmp_path, "x", **change))
+        assert config.fingerprint != other.fingerprint
+
+
 def test_a_checkpoint_can_be_trained_on_from(toy_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    write_examples(toy_examples(100, seed=5), tmp_path / "toy.jsonl")
-    config = _config(
-        tmp_path, "more", init=toy_checkpoint.path, steps=2, learning_rate=1e-5, weights=False
+    options = run_options(
+        tmp_path, "more", init=str(toy_checkpoint.path), steps=2, learning_rate=1e-5, weights=False
     )
-    more = open_checkpoint(train_sft(config))
+    more = open_checkpoint(train_sft(SFTConfig(**options)))
     assert not more.has_weights
     assert more.need("tokenizer.json").read_bytes() == (
         toy_checkpoint.need("tokenizer.json").read_bytes()
     )
+    assert more.card.training["parent"] == toy_checkpoint.name
     assert more.card.training["loss"] < 1.0  # an untrained model's is above 4
 
 
 def test_time_ends_a_run_and_still_leaves_a_checkpoint(tmp_path: Path) -> None:
-    write_examples(toy_examples(100, seed=6), tmp_path / "toy.jsonl")
-    checkpoint = open_checkpoint(train_sft(_config(tmp_path, "short", steps=10**9, minutes=0.01)))
+    options = run_options(tmp_path, "short", steps=10**9, minutes=0.01)
+    checkpoint = open_checkpoint(train_sft(SFTConfig(**options)))
     assert 0 < checkpoint.card.training["steps"] < 10**9
 
 
-def test_a_log_without_clicks_is_told(tmp_path: Path) -> None:
-    (tmp_path / "toy.jsonl").write_bytes(b"")
-    with pytest.raises(EmptyDatasetError, match="no clicks"):
-        train_sft(_config(tmp_path, "none"))
+@pytest.mark.parametrize(
+    ("config", "run"),
+    [
+        (SFTConfig, train_sft),
+        (ListwiseConfig, train_listwise),
+        (PIOPDConfig, train_piopd),
+        (PretrainConfig, train_pretrain),
+    ],
+)
+def test_a_log_without_clicks_is_told_and_leaves_nothing(
+    tmp_path: Path, toy_checkpoint: Checkpoint, config: type[RunConfig], run: Any
+) -> None:
+    write_dataset(tmp_path / "dataset", {})
+    options = run_options(tmp_path, "none", init=str(toy_checkpoint.path))
+    with pytest.raises(EmptyDatasetError):
+        run(config(**options))
+    assert not (tmp_path / "none").exists()
 
 
 def test_presets_are_named() -> None:
@@ -159,56 +299,174 @@ def test_presets_are_named() -> None:
         preset("huge")
 
 
-def test_loaded_weights_are_the_trained_ones(toy_checkpoint: Checkpoint) -> None:
-    import torch
-
-    model = load_model(toy_checkpoint.path)
-    embeddings = model.model.shared.weight
-    assert model.lm_head.weight.data_ptr() == embeddings.data_ptr()
-    assert model.model.decoder.embed_tokens.weight.data_ptr() == embeddings.data_ptr()
-    assert not torch.isnan(embeddings).any()
+# Pre-training ---------------------------------------------------------------------------------
 
 
-class _Fixed:
-    model = "fixed"
+@given(
+    st.lists(st.integers(10, 99), min_size=1, max_size=60),
+    st.integers(0, 1000),
+    st.floats(0.05, 0.9),
+)
+def test_hidden_spans_leave_the_rest_in_order(ids: list[int], seed: int, share: float) -> None:
+    hidden = hide_spans(ids, 4, share=share, mean=3.0, random=np.random.default_rng(seed))
+    kept = [value for value in hidden if value != 4]
+    rest = iter(ids)
+    assert all(value in rest for value in kept)  # a subsequence
+    gone = len(ids) - len(kept)
+    assert gone <= max(1, round(share * len(ids)))
+    if len(ids) > 1:
+        assert kept
+        assert 4 in hidden
 
-    def __init__(self, outputs: dict[str, list[str]]) -> None:
-        self.outputs = outputs
 
-    def generate(self, prompts: list[str], k: int) -> list[list[Candidate]]:
-        return [
-            [Candidate(text, -float(i)) for i, text in enumerate(self.outputs[prompt])]
-            for prompt in prompts
+def test_pretraining_learns_to_restore_text(tmp_path: Path) -> None:
+    options = run_options(tmp_path, "pre", steps=120, batch_size=32)
+    train_pretrain(PretrainConfig(**options))
+    losses = curve(tmp_path, "pre")
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    # And what it learned is a start for stage 1.
+    more = run_options(tmp_path, "sft", init=str(tmp_path / "pre"), steps=2)
+    card = open_checkpoint(train_sft(SFTConfig(**more))).card
+    assert card.training["parent"] == open_checkpoint(tmp_path / "pre").name
+
+
+# Stage 2 --------------------------------------------------------------------------------------
+
+
+def test_listwise_prefers_what_users_preferred(tmp_path: Path, toy_checkpoint: Checkpoint) -> None:
+    """Taught that users want the other colour, the model comes to give it more."""
+    triggers = [
+        Trigger(
+            trigger_id=t.trigger_id, kind="click", ts=t.ts, video_id=t.video_id, text=t.text,
+            summary=t.summary, anchors=t.anchors, target=t.preferences[1].query,
+            preferences=(Preference(t.preferences[1].query, 2), Preference(t.target, 5)),
+        )
+        for t in toy_triggers(200, seed=9)
+        if t.kind == "click"
+    ]  # fmt: skip
+    write_dataset(tmp_path / "dataset", {"train": triggers})
+    options = run_options(
+        tmp_path, "dpo", init=str(toy_checkpoint.path), steps=40, batch_size=16,
+        learning_rate=3e-3, threads=2,
+    )  # fmt: skip
+    path = train_listwise(ListwiseConfig(**options))
+    accuracy = curve(tmp_path, "dpo", "accuracy")
+    assert sum(accuracy[-5:]) / 5 > 0.9
+    assert curve(tmp_path, "dpo", "ranking")[-1] < curve(tmp_path, "dpo", "ranking")[0]
+    before, after = (load_engine(open_checkpoint(p)) for p in (toy_checkpoint.path, path))
+    config = PromptConfig()
+
+    def wanted(engine: Any) -> int:
+        prompts = [build_prompt(trigger.evidence, config) for trigger in triggers[:40]]
+        outputs = engine.generate(prompts, 8)
+        return sum(
+            out[0].text == trigger.target for out, trigger in zip(outputs, triggers, strict=False)
+        )
+
+    assert wanted(before) < 3
+    assert wanted(after) > 10
+
+
+def test_the_reference_stays_as_it_was(tmp_path: Path, toy_checkpoint: Checkpoint) -> None:
+    from onebar.training.run import begin
+
+    config = ListwiseConfig(**run_options(tmp_path, "x", init=str(toy_checkpoint.path)))
+    (tmp_path / "work").mkdir()
+    start = begin(config, tmp_path / "work")
+    stage: Stage[Any] = Listwise(config, start)
+    batch = next(stage.batches(8, seed=0, epoch=0))
+    first = stage.step(start.model, batch, lambda loss: loss.backward())
+    # Nothing learned yet: r = 0 for all, so of three queries −log(1/3), two preferred... none is
+    # preferred but the first: log 3.
+    assert float(first["ranking"]) == pytest.approx(np.log(3), abs=1e-4)
+    with torch.no_grad():
+        for parameter in start.model.parameters():
+            parameter.mul_(0.5)
+    second = stage.step(start.model, batch, lambda loss: loss.backward())
+    assert float(second["ranking"]) != pytest.approx(np.log(3), abs=1e-3)
+
+
+# Stage 3 --------------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 1, exclude_max=True), st.lists(st.sampled_from(THINGS), max_size=4))
+def test_the_posterior_prompt_adds_the_query_somewhere(place: float, parts: list[str]) -> None:
+    fields = ["title | more", "", PART.join(parts), "past"]
+    prompt = f" {SEP} ".join(fields)
+    found = posterior_prompt(prompt, "the answer", place).split(f" {SEP} ")
+    assert len(found) == 4
+    split = [[part for part in field.split(PART) if part] for field in found]
+    assert sum("the answer" in field for field in split) == 1
+    for field, before in zip(split, fields, strict=True):
+        assert [part for part in field if part != "the answer"] == [
+            part for part in before.split(PART) if part
         ]
 
-    def close(self) -> None:
-        pass
+
+def test_every_place_of_the_posterior_prompt_is_reached() -> None:
+    prompt = f"a | b {SEP}  {SEP} c {SEP} "
+    places = {posterior_prompt(prompt, "q", at / 100) for at in range(100)}
+    assert len(places) == 3 + 1 + 2 + 1
 
 
-def test_quality_counts_what_it_says() -> None:
-    engine = _Fixed(
-        {
-            "a [SEP]  [SEP] x | right [SEP] ": ["Right", "other"],
-            "b [SEP]  [SEP]  [SEP] ": ["x", "[REJECT]", "right"],
-            "c": ["[REJECT]", "right"],
-            "d": ["[REJECT]"],
-            "e": ["something"],
-        }
+def test_piopd_moves_the_student_towards_a_teacher_that_knows(
+    tmp_path: Path, toy_checkpoint: Checkpoint
+) -> None:
+    options = run_options(
+        tmp_path, "piopd", init=str(toy_checkpoint.path), steps=30, learning_rate=3e-4, threads=2
     )
-    targets = ["right", "right", "right", "[REJECT]", "[REJECT]"]
-    pairs = zip(engine.outputs, targets, strict=True)
-    quality = evaluate(engine, (Example(*pair) for pair in pairs))  # type: ignore[arg-type]
-    assert (quality.clicks, quality.rejects) == (3, 2)
-    assert quality.hr_1 == pytest.approx(1 / 3)
-    assert quality.hr_k == pytest.approx(2 / 3)
-    assert quality.mrr_k == pytest.approx((1 + 1 / 2) / 3)
-    assert (quality.anchors_hr_1, quality.anchors_hr_k) == (0, pytest.approx(1 / 3))
-    assert (quality.reject_precision, quality.reject_recall) == (0.5, 0.5)
-    assert prompt_anchors("no fields") == []
+    train_piopd(PIOPDConfig(**options))
+    distilled = curve(tmp_path, "piopd", "distill")
+    assert sum(distilled[-8:]) < sum(distilled[:8])
+    for term in ("sft", "entropy", "r_drop", "fgm"):
+        assert np.isfinite(curve(tmp_path, "piopd", term)).all()
+    # A changed embedding costs more than the plain one: the perturbation is an attack.
+    assert sum(curve(tmp_path, "piopd", "fgm")) > sum(curve(tmp_path, "piopd", "sft"))
 
 
-def test_quality_of_a_trained_checkpoint(toy_checkpoint: Checkpoint) -> None:
-    quality = evaluate(load_engine(toy_checkpoint), toy_examples(100, seed=77))
-    assert quality.hr_1 > 0.9
-    assert quality.reject_recall > 0.9
-    assert GenerationConfig() == toy_checkpoint.card.generation
+def test_a_term_of_weight_zero_is_left_out(tmp_path: Path, toy_checkpoint: Checkpoint) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = run_options(tmp_path, "bare", init=str(toy_checkpoint.path), steps=2)
+    train_piopd(
+        PIOPDConfig(
+            **options,
+            forward_weight=0.0,
+            reverse_weight=0.0,
+            entropy_weight=0.0,
+            r_drop_weight=0.0,
+            fgm_weight=0.0,
+        )
+    )
+    events = EventAccumulator(str(tmp_path / "curves" / "bare"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "sft", "learning_rate", "gradient_norm"}
+
+
+# Several processes ----------------------------------------------------------------------------
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """torchrun, two CPU processes: they share the batches, and leave one checkpoint."""
+    options = run_options(tmp_path, "two", steps=3)
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from onebar.training.sft import SFTConfig, train_sft\n"
+        f"train_sft(SFTConfig(dataset=Path({str(options['dataset'])!r}), "
+        f"out=Path({str(options['out'])!r}), preset='tiny', steps=3, batch_size=8, threads=1, "
+        "device='cpu', progress=False, log_every=1))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    card = open_checkpoint(tmp_path / "two").card
+    assert card.training["steps"] == 3
+    # Twice the batch: the same as one process with both batches at once, up to rounding.
+    assert len(curve(tmp_path, "two")) == 3

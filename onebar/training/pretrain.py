@@ -1,0 +1,140 @@
+"""Stage 0, BART's denoising pre-training (Lewis et al. 2020) on the domain's own text: so that a
+team without access to a hub still starts from a model that knows its videos' words.
+
+A text's parts are permuted and spans of it hidden behind one mask each (lengths Poisson(3), 30 %
+of the tokens); the model writes the text as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onebar.prompt import PART
+from onebar.training.batches import Batch, Ragged, length_sorted, pad_labels, pad_sources
+from onebar.training.loop import Backward, Metrics
+from onebar.training.losses import cross_entropy
+from onebar.training.model import decode, encode, tensors
+from onebar.training.run import RunConfig, Start, train
+from onebar.training.triggers import EmptyDatasetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHORTEST = 4
+"""Tokens below which a text has nothing to hide."""
+
+
+class PretrainConfig(RunConfig, frozen=True, kw_only=True):
+    """Stage 0. Texts are those of the dataset's train part."""
+
+    steps: int = 2000
+    batch_size: int = 64
+    masked: float = 0.3
+    """Share of the tokens that is hidden."""
+    span: float = 3.0
+    """Mean length of a hidden span."""
+    permute: bool = True
+    """Whether the parts of a text change places."""
+
+
+class Pretrain:
+    """The stage, for `onebar.training.loop.Loop`."""
+
+    name = "pretrain"
+
+    def __init__(self, config: PretrainConfig, start: Start) -> None:
+        self._config = config
+        self._tokenizer = start.tokenizer
+        parts: list[list[int]] = []
+        texts: list[int] = []
+        for text in start.dataset.texts():
+            own = start.tokenizer.pieces(text.split(PART))
+            if sum(map(len, own)) >= SHORTEST:
+                parts += own
+                texts.append(len(own))
+        if not texts:
+            raise EmptyDatasetError(f"{config.dataset} has no texts to learn from")
+        import numpy as np
+
+        [self._bar] = start.tokenizer.pieces([PART.strip()])
+        self._parts = Ragged(parts, start.tokenizer.vocab_size)
+        self._starts = np.cumsum([0, *texts])
+        self._lengths = self._parts.ends[self._starts[1:]] - self._parts.ends[self._starts[:-1]]
+
+    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
+        import numpy as np
+
+        random = np.random.default_rng((seed, epoch, 1))
+        tokenizer, config = self._tokenizer, self._config
+        most = tokenizer.max_source_tokens - 2
+        for rows in length_sorted(self._lengths, size, seed=seed, epoch=epoch):
+            sources, targets = [], []
+            for row in rows:
+                own = [self._parts[at] for at in range(self._starts[row], self._starts[row + 1])]
+                whole = self._join(own)[:most]
+                if config.permute:
+                    own = [own[at] for at in random.permutation(len(own))]
+                hidden = hide_spans(
+                    self._join(own)[:most],
+                    tokenizer.mask_id,
+                    share=config.masked,
+                    mean=config.span,
+                    random=random,
+                )
+                sources.append([tokenizer.bos_id, *hidden, tokenizer.eos_id])
+                targets.append([*whole, tokenizer.eos_id])
+            source, mask = pad_sources(sources, tokenizer.pad_id)
+            yield Batch(source, mask, pad_labels(targets), rows)
+
+    def _join(self, parts: Sequence[Any]) -> list[int]:
+        joined = [int(value) for value in parts[0]]
+        for part in parts[1:]:
+            joined += [*self._bar, *(int(value) for value in part)]
+        return joined
+
+    def step(self, model: Any, batch: Batch, backward: Backward) -> Metrics:
+        source, mask, labels = tensors(model, batch.source, batch.mask, batch.labels)
+        loss = cross_entropy(decode(model, encode(model, source, mask), mask, labels), labels)
+        backward(loss)
+        return {"loss": loss.detach()}
+
+
+def hide_spans(
+    ids: Sequence[int], mask: int, *, share: float, mean: float, random: np.random.Generator
+) -> list[int]:
+    """The ids with spans replaced by one `mask` each, until `share` of them is hidden.
+
+    Lengths are Poisson(`mean`); a span of length 0 only inserts a mask. At least one id is
+    hidden, and one is left where there are two or more.
+    """
+    budget = min(max(1, round(share * len(ids))), max(1, len(ids) - 1))
+    hidden = [False] * len(ids)
+    inserted: set[int] = set()
+    for _ in range(4 * len(ids)):
+        if budget == 0:
+            break
+        length = min(int(random.poisson(mean)), budget)
+        start = int(random.integers(0, len(ids)))
+        if length == 0:
+            inserted.add(start)
+            continue
+        for at in range(start, min(len(ids), start + length)):
+            budget -= not hidden[at]
+            hidden[at] = True
+    kept: list[int] = []
+    for at, value in enumerate(ids):
+        if hidden[at]:
+            if at == 0 or not hidden[at - 1]:
+                kept.append(mask)
+            continue
+        if at in inserted:
+            kept.append(mask)
+        kept.append(int(value))
+    return kept
+
+
+def train_pretrain(config: PretrainConfig) -> Path:
+    """Train and write a checkpoint; its path. Errors are those of `onebar.training.run.train`."""
+    return train(config, lambda start: Pretrain(config, start))

@@ -1,0 +1,203 @@
+"""One run of one stage: from its settings to a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from onebar.checkpoint import TOKENIZER, Card, GenerationConfig, open_checkpoint
+from onebar.prompt import PromptConfig
+from onebar.tokens import PromptTokenizer
+from onebar.training.batches import BatchT
+from onebar.training.export import export_checkpoint
+from onebar.training.loop import Loop, LoopConfig, Stage, make_accelerator
+from onebar.training.presets import bart_config, preset
+from onebar.training.tokenizer import train_tokenizer
+from onebar.training.triggers import CARD as DATASET_CARD
+from onebar.training.triggers import EmptyDatasetError, TriggerDataset, open_dataset
+
+log = structlog.get_logger(__name__)
+
+_NOT_OF_THE_RESULT = {"threads", "device", "save_every_s", "log_every", "progress", "curves"}
+"""Settings that change how a run is watched, not what comes of it."""
+
+
+class RunConfig(LoopConfig, frozen=True, kw_only=True):
+    """What every stage depends on.
+
+    `out` is the checkpoint to write; the run's own state lies in `.OUT.training` beside it until
+    the end, and a run that was interrupted goes on from there.
+    """
+
+    dataset: Path
+    """A directory that `onebar dataset` wrote."""
+    out: Path
+    init: str | None = None
+    """Where to go on from: a checkpoint with float weights, a directory of a transformers BART
+    or its name on the hub. None starts from scratch, with `preset` and a tokenizer of its own."""
+    preset: str = "demo"
+    prompt: PromptConfig | None = None
+    """None takes that of `init`, or the default."""
+    generation: GenerationConfig | None = None
+    weights: bool = True
+    """Keep float weights in the checkpoint: needed by the torch engine and by later stages."""
+    curves: Path | None = None
+    """Where TensorBoard's files go; None is `curves/NAME` beside the checkpoint."""
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """Written into the card."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What must be equal for a run to go on from another's state."""
+        fixed = {
+            name: getattr(self, name)
+            for name in self.__struct_fields__
+            if name not in _NOT_OF_THE_RESULT
+        }
+        fixed["dataset"] = (self.dataset / DATASET_CARD).read_bytes()
+        content = msgspec.json.encode(fixed, enc_hook=str, order="sorted")
+        return hashlib.sha256(type(self).__name__.encode() + content).hexdigest()
+
+
+class Start(Struct, frozen=True):
+    """What a run begins with."""
+
+    dataset: TriggerDataset
+    model: Any
+    tokenizer: PromptTokenizer
+    tokenizer_path: Path
+    prompt: PromptConfig
+    generation: GenerationConfig
+    parent: Card | None
+
+
+def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Path:
+    """Run a stage and write its checkpoint; the path.
+
+    Ctrl-C (KeyboardInterrupt) saves the state and is raised again. Raises `DatasetError`,
+    `CheckpointError`; nothing half-written is left under `out`.
+    """
+    import torch
+
+    accelerator = make_accelerator(config)
+    torch.manual_seed(config.seed)
+    directory = config.out.parent / f".{config.out.name}.training"
+    directory.mkdir(parents=True, exist_ok=True)
+    with accelerator.main_process_first():
+        start = begin(config, directory)
+    stage = make_stage(start)
+    loop = Loop(
+        config,
+        stage,
+        start.model,
+        peak=config.learning_rate or preset(config.preset).learning_rate,
+        accelerator=accelerator,
+        directory=directory,
+        curves=config.curves or config.out.parent / "curves" / config.out.name,
+        fingerprint=config.fingerprint,
+    )
+    log.info(
+        "training_started",
+        stage=stage.name,
+        parameters=sum(p.numel() for p in start.model.parameters()),
+        device=str(accelerator.device),
+        processes=accelerator.num_processes,
+    )
+    done = loop.run()
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        export_checkpoint(
+            start.model.to("cpu").eval(),
+            start.tokenizer_path,
+            config.out,
+            preset=start.parent.preset if start.parent else config.preset,
+            prompt=start.prompt,
+            generation=start.generation,
+            training={
+                "stage": stage.name,
+                "parent": start.parent.name if start.parent else config.init,
+                "settings": _settings(config),
+                "dataset": msgspec.to_builtins(start.dataset.card),
+                "parameters": sum(p.numel() for p in start.model.parameters()),
+                "steps": done.step,
+                "seconds": round(done.seconds),
+                "tokens": done.tokens,
+                "loss": round(done.loss, 4),
+                **config.facts,
+            },
+            weights=config.weights,
+        )
+        shutil.rmtree(directory)
+    accelerator.wait_for_everyone()
+    return config.out
+
+
+def begin(config: RunConfig, directory: Path) -> Start:
+    """Open everything a run begins with; the tokenizer is made, or copied, into `directory`."""
+    dataset = open_dataset(config.dataset)
+    if config.init is None:
+        prompt = config.prompt or PromptConfig()
+        generation = config.generation or GenerationConfig()
+        path = directory / TOKENIZER
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            train_tokenizer(
+                _not_empty(dataset), temporary, vocab_size=preset(config.preset).vocab_size
+            )
+            temporary.replace(path)
+        tokenizer = _tokenizer(path, generation)
+        from transformers import BartForConditionalGeneration
+
+        model = BartForConditionalGeneration(
+            bart_config(preset(config.preset), tokenizer.vocab_size)
+        )
+        return Start(dataset, model, tokenizer, path, prompt, generation, None)
+    from onebar.training.pretrained import load_pretrained
+
+    model, path = load_pretrained(config.init, directory)
+    parent = _parent(config.init)
+    generation = config.generation or (parent.generation if parent else GenerationConfig())
+    prompt = config.prompt or (parent.prompt if parent else PromptConfig())
+    return Start(dataset, model, _tokenizer(path, generation), path, prompt, generation, parent)
+
+
+def _parent(init: str) -> Card | None:
+    """The card of `init` where that is a checkpoint of ours."""
+    from onebar.checkpoint import CARD
+
+    return open_checkpoint(init).card if (Path(init) / CARD).is_file() else None
+
+
+def _tokenizer(path: Path, generation: GenerationConfig) -> PromptTokenizer:
+    return PromptTokenizer(
+        path,
+        max_source_tokens=generation.max_source_tokens,
+        max_target_tokens=generation.max_target_tokens,
+    )
+
+
+def _not_empty(dataset: TriggerDataset) -> Any:
+    texts = dataset.texts()
+    first = next(texts, None)
+    if first is None:
+        raise EmptyDatasetError(f"{dataset.path} has no texts to learn a vocabulary from")
+    yield first
+    yield from texts
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What of the settings a reader of the card wants: no paths, no facts."""
+    left_out = _NOT_OF_THE_RESULT | {"dataset", "out", "init", "facts", "prompt", "generation"}
+    return {
+        name: msgspec.to_builtins(getattr(config, name), enc_hook=str)
+        for name in config.__struct_fields__
+        if name not in left_out
+    }
