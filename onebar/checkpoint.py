@@ -52,7 +52,7 @@ class CheckpointMismatchError(CheckpointError):
     """A sound checkpoint of another kind than is needed."""
 
 
-class GenerationConfig(Struct, frozen=True):
+class GenerationConfig(Struct, frozen=True, omit_defaults=True):
     """How candidates are generated from a checkpoint, whatever the engine.
 
     `length_penalty` 0 scores a candidate by its log probability; with p > 0 that is divided by
@@ -209,7 +209,8 @@ def _sha256(path: Path) -> str:
 
 
 def _name(card: Card) -> str:
-    """`PRESET-xxxxxxxx`: over the files and over all that changes what they generate."""
+    """`PRESET-xxxxxxxx`: over the files and over all that changes what they generate. Settings at
+    their defaults don't enter, so a new one doesn't rename the checkpoints there are."""
     content = msgspec.json.encode((card.files, card.prompt, card.generation), order="sorted")
     return f"{card.preset}-{hashlib.sha256(content).hexdigest()[:8]}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Literal
 
 from msgspec import Struct
 
@@ -14,8 +15,11 @@ PART = " | "
 """Between the parts of one field: sentences of T, queries of A and H."""
 
 
-class PromptConfig(Struct, frozen=True):
-    """Which fields a prompt has and how long each may be.
+Form = Literal["compact", "verbose"]
+
+
+class PromptConfig(Struct, frozen=True, omit_defaults=True):
+    """Which fields a prompt has, how long each may be, and its form.
 
     A budget is in bytes of UTF-8, which is close to what a byte-level BPE pays for (4 to 5 bytes
     a token in English, 3 to 4 in Chinese), so building a prompt needs no tokenizer. The defaults
@@ -34,6 +38,21 @@ class PromptConfig(Struct, frozen=True):
     history_bytes: int = 56
     max_anchors: int = 8
     max_history: int = 3
+    form: Form = "compact"
+    """`verbose` is the instruction in sentences that the paper compares with (its Table 4)."""
+
+
+_INSTRUCTION = (
+    "You write the search bar of a short-video app. Read what is known of the video below and "
+    "answer with one short search query that a viewer of it would tap, in the video's language; "
+    "answer reject where no query should be shown."
+)
+_SENTENCES = (
+    "The text of the video is: {}.",
+    "A summary of what is seen and heard in it: {}.",
+    "Other users searched for the following after watching it: {}.",
+    "The user who is watching has searched before for: {}.",
+)
 
 
 def _cut(text: str, budget: int) -> str:
@@ -59,7 +78,8 @@ def _list_field(queries: Iterable[str], budget: int, most: int) -> str:
 
 
 def build_prompt(evidence: Evidence, config: PromptConfig) -> str:
-    """`T [SEP] M [SEP] A [SEP] H` with exactly three `[SEP]` whatever the fields hold.
+    """`T [SEP] M [SEP] A [SEP] H` with exactly three `[SEP]` whatever the fields hold; or the
+    same fields in the sentences of an instruction, those that hold anything.
 
     Special tokens in any field, in any case and behind any Unicode disguise that NFKC undoes,
     are neutralised first, so text from outside can't forge structure. Pure and deterministic:
@@ -75,7 +95,10 @@ def build_prompt(evidence: Evidence, config: PromptConfig) -> str:
         if config.history
         else "",
     )
-    return f" {SEP} ".join(fields)
+    if config.form == "compact":
+        return f" {SEP} ".join(fields)
+    told = (form.format(field) for form, field in zip(_SENTENCES, fields, strict=True) if field)
+    return " ".join((_INSTRUCTION, *told))
 
 
 def evidence_digest(prompt: str, model: str) -> str:
