@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onebar.training.batches import ListBatch, Lists, preference_examples
 from onebar.training.loop import Backward, Metrics
-from onebar.training.losses import IGNORED, listwise_dpo, preferred, sequence_log_probs
+from onebar.training.losses import listwise_dpo, preferred, sequence_log_probs
 from onebar.training.model import decode, encode, frozen_copy, set_dropout, tensors
 from onebar.training.run import RunConfig, Start, train
 from onebar.training.triggers import EmptyDatasetError
@@ -31,7 +31,7 @@ class ListwiseConfig(RunConfig, frozen=True, kw_only=True):
     beta: float = 0.1
     temperature: float = 1.0
     sft_weight: float = 1.0
-    """λ_sft: the cross-entropy of the preferred queries, per token."""
+    """λ_sft: weight of −log π of the preferred queries, summed over tokens and queries."""
     dropout: float | None = None
 
 
@@ -69,8 +69,7 @@ class Listwise:
             policy, reference, levels, beta=config.beta, temperature=config.temperature
         )
         chosen = preferred(levels)
-        tokens = ((labels != IGNORED).sum(2) * chosen).sum().clamp(min=1)
-        likelihood = -(policy * chosen).sum() / tokens
+        likelihood = -(policy * chosen).sum() / chosen.any(1).sum().clamp(min=1)
         loss = ranking + config.sft_weight * likelihood
         backward(loss)
         rewards = (policy - reference).detach()

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from onebar.checkpoint import CARD as CHECKPOINT_CARD
 from onebar.checkpoint import TOKENIZER, Card, GenerationConfig, open_checkpoint
 from onebar.prompt import PromptConfig
 from onebar.tokens import PromptTokenizer
@@ -63,6 +64,7 @@ class RunConfig(LoopConfig, frozen=True, kw_only=True):
             if name not in _NOT_OF_THE_RESULT
         }
         fixed["dataset"] = (self.dataset / DATASET_CARD).read_bytes()
+        fixed["init"] = parent.name if (parent := parent_card(self.init)) else self.init
         content = msgspec.json.encode(fixed, enc_hook=str, order="sorted")
         return hashlib.sha256(type(self).__name__.encode() + content).hexdigest()
 
@@ -123,6 +125,7 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
             generation=start.generation,
             training={
                 "stage": stage.name,
+                "fingerprint": config.fingerprint,
                 "parent": start.parent.name if start.parent else config.init,
                 "settings": _settings(config),
                 "dataset": msgspec.to_builtins(start.dataset.card),
@@ -163,17 +166,17 @@ def begin(config: RunConfig, directory: Path) -> Start:
     from onebar.training.pretrained import load_pretrained
 
     model, path = load_pretrained(config.init, directory)
-    parent = _parent(config.init)
+    parent = parent_card(config.init)
     generation = config.generation or (parent.generation if parent else GenerationConfig())
     prompt = config.prompt or (parent.prompt if parent else PromptConfig())
     return Start(dataset, model, _tokenizer(path, generation), path, prompt, generation, parent)
 
 
-def _parent(init: str) -> Card | None:
+def parent_card(init: str | None) -> Card | None:
     """The card of `init` where that is a checkpoint of ours."""
-    from onebar.checkpoint import CARD
-
-    return open_checkpoint(init).card if (Path(init) / CARD).is_file() else None
+    if init is None or not (Path(init) / CHECKPOINT_CARD).is_file():
+        return None
+    return open_checkpoint(init, verify=False).card
 
 
 def _tokenizer(path: Path, generation: GenerationConfig) -> PromptTokenizer:

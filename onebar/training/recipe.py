@@ -1,0 +1,115 @@
+"""The stages in a row: pre-training, SFT, list-wise DPO, PIOPD, each from the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from onebar.checkpoint import CARD, open_checkpoint
+from onebar.training.listwise import ListwiseConfig, train_listwise
+from onebar.training.piopd import PIOPDConfig, train_piopd
+from onebar.training.pretrain import PretrainConfig, train_pretrain
+from onebar.training.run import RunConfig
+from onebar.training.sft import SFTConfig, train_sft
+
+log = structlog.get_logger(__name__)
+
+
+class StageKind(Struct, frozen=True):
+    """A stage by name: its settings, and what runs it."""
+
+    config: type[RunConfig]
+    run: Callable[[Any], Path]
+
+
+STAGES: dict[str, StageKind] = {
+    "pretrain": StageKind(PretrainConfig, train_pretrain),
+    "sft": StageKind(SFTConfig, train_sft),
+    "listwise": StageKind(ListwiseConfig, train_listwise),
+    "piopd": StageKind(PIOPDConfig, train_piopd),
+}
+
+Settings = Mapping[str, Any]
+
+RECIPES: dict[str, dict[str, Settings]] = {
+    "tiny": {
+        "sft": {"steps": 200, "batch_size": 32},
+        "listwise": {"steps": 20, "batch_size": 16, "learning_rate": 3e-4},
+        "piopd": {"steps": 20, "batch_size": 16, "learning_rate": 1e-4},
+    },
+    "demo": {
+        "sft": {"steps": 3000, "batch_size": 64},
+        "listwise": {"steps": 400, "batch_size": 32, "learning_rate": 3e-4},
+        "piopd": {"steps": 300, "batch_size": 64, "learning_rate": 3e-4},
+    },
+}
+"""Stages and what of their settings differs from the defaults, by preset. Others take the paper's
+settings after pre-training from scratch (`PAPER`)."""
+
+PAPER: dict[str, Settings] = {"pretrain": {}, "sft": {}, "listwise": {}, "piopd": {}}
+
+
+class UnknownSettingError(ValueError):
+    """A setting that a stage doesn't have, or a value that isn't one."""
+
+
+def stage_config(stage: str, values: Settings) -> RunConfig:
+    """The settings of a stage from plain values. Raises `UnknownSettingError`, which names what
+    there is."""
+    kind = STAGES[stage].config
+    unknown = set(values) - set(kind.__struct_fields__)
+    if unknown:
+        raise UnknownSettingError(
+            f"{stage} has no setting {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(sorted(kind.__struct_fields__))}"
+        )
+    try:
+        return msgspec.convert(values, kind, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise UnknownSettingError(f"{stage}: {error}") from None
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is not Path or not isinstance(value, str):
+        raise NotImplementedError
+    return Path(value)
+
+
+def train_all(
+    out: Path,
+    common: Settings,
+    *,
+    preset: str,
+    init: str | None = None,
+    changes: Mapping[str, Settings] | None = None,
+) -> Path:
+    """Run the preset's recipe into `out/STAGE`, each stage from the one before; the last's path.
+
+    A stage whose checkpoint is there already is passed over, so an interrupted row goes on where
+    it stopped. `common` goes to every stage, `changes` to the one it names; with an `init` there is
+    no pre-training.
+    """
+    recipe = RECIPES.get(preset, PAPER)
+    before = init
+    for stage, settings in recipe.items():
+        if stage == "pretrain" and init is not None:
+            continue
+        path = out / stage
+        values = {**settings, **common, **(changes or {}).get(stage, {})}
+        config = stage_config(stage, {**values, "out": str(path), "init": before, "preset": preset})
+        if (path / CARD).is_file() and _made_by(path, config):
+            log.info("stage_is_there", stage=stage, checkpoint=open_checkpoint(path).name)
+        else:
+            STAGES[stage].run(config)
+        before = str(path)
+    return out / list(recipe)[-1]
+
+
+def _made_by(path: Path, config: RunConfig) -> bool:
+    """Whether the checkpoint came of just these settings."""
+    return open_checkpoint(path).card.training.get("fingerprint") == config.fingerprint
