@@ -93,6 +93,8 @@ class LiveModel:
         retry_s: float = REFUSED_RETRY_S,
         on_warning: Callable[[str | None], None] = lambda warning: None,
     ) -> None:
+        for outcome in ("swapped", "refused"):
+            SWAPS.labels(outcome)  # seen at 0 first, the first one counts as an increase
         self.warning: str | None = None
         self._settings = settings
         self._store = store
