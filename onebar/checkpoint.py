@@ -32,6 +32,13 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CTRANSLATE2 = "ct2"
 FORMAT = 1
+_FIRST = frozenset(
+    ("text", "summary", "anchors", "history")
+    + ("text_bytes", "summary_bytes", "anchors_bytes", "history_bytes")
+    + ("max_anchors", "max_history")
+    + ("max_source_tokens", "max_target_tokens", "length_penalty")
+)
+"""The settings that were in the first release's cards: always part of a checkpoint's name."""
 SHIPPED = Path(__file__).parent / "data" / "checkpoints" / "demo"
 """The demo checkpoint that comes with the package."""
 
@@ -52,7 +59,7 @@ class CheckpointMismatchError(CheckpointError):
     """A sound checkpoint of another kind than is needed."""
 
 
-class GenerationConfig(Struct, frozen=True, omit_defaults=True):
+class GenerationConfig(Struct, frozen=True):
     """How candidates are generated from a checkpoint, whatever the engine.
 
     `length_penalty` 0 scores a candidate by its log probability; with p > 0 that is divided by
@@ -156,7 +163,13 @@ def annotate(path: Path, facts: Mapping[str, Any]) -> Checkpoint:
 
 def _write_card(directory: Path, card: Card) -> None:
     temporary = directory / f".{CARD}.tmp"
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    full = {
+        **msgspec.structs.asdict(card),
+        # Every setting is written, so that a card keeps its meaning whatever defaults become.
+        "prompt": msgspec.structs.asdict(card.prompt),
+        "generation": msgspec.structs.asdict(card.generation),
+    }
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(full), indent=2) + b"\n")
     temporary.replace(directory / CARD)
 
 
@@ -209,10 +222,20 @@ def _sha256(path: Path) -> str:
 
 
 def _name(card: Card) -> str:
-    """`PRESET-xxxxxxxx`: over the files and over all that changes what they generate. Settings at
-    their defaults don't enter, so a new one doesn't rename the checkpoints there are."""
-    content = msgspec.json.encode((card.files, card.prompt, card.generation), order="sorted")
-    return f"{card.preset}-{hashlib.sha256(content).hexdigest()[:8]}"
+    """`PRESET-xxxxxxxx`: over the files and over all that changes what they generate."""
+    content = (card.files, _stated(card.prompt), _stated(card.generation))
+    digest = hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+    return f"{card.preset}-{digest[:8]}"
+
+
+def _stated(config: PromptConfig | GenerationConfig) -> dict[str, Any]:
+    """What of a config enters the name: its first settings, and later ones where they are not at
+    their default. So a new setting whose default is what was done before renames nothing."""
+    return {
+        field.name: value
+        for field in msgspec.structs.fields(config)
+        if (value := getattr(config, field.name)) != field.default or field.name in _FIRST
+    }
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -112,6 +113,38 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert second.name != first.name
     assert open_checkpoint(out) == second
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_name_does_not_hang_on_how_a_config_came_to_be(tmp_path: Path) -> None:
+    """Read back, spelled out or left to the defaults: equal configs make one name."""
+    path = _seal(tmp_path / "out", "one").path / CARD
+    card = json.loads(path.read_text())
+    assert card["prompt"]["text_bytes"] == PromptConfig().text_bytes
+    for part in ("prompt", "generation"):
+        path.write_text(json.dumps({**card, part: {}}))
+        assert open_checkpoint(path.parent).name == card["name"]
+
+
+def test_a_new_setting_renames_no_checkpoint(tmp_path: Path) -> None:
+    """A card of the first release opens under its name, whatever settings were added since."""
+    (tmp_path / "x").write_bytes(b"one")
+    digest = hashlib.sha256(b"one").hexdigest()
+    card = {
+        "format": 1,
+        "name": "tiny-4bda4c91",
+        "preset": "tiny",
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "prompt": {
+            "text": True, "summary": True, "anchors": True, "history": True, "text_bytes": 176,
+            "summary_bytes": 72, "anchors_bytes": 112, "history_bytes": 56, "max_anchors": 8,
+            "max_history": 3,
+        },
+        "generation": {"max_source_tokens": 96, "max_target_tokens": 24, "length_penalty": 0.0},
+        "files": {"x": {"size": 3, "sha256": digest}},
+        "training": {},
+    }  # fmt: skip
+    (tmp_path / CARD).write_text(json.dumps(card))
+    assert open_checkpoint(tmp_path).name == card["name"]
 
 
 def test_facts_can_be_added_without_making_another_checkpoint(tmp_path: Path) -> None:
