@@ -33,10 +33,11 @@ WEIGHTS = "model.safetensors"
 CTRANSLATE2 = "ct2"
 FORMAT = 1
 _FIRST = frozenset(
-    ("text", "summary", "anchors", "history")
-    + ("text_bytes", "summary_bytes", "anchors_bytes", "history_bytes")
-    + ("max_anchors", "max_history")
-    + ("max_source_tokens", "max_target_tokens", "length_penalty")
+    {
+        *("text", "summary", "anchors", "history", "max_anchors", "max_history"),
+        *("text_bytes", "summary_bytes", "anchors_bytes", "history_bytes"),
+        *("max_source_tokens", "max_target_tokens", "length_penalty"),
+    }
 )
 """The settings that were in the first release's cards: always part of a checkpoint's name."""
 SHIPPED = Path(__file__).parent / "data" / "checkpoints" / "demo"
