@@ -153,11 +153,14 @@ def train_all(
 
     Example: onebar train all data/march --out checkpoints/march --preset demo
     """
+    from onebar.training.recipe import STAGES
     from onebar.training.recipe import train_all as run_all
 
     changes: dict[str, dict[str, Any]] = {}
     for text in more or ():
         stage, _, setting = text.partition(".")
+        if stage not in STAGES:
+            raise typer.BadParameter(f"no stage {stage!r}; there are {', '.join(STAGES)}")
         _put(changes.setdefault(stage, {}), setting)
     common = {"dataset": str(dataset), "seed": seed, "device": device, "threads": threads}
     _finish(lambda: run_all(out, common, preset=preset, init=init, changes=changes))
