@@ -2,7 +2,7 @@
 
 onebar.json         the card: name, preset, prompt and generation config, sizes and sha256 of
                     every other file, facts of the training
-tokenizer.json      byte-level BPE (`onebar.tokens`)
+tokenizer.json      how text becomes ids (`onebar.tokens`)
 config.json         the architecture, as transformers reads it
 ct2/                CTranslate2 weights, int8 (optional)
 model.safetensors   float weights for torch (optional)
@@ -11,6 +11,7 @@ model.safetensors   float weights for torch (optional)
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -24,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from onebar.prompt import PromptConfig
-from onebar.tokens import PromptTokenizer
+from onebar.tokens import FieldTokens, PromptTokenizer, TokenizerMismatchError
 
 CARD = "onebar.json"
 TOKENIZER = "tokenizer.json"
@@ -64,12 +65,31 @@ class GenerationConfig(Struct, frozen=True):
     """How candidates are generated from a checkpoint, whatever the engine.
 
     `length_penalty` 0 scores a candidate by its log probability; with p > 0 that is divided by
-    (tokens with the end token) ** p.
+    (tokens with the end token) ** p. `field_tokens` are the most tokens of T, M, A and H in a
+    prompt (`onebar.tokens.PromptTokenizer`); None leaves it to the budgets of the prompt config.
     """
 
     max_source_tokens: int = 96
     max_target_tokens: int = 24
     length_penalty: float = 0.0
+    field_tokens: FieldTokens | None = None
+
+    def __post_init__(self) -> None:
+        if self.field_tokens is not None and min(self.field_tokens) < 0:
+            raise ValueError(f"field_tokens must be 0 or more, got {self.field_tokens}")
+
+    def tokenizer(self, path: Path) -> PromptTokenizer:
+        """A tokenizer that keeps these lengths. Raises `CheckpointMismatchError` where the file
+        at `path` is none for prompts."""
+        try:
+            return PromptTokenizer(
+                path,
+                max_source_tokens=self.max_source_tokens,
+                max_target_tokens=self.max_target_tokens,
+                field_tokens=self.field_tokens,
+            )
+        except TokenizerMismatchError as error:
+            raise CheckpointMismatchError(str(error)) from None
 
 
 class FileFact(Struct, frozen=True):
@@ -122,12 +142,16 @@ class Checkpoint(Struct, frozen=True):
         return self.path / name
 
     def tokenizer(self) -> PromptTokenizer:
-        """Its tokenizer, with the lengths its card sets."""
-        return PromptTokenizer(
-            self.need(TOKENIZER),
-            max_source_tokens=self.card.generation.max_source_tokens,
-            max_target_tokens=self.card.generation.max_target_tokens,
-        )
+        """Its tokenizer, with the lengths its card sets. Raises `CheckpointMismatchError` where
+        it is that of another model."""
+        tokenizer = self.card.generation.tokenizer(self.need(TOKENIZER))
+        rows = json.loads(self.need(CONFIG).read_bytes())["vocab_size"]
+        if tokenizer.vocab_size != rows:
+            raise CheckpointMismatchError(
+                f"{self.path / TOKENIZER} has {tokenizer.vocab_size:,} entries, the model has "
+                f"embeddings for {rows:,}: they don't belong together; export the checkpoint again"
+            )
+        return tokenizer
 
 
 def open_checkpoint(path: Path | str | None = None, *, verify: bool = True) -> Checkpoint:

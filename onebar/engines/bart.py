@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,16 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
+from onebar.checkpoint import CheckpointMismatchError
+
 POSITION_OFFSET = 2
 """BART's learned positions begin at row 2."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+"""By their names in `config.json`."""
 
 
 class Architecture(Struct, frozen=True):
@@ -31,7 +41,10 @@ class Architecture(Struct, frozen=True):
     encoder_attention_heads: int
     decoder_attention_heads: int
     scale_embedding: bool
+    activation_function: str
     decoder_start_token_id: int
+    eos_token_id: int
+    pad_token_id: int
     max_position_embeddings: int
 
 
@@ -62,15 +75,28 @@ class Cache:
 
 
 class Bart:
-    """An encoder-decoder with its weights on one device."""
+    """An encoder-decoder with its weights on one device.
+
+    Raises `CheckpointMismatchError` for a config that this forward pass does not follow.
+    """
 
     def __init__(self, config: Path, weights: Path, device: torch.device) -> None:
         from safetensors.torch import load_file
 
         raw: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+        missing = [name for name in Architecture.__struct_fields__ if name not in raw]
+        if missing:
+            raise CheckpointMismatchError(f"{config} does not say {', '.join(missing)}")
         self.architecture = Architecture(
             **{name: raw[name] for name in Architecture.__struct_fields__}
         )
+        activation = self.architecture.activation_function
+        if activation not in ACTIVATIONS:
+            raise CheckpointMismatchError(
+                f"{config} asks for the activation {activation!r}; there are "
+                f"{', '.join(ACTIVATIONS)}"
+            )
+        self._activation = ACTIVATIONS[activation]
         self.weights = {
             name.removeprefix("model."): tensor
             for name, tensor in load_file(str(weights), device=str(device)).items()
@@ -99,7 +125,7 @@ class Bart:
         )
 
     def _feed_forward(self, name: str, x: Tensor) -> Tensor:
-        inner = F.gelu(self._linear(f"{name}.fc1", x))
+        inner = self._activation(self._linear(f"{name}.fc1", x))
         return self._norm(f"{name}.final_layer_norm", x + self._linear(f"{name}.fc2", inner))
 
     def encode(self, source: Tensor, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The CPU engine: CTranslate2, int8."""
+"""The CPU engine: CTranslate2, int8 unless the checkpoint was exported otherwise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from onebar.engines import EngineError, ordered
 
 
 class CTranslate2Engine:
-    """Beam search by CTranslate2 (int8 weights and activations, quantised row by row).
+    """Beam search by CTranslate2, computing as the checkpoint was quantised (int8 weights and
+    activations, row by row, by default).
 
     Each prompt is decoded by itself, `workers` of them side by side, so what a prompt gets can't
     depend on its company: padding in a batch of 16 was seen to move int8 log probabilities by up
@@ -91,7 +92,8 @@ def _load(directory: str, *, workers: int, threads: int) -> Any:
                 ctranslate2.Translator(
                     directory,
                     device="cpu",
-                    compute_type="int8",
+                    # As exported, where the CPU can.
+                    compute_type="default",
                     inter_threads=workers,
                     intra_threads=threads,
                 )

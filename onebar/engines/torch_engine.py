@@ -12,7 +12,6 @@ from feature_store.records import Candidate
 from onebar.checkpoint import CONFIG, WEIGHTS, Checkpoint
 from onebar.engines import EngineError, ordered
 from onebar.engines.bart import Bart, Cache
-from onebar.tokens import EOS_ID, PAD_ID
 
 NEVER = -1e9
 
@@ -69,7 +68,7 @@ class TorchEngine:
     def _search(self, bart: Bart, sources: list[list[int]], k: int) -> list[list[Candidate]]:
         beams = max(self._beam_size, k)
         most = self._generation.max_target_tokens
-        source, hidden = _pad(sources, self._device)
+        source, hidden = _pad(sources, bart.architecture.pad_token_id, self._device)
         cache = bart.begin(source, hidden, beams=beams, most=most)
         ids, scores = search(
             bart, cache, beams=beams, most=most, length_penalty=self._generation.length_penalty
@@ -97,7 +96,8 @@ def search(
     """
     prompts = cache.hidden.shape[0]
     device = cache.hidden.device
-    ids = torch.full((prompts, beams, most), EOS_ID, device=device)
+    end = bart.architecture.eos_token_id
+    ids = torch.full((prompts, beams, most), end, device=device)
     newest = torch.full(
         (prompts * beams, 1), bart.architecture.decoder_start_token_id, device=device
     )
@@ -119,7 +119,7 @@ def search(
 
         full = (ended > NEVER / 2).all(dim=1, keepdim=True)
         last = at + 1 == most
-        stops = (token == EOS_ID) | last
+        stops = (token == end) | last
         score = best / float(at + 1) ** length_penalty
         score = score.masked_fill(~(stops & (rank < beams)) | full, NEVER)
         ended, chosen = torch.cat([ended, score], 1).topk(beams, dim=1)
@@ -128,16 +128,16 @@ def search(
         if last or bool((ended > NEVER / 2).all()):
             break
 
-        running, kept = best.masked_fill(token == EOS_ID, NEVER).topk(beams, dim=1)
+        running, kept = best.masked_fill(token == end, NEVER).topk(beams, dim=1)
         ids = grown.gather(1, kept[:, :, None].expand(-1, -1, most))
         newest = token.gather(1, kept).view(-1, 1)
         cache.reorder((origin.gather(1, kept) + base).view(-1))
     return ended_ids, ended
 
 
-def _pad(sources: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids (B, S), and (B, S) true on padding."""
+def _pad(sources: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids (B, S) padded with `pad`, and (B, S) true on padding."""
     longest = max(map(len, sources))
-    rows = [source + [PAD_ID] * (longest - len(source)) for source in sources]
+    rows = [source + [pad] * (longest - len(source)) for source in sources]
     hidden = [[False] * len(source) + [True] * (longest - len(source)) for source in sources]
     return torch.tensor(rows, device=device), torch.tensor(hidden, device=device)

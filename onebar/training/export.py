@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,12 +15,13 @@ from onebar.checkpoint import (
     TOKENIZER,
     WEIGHTS,
     Checkpoint,
+    CheckpointMismatchError,
     GenerationConfig,
     seal,
     staging,
 )
 from onebar.prompt import PromptConfig
-from onebar.tokens import BOS, EOS, MASK, PAD, UNK
+from onebar.tokens import BOS, EOS, MASK, PAD, UNK, PromptTokenizer
 
 
 def export_checkpoint(
@@ -37,7 +39,10 @@ def export_checkpoint(
     """Write a checkpoint of a transformers BART model to `out`, whole or not at all.
 
     `weights` keeps the float weights as well, for the torch engine and further training.
+    `quantization` is one of CTranslate2's: int8, float32, ... Raises `CheckpointMismatchError`
+    where model, tokenizer and lengths don't go together.
     """
+    _check(model.config, generation.tokenizer(tokenizer_path))
     with staging(out) as staged:
         shutil.copyfile(tokenizer_path, staged / TOKENIZER)
         model.config.to_json_file(str(staged / CONFIG))
@@ -50,21 +55,55 @@ def export_checkpoint(
 
 
 def convert(model: Any, tokenizer_path: Path, out: Path, *, quantization: str) -> None:
-    """Write CTranslate2 weights of a transformers BART model to the directory `out`."""
+    """Write CTranslate2 weights of a transformers BART model to the directory `out`.
+
+    The converter is handed a copy in memory (it scales weights in place), so no file of the
+    model's size is written and read again.
+    """
     from ctranslate2.converters import TransformersConverter
     from transformers import PreTrainedTokenizerFast
 
+    class InMemory(TransformersConverter):  # type: ignore[misc]
+        def load_model(self, *_: Any, **__: Any) -> Any:
+            return copy.deepcopy(model)
+
+        def load_tokenizer(self, *_: Any, **__: Any) -> Any:
+            return PreTrainedTokenizerFast(
+                tokenizer_file=str(tokenizer_path),
+                bos_token=BOS,
+                eos_token=EOS,
+                pad_token=PAD,
+                unk_token=UNK,
+                mask_token=MASK,
+            )
+
     with tempfile.TemporaryDirectory() as scratch:
-        model.save_pretrained(scratch)
-        PreTrainedTokenizerFast(
-            tokenizer_file=str(tokenizer_path),
-            bos_token=BOS,
-            eos_token=EOS,
-            pad_token=PAD,
-            unk_token=UNK,
-            mask_token=MASK,
-        ).save_pretrained(scratch)
-        TransformersConverter(scratch).convert(str(out), quantization=quantization)
+        model.config.to_json_file(str(Path(scratch) / CONFIG))
+        InMemory(scratch).convert(str(out), quantization=quantization)
+
+
+def _check(config: Any, tokenizer: PromptTokenizer) -> None:
+    """Raises `CheckpointMismatchError` where the engines could not run what would be written."""
+    problems = []
+    if tokenizer.vocab_size != config.vocab_size:
+        problems.append(
+            f"the tokenizer has {tokenizer.vocab_size:,} entries, the model {config.vocab_size:,}"
+        )
+    longest = max(tokenizer.max_source_tokens, tokenizer.max_target_tokens)
+    if longest > config.max_position_embeddings:
+        problems.append(
+            f"{longest} tokens are more than its {config.max_position_embeddings} positions: "
+            "shorten them in the generation config"
+        )
+    if config.encoder_attention_heads != config.decoder_attention_heads:
+        problems.append("CTranslate2 needs as many attention heads in the decoder as before it")
+    if (config.eos_token_id, config.pad_token_id) != (tokenizer.eos_id, tokenizer.pad_id):
+        problems.append("its end or padding token is not that of the tokenizer")
+    forced = (getattr(config, f"forced_{end}_token_id", None) for end in ("bos", "eos"))
+    if any(token is not None for token in forced):
+        problems.append("it forces a first or last token, which no engine of ours does")
+    if problems:
+        raise CheckpointMismatchError(f"this model can't be exported: {'; '.join(problems)}")
 
 
 def _save_weights(model: Any, path: Path) -> None:

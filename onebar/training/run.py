@@ -156,7 +156,7 @@ def begin(config: RunConfig, directory: Path) -> Start:
                 _not_empty(dataset), temporary, vocab_size=preset(config.preset).vocab_size
             )
             temporary.replace(path)
-        tokenizer = _tokenizer(path, generation)
+        tokenizer = generation.tokenizer(path)
         from transformers import BartForConditionalGeneration
 
         model = BartForConditionalGeneration(
@@ -169,7 +169,7 @@ def begin(config: RunConfig, directory: Path) -> Start:
     parent = parent_card(config.init)
     generation = config.generation or (parent.generation if parent else GenerationConfig())
     prompt = config.prompt or (parent.prompt if parent else PromptConfig())
-    return Start(dataset, model, _tokenizer(path, generation), path, prompt, generation, parent)
+    return Start(dataset, model, generation.tokenizer(path), path, prompt, generation, parent)
 
 
 def parent_card(init: str | None) -> Card | None:
@@ -177,14 +177,6 @@ def parent_card(init: str | None) -> Card | None:
     if init is None or not (Path(init) / CHECKPOINT_CARD).is_file():
         return None
     return open_checkpoint(init, verify=False).card
-
-
-def _tokenizer(path: Path, generation: GenerationConfig) -> PromptTokenizer:
-    return PromptTokenizer(
-        path,
-        max_source_tokens=generation.max_source_tokens,
-        max_target_tokens=generation.max_target_tokens,
-    )
 
 
 def _not_empty(dataset: TriggerDataset) -> Any:

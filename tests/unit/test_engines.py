@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from toy import toy_examples, toy_prompts
@@ -85,14 +86,13 @@ def test_int8_agrees_with_float(toy_checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_torch_search_agrees_with_transformers(
-    toy_checkpoint: Checkpoint, length_penalty: float
+    toy_checkpoint: Checkpoint, length_penalty: float, tmp_path: Path
 ) -> None:
     import torch
 
     from onebar.engines.bart import Bart
     from onebar.engines.torch_engine import _pad, search
-    from onebar.tokens import EOS_ID, PAD_ID
-    from onebar.training.sft import load_model
+    from onebar.training.pretrained import load_pretrained
 
     tokenizer = toy_checkpoint.tokenizer()
     most = toy_checkpoint.card.generation.max_target_tokens
@@ -102,12 +102,12 @@ def test_torch_search_agrees_with_transformers(
         toy_checkpoint.need("model.safetensors"),
         torch.device("cpu"),
     )
-    source, hidden = _pad(sources, torch.device("cpu"))
+    source, hidden = _pad(sources, tokenizer.pad_id, torch.device("cpu"))
     with torch.inference_mode():
         cache = bart.begin(source, hidden, beams=BEAMS, most=most)
         ids, scores = search(bart, cache, beams=BEAMS, most=most, length_penalty=length_penalty)
         expected = (
-            load_model(toy_checkpoint.path)
+            load_pretrained(toy_checkpoint.path, tmp_path)[0]
             .eval()
             .generate(
                 input_ids=source,
@@ -119,8 +119,8 @@ def test_torch_search_agrees_with_transformers(
                 max_new_tokens=most,
                 min_new_tokens=0,
                 do_sample=False,
-                decoder_start_token_id=EOS_ID,
-                pad_token_id=PAD_ID,
+                decoder_start_token_id=tokenizer.eos_id,
+                pad_token_id=tokenizer.pad_id,
                 output_scores=True,
                 return_dict_in_generate=True,
             )
