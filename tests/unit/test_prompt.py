@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from feature_store.records import Anchor, Features, HistoryEntry, VideoText
 from onebar.evidence import Evidence, assemble, terms
 from onebar.prompt import PromptConfig, build_prompt, evidence_digest
-from onebar.text import SPECIAL_TOKENS
+from onebar.text import SEP, SPECIAL_TOKENS
 
 SPECIALS = [
     *SPECIAL_TOKENS,
@@ -118,3 +118,23 @@ def test_the_digest_names_prompt_and_model() -> None:
 def test_the_config_survives_its_card() -> None:
     config = PromptConfig(history=False, text_bytes=99)
     assert msgspec.json.decode(msgspec.json.encode(config), type=PromptConfig) == config
+
+
+def test_the_verbose_form_says_the_same_in_sentences() -> None:
+    evidence = Evidence("red shoes | sale", "a runner", ("trail shoes", "red shoes"), ("shoes",))
+    config = PromptConfig(form="verbose")
+    prompt = build_prompt(evidence, config)
+    assert SEP not in prompt
+    for part in ("red shoes | sale", "a runner", "trail shoes | red shoes", "before for: shoes."):
+        assert part in prompt
+    assert len(prompt) > 2 * len(build_prompt(evidence, PromptConfig()))
+    without = build_prompt(evidence, PromptConfig(form="verbose", anchors=False, history=False))
+    assert "trail" not in without
+    assert "before for" not in without
+    assert "before for" not in build_prompt(Evidence("red shoes"), config)
+
+
+@given(evidences)
+def test_the_verbose_form_can_not_be_forged_either(evidence: Evidence) -> None:
+    prompt = build_prompt(evidence, PromptConfig(form="verbose")).casefold()
+    assert not any(token.casefold() in prompt for token in SPECIAL_TOKENS)
