@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from onebar.commands.common import INTERRUPTED, read_settings
+from onebar.commands.importing import import_model
 from onebar.console import say
 
 train = typer.Typer(
     help="Train a generator from a dataset (needs the extra `train`: pip install 'onebar[train]').",
     no_args_is_help=True,
 )
+train.command("import")(import_model)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="A directory that `onebar dataset` wrote.")]
 OutOption = Annotated[Path, typer.Option(help="The checkpoint directory to write.")]

@@ -34,6 +34,8 @@ PRESETS = {
 }
 """`tiny` is for tests, `mini` for experiments on a CPU, `demo` is what ships; `small` and `base`
 (bart-base's shape) want a GPU."""
+PRETRAINED_RATE = 3e-5
+"""For a model that was pretrained elsewhere: higher rates undo what it knows."""
 
 
 def preset(name: str) -> Preset:
@@ -42,6 +44,11 @@ def preset(name: str) -> Preset:
         return PRESETS[name]
     except KeyError:
         raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}") from None
+
+
+def learning_rate(name: str) -> float:
+    """The peak rate of stage 1 for a preset, or for a BART from elsewhere by any other name."""
+    return PRESETS[name].learning_rate if name in PRESETS else PRETRAINED_RATE
 
 
 def bart_config(preset: Preset, vocab_size: int) -> Any:

@@ -20,7 +20,7 @@ from onebar.tokens import PromptTokenizer
 from onebar.training.batches import BatchT
 from onebar.training.export import export_checkpoint
 from onebar.training.loop import Loop, LoopConfig, Stage, make_accelerator
-from onebar.training.presets import bart_config, preset
+from onebar.training.presets import bart_config, learning_rate, preset
 from onebar.training.tokenizer import train_tokenizer
 from onebar.training.triggers import CARD as DATASET_CARD
 from onebar.training.triggers import EmptyDatasetError, TriggerDataset, open_dataset
@@ -79,6 +79,8 @@ class Start(Struct, frozen=True):
     prompt: PromptConfig
     generation: GenerationConfig
     parent: Card | None
+    preset: str
+    """What the model is called: a preset, or the name of a BART from elsewhere."""
 
 
 def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Path:
@@ -100,7 +102,7 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
         config,
         stage,
         start.model,
-        peak=config.learning_rate or preset(config.preset).learning_rate,
+        peak=config.learning_rate or learning_rate(start.preset),
         accelerator=accelerator,
         directory=directory,
         curves=config.curves or config.out.parent / "curves" / config.out.name,
@@ -120,7 +122,7 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
             start.model.to("cpu").eval(),
             start.tokenizer_path,
             config.out,
-            preset=start.parent.preset if start.parent else config.preset,
+            preset=start.preset,
             prompt=start.prompt,
             generation=start.generation,
             training={
@@ -162,14 +164,16 @@ def begin(config: RunConfig, directory: Path) -> Start:
         model = BartForConditionalGeneration(
             bart_config(preset(config.preset), tokenizer.vocab_size)
         )
-        return Start(dataset, model, tokenizer, path, prompt, generation, None)
-    from onebar.training.pretrained import load_pretrained
+        return Start(dataset, model, tokenizer, path, prompt, generation, None, config.preset)
+    from onebar.training.pretrained import load_pretrained, source_name
 
     model, path = load_pretrained(config.init, directory)
     parent = parent_card(config.init)
     generation = config.generation or (parent.generation if parent else GenerationConfig())
     prompt = config.prompt or (parent.prompt if parent else PromptConfig())
-    return Start(dataset, model, generation.tokenizer(path), path, prompt, generation, parent)
+    tokenizer = generation.tokenizer(path)
+    name = parent.preset if parent else source_name(config.init)
+    return Start(dataset, model, tokenizer, path, prompt, generation, parent, name)
 
 
 def parent_card(init: str | None) -> Card | None:
