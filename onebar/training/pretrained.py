@@ -158,17 +158,23 @@ def _bart_config(directory: Path, raw: dict[str, Any], vocabulary: Vocabulary) -
         raise CheckpointMismatchError(
             f"{directory / CONFIG} says decoder_start_token_id {start!r}, which is no token"
         )
-    return BartConfig(
-        **{name: raw[name] for name in _KEPT if name in raw} | {"decoder_start_token_id": start},
-        vocab_size=raw["vocab_size"],
-        bos_token_id=ids[BOS],
-        pad_token_id=ids[PAD],
-        eos_token_id=ids[EOS],
-        forced_bos_token_id=None,
-        forced_eos_token_id=None,
-        # The CTranslate2 converter asks for it by name.
-        normalize_before=False,
-    )
+    settings = {name: raw[name] for name in _KEPT if name in raw}
+    try:
+        return BartConfig(
+            **settings | {"decoder_start_token_id": start},
+            vocab_size=raw["vocab_size"],
+            bos_token_id=ids[BOS],
+            pad_token_id=ids[PAD],
+            eos_token_id=ids[EOS],
+            forced_bos_token_id=None,
+            forced_eos_token_id=None,
+            # The CTranslate2 converter asks for it by name.
+            normalize_before=False,
+        )
+    except Exception as error:  # a validation error of huggingface_hub, by no documented class
+        raise CheckpointMismatchError(
+            f"{directory / CONFIG} can't be used: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _load(directory: Path, config: Any) -> Any:
