@@ -99,7 +99,8 @@ class PromptTokenizer:
                 ids = self._within_budgets(f" {prompt}", encoding, self.field_tokens)
             if len(ids) + 2 > self.max_source_tokens:
                 ids = self._fit(ids)
-            encoded.append([self.bos_id, *ids, self.eos_id])
+            # To a source of `<s> </s>` alone CTranslate2 answers nothing, with certainty.
+            encoded.append([self.bos_id, *(ids or [self.sep_id]), self.eos_id])
         return encoded
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
