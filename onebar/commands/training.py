@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,14 +206,20 @@ def _run(stage: str, options: dict[str, Any]) -> None:
 
 
 def _put(values: dict[str, Any], text: str) -> None:
-    """Add `a.b=value` as {a: {b: value}}."""
+    """Add `a.b=value` as {a: {b: value}}; a value in square brackets is a list."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise typer.BadParameter(f"expected NAME=VALUE, got {text!r}")
     *path, last = name.split(".")
     for part in path:
         values = values.setdefault(part, {})
-    values[last] = value
+    if not value.startswith("["):
+        values[last] = value
+        return
+    try:
+        values[last] = json.loads(value)
+    except ValueError:
+        raise typer.BadParameter(f"expected a list such as [1, 2], got {value!r}") from None
 
 
 def _finish(work: Any) -> None:

@@ -125,3 +125,17 @@ def test_a_tokenizer_that_is_none_for_prompts_is_told(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
     with pytest.raises(TokenizerMismatchError, match=r"\[SEP\], \[REJECT\]"):
         PromptTokenizer(tmp_path / "tokenizer.json", max_source_tokens=9, max_target_tokens=9)
+
+
+def test_budgets_can_be_given_on_the_command_line() -> None:
+    import typer
+
+    from onebar.commands.training import _put
+    from onebar.training.recipe import stage_config
+
+    values: dict[str, Any] = {"dataset": "data", "out": "out"}
+    _put(values, "generation.field_tokens=[44, 16, 24, 10]")
+    generation = stage_config("sft", values).generation
+    assert generation == GenerationConfig(field_tokens=(44, 16, 24, 10))
+    with pytest.raises(typer.BadParameter, match="list"):
+        _put(values, "generation.field_tokens=[44, 16")
