@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy import toy_examples, toy_prompts
+from toy import toy_prompts, toy_triggers
 
 from feature_store.records import Candidate
 from onebar.checkpoint import Checkpoint, CheckpointMismatchError
 from onebar.engines import Engine, EngineError, load_engine, ordered
+from onebar.prompt import PromptConfig, build_prompt
+from onebar.text import REJECT
 
 BEAMS = 8
 
@@ -26,14 +28,14 @@ def engine(request: pytest.FixtureRequest, toy_checkpoint: Checkpoint) -> Iterat
 
 
 def test_it_learned_the_task(engine: Engine) -> None:
-    examples = list(toy_examples(40, seed=99))
-    generated = engine.generate([example.prompt for example in examples], BEAMS)
+    triggers = list(toy_triggers(40, seed=99))
+    prompts = [build_prompt(trigger.evidence, PromptConfig()) for trigger in triggers]
     right = sum(
-        candidates[0].text == example.target
-        for example, candidates in zip(examples, generated, strict=True)
+        candidates[0].text == trigger.target
+        for trigger, candidates in zip(triggers, engine.generate(prompts, BEAMS), strict=True)
     )
     assert right >= 38
-    assert any(example.target == "[REJECT]" for example in examples)
+    assert any(trigger.target == REJECT for trigger in triggers)
 
 
 def test_candidates_are_ordered_log_probabilities(engine: Engine) -> None:
