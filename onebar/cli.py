@@ -6,13 +6,23 @@ import sys
 
 import typer
 
-from onebar.commands import letters, logs, models, stack, state, training
+from onebar.commands import archive, dataset, letters, logs, models, stack, state, training
 from onebar.commands.common import USAGE, JsonOption, print_json
 from onebar.console import say
 
 OUR_PACKAGES = {"api", "feature_store", "onebar", "stream"}
 USAGE_ERRORS = {"LogNotFoundError", "SimulatorConfigError", "ApiKeyError", "UnsafeBindError"}
 """Errors of ours that the command line itself is to blame for."""
+
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "safetensors"), "torch"),
+    **dict.fromkeys(("accelerate", "tensorboard"), "train"),
+    **dict.fromkeys(("ibis", "duckdb"), "dataset"),
+    **dict.fromkeys(("sklearn", "sacrebleu", "rapidfuzz"), "evaluate"),
+    "pyarrow": "archive",
+    "sentence_transformers": "embed",
+}
+"""What to install where a module is missing."""
 
 app = typer.Typer(
     name="onebar",
@@ -26,6 +36,8 @@ app = typer.Typer(
 )
 app.add_typer(stack.app)
 app.add_typer(logs.app)
+app.add_typer(archive.app)
+app.add_typer(dataset.app)
 app.add_typer(state.app)
 app.add_typer(letters.dead_letters, name="dead-letters")
 app.add_typer(training.train, name="train")
@@ -66,9 +78,7 @@ def main() -> None:
             say(f"onebar: {variable}={fault['input']!r}: {fault['msg']}")
         sys.exit(USAGE)
     except ModuleNotFoundError as error:
-        extra = {"torch": "torch", "transformers": "torch", "safetensors": "torch"}.get(
-            str(error.name)
-        )
+        extra = EXTRAS.get(str(error.name).partition(".")[0])
         if extra is None:
             raise
         say(f"onebar: {error.name} is not installed: pip install 'onebar[{extra}]'")

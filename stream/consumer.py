@@ -150,6 +150,13 @@ class RecordConsumer:
             return 0
         return int(await self._consumer.position(at))
 
+    def seek(self, offsets: Offsets) -> None:
+        """Go on from these offsets of (topic, partition)s that are read `alone`."""
+        assert self._consumer is not None
+        for (topic, partition), offset in offsets.items():
+            at = TopicPartition(self._settings.topic_prefix + topic, partition)
+            self._consumer.seek(at, offset)
+
     async def lags(self) -> dict[tuple[str, int], int]:
         """Records of each assigned (topic, partition) that are not fetched yet, as far as heard;
         empty before `start`."""
@@ -206,6 +213,16 @@ async def end_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> 
             (tp.topic, tp.partition): max(offset, consumer.highwater(tp) if tp in asked else 0)
             for tp, offset in listed.items()
         }
+
+
+async def begin_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> Offsets:
+    """The first offset that is still there of each (topic with prefix, partition)."""
+    wanted = [TopicPartition(*pair) for pair in partitions]
+    if not wanted:
+        return {}
+    async with _reader(bootstrap, None) as consumer:
+        listed = await consumer.beginning_offsets(wanted)
+        return {(tp.topic, tp.partition): offset for tp, offset in listed.items()}
 
 
 async def committed_offsets(

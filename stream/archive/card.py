@@ -1,0 +1,97 @@
+"""What an archive says of itself (`archive.json`), and what can be wrong with one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+CARD = "archive.json"
+FORMAT = 1
+
+
+class ArchiveError(ValueError):
+    """An archive that can't be used. The text says what is wrong and what to do."""
+
+
+class ArchiveNotFoundError(ArchiveError):
+    """There is no archive where one was expected."""
+
+
+class ArchiveCorruptError(ArchiveError):
+    """A file of an archive is damaged, or of another format."""
+
+
+class ArchiveInUseError(ArchiveError):
+    """Another process writes to the archive."""
+
+
+class LogGapError(ArchiveError):
+    """Records between what is archived and what Kafka still has are lost, or the topic is another
+    one than before."""
+
+
+class Gap(Struct, frozen=True):
+    """Offsets that were gone from Kafka before they were archived: from `begin` to before `end`."""
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+
+
+class ArchiveCard(Struct, kw_only=True):
+    """`positions` are the offsets to go on from, by topic and partition; everything before is in
+    the archive, but for `gaps`. `counts` are records by event type, `invalid` among them."""
+
+    format: int = FORMAT
+    positions: dict[str, dict[int, int]] = {}
+    counts: dict[str, int] = {}
+    gaps: list[Gap] = []
+
+    def position(self, topic: str, partition: int) -> int | None:
+        """Where to go on, None where nothing of the partition was archived."""
+        return self.positions.get(topic, {}).get(partition)
+
+
+def read_card(directory: Path) -> ArchiveCard:
+    """The card of an archive. Raises `ArchiveNotFoundError`, `ArchiveCorruptError`."""
+    path = directory / CARD
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ArchiveNotFoundError(
+            f"{directory} is no archive: it has no {CARD}; make one with `onebar archive`"
+        ) from None
+    try:
+        card = msgspec.json.decode(data, type=ArchiveCard)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArchiveCorruptError(f"{path} can't be read ({error}): restore it") from None
+    if card.format != FORMAT:
+        raise ArchiveCorruptError(
+            f"{path} has format {card.format}, this program reads {FORMAT}: use the onebar "
+            "version that wrote it"
+        )
+    return card
+
+
+def write_card(directory: Path, card: ArchiveCard) -> None:
+    """Replace the card, atomically and durably."""
+    temporary = directory / f".{CARD}.tmp"
+    with temporary.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / CARD)
+    sync_directory(directory)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

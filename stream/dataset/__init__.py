@@ -1,0 +1,1 @@
+"""From an archive of events to training triggers: `onebar dataset`."""

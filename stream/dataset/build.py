@@ -1,0 +1,279 @@
+"""Making a dataset: the engine finds and gathers, Python assembles, Parquet files come out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from onebar.checkpoint import staging
+from onebar.evidence import video_line
+from onebar.text import clean_video
+from onebar.training.triggers import (
+    CARD,
+    SPLITS,
+    TEXTS,
+    DatasetCard,
+    DatasetError,
+    EmptyDatasetError,
+    Split,
+    Trigger,
+    TriggerDataset,
+    open_dataset,
+    schema,
+)
+from stream.dataset.asof import VERSION, evidence
+from stream.dataset.config import DatasetConfig
+from stream.dataset.outcomes import outcomes
+from stream.dataset.preferences import draw
+from stream.dataset.records import Row, trigger_of, video_text
+from stream.dataset.tables import Table, Tables, read_tables
+
+log = structlog.get_logger(__name__)
+
+ROWS = 2048
+"""Triggers assembled and written together."""
+SCALE = 1 << 30
+
+Told = Callable[[str, int, int], None]
+"""Phase, how much of it is done, out of how much (0: not known)."""
+
+
+def local_engine(directory: Path, *, threads: int | None = None, memory: str = "4GB") -> Any:
+    """DuckDB, in a file of `directory` so that it can hold more than memory does."""
+    import ibis
+
+    ibis.options.interactive = False
+    settings: dict[str, Any] = {"memory_limit": memory}
+    if threads is not None:
+        settings["threads"] = threads
+    return ibis.duckdb.connect(str(directory / "dataset.duckdb"), **settings)
+
+
+def build_dataset(
+    files: Mapping[str, str | None],
+    out: Path,
+    config: DatasetConfig,
+    *,
+    source: Mapping[str, Any] | None = None,
+    engine: Any = None,
+    told: Told = lambda phase, done, total: None,
+) -> TriggerDataset:
+    """Make a dataset of the events in these Parquet files (a glob by event type).
+
+    `engine` is any ibis backend; DuckDB in a temporary file where None. The dataset appears at
+    `out` whole or not at all. Raises `EmptyDatasetError`, `DatasetConfigError`.
+    """
+    config.check()
+    with ExitStack() as stack:
+        staged = stack.enter_context(staging(out))
+        if engine is None:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onebar-")))
+            engine = local_engine(scratch)
+            stack.callback(engine.disconnect)
+        told("reading the archive", 0, 0)
+        tables = read_tables(engine, files, config)
+        told("finding triggers", 0, 0)
+        found = outcomes(engine, tables, config)
+        begin, end = _times(found)
+        bounds = split_bounds(begin, end, config)
+        chosen = choose(engine, found, bounds, config)
+        total = int(chosen.count().execute())
+        told("gathering evidence", 0, 0)
+        gathered = evidence(engine, chosen, tables, config)
+        counts = _write(gathered, staged, bounds, config, lambda n: told("writing", n, total))
+        if not counts["train"]["click"]:
+            raise EmptyDatasetError(
+                f"no clicks in the train part of the log, {_day(bounds['train'][0])} to "
+                f"{_day(bounds['train'][1])} ({dict(counts['train'])}): there is nothing to learn"
+            )
+        told("collecting texts", 0, 0)
+        texts = _write_texts(tables, staged / TEXTS, bounds["train"][1])
+        card = DatasetCard(
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=dict(source or {}),
+            settings=msgspec.to_builtins(config),
+            splits={
+                split: {"begin": bounds[split][0], "end": bounds[split][1], **counts[split]}
+                for split in SPLITS
+            },
+        )
+        content = msgspec.json.format(msgspec.json.encode(card), indent=2)
+        (staged / CARD).write_bytes(content + b"\n")
+        log.info("dataset_made", triggers=total, texts=texts, out=str(out))
+        _publish(staged, out)
+    return open_dataset(out)
+
+
+def _times(found: Table) -> tuple[float, float]:
+    bounds = found.aggregate(first=found.ts.min(), last=found.ts.max()).to_pyarrow().to_pylist()[0]
+    if bounds["first"] is None:
+        raise EmptyDatasetError(
+            "no impression of the log was followed by an exposure, a click or a search, and no "
+            "video is marked sensitive: there is nothing to learn"
+        )
+    return bounds["first"], bounds["last"]
+
+
+def split_bounds(
+    begin: float, end: float, config: DatasetConfig
+) -> dict[Split, tuple[float, float]]:
+    """When each split begins and ends, half open: the last share of the time is the test part."""
+    span = end - begin
+    test = end - config.test * span
+    valid = test - config.valid * span
+    after = end + 1e-3
+    return {
+        "train": (begin, valid),
+        "valid": (valid, test if config.test else after),
+        "test": (test if config.test else after, after),
+    }
+
+
+def choose(
+    engine: Any, found: Table, bounds: Mapping[Split, tuple[float, float]], config: DatasetConfig
+) -> Table:
+    """The triggers that are worth their evidence, materialised.
+
+    What a hash has to choose is chosen by the engine's own, seeded by the order of ids: the same
+    log on the same engine gives the same dataset.
+    """
+    import ibis
+
+    chance = (found.trigger_id + f":{config.seed}").hash().abs() % SCALE
+    found = found.mutate(chance=chance)
+    decided = found.clicked.notnull()
+    if config.searches:
+        decided = decided | found.searched.notnull()
+    kept = decided | (found.ts >= bounds["test"][0]) | (found.chance < config.shown_share * SCALE)
+    chosen = found.filter(found.flagged | kept)
+
+    place = ibis.row_number().over(
+        group_by=["video_id", "flagged"], order_by=["chance", "trigger_id"]
+    )
+    chosen = chosen.mutate(place=place)
+    within = ~chosen.flagged | (chosen.place < config.rejects_per_video)
+    if config.per_video is not None:
+        within = within & (chosen.place < config.per_video)
+    chosen = chosen.filter(within).drop("place")
+    if config.limit is not None:
+        chosen = chosen.order_by("chance", "trigger_id").limit(config.limit)
+    return engine.create_table("ob_triggers", chosen.drop("chance"), overwrite=True)
+
+
+def _write(
+    gathered: Table,
+    directory: Path,
+    bounds: Mapping[Split, tuple[float, float]],
+    config: DatasetConfig,
+    told: Callable[[int], None],
+) -> dict[Split, Counter[str]]:
+    """Write the triggers of each split; how many of each kind."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = schema()
+    counts: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
+    done = 0
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(
+                pq.ParquetWriter(directory / f"{split}.parquet", columns, compression="zstd")
+            )
+            for split in SPLITS
+        }
+        for batch in gathered.to_pyarrow_batches(chunk_size=ROWS):
+            rows: dict[Split, list[Any]] = {split: [] for split in SPLITS}
+            for row in batch.to_pylist():
+                done += 1
+                split = next(name for name in SPLITS if row["ts"] < bounds[name][1])
+                trigger = trigger_of(row, config)
+                if _worth_keeping(trigger, split, config):
+                    rows[split].append(msgspec.to_builtins(trigger))
+                    counts[split][trigger.kind] += 1
+            for split, found in rows.items():
+                if found:
+                    writers[split].write_table(pa.Table.from_pylist(found, schema=columns))
+            told(done)
+    return counts
+
+
+def _worth_keeping(trigger: Trigger, split: Split, config: DatasetConfig) -> bool:
+    if trigger.kind != "shown":
+        return True
+    if not trigger.shown:
+        return False
+    chance = draw(config.seed, "shown", trigger.trigger_id) % SCALE
+    return split == "test" or chance < config.shown_share * SCALE
+
+
+def _write_texts(tables: Tables, path: Path, until: float) -> int:
+    """Every distinct cleaned text of a video and every query from before `until`; how many."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = pa.schema([("text", pa.string())])
+    count = 0
+    with pq.ParquetWriter(path, columns, compression="zstd") as writer:
+        for texts in _batched(_texts(tables, until)):
+            count += len(texts)
+            writer.write_table(pa.table({"text": texts}, schema=columns))
+    return count
+
+
+def _texts(tables: Tables, until: float) -> Iterator[str]:
+    import ibis
+
+    videos = tables.videos.filter(tables.videos.ts < until).select(*VERSION).distinct()
+    seen: set[int] = set()
+    for row in _rows(videos.order_by(*VERSION)):
+        video = clean_video(video_text(row))
+        for text in (video_line(video), video.summary):
+            if text and hash(text) not in seen:
+                seen.add(hash(text))
+                yield text
+    queries = ibis.union(
+        *(
+            table.filter(table.ts < until).select("query")
+            for table in (tables.searches, tables.clicks)
+        ),
+        distinct=True,
+    )
+    for row in _rows(queries.order_by("query")):
+        yield row["query"]
+
+
+def _rows(table: Table) -> Iterator[Row]:
+    for batch in table.to_pyarrow_batches(chunk_size=ROWS):
+        yield from batch.to_pylist()
+
+
+def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(texts)
+    while chunk := list(islice(remaining, 10_000)):
+        yield chunk
+
+
+def _publish(staged: Path, out: Path) -> None:
+    """Move the finished directory to `out`; a dataset that is there is replaced."""
+    if out.exists() and any(out.iterdir()) and not (out / CARD).is_file():
+        raise DatasetError(f"{out} exists and is no dataset: choose another directory or remove it")
+    staged.chmod(0o755)
+    if out.exists():
+        with staging(out) as aside:
+            out.rename(aside / "old")
+            staged.rename(out)
+    else:
+        staged.rename(out)
+
+
+def _day(ts: float) -> str:
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,113 @@
+"""One row of `stream.dataset.asof.evidence` into a `Trigger`: what only Python can do. Pure.
+
+Cleaning, ranking and assembling are the very functions that serving uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from feature_store.buckets import newest, rank_anchors, total_counts
+from feature_store.records import Features, HistoryEntry, QueryCounts, VideoText
+from onebar.evidence import Evidence, assemble, terms
+from onebar.text import REJECT, clean_video
+from onebar.training.triggers import Kind, Preference, Shown, Trigger
+from stream.dataset.config import DatasetConfig
+from stream.dataset.preferences import candidates, preference_list
+
+Row = Mapping[str, Any]
+
+_TEXT = ("title", "caption", "author", "item_title", "ocr", "asr", "summary", "category")
+_clean = lru_cache(maxsize=8192)(clean_video)
+
+
+def video_text(row: Row) -> VideoText:
+    """The text of a video as it came, in the columns of a row."""
+    fields = {name: row[name] or "" for name in _TEXT}
+    return VideoText(**fields, sensitive=bool(row["sensitive"]))
+
+
+def features_of(row: Row, config: DatasetConfig) -> tuple[Features, dict[str, QueryCounts]]:
+    """What the store would have known of the pair, and the counters of the video's queries."""
+    entries = row["entries"] or ()
+    tied = {(e["bucket"], e["query"]): e["milli"] for e in entries if e["milli"]}
+    counted = {
+        (e["bucket"], e["query"]): QueryCounts(e["exposures"], e["clicks"], e["engagements"])
+        for e in entries
+        if e["exposures"] or e["clicks"] or e["engagements"]
+    }
+    most = config.policy.max_entries
+    anchors = rank_anchors(newest(tied, most), config.policy, row["ts"])[:32]
+    forgotten = row["forgotten"]
+    history = [
+        HistoryEntry(entry["query"], entry["ts"])
+        for entry in row["history"] or ()
+        if forgotten is None or entry["ts"] > forgotten
+    ]
+    history.sort(key=lambda entry: (entry.ts, entry.query), reverse=True)
+    text = None
+    if row["born"] is not None:
+        text = _clean(video_text(row))
+    return Features(text, anchors, tuple(history)), total_counts(newest(counted, most))
+
+
+def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
+    """The trigger of a row; its kind may be `shown` although nothing was exposed: then it is of
+    no use to anybody."""
+    features, counts = features_of(row, config)
+    evidence = assemble(features, max_anchors=config.max_anchors, max_history=config.max_history)
+    kind, target = _outcome(row, evidence, config)
+    shown = tuple(
+        sorted(
+            (
+                Shown(item["query"], item["position"], item["query"] == row["clicked"])
+                for item in row["shown"] or ()
+            ),
+            key=lambda item: (item.position, item.query),
+        )
+    )
+    preferences: tuple[Preference, ...] = ()
+    if kind == "click":
+        levels = candidates(
+            target=target,
+            engaged=row["engaged"],
+            shown=shown,
+            counts=counts,
+            own=row["own"] or (),
+            pool=sorted(row["pool"] or ()),
+        )
+        words = " ".join((evidence.text, evidence.summary, *evidence.anchors))
+        preferences = preference_list(levels, counts, words, config, row["trigger_id"])
+    return Trigger(
+        trigger_id=row["trigger_id"],
+        kind=kind,
+        ts=row["ts"],
+        video_id=row["video_id"],
+        user_id=row["user_id"] or "",
+        category="" if features.text is None else features.text.category,
+        text=evidence.text,
+        summary=evidence.summary,
+        anchors=evidence.anchors,
+        history=evidence.history,
+        target=target,
+        preferences=preferences,
+        shown=shown,
+        video_behaviors=row["behaviors"] or 0,
+        video_age_s=row["ts"] - row["born"] if row["born"] is not None else 0.0,
+    )
+
+
+def _outcome(row: Row, evidence: Evidence, config: DatasetConfig) -> tuple[Kind, str]:
+    if row["flagged"]:
+        return "reject", REJECT
+    clicked, searched = row["clicked"], row["searched"]
+    if clicked is not None and len(clicked) <= config.max_target_chars:
+        return "click", clicked
+    if config.searches and searched is not None and len(searched) <= config.max_target_chars:
+        words = (evidence.text, evidence.summary, *evidence.anchors, *evidence.history)
+        # A search that shares no term with what is known has nothing to do with the video.
+        if not terms(searched).isdisjoint(terms(" ".join(words))):
+            return "search", searched
+    return "shown", ""

@@ -1,0 +1,201 @@
+"""The archive's tables as ibis expressions, on whatever engine: events once, queries normalised.
+
+Nothing here or in `stream.dataset.asof` is of one engine: no SQL text, no function in Python that
+an engine would have to call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from onebar.text import normalize_query
+from stream.dataset.config import DatasetConfig
+from stream.fold import FoldWeights
+
+if TYPE_CHECKING:
+    import ibis
+
+Table = Any
+"""An ibis table expression."""
+
+_STRING = "string"
+COLUMNS: dict[str, dict[str, str]] = {
+    "video": {
+        "event_id": _STRING,
+        "ts": "float64",
+        "video_id": _STRING,
+        **dict.fromkeys(
+            ("title", "caption", "author", "item_title", "ocr", "asr", "summary", "category"),
+            _STRING,
+        ),
+        "sensitive": "boolean",
+    },
+    "impression": {
+        "event_id": _STRING,
+        "ts": "float64",
+        "video_id": _STRING,
+        "user_id": _STRING,
+        "request_id": _STRING,
+    },
+    "search": {
+        "event_id": _STRING,
+        "ts": "float64",
+        "video_id": _STRING,
+        "user_id": _STRING,
+        "query": _STRING,
+    },
+    "exposure": {
+        "event_id": _STRING,
+        "ts": "float64",
+        "video_id": _STRING,
+        "user_id": _STRING,
+        "request_id": _STRING,
+        "queries": "array<struct<query: string, position: int32>>",
+    },
+    "click": {
+        "event_id": _STRING,
+        "ts": "float64",
+        "video_id": _STRING,
+        "user_id": _STRING,
+        "request_id": _STRING,
+        "query": _STRING,
+    },
+    "engagement": {
+        "event_id": _STRING,
+        "ts": "float64",
+        "video_id": _STRING,
+        "user_id": _STRING,
+        "request_id": _STRING,
+        "query": _STRING,
+        "kind": _STRING,
+    },
+    "deletion": {"event_id": _STRING, "ts": "float64", "user_id": _STRING},
+}
+"""What is read of each event type."""
+
+
+class Tables(Struct, frozen=True):
+    """Every event once. `shown` has one row for each query of an exposure; `query` is normalised
+    everywhere, and rows with nothing left of it are gone."""
+
+    videos: Table
+    impressions: Table
+    searches: Table
+    shown: Table
+    clicks: Table
+    engagements: Table
+    deletions: Table
+
+
+def read_tables(
+    engine: ibis.BaseBackend, files: Mapping[str, str | None], config: DatasetConfig
+) -> Tables:
+    """The tables in these Parquet files (a glob by event type, None where there are none),
+    materialised on the engine."""
+    events = {
+        type: _once(engine, f"ob_{type}", _read(engine, files.get(type), columns), config)
+        for type, columns in COLUMNS.items()
+    }
+    exposed = events["exposure"]
+    shown = exposed.select(
+        "event_id", "ts", "video_id", "user_id", "request_id", item=exposed.queries.unnest()
+    )
+    shown = shown.mutate(query=shown.item.query, position=shown.item.position).drop("item")
+    spelling = _spelling(engine, [events["search"], events["click"], events["engagement"], shown])
+
+    def spelled(table: Table) -> Table:
+        joined = table.rename(raw="query").join(spelling, "raw")
+        return joined.drop("raw")
+
+    # A query named twice in one exposure was shown once, at its first place.
+    shown = spelled(shown)
+    first = shown.group_by("event_id", "query").agg(position=shown.position.min())
+    shown = shown.drop("position").distinct().join(first, ["event_id", "query"])
+    return Tables(
+        events["video"],
+        events["impression"],
+        engine.create_table("ob_searches", spelled(events["search"]), overwrite=True),
+        engine.create_table("ob_shown", shown, overwrite=True),
+        engine.create_table("ob_clicks", spelled(events["click"]), overwrite=True),
+        engine.create_table("ob_engagements", spelled(events["engagement"]), overwrite=True),
+        events["deletion"],
+    )
+
+
+def _read(engine: Any, files: str | None, columns: dict[str, str]) -> Table:
+    import ibis
+
+    if files is None:
+        return ibis.memtable([], schema=columns)
+    return engine.read_parquet(files).select(*columns).cast(columns)
+
+
+def _once(engine: Any, name: str, table: Table, config: DatasetConfig) -> Table:
+    """Redelivered events are dropped: of equal event_ids the earliest `ts` stays."""
+    import ibis
+
+    if config.until is not None:
+        table = table.filter(table.ts < config.until)
+    number = ibis.row_number().over(group_by="event_id", order_by="ts")
+    once = table.mutate(copy=number).filter(lambda t: t.copy == 0).drop("copy")
+    return engine.create_table(name, once, overwrite=True)
+
+
+def _spelling(engine: Any, tables: list[Table]) -> Table:
+    """raw → query, for every distinct query of these: the one thing done in Python, and once."""
+    import ibis
+    import pyarrow as pa
+
+    raw = ibis.union(*(table.select(raw="query") for table in tables), distinct=True)
+    pairs = [
+        (text, query)
+        for batch in raw.to_pyarrow_batches()
+        for text in batch.column(0).to_pylist()
+        if text is not None and (query := normalize_query(text))
+    ]
+    found = pa.table(
+        {
+            "raw": pa.array([text for text, _ in pairs], pa.string()),
+            "query": pa.array([query for _, query in pairs], pa.string()),
+        }
+    )
+    return engine.create_table("ob_spelling", found, overwrite=True)
+
+
+def behaviors(tables: Tables, weights: FoldWeights, bucket_s: float) -> Table:
+    """What `stream.fold` adds to a video's state: one row for each (event, query).
+
+    `milli` ties the query to the video (thousandths of a search), `exposures`, `clicks` and
+    `engagements` are counted, `bucket` is the time bucket.
+    """
+    import ibis
+
+    def row(table: Table, milli: Any, **counted: int) -> Table:
+        counts = {name: counted.get(name, 0) for name in ("exposures", "clicks", "engagements")}
+        chosen = table.filter(table.video_id.notnull())
+        return chosen.select(
+            "video_id",
+            "query",
+            "ts",
+            milli=ibis.literal(milli, "int64") if isinstance(milli, int) else milli,
+            **{name: ibis.literal(value, "int64") for name, value in counts.items()},
+        )
+
+    engaged = tables.engagements
+    kinds = engaged.kind.cases(
+        *(
+            (kind, ibis.literal(round(weights.engagement(kind) * 1000), "int64"))
+            for kind in ("item_click", "cart", "order", "dwell")
+        ),
+        else_=ibis.literal(0, "int64"),
+    )
+    every = ibis.union(
+        row(tables.searches, round(weights.search * 1000)),
+        row(tables.clicks, round(weights.click * 1000), clicks=1),
+        row(engaged, kinds, engagements=1),
+        row(tables.shown, 0, exposures=1),
+    )
+    return every.mutate(bucket=(every.ts / bucket_s).floor().cast("int64"))
