@@ -33,12 +33,14 @@ def candidates(
     shown: Sequence[Shown],
     counts: Mapping[str, QueryCounts],
     own: Collection[str],
+    anchors: Collection[str],
     pool: Iterable[str],
 ) -> dict[int, list[str]]:
     """Queries by behaviour level, in order of their text where nothing else orders them.
 
     `counts` are those under the video before the impression, `own` the queries this user clicked
-    there before (they say nothing of others), `pool` what retrieval could have offered.
+    there before (they say nothing of others), `pool` what retrieval could have offered; of that
+    the video's own `anchors` are none of the weakest level.
     """
     exposed = {item.query for item in shown}
     clicked_at = max((item.position for item in shown if item.clicked), default=0)
@@ -56,7 +58,7 @@ def candidates(
     levels[6] = [
         query
         for query in pool
-        if query not in known and query not in exposed and not counts.get(query, NOTHING).clicks
+        if query not in known and query not in exposed and query not in anchors
     ]
     return levels
 

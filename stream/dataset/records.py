@@ -76,6 +76,7 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
             shown=shown,
             counts=counts,
             own=row["own"] or (),
+            anchors={anchor.query for anchor in features.anchors},
             pool=sorted(row["pool"] or ()),
         )
         words = " ".join((evidence.text, evidence.summary, *evidence.anchors))
