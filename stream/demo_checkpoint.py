@@ -1,21 +1,28 @@
-"""How the shipped demo checkpoint is made: from the simulator's events alone, in one call."""
+"""How the shipped demo checkpoint is made: from the simulator's events alone, in one call.
+
+A log in each language, both in one archive, a dataset of it, all stages; measured on logs of a
+seed it has not seen.
+"""
 
 from __future__ import annotations
 
+import heapq
 import shutil
-from collections.abc import Iterator
-from itertools import zip_longest
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from onebar.checkpoint import SHIPPED, annotate, open_checkpoint
-from onebar.engines import load_engine
-from onebar.training.dataset import Example, write_examples
-from onebar.training.evaluate import Quality, evaluate
-from onebar.training.sft import SFTConfig, train_sft
-from stream.examples import examples
+from onebar.checkpoint import CTRANSLATE2, SHIPPED, annotate, open_checkpoint, seal, staging
+from onebar.training.triggers import TriggerDataset, open_dataset
+from stream.archive.reader import open_archive
+from stream.archive.writer import ArchiveWriter
+from stream.dataset.build import build_dataset
+from stream.dataset.config import DatasetConfig
+from stream.dataset.tables import COLUMNS
+from stream.events import Event, encode
 from stream.simulator import Lang, SimulatorConfig, simulate
 
 log = structlog.get_logger(__name__)
@@ -23,94 +30,88 @@ log = structlog.get_logger(__name__)
 LANGUAGES: tuple[Lang, ...] = ("en", "zh")
 TRAIN_SEED = 1
 HELD_OUT_SEED = 1_000_003
-BATCH_SIZE = 32
+PRESET = "demo"
 
 
-def simulated_examples(
-    lang: Lang, *, seed: int, events: int, searches: bool = False
-) -> Iterator[Example]:
-    """The examples of one simulated log, its events read as any other log's would be."""
-    log = simulate(SimulatorConfig(seed=seed, lang=lang, events=events))
-    return examples(log, searches=searches)
+def simulated_events(seed: int, events: int) -> Iterator[Event]:
+    """One feed that speaks all languages: the simulated logs, by time."""
+    logs = (simulate(SimulatorConfig(seed=seed, lang=lang, events=events)) for lang in LANGUAGES)
+    return heapq.merge(*logs, key=attrgetter("ts"))
+
+
+def simulated_dataset(
+    work: Path, *, seed: int, events: int, config: DatasetConfig
+) -> TriggerDataset:
+    """A dataset of simulated logs, by way of an archive, as anybody's would be made; what is
+    there already is not made again."""
+    out = work / "dataset"
+    if not out.exists():
+        archive = work / "archive"
+        with ArchiveWriter(archive) as writer:
+            for number, event in enumerate(simulated_events(seed, events)):
+                writer.add_parsed(event.topic, 0, number, event.ts, event, encode(event), "")
+                if writer.pending >= 200_000:
+                    writer.flush()
+        opened = open_archive(archive)
+        files = {name: opened.table_glob(name) for name in COLUMNS}
+        source = {"simulator_seed": seed, "languages": list(LANGUAGES), "events": 2 * events}
+        build_dataset(files, out, config, source=source)
+    return open_dataset(out)
 
 
 def build_demo_checkpoint(
     out: Path = SHIPPED,
     *,
-    minutes: float = 30.0,
-    events: int = 1_000_000,
-    threads: int = 2,
-    seed: int = TRAIN_SEED,
+    work: Path,
+    events: int = 500_000,
     held_out_events: int = 60_000,
+    changes: dict[str, dict[str, Any]] | None = None,
+    measure: Callable[[Path, TriggerDataset], dict[str, Any]] | None = None,
 ) -> Path:
-    """Simulate a log in each language, train the `demo` preset on both, measure it on logs with
-    a seed it has not seen, and write the checkpoint to `out`.
+    """Simulate a log of `events` in each language, train the `demo` preset's recipe on it, and
+    write what serves of the last stage (no float weights) to `out`.
 
-    Interrupted, it goes on where it stopped. `minutes` limits the training alone. What comes out
-    depends on how fast the machine is unless the time is ample; the card says how far it got.
+    Everything lies in `work` until the end, so an interrupted call goes on. `measure` gives the
+    facts that the card says of how good each stage is on a log of a seed it has not seen;
+    `changes` are settings by stage, as for `train_all`.
     """
-    work = out.parent / f".{out.name}.examples"
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / "train.jsonl"
-    if not path.exists():
-        logs = [
-            simulated_examples(lang, seed=seed, events=events, searches=True) for lang in LANGUAGES
-        ]
-        mixed = (
-            example for group in zip_longest(*logs) for example in group if example is not None
-        )
-        count = write_examples(mixed, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-        log.info("examples_written", examples=count, path=str(path))
-    facts: dict[str, Any] = {
-        "log": {
-            "source": "stream.simulator",
-            "languages": list(LANGUAGES),
-            "seed": seed,
-            "events_per_language": events,
-        }
-    }
-    train_sft(
-        SFTConfig(
-            examples=path,
-            out=out,
-            preset="demo",
-            steps=1_000_000,
-            minutes=minutes,
-            batch_size=BATCH_SIZE,
-            threads=threads,
-            seed=seed,
-            weights=False,
-            facts=facts,
-        )
+    from onebar.training.recipe import RECIPES, train_all
+
+    dataset = simulated_dataset(
+        work / "train", seed=TRAIN_SEED, events=events, config=DatasetConfig()
     )
-    measured = measure(out, events=held_out_events)
-    annotate(
-        out,
-        {
-            "held_out": {
-                "seed": HELD_OUT_SEED,
-                "events_per_language": held_out_events,
-                **{lang: quality.facts() for lang, quality in measured.items()},
-            }
-        },
+    common = {"dataset": str(dataset.path), "device": "cpu"}
+    last = train_all(work / "stages", common, preset=PRESET, changes=changes)
+    held_out = simulated_dataset(
+        work / "held-out",
+        seed=HELD_OUT_SEED,
+        events=held_out_events,
+        # The first half of the log is where anchors and histories come from.
+        config=DatasetConfig(valid=0.0, test=0.5, searches=False),
     )
-    shutil.rmtree(work)
+    _ship(last, out)
+    if measure is not None:
+        stages = {stage: measure(work / "stages" / stage, held_out) for stage in RECIPES[PRESET]}
+        annotate(out, {"held_out": {"seed": HELD_OUT_SEED, "stages": stages}})
+    log.info("demo_checkpoint_made", checkpoint=open_checkpoint(out).name, out=str(out))
     return out
 
 
-def measure(path: Path, *, events: int) -> dict[str, Quality]:
-    """The quality of a checkpoint on the later half of held-out logs, by language.
-
-    Another seed has other videos, other users and other trends; words and products are the same.
-    Only clicks count, and flagged videos.
-    """
-    engine = load_engine(open_checkpoint(path), workers=2)
-    try:
-        measured: dict[str, Quality] = {}
-        for lang in LANGUAGES:
-            found = list(simulated_examples(lang, seed=HELD_OUT_SEED, events=events))
-            measured[lang] = evaluate(engine, found[len(found) // 2 :])
-        return measured
-    finally:
-        engine.close()
+def _ship(source: Path, out: Path) -> None:
+    """A copy of a checkpoint without its float weights."""
+    checkpoint = open_checkpoint(source)
+    with staging(out) as staged:
+        for name in checkpoint.card.files:
+            if not name.endswith(".safetensors"):
+                (staged / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source / name, staged / name)
+        assert (staged / CTRANSLATE2).is_dir()
+        card = checkpoint.card
+        seal(
+            staged,
+            out,
+            preset=card.preset,
+            prompt=card.prompt,
+            generation=card.generation,
+            training=card.training,
+        )

@@ -178,16 +178,17 @@ def train_demo(
     work: Annotated[
         Path, typer.Option(help="Where the log, the archive and the stages lie meanwhile.")
     ] = Path(".cache/demo-checkpoint"),
-    events: Annotated[int, typer.Option(min=1, help="Simulated events a language.")] = 600_000,
+    events: Annotated[int, typer.Option(min=1, help="Simulated events a language.")] = 500_000,
 ) -> None:
     """The small checkpoint of the demo: simulated logs in English and Chinese, all stages.
 
     Example: onebar train demo --out checkpoints/demo
     """
     from onebar.checkpoint import SHIPPED
+    from onebar.evaluation.facts import facts
     from stream.demo_checkpoint import build_demo_checkpoint
 
-    _finish(lambda: build_demo_checkpoint(out or SHIPPED, work=work, events=events))
+    _finish(lambda: build_demo_checkpoint(out or SHIPPED, work=work, events=events, measure=facts))
 
 
 def _run(stage: str, options: dict[str, Any]) -> None:

@@ -44,8 +44,14 @@ RECIPES: dict[str, dict[str, Settings]] = {
     },
     "demo": {
         "sft": {"steps": 3000, "batch_size": 64},
-        "listwise": {"steps": 400, "batch_size": 32, "learning_rate": 3e-4},
-        "piopd": {"steps": 300, "batch_size": 64, "learning_rate": 3e-4},
+        "listwise": {"steps": 200, "batch_size": 32, "learning_rate": 1e-4},
+        "piopd": {
+            "steps": 150,
+            "batch_size": 32,
+            "learning_rate": 1e-4,
+            "dropout": 0.05,
+            "r_drop_weight": 0.5,
+        },
     },
 }
 """Stages and what of their settings differs from the defaults, by preset. Others take the paper's

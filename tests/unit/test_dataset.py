@@ -268,7 +268,7 @@ def test_a_dataset_is_replaced_but_nothing_else_is(
 ) -> None:
     events = small_world("planted", T0 + HOUR)
     make(tmp_path, events)
-    assert every(make(tmp_path, events)).keys() == {"trigger", "c1", "c9"}
+    assert every(make(tmp_path, events)).keys() == {"trigger", "c1", "later"}
     (tmp_path / "dataset" / "dataset.json").unlink()
     with pytest.raises(DatasetError, match="no dataset"):
         make(tmp_path, events)
@@ -324,7 +324,8 @@ def listed(
 def test_levels_of_the_table() -> None:
     counts = {"engaged": (20, 6, 2), "clicked": (20, 4, 0), "seen": (20, 0, 0), "mine": (9, 1, 0)}
     shown = [Shown("t", 1, True), Shown("seen", 0, False), Shown("far", 5, False)]
-    assert listed(counts, shown, ["engaged", "seen", "mine", "red hat", "green hat"], own=["mine"]) == [
+    pool = ["engaged", "seen", "mine", "red hat", "green hat"]
+    assert listed(counts, shown, pool, own=["mine"]) == [
         ("t", 2), ("engaged", 3), ("clicked", 4), ("seen", 5), ("red hat", 6)
     ]  # fmt: skip
 
