@@ -6,7 +6,17 @@ import sys
 
 import typer
 
-from onebar.commands import archive, dataset, letters, logs, models, stack, state, training
+from onebar.commands import (
+    archive,
+    dataset,
+    evaluate,
+    letters,
+    logs,
+    models,
+    stack,
+    state,
+    training,
+)
 from onebar.commands.common import USAGE, JsonOption, print_json
 from onebar.console import say
 
@@ -38,6 +48,7 @@ app.add_typer(stack.app)
 app.add_typer(logs.app)
 app.add_typer(archive.app)
 app.add_typer(dataset.app)
+app.add_typer(evaluate.app)
 app.add_typer(state.app)
 app.add_typer(letters.dead_letters, name="dead-letters")
 app.add_typer(training.train, name="train")
