@@ -11,7 +11,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check test lint format typecheck test-unit test-embedded test-real \
-        demo-check-real schemas checkpoint install clean
+        demo-check-real schemas checkpoint results install clean
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ schemas: $(VENV)/.installed-local ## write docs/schemas from the event types, do
 
 checkpoint: $(VENV)/.installed-dev ## train the small checkpoint that is shipped for the demo
 	$(BIN)/onebar train demo
+
+results: $(VENV)/.installed-dev ## train and measure everything in docs/results.md (hours on two cores; resumable)
+	$(BIN)/python benchmarks/results.py $(ARGS)
 
 install: $(VENV)/.installed-dev ## make .venv with everything a developer needs
 

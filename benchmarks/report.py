@@ -1,0 +1,216 @@
+"""docs/results.md, from the outcomes that `benchmarks/results.py` measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import EXPERIMENTS, PRESET
+from results import BY_NAME, LOG, load_outcomes, outcomes_of, test_triggers, truth_of
+
+from onebar.evaluation.baselines import AnchorsAlone, Popularity, TitleCopy
+from onebar.evaluation.cascade import Cascade
+from onebar.evaluation.metrics import Interval, Runs, compare, mean_of, summary
+from onebar.evaluation.outcomes import Outcomes, measure
+from onebar.evaluation.predict import Prediction, Predictor
+from onebar.training.triggers import Trigger, open_dataset
+
+COLUMNS = ("hr@1", "hr@8", "mrr@8", "ed_hr@8", "bleu@8", "relevance@8", "relevant@8")
+BASELINES = ("title", "popularity", "anchors", "cascade", "oracle")
+RATIO = 2.8
+"""The paper's HR@8 over that of retrieval alone."""
+GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Stages", "", ("sft", "listwise", "piopd")),
+    (
+        "The form of the prompt, and each field of the evidence",
+        "sft",
+        ("sft-verbose", "sft-no-text", "sft-no-summary", "sft-no-anchors", "sft-no-history"),
+    ),
+    ("Equal compute: is it the stage, or the time?", "listwise", ("sft-for-listwise",)),
+    ("", "piopd", ("sft-for-piopd", "plain-kd", "piopd-unprivileged", "piopd-off-policy")),
+    (
+        "Each term of PIOPD",
+        "piopd",
+        tuple(e.name for e in EXPERIMENTS if e.name.startswith("piopd-no-")),
+    ),
+)
+"""Title, the run that the others are compared with (the one before, where empty), and the runs."""
+
+
+class Oracle:
+    """What one who knows the simulator's truth would offer this user."""
+
+    name = "oracle"
+
+    def __init__(self, work: Path) -> None:
+        from stream.simulator import load_truth
+        from stream.simulator.writer import truth_path_of
+
+        self._truth = load_truth(truth_path_of(work / LOG))
+
+    def predict(self, triggers: Sequence[Trigger], k: int) -> list[Prediction]:
+        found = []
+        for trigger in triggers:
+            queries = tuple(self._truth.oracle(trigger.video_id, trigger.user_id or None, k))
+            found.append(Prediction(queries, rejected=not queries))
+        return found
+
+
+def baselines(work: Path, triggers: Sequence[Trigger]) -> dict[str, Outcomes]:
+    """The outcomes of everything that is no generator; what was measured before is read."""
+    found: dict[str, Outcomes] = {}
+    train: list[Trigger] = []
+    for name in BASELINES:
+        path = outcomes_of(work, f"baseline-{name}", 0)
+        if path.with_suffix(".json").exists():
+            found[name] = Outcomes.load(path)
+            continue
+        if not train:
+            train = list(open_dataset(work / "dataset").read("train", ("click", "reject")))
+        predictor: Predictor
+        match name:
+            case "title":
+                predictor = TitleCopy()
+            case "popularity":
+                predictor = Popularity(train)
+            case "anchors":
+                predictor = AnchorsAlone()
+            case "cascade":
+                predictor = Cascade(train)
+            case _:
+                predictor = Oracle(work)
+        found[name] = measure(predictor, triggers, relevance=truth_of(work))
+        found[name].save(path)
+    return found
+
+
+def write_report(
+    work: Path, out: Path, names: Sequence[str], seeds: int, limit: int, *, command: str
+) -> None:
+    """Write the page of these runs, as far as they were measured."""
+    dataset = open_dataset(work / "dataset")
+    known = baselines(work, test_triggers(work, limit))
+    runs = {
+        name: mean_of(found)
+        for name in BY_NAME
+        if name in set(names) | {"sft"} and (found := load_outcomes(work, name, seeds))
+    }
+    clicks = {name: split.get("click", 0) for name, split in dataset.card.splits.items()}
+    first = next(iter(known.values()))
+    lines = [
+        "# Results",
+        "",
+        f"Written by `{command}`; nothing here was typed in by hand. Work was done on "
+        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU.",
+        "",
+        "## The world",
+        "",
+        f"One simulated log (`onebar simulate`, seed 1, English), archived and made a dataset: "
+        f"{clicks['train']:,} clicks to train on, {clicks['valid']:,} to validate, "
+        f"{clicks['test']:,} after them in time to test. Measured on "
+        f"{int(first.has_target.sum()):,} clicks and {int(first.is_reject.sum()):,} rejects of the "
+        "test part. Intervals are 95 %, from a bootstrap over users; a run's value is the mean of "
+        "its seeds.",
+        "",
+        *_table([(name, summary(outcomes)) for name, outcomes in known.items()]),
+        "",
+        "`oracle` knows the video's subject and the user's way of putting things. What a query is "
+        "worth beyond the log is told by `relevance@8` (0 to 3, the simulator's hidden truth, mean "
+        "of the eight) and `relevant@8` (share of grade 3).",
+        "",
+        "## The runs",
+        "",
+        f"Preset `{PRESET}`, {seeds} seed(s).",
+        "",
+        *_table(
+            [(f"{BY_NAME[name].title} (`{name}`)", summary(run)) for name, run in runs.items()]
+        ),
+        "",
+        *_targets(known, runs),
+    ]
+    for title, reference, members in GROUPS:
+        lines += _group(title, reference, members, runs)
+    lines += ["", "## Settings", "", *_settings(runs)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _table(rows: Sequence[tuple[str, dict[str, Interval]]]) -> list[str]:
+    names = [name for name in COLUMNS if any(name in found for _, found in rows)]
+    return [
+        "| | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+        *(
+            f"| {title} | " + " | ".join(_cell(found.get(name)) for name in names) + " |"
+            for title, found in rows
+        ),
+    ]
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None or interval.value != interval.value:
+        return "–"
+    half = (interval.high - interval.low) / 2
+    return f"{interval.value:.4f} ± {half:.4f}"
+
+
+def _targets(known: dict[str, Outcomes], runs: dict[str, Runs]) -> list[str]:
+    """The ratio to retrieval alone, and whether each stage is above the one before."""
+    anchors = summary(known["anchors"])["hr@8"].value
+    lines = [f"HR@8 over that of the anchors alone (the paper's ratio is {RATIO}):", ""]
+    for name in ("sft", "listwise", "piopd"):
+        if name in runs:
+            ratio = summary(runs[name])["hr@8"].value / anchors
+            lines.append(f"- `{name}`: {ratio:.2f}")
+    return lines
+
+
+def _group(title: str, reference: str, members: Sequence[str], runs: dict[str, Runs]) -> list[str]:
+    """Paired differences of these runs from their reference."""
+    lines = ["", f"## {title}", ""] if title else [""]
+    rows = []
+    for at, name in enumerate(members):
+        base = reference or (members[at - 1] if at else "")
+        if name in runs and base in runs:
+            found = compare(runs[base], runs[name])
+            rows.append((f"`{name}` less `{base}`", found))
+    if not rows:
+        return [*lines, "Not measured yet."] if title else []
+    return [*lines, *_differences(rows)]
+
+
+def _differences(rows: Sequence[tuple[str, dict[str, Interval]]]) -> list[str]:
+    names = [name for name in COLUMNS if any(name in found for _, found in rows)]
+
+    def cell(interval: Interval) -> str:
+        sure = interval.low > 0 or interval.high < 0
+        text = f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+        return f"**{text}**" if sure else text
+
+    return [
+        "| paired difference | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+        *(
+            f"| {title} | " + " | ".join(cell(found[name]) for name in names) + " |"
+            for title, found in rows
+        ),
+        "",
+        "Bold: the interval leaves out 0.",
+    ]
+
+
+def _settings(runs: dict[str, Runs]) -> list[str]:
+    return [
+        "| run | stage | from | settings |",
+        "|---|---|---|---|",
+        *(
+            f"| `{e.name}` | {e.stage} | {e.start or 'scratch'} | "
+            + ", ".join(f"{key} {value}" for key, value in e.changes.items())
+            + (f"; as long as `{e.as_long_as}`" if e.as_long_as else "")
+            + " |"
+            for e in EXPERIMENTS
+            if e.name in runs
+        ),
+    ]

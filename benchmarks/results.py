@@ -1,0 +1,216 @@
+"""Train and measure everything that docs/results.md reports, and write it.
+
+    python benchmarks/results.py                        # all of it: hours on two cores
+    python benchmarks/results.py --only sft,listwise    # these runs, and those they start from
+    python benchmarks/results.py --events 20000 --seeds 1 --scale 0.01 --out /tmp/results.md
+
+One simulated log becomes an archive, that a dataset, and each run of `benchmarks/experiments.py` a
+checkpoint a seed, measured on the dataset's last part. Work lies in `--work`; what is there already
+is not done again, so an interrupted call goes on and a longer list of seeds adds to a shorter one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from experiments import EXPERIMENTS, PRESET, Experiment
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from onebar.checkpoint import CARD, open_checkpoint
+from onebar.evaluation.outcomes import Outcomes, measure
+from onebar.evaluation.predict import EnginePredictor
+from onebar.training.triggers import Trigger, open_dataset
+
+BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
+WORLD_SEED = 1
+LANG = "en"
+LOG = "log.jsonl.zst"
+
+
+def main() -> None:
+    options = parse()
+    work: Path = options.work
+    if options.cell:
+        name, _, seed = options.cell.rpartition(":")
+        run_one(name, int(seed), work, options.scale, options.limit)
+        return
+    make_dataset(work, options.events)
+    names = options.only.split(",") if options.only else list(BY_NAME)
+    run_all(names, options)
+    from report import write_report
+
+    write_report(work, options.out, names, options.seeds, options.limit, command=" ".join(sys.argv))
+    print(options.out)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path(".cache/results"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--only", default="", help="names of runs, separated by commas")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--events", type=int, default=1_000_000, help="events of the log")
+    parser.add_argument("--limit", type=int, default=6_000, help="most triggers to measure on")
+    parser.add_argument("--scale", type=float, default=1.0, help="shortens every run")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def make_dataset(work: Path, events: int) -> None:
+    """The log, its archive and its dataset, by the same commands as anybody's."""
+    log, archive, dataset = work / LOG, work / "archive", work / "dataset"
+    steps: tuple[tuple[Path, list[str]], ...] = (
+        (
+            log,
+            ["simulate", "--out", str(log), "--lang", LANG, "--seed", str(WORLD_SEED),
+             "--events", str(events)],
+        ),
+        (archive / "archive.json", ["archive", "--log", str(log), "--out", str(archive)]),
+        (dataset, ["dataset", str(archive), "--out", str(dataset)]),
+    )  # fmt: skip
+    work.mkdir(parents=True, exist_ok=True)
+    for result, arguments in steps:
+        if not result.exists():
+            subprocess.run([sys.executable, "-m", "onebar.cli", *arguments], check=True)
+
+
+def needed(names: list[str]) -> dict[str, set[str]]:
+    """These runs and those they stand on, each with what has to be done before it."""
+    graph: dict[str, set[str]] = {}
+    waiting = list(names)
+    while waiting:
+        experiment = BY_NAME[waiting.pop()]
+        before = {name for name in (experiment.start, experiment.as_long_as) if name}
+        if experiment.as_long_as:
+            before.add("sft")
+        graph[experiment.name] = before
+        waiting += [name for name in before if name not in graph]
+    return graph
+
+
+def run_all(names: list[str], options: argparse.Namespace) -> None:
+    """Every run of every seed, `jobs` at a time, each in a process of its own."""
+    graph = {
+        f"{name}:{seed}": {f"{other}:{seed}" for other in before}
+        for seed in range(options.seeds)
+        for name, before in needed(names).items()
+    }
+    order = TopologicalSorter(graph)
+    order.prepare()
+    columns = (
+        TextColumn("runs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+    )
+    running: dict[Future[None], str] = {}
+    with Progress(*columns) as progress, ThreadPoolExecutor(options.jobs) as pool:
+        task = progress.add_task("", total=len(graph))
+        while order.is_active():
+            for cell in sorted(order.get_ready()):
+                running[pool.submit(run_cell, cell, options)] = cell
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                cell = running.pop(future)
+                future.result()
+                order.done(cell)
+                progress.update(task, advance=1, description=cell)
+
+
+def run_cell(cell: str, options: argparse.Namespace) -> None:
+    name, _, seed = cell.rpartition(":")
+    if outcomes_of(options.work, name, int(seed)).with_suffix(".json").exists():
+        return
+    log = options.work / "logs" / f"{name}-{seed}.log"
+    log.parent.mkdir(exist_ok=True)
+    command = [sys.executable, __file__, "--cell", cell, "--work", str(options.work)]
+    command += ["--scale", str(options.scale), "--limit", str(options.limit)]
+    with log.open("w") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{cell} failed: see {log}")
+
+
+def checkpoint_of(work: Path, name: str, seed: int) -> Path:
+    return work / f"seed-{seed}" / name
+
+
+def outcomes_of(work: Path, name: str, seed: int) -> Path:
+    return work / "outcomes" / f"{name}-{seed}"
+
+
+def settings_of(experiment: Experiment, work: Path, seed: int, scale: float) -> dict[str, Any]:
+    """The stage's settings for one seed; `scale` shortens every run."""
+    changes = dict(experiment.changes)
+    if "steps" in changes:
+        changes["steps"] = max(1, round(changes["steps"] * scale))
+    if experiment.as_long_as is not None:
+        other = open_checkpoint(checkpoint_of(work, experiment.as_long_as, seed)).card.training
+        own = open_checkpoint(checkpoint_of(work, "sft", seed)).card.training
+        # Equal compute: a step of this run costs what one of stage 1 did.
+        step_s = max(1e-9, own["seconds"] / own["steps"])
+        changes["steps"] = max(1, round(other["seconds"] / step_s))
+    start = checkpoint_of(work, experiment.start, seed) if experiment.start else None
+    return {
+        **changes,
+        "dataset": str(work / "dataset"),
+        "out": str(checkpoint_of(work, experiment.name, seed)),
+        "preset": PRESET,
+        "init": None if start is None else str(start),
+        "seed": seed,
+        "threads": 1,
+        "device": "cpu",
+    }
+
+
+def run_one(name: str, seed: int, work: Path, scale: float, limit: int) -> None:
+    """Train one run of one seed and measure it."""
+    from onebar.logs import configure_logging
+    from onebar.training.recipe import STAGES, stage_config
+
+    configure_logging("info", json=False)
+    experiment = BY_NAME[name]
+    path = checkpoint_of(work, name, seed)
+    if not (path / CARD).is_file():
+        values = settings_of(experiment, work, seed, scale)
+        STAGES[experiment.stage].run(stage_config(experiment.stage, values))
+    predictor = EnginePredictor(path)
+    try:
+        outcomes = measure(predictor, test_triggers(work, limit), relevance=truth_of(work))
+    finally:
+        predictor.close()
+    outcomes.save(outcomes_of(work, name, seed))
+
+
+def test_triggers(work: Path, limit: int) -> list[Trigger]:
+    """Clicks and rejects of the test part, evenly thinned to `limit`."""
+    triggers = list(open_dataset(work / "dataset").read("test", ("click", "reject")))
+    step = max(1, -(-len(triggers) // limit))
+    return triggers[::step]
+
+
+def truth_of(work: Path) -> Any:
+    """The grade of (video, query) by the simulator's hidden truth."""
+    from stream.simulator import load_truth
+    from stream.simulator.writer import truth_path_of
+
+    return load_truth(truth_path_of(work / LOG)).relevance
+
+
+def load_outcomes(work: Path, name: str, seeds: int) -> list[Outcomes]:
+    """The outcomes of a run, a seed each, as far as there are any."""
+    paths = (outcomes_of(work, name, seed) for seed in range(seeds))
+    return [Outcomes.load(path) for path in paths if path.with_suffix(".json").exists()]
+
+
+if __name__ == "__main__":
+    main()
