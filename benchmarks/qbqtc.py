@@ -75,7 +75,7 @@ def split_of(component: str) -> Split:
 
 def triggers(pairs: list[Pair]) -> dict[Split, list[Trigger]]:
     """The pairs with a relevant query, once each, by split."""
-    kept = {}
+    kept: dict[tuple[str, str], None] = {}
     for pair in pairs:
         query, title = normalize_query(pair.query), pair.title.strip()
         if pair.label >= 1 and query and title:
