@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onebar.evaluation.predict import Prediction
-from onebar.evaluation.recall import Recall, Recalled, Vectors, document
+from onebar.evaluation.recall import Recall, Recalled, document, fit_vectors
 from onebar.evidence import terms
 from onebar.training.triggers import EmptyDatasetError, Trigger
 
@@ -133,8 +133,7 @@ class Rejecter:
         kept = [others[at] for at in np.sort(rng.choice(len(others), few, replace=False))]
         weights = [1.0] * len(refused) + [len(others) / few] * few
         texts = [document(t) for t in (*refused, *kept)]
-        self._vectors = Vectors(texts)
-        rows = self._vectors(texts)
+        self._vectors, rows = fit_vectors(texts)
         model = LogisticRegression(C=30.0, solver="liblinear", random_state=SEED)
         model.fit(rows, [1] * len(refused) + [0] * few, sample_weight=weights)
         self._model = model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ HISTORY = 4
 CHUNK = 256
 ABSENT = math.nan
 """The value of a feature of a source that did not bring the query."""
+
+
+_presentable = lru_cache(maxsize=100_000)(presentable)
 
 
 class Recalled(Struct):
@@ -52,7 +56,7 @@ class Recall:
         for trigger in train:
             if trigger.kind not in ("click", "search"):
                 continue
-            query = presentable(trigger.target)
+            query = _presentable(trigger.target)
             if not query:
                 continue
             under[trigger.video_id][query] += 1
@@ -67,9 +71,9 @@ class Recall:
         for queries in self._under:
             known.update(queries)
         self._known = sorted(known)
-        self.vectors = Vectors([*texts.values(), *self._known])
-        self._videos = self.vectors([*texts.values()]).T.tocsr() if texts else None
-        self._queries = self.vectors(self._known).T.tocsr() if texts else None
+        self.vectors, rows = fit_vectors([*texts.values(), *self._known])
+        self._videos = rows[: len(texts)].T.tocsr() if texts else None
+        self._queries = rows[len(texts) :].T.tocsr() if texts else None
 
     def __call__(self, triggers: Sequence[Trigger]) -> Iterator[list[Recalled]]:
         """The candidates of each trigger, without order between sources, each query once."""
@@ -88,9 +92,9 @@ class Recall:
 
     def _evidence(self, trigger: Trigger, found: dict[str, Recalled]) -> None:
         for rank, query in enumerate(trigger.anchors):
-            _put(found, query, "anchor_rank", rank)
+            _put(found, _presentable(query), "anchor_rank", rank)
         for rank, query in enumerate(trigger.history[:HISTORY]):
-            _put(found, query, "history_rank", rank)
+            _put(found, _presentable(query), "history_rank", rank)
         popular = self._popular.get(trigger.category, self._everywhere)
         for rank, query in enumerate(popular):
             _put(found, query, "popular_rank", rank)
@@ -115,31 +119,35 @@ class Recall:
 class Vectors:
     """TF-IDF of words, word pairs and character 2- to 4-grams, each half normalised."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        shared = {"sublinear_tf": True, "dtype": np.float32, "max_df": 0.5}
-        if len(texts) < 50:  # too few to tell a rare or a common n-gram
-            shared["max_df"] = 1.0
-        fewest = 2 if len(texts) >= 50 else 1
-        self._parts = [
-            TfidfVectorizer(ngram_range=(1, 2), min_df=fewest, max_features=60_000, **shared),
-            TfidfVectorizer(
-                analyzer="char_wb",
-                ngram_range=(2, 4),
-                min_df=fewest,
-                max_features=40_000,
-                **shared,
-            ),
-        ]
-        for part in self._parts:
-            part.fit(texts or ["nothing"])
+    def __init__(self, parts: Sequence[Any]) -> None:
+        """`fit_vectors` makes the fitted parts."""
+        self._parts = parts
 
     def __call__(self, texts: Sequence[str]) -> Any:
         """A sparse row a text."""
         from scipy.sparse import hstack
 
         return hstack([part.transform(texts) for part in self._parts], format="csr")
+
+
+def fit_vectors(texts: Sequence[str]) -> tuple[Vectors, Any]:
+    """Vectors learnt from these texts, and the texts' own rows."""
+    from scipy.sparse import hstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    enough = len(texts) >= 50  # to tell a rare or a common n-gram
+    shared = {
+        "sublinear_tf": True,
+        "dtype": np.float32,
+        "max_df": 0.5 if enough else 1.0,
+        "min_df": 2 if enough else 1,
+    }
+    parts = (
+        TfidfVectorizer(ngram_range=(1, 2), max_features=60_000, **shared),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=40_000, **shared),
+    )
+    rows = hstack([part.fit_transform(texts or ["nothing"]) for part in parts], format="csr")
+    return Vectors(parts), rows
 
 
 def document(trigger: Trigger) -> str:
@@ -157,8 +165,7 @@ def _best(scores: Any, most: int) -> list[int]:
     return [int(at) for at in some[order]]
 
 
-def _put(found: dict[str, Recalled], raw: str, name: str, value: float) -> None:
-    query = presentable(raw)
+def _put(found: dict[str, Recalled], query: str, name: str, value: float) -> None:
     if not query:
         return
     recalled = found.setdefault(query, Recalled(query))
