@@ -66,7 +66,9 @@ def evaluate(
         str | None,
         typer.Option(help="A sentence-transformers model, directory or hub name: BAS@k."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of a checkpoint.")] = 2,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of a checkpoint; all cores if not given.")
+    ] = None,
     as_json: JsonOption = False,
     out: Annotated[
         Path | None, typer.Option(help="A file for the JSON, beside what is printed.")
@@ -88,7 +90,9 @@ def evaluate(
     try:
         outcomes = _measure(
             opened,
-            _predictors(checkpoints or [], opened if baselines else None, k, threads),
+            _predictors(
+                checkpoints or [], opened if baselines else None, k, threads or os.cpu_count() or 1
+            ),
             split=split,
             limit=limit,
             k=k,

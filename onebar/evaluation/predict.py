@@ -42,14 +42,16 @@ class EnginePredictor:
     def __init__(
         self, checkpoint: Path, *, threads: int = 1, beam_size: int = 8, name: str | None = None
     ) -> None:
-        """Raises `CheckpointError` where there is no sound checkpoint."""
+        """`threads` prompts are decoded side by side, each on one thread: threads that share one
+        prompt wait for each other. Raises `CheckpointError` where there is no sound checkpoint.
+        """
         from onebar.checkpoint import open_checkpoint
         from onebar.engines import load_engine
 
         opened = open_checkpoint(checkpoint)
         self.name = name or opened.name
         self._prompt = opened.card.prompt
-        self._engine = load_engine(opened, beam_size=beam_size, threads=threads)
+        self._engine = load_engine(opened, beam_size=beam_size, workers=threads)
 
     def predict(self, triggers: Sequence[Trigger], k: int) -> list[Prediction]:
         from onebar.candidates import decide
