@@ -49,6 +49,14 @@ def evaluate(
             "that learns from the train part.",
         ),
     ] = False,
+    shadow: Annotated[
+        bool,
+        typer.Option(
+            "--shadow",
+            help="Of two checkpoints, OLD and NEW: what the second would change, with an "
+            "off-policy estimate of taps.",
+        ),
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most triggers, picked by chance but always alike.")
     ] = None,
@@ -87,6 +95,16 @@ def evaluate(
     if out is not None and not out.parent.is_dir():
         raise typer.BadParameter(f"--out: there is no directory {out.parent}")
     opened = open_dataset(dataset)
+    if shadow:
+        if checkpoints is None or len(checkpoints) != 2:
+            raise typer.BadParameter("--shadow compares two checkpoints: OLD NEW")
+        from onebar.commands.shadow import run_shadow
+
+        run_shadow(
+            checkpoints[0], checkpoints[1], opened, split.value, limit=limit, k=k,
+            threads=threads or os.cpu_count() or 1, as_json=as_json,
+        )  # fmt: skip
+        return
     try:
         outcomes = _measure(
             opened,

@@ -1,0 +1,84 @@
+"""`onebar evaluate --shadow OLD NEW`: what a promotion would change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onebar.commands.common import print_json
+from onebar.console import progress
+
+if TYPE_CHECKING:
+    from onebar.evaluation.metrics import Interval
+    from onebar.evaluation.offpolicy import Estimate
+    from onebar.evaluation.shadow import ShadowReport
+    from onebar.training.triggers import Split, TriggerDataset
+
+
+def run_shadow(
+    old: Path,
+    new: Path,
+    dataset: TriggerDataset,
+    split: Split,
+    *,
+    limit: int | None,
+    k: int,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Run both on the slice and print the difference. Raises as `shadow` does."""
+    from onebar.evaluation.predict import EnginePredictor
+    from onebar.evaluation.shadow import shadow
+
+    triggers = list(dataset.read(split, ("click", "reject", "shown")))
+    if limit is not None and len(triggers) > limit:
+        triggers = triggers[:: -(-len(triggers) // limit)]
+    predictors = [
+        EnginePredictor(path, threads=threads, beam_size=max(8, k)) for path in (old, new)
+    ]
+    try:
+        with progress("evaluating") as shown:
+            report = shadow(
+                predictors[0],
+                predictors[1],
+                triggers,
+                k=k,
+                progress=lambda done, total: shown(done / total, f"{done:,} of {total:,}"),
+            )
+    finally:
+        for predictor in predictors:
+            predictor.close()
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+
+
+def _print(report: ShadowReport) -> None:
+    print(f"old {report.old}\nnew {report.new}")
+    print(f"{report.triggers:,} impressions, {report.clicks:,} with a tap\n")
+    for name, difference in report.differences.items():
+        print(f"  {name:18} {_signed(difference)}")
+    print(f"  {'another first':18} {report.other_first:8.1%} of impressions")
+    print(f"  {'another list':18} {report.other_list:8.1%}, {report.overlap:.1%} of it kept")
+    print(
+        f"  {'rejections':18} {report.now_rejected:+8.2%} new, "
+        f"{-report.no_longer_rejected:+.2%} gone"
+    )
+    print(f"  {'ms a prompt':18} {report.old_ms:8.1f} → {report.new_ms:.1f}")
+    print(f"\n  taps per looked-at slot, off-policy (SNIPS):\n  {'old':18} {_of(report.old_ctr)}")
+    print(f"  {'new':18} {_of(report.new_ctr)}")
+    print(f"  {'new less old':18} {_signed(report.ctr_difference)}")
+    print(f"\n{report.verdict}")
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.value:+8.4f}  [{interval.low:+.4f}, {interval.high:+.4f}]"
+
+
+def _of(estimate: Estimate) -> str:
+    value = estimate.value
+    return (
+        f"{value.value:8.4f}  [{value.low:.4f}, {value.high:.4f}], on {estimate.supported:,} of "
+        f"{estimate.clicks:,} taps, effective sample {estimate.effective:,.0f}"
+    )
