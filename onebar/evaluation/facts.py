@@ -5,19 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from onebar.evaluation.baselines import AnchorsAlone
 from onebar.evaluation.metrics import Interval, summary
 from onebar.evaluation.outcomes import measure
-from onebar.evaluation.predict import EnginePredictor, Prediction
-from onebar.training.triggers import EmptyDatasetError, Trigger, TriggerDataset
-
-
-class AnchorsPredictor:
-    """The trigger's own anchors, in their order, without any model."""
-
-    name = "anchors"
-
-    def predict(self, triggers: list[Trigger], k: int) -> list[Prediction]:
-        return [Prediction(trigger.anchors[:k]) for trigger in triggers]
+from onebar.evaluation.predict import EnginePredictor
+from onebar.training.triggers import EmptyDatasetError, TriggerDataset
 
 
 def facts(checkpoint: Path, dataset: TriggerDataset, *, k: int = 8) -> dict[str, Any]:
@@ -34,7 +26,7 @@ def facts(checkpoint: Path, dataset: TriggerDataset, *, k: int = 8) -> dict[str,
         found = summary(measure(predictor, triggers, k))
     finally:
         predictor.close()
-    anchors = summary(measure(AnchorsPredictor(), triggers, k))  # type: ignore[arg-type]
+    anchors = summary(measure(AnchorsAlone(), triggers, k))
     names = ("hr@1", f"hr@{k}", f"mrr@{k}")
     return {
         "clicks": sum(trigger.kind == "click" for trigger in triggers),
