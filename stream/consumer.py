@@ -8,7 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+)
 
 from onebar.settings import Settings
 from stream.records import Record
@@ -19,6 +24,10 @@ Offsets = Mapping[tuple[str, int], int]
 
 OnAssigned = Callable[[list[tuple[str, int]]], None]
 """Told the (topic, partition)s this member has after a rebalance, before it reads them."""
+
+
+class OffsetGoneError(RuntimeError):
+    """Kafka has no record at an offset that was to be read from, nor ends there."""
 
 
 class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -40,6 +49,9 @@ class RecordConsumer:
     As a member of the consumer group `group`, or with `alone` all partitions for itself, which
     takes no joining: the group then only names the offsets, and None keeps none. Where there are
     no offsets it begins at the start of the topic. Topic names come and go without the prefix.
+
+    With `start_from` it reads exactly those (topic, partition)s, alone, from those offsets, and
+    never jumps to another one by itself: `fetch` raises `OffsetGoneError`.
     """
 
     def __init__(
@@ -50,13 +62,15 @@ class RecordConsumer:
         group: str | None,
         max_records: int,
         alone: bool = False,
+        start_from: Offsets | None = None,
         on_assigned: OnAssigned | None = None,
     ) -> None:
         self._settings = settings
         self._topics = topics
         self._max_records = max_records
         self._group = group
-        self._alone = alone
+        self._alone = alone or start_from is not None
+        self._start_from = start_from
         self._on_assigned = on_assigned
         self._consumer: AIOKafkaConsumer | None = None
 
@@ -67,7 +81,7 @@ class RecordConsumer:
             bootstrap_servers=settings.kafka_bootstrap,
             group_id=self._group,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="earliest" if self._start_from is None else "none",
             session_timeout_ms=round(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=round(settings.heartbeat_interval_s * 1000),
             max_poll_records=self._max_records,
@@ -85,7 +99,15 @@ class RecordConsumer:
         except (KafkaError, OSError, TimeoutError) as error:
             await consumer.stop()
             raise KafkaUnavailableError(settings.kafka_bootstrap, error) from error
-        if self._alone:
+        if self._start_from is not None:
+            offsets = {
+                TopicPartition(settings.topic_prefix + topic, partition): offset
+                for (topic, partition), offset in self._start_from.items()
+            }
+            consumer.assign(list(offsets))
+            for tp, offset in offsets.items():
+                consumer.seek(tp, offset)
+        elif self._alone:
             counts = await partition_counts(settings.kafka_bootstrap)
             consumer.assign(
                 [TopicPartition(name, p) for name in names for p in range(counts.get(name, 0))]
@@ -105,6 +127,8 @@ class RecordConsumer:
             batches = await self._consumer.getmany(
                 timeout_ms=round(wait_s * 1000), max_records=self._max_records
             )
+        except OffsetOutOfRangeError as error:
+            raise OffsetGoneError(f"Kafka has not the offsets {error.args[0]}") from error
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(self._settings.kafka_bootstrap, error) from error
         prefix = len(self._settings.topic_prefix)
@@ -150,12 +174,16 @@ class RecordConsumer:
             return 0
         return int(await self._consumer.position(at))
 
-    def seek(self, offsets: Offsets) -> None:
-        """Go on from these offsets of (topic, partition)s that are read `alone`."""
+    async def reached(self, topic: str, partition: int, end: int) -> bool:
+        """Whether all that can be read before offset `end` has been fetched.
+
+        What an open transaction holds back can't be read; nor is it waited for.
+        """
         assert self._consumer is not None
-        for (topic, partition), offset in offsets.items():
-            at = TopicPartition(self._settings.topic_prefix + topic, partition)
-            self._consumer.seek(at, offset)
+        at = TopicPartition(self._settings.topic_prefix + topic, partition)
+        position = await self._consumer.position(at)
+        stable = self._consumer.last_stable_offset(at)
+        return bool(position >= end or (stable is not None and 0 <= stable <= position))
 
     async def lags(self) -> dict[tuple[str, int], int]:
         """Records of each assigned (topic, partition) that are not fetched yet, as far as heard;

@@ -42,6 +42,7 @@ CACHED_SECONDS = Histogram(
     "From Kafka's timestamp of an impression to its queries in the cache.",
     buckets=_SECONDS,
 )
+ARCHIVED = Counter("onebar_archive_records", "Records put into the archive.", ["topic"])
 LAG = Gauge(
     "onebar_worker_lag",
     "Records of an assigned partition that have not had their effect yet.",

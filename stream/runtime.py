@@ -44,7 +44,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     `stop` is set by SIGTERM and SIGINT. While the servers are awaited it may be set already: the
     worker is to look at it first.
     """
-    _quiet_libraries()
+    quiet_libraries()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -97,7 +97,7 @@ class _Seldom(logging.Filter):
         return True
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Kafka's clients say what is wrong, and each thing seldom."""
     for name in ("aiokafka", "faust", "mode", "stream.app"):  # the last one is Faust by our name
         logging.getLogger(name).setLevel(logging.WARNING)

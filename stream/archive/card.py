@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from stream.logs import Identity
+
 CARD = "archive.json"
 FORMAT = 1
+_FILE = re.compile(r"(?P<topic>.+)-(?P<partition>\d+)-(?P<first>\d{20})-(?P<last>\d{20})\.parquet")
 
 
 class ArchiveError(ValueError):
@@ -28,6 +32,10 @@ class ArchiveInUseError(ArchiveError):
     """Another process writes to the archive."""
 
 
+class OtherSourceError(ArchiveError):
+    """An archive holds one log; this is another."""
+
+
 class LogGapError(ArchiveError):
     """Records between what is archived and what Kafka still has are lost, or the topic is another
     one than before."""
@@ -44,9 +52,15 @@ class Gap(Struct, frozen=True):
 
 class ArchiveCard(Struct, kw_only=True):
     """`positions` are the offsets to go on from, by topic and partition; everything before is in
-    the archive, but for `gaps`. `counts` are records by event type, `invalid` among them."""
+    the archive, but for `gaps`. `counts` are records by event type, `invalid` among them.
+
+    Positions mean something in one log only: that of the topics with `topic_prefix`, or the file
+    `log`.
+    """
 
     format: int = FORMAT
+    topic_prefix: str | None = None
+    log: Identity | None = None
     positions: dict[str, dict[int, int]] = {}
     counts: dict[str, int] = {}
     gaps: list[Gap] = []
@@ -75,6 +89,14 @@ def read_card(directory: Path) -> ArchiveCard:
             "version that wrote it"
         )
     return card
+
+
+def is_flushed(path: Path, card: ArchiveCard) -> bool:
+    """Whether the card knows the file; else a flush is under way, or was when its writer died."""
+    found = _FILE.fullmatch(path.name)
+    if found is None:  # no file of ours
+        return True
+    return int(found["first"]) < (card.position(found["topic"], int(found["partition"])) or 0)
 
 
 def write_card(directory: Path, card: ArchiveCard) -> None:
