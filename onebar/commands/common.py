@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 from collections.abc import Coroutine
 from enum import StrEnum
@@ -85,9 +86,21 @@ def command_settings(**changes: Any) -> Settings:
 
 
 def print_json(data: object) -> None:
+    """On one line; what is not a number (NaN) is null."""
+    print(json.dumps(_plain(data), ensure_ascii=False), flush=True)
+
+
+def write_json(path: Path, data: object) -> None:
+    """For people and programs, indented; the file is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(partial, path)
+
+
+def _plain(data: object) -> object:
     import msgspec
 
-    print(json.dumps(msgspec.to_builtins(data), ensure_ascii=False), flush=True)
+    return msgspec.json.decode(msgspec.json.encode(data))
 
 
 def parse_speed(text: str) -> float | None:

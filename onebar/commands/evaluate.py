@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onebar.commands.common import INTERRUPTED, JsonOption, print_json
+from onebar.commands.common import INTERRUPTED, JsonOption, print_json, write_json
 from onebar.console import progress, say
 
 if TYPE_CHECKING:
@@ -94,23 +93,27 @@ def evaluate(
         raise typer.BadParameter("name a checkpoint, or ask for --baselines")
     if out is not None and not out.parent.is_dir():
         raise typer.BadParameter(f"--out: there is no directory {out.parent}")
-    opened = open_dataset(dataset)
     if shadow:
         if checkpoints is None or len(checkpoints) != 2:
             raise typer.BadParameter("--shadow compares two checkpoints: OLD NEW")
-        from onebar.commands.shadow import run_shadow
-
-        run_shadow(
-            checkpoints[0], checkpoints[1], opened, split.value, limit=limit, k=k,
-            threads=threads or os.cpu_count() or 1, as_json=as_json,
-        )  # fmt: skip
-        return
+        given = {"--baselines": baselines, "--truth": truth, "--slices": slices}
+        for name, value in {**given, "--embedder": embedder}.items():
+            if value:
+                raise typer.BadParameter(f"{name} doesn't go with --shadow")
+    opened = open_dataset(dataset)
+    threads = threads or os.cpu_count() or 1
     try:
+        if shadow and checkpoints:
+            from onebar.commands.shadow import run_shadow
+
+            run_shadow(
+                checkpoints[0], checkpoints[1], opened, split.value, limit=limit, k=k,
+                threads=threads, as_json=as_json, out=out,
+            )  # fmt: skip
+            return
         outcomes = _measure(
             opened,
-            _predictors(
-                checkpoints or [], opened if baselines else None, k, threads or os.cpu_count() or 1
-            ),
+            _predictors(checkpoints or [], opened if baselines else None, k, threads),
             split=split,
             limit=limit,
             k=k,
@@ -216,9 +219,7 @@ def _tell(
         "rows": report(outcomes),
     }
     if out is not None:
-        partial = out.with_name(out.name + ".partial")
-        partial.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(partial, out)
+        write_json(out, said)
     if as_json:
         print_json(said)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onebar.commands.common import print_json
+from onebar.commands.common import print_json, write_json
 from onebar.console import progress
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def run_shadow(
     k: int,
     threads: int,
     as_json: bool,
+    out: Path | None,
 ) -> None:
     """Run both on the slice and print the difference. Raises as `shadow` does."""
     from onebar.evaluation.predict import EnginePredictor
@@ -48,6 +49,8 @@ def run_shadow(
     finally:
         for predictor in predictors:
             predictor.close()
+    if out is not None:
+        write_json(out, report)
     if as_json:
         print_json(report)
     else:
@@ -66,9 +69,19 @@ def _print(report: ShadowReport) -> None:
         f"{-report.no_longer_rejected:+.2%} gone"
     )
     print(f"  {'ms a prompt':18} {report.old_ms:8.1f} → {report.new_ms:.1f}")
-    print(f"\n  taps per looked-at slot, off-policy (SNIPS):\n  {'old':18} {_of(report.old_ctr)}")
-    print(f"  {'new':18} {_of(report.new_ctr)}")
-    print(f"  {'new less old':18} {_signed(report.ctr_difference)}")
+    taps = report.taps
+    for title, difference in (
+        ("impression", taps.per_impression),
+        ("looked-at slot", taps.per_look),
+    ):
+        print(f"\n  taps per {title}, off-policy:")
+        for name, estimate in (("old", taps.old), ("new", taps.new)):
+            value = estimate.per_impression if title == "impression" else estimate.per_look
+            print(f"  {name:18} {value.value:8.4f}  [{value.low:.4f}, {value.high:.4f}]")
+        print(f"  {'new less old':18} {_signed(difference)}")
+    print()
+    for name, estimate in (("old", taps.old), ("new", taps.new)):
+        print(f"  {name:18} {_support(estimate)}")
     print(f"\n{report.verdict}")
 
 
@@ -76,9 +89,8 @@ def _signed(interval: Interval) -> str:
     return f"{interval.value:+8.4f}  [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
-def _of(estimate: Estimate) -> str:
-    value = estimate.value
+def _support(estimate: Estimate) -> str:
     return (
-        f"{value.value:8.4f}  [{value.low:.4f}, {value.high:.4f}], on {estimate.supported:,} of "
-        f"{estimate.clicks:,} taps, effective sample {estimate.effective:,.0f}"
+        f"lists what got {estimate.supported:,} of {estimate.clicks:,} taps, "
+        f"effective sample {estimate.effective:,.0f}"
     )

@@ -2,14 +2,20 @@
 
 Item–position model (Li et al. 2018): a tap needs the place to be looked at, with a propensity that
 depends on the position alone, and the query to be wanted, whatever stands around it. So what was
-shown at position p tells of the same query at rank r, weighted by w = e(r)/e(p). Self-normalised
-(SNIPS, Swaminathan & Joachims 2015): Σ w·tap over Σ w·e(p), which is taps per looked-at slot among
-the model's queries that the log happened to show; about queries it never showed it says nothing.
+shown at position p tells of the same query at rank r, weighted by w = e(r)/e(p). Two numbers:
+
+per look        Σ w·tap / Σ w·e(p), self-normalised (SNIPS, Swaminathan & Joachims 2015): taps per
+                looked-at slot among the model's queries that the log happened to show. Not
+                Σ w·tap / Σ w: that is lower for any other order than the log's, also for one as
+                good, because e(r)/e(p) is on average more than 1 where the order changes.
+per impression  Σ w·tap / impressions (IPS): how many taps these slots bring. A model that lists
+                one safe query, or mostly rejects, can be good per look and poor here.
+
+About queries that the log never showed, neither says anything.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,10 +26,12 @@ from onebar.evaluation.metrics import RESAMPLES, SEED, Interval
 from onebar.training.triggers import Trigger
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 CLIP = 10.0
 """Largest weight of one shown query."""
 MOST_POSITIONS = 16
+"""Places behind these count as the last of them."""
 ENOUGH_SHOWN = 200
 """Times the same (video, query) must have stood at two neighbouring positions before the ratio of
 their click rates is believed."""
@@ -32,13 +40,14 @@ ENOUGH_CLICKS = 30
 
 
 class Estimate(Struct, frozen=True):
-    """Taps per looked-at slot (SNIPS) with its 95 % interval, and what it stands on.
+    """A model's estimated taps with 95 % intervals, and what they stand on.
 
     `effective` is (Σw)²/Σw² over the shown queries the model lists; `supported` counts the logged
     taps on queries that it lists, of `clicks` in all.
     """
 
-    value: Interval
+    per_look: Interval
+    per_impression: Interval
     effective: float
     supported: int
     clicks: int
@@ -49,75 +58,143 @@ class Estimate(Struct, frozen=True):
         return self.supported >= ENOUGH_CLICKS and self.effective >= ENOUGH_CLICKS
 
 
-def examination(triggers: Sequence[Trigger]) -> Floats:
-    """e(p) by position, e(0) = 1, falling: how likely a place is looked at.
+class OffPolicy(Struct, frozen=True):
+    """Both models' estimates, and new less old through the same resamples."""
+
+    old: Estimate
+    new: Estimate
+    per_look: Interval
+    per_impression: Interval
+    propensity: tuple[float, ...]
+    """e(p) by position, e(0) = 1."""
+
+
+class Slots(Struct, frozen=True):
+    """Everything that stood in a bar, one row a query; all arrays are of one length."""
+
+    impressions: int
+    impression: Ints
+    position: Ints
+    tapped: Floats
+    query: Ints
+    """Index of the (video, query)."""
+
+
+def slots(triggers: Sequence[Trigger]) -> Slots:
+    """What the impressions showed, in their order."""
+    known: dict[tuple[str, str], int] = {}
+    rows = [
+        (
+            at,
+            min(item.position, MOST_POSITIONS - 1),
+            item.clicked,
+            known.setdefault((trigger.video_id, item.query), len(known)),
+        )
+        for at, trigger in enumerate(triggers)
+        for item in trigger.shown
+    ]
+    table = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    return Slots(len(triggers), table[0], table[1], table[2].astype(np.float64), table[3])
+
+
+class Examination:
+    """e(p) by position, e(0) = 1, never rising: how likely a place is looked at.
 
     Intervention harvesting (Agarwal et al. 2019): where one (video, query) stood now at p and now
     at p+1, the ratio of its click rates there is that of the places, for the query is the same.
     Ratios of neighbours are chained; where too little stood at both, the ratio of all click rates
-    stands in, which also has the ranking's own judgement in it.
+    stands in, which also has the ranking's own judgement in it. Which of the two is decided once,
+    on the whole log, and holds for its resamples.
     """
-    shown: defaultdict[tuple[str, str], Floats] = defaultdict(lambda: np.zeros((MOST_POSITIONS, 2)))
-    last = 0
-    for trigger in triggers:
-        for item in trigger.shown:
-            if item.position < MOST_POSITIONS:
-                shown[trigger.video_id, item.query][item.position] += (1.0, item.clicked)
-                last = max(last, item.position)
-    if not shown:
-        return np.ones(1)
-    table = np.stack(list(shown.values()))[:, : last + 1]  # (queries, positions, [shown, clicks])
-    counts, clicks = table[..., 0], table[..., 1]
-    rates = np.divide(clicks, counts, out=np.zeros_like(clicks), where=counts > 0)
-    plain = clicks.sum(0) / np.maximum(counts.sum(0), 1.0)
-    propensity = np.ones(last + 1)
-    for at in range(last):
-        both = np.minimum(counts[:, at], counts[:, at + 1])
-        near, far = (both * rates[:, at]).sum(), (both * rates[:, at + 1]).sum()
-        if both.sum() >= ENOUGH_SHOWN and near > 0 and far > 0:
-            ratio = far / near
-        elif plain[at] > 0 and plain[at + 1] > 0:
-            ratio = plain[at + 1] / plain[at]
-        else:
-            ratio = 1.0
-        propensity[at + 1] = propensity[at] * min(1.0, float(ratio))
-    return propensity
+
+    def __init__(self, slots: Slots) -> None:
+        self._position, self._tapped = slots.position, slots.tapped
+        self._places = int(slots.position.max(initial=0)) + 1
+        # Only what stood at more than one place has something to say of their ratio.
+        low = np.full(int(slots.query.max(initial=-1)) + 1, MOST_POSITIONS)
+        high = np.full(len(low), -1)
+        np.minimum.at(low, slots.query, slots.position)
+        np.maximum.at(high, slots.query, slots.position)
+        moved = (high > low)[slots.query]
+        self._rows = np.flatnonzero(moved)
+        names, query = np.unique(slots.query[moved], return_inverse=True)
+        self._cell = query * self._places + slots.position[moved]
+        self._shape = (len(names), self._places)
+        shown, _ = self._table(np.ones(len(slots.position)))
+        both = np.minimum(shown[:, :-1], shown[:, 1:]).sum(0)
+        self._believed = both >= ENOUGH_SHOWN
+
+    def __call__(self, weight: Floats) -> Floats:
+        """The propensities where each slot counts `weight` times."""
+        shown, tapped = self._table(weight)
+        rate = np.divide(tapped, shown, out=np.zeros_like(tapped), where=shown > 0)
+        both = np.minimum(shown[:, :-1], shown[:, 1:])
+        near, far = (both * rate[:, :-1]).sum(0), (both * rate[:, 1:]).sum(0)
+        taps = _count(self._position, weight * self._tapped, self._places)
+        plain = taps / np.maximum(_count(self._position, weight, self._places), 1e-9)
+        ratio = np.ones(self._places - 1)
+        for at in range(self._places - 1):
+            if self._believed[at] and near[at] > 0 and far[at] > 0:
+                ratio[at] = far[at] / near[at]
+            elif plain[at] > 0 and plain[at + 1] > 0:
+                ratio[at] = plain[at + 1] / plain[at]
+        return np.concatenate(([1.0], np.cumprod(np.minimum(1.0, ratio))))
+
+    def _table(self, weight: Floats) -> tuple[Floats, Floats]:
+        """How often each moved query was shown at each place, and tapped there."""
+        many = self._shape[0] * self._shape[1]
+        mine = weight[self._rows]
+        shown = _count(self._cell, mine, many)
+        tapped = _count(self._cell, mine * self._tapped[self._rows], many)
+        return shown.reshape(self._shape), tapped.reshape(self._shape)
 
 
-def weights(
-    triggers: Sequence[Trigger],
-    answers: Sequence[Sequence[str]],
-    propensity: Floats,
-    *,
-    clip: float = CLIP,
-) -> tuple[Floats, int, int]:
-    """For each impression Σw·tap, Σw·e(p), Σw and Σw² over its shown queries, (triggers, 4); the
-    taps on listed queries; the taps in all.
-
-    w = min(clip, e(rank)/e(position)) where the model lists the query, else 0. Places behind the
-    last known count as the last.
-    """
-    sums = np.zeros((len(triggers), 4))
-    supported = 0
-    for row, (trigger, queries) in enumerate(zip(triggers, answers, strict=True)):
-        ranks = {query: rank for rank, query in enumerate(queries)}
-        for item in trigger.shown:
-            rank = ranks.get(item.query)
-            if rank is None:
-                continue
-            looked_at = max(_at(propensity, item.position), 1e-9)
-            w = min(clip, _at(propensity, rank) / looked_at)
-            sums[row] += (w * item.clicked, w * looked_at, w, w * w)
-            supported += item.clicked
-    clicks = sum(item.clicked for trigger in triggers for item in trigger.shown)
-    return sums, supported, clicks
+def examination(triggers: Sequence[Trigger]) -> Floats:
+    """The propensities that a log tells, (positions,)."""
+    found = slots(triggers)
+    return Examination(found)(np.ones(len(found.position)))
 
 
-def _at(propensity: Floats, place: int) -> float:
-    return float(propensity[min(place, len(propensity) - 1)])
+class Listed:
+    """One model's answers against the slots: which shown queries it lists, and at which rank."""
+
+    def __init__(
+        self, triggers: Sequence[Trigger], answers: Sequence[Sequence[str]], slots: Slots
+    ) -> None:
+        ranks: list[int] = []
+        for trigger, queries in zip(triggers, answers, strict=True):
+            place = {query: rank for rank, query in enumerate(queries)}
+            ranks += [place.get(item.query, -1) for item in trigger.shown]
+        rank = np.array(ranks, dtype=np.int64)
+        self._places = int(slots.position.max(initial=0)) + 1
+        self._rows = np.flatnonzero(rank >= 0)
+        last = self._places - 1
+        self._cell = np.minimum(rank, last)[self._rows] * self._places + slots.position[self._rows]
+        self._tapped = slots.tapped[self._rows]
+        self.supported = int(self._tapped.sum())
+
+    def sums(self, propensity: Floats, weight: Floats, clip: float) -> Floats:
+        """Σw·tap, Σw·e(p), Σw and Σw² over the listed slots, each counted `weight` times.
+
+        w = min(clip, e(rank)/e(position)). Ranks behind the last known place count as it.
+        """
+        many = self._places * self._places
+        mine = weight[self._rows]
+        shown = _count(self._cell, mine, many).reshape(self._places, self._places)
+        taps = _count(self._cell, mine * self._tapped, many).reshape(shown.shape)
+        looked_at = np.maximum(propensity, 1e-9)
+        w = np.minimum(clip, looked_at[:, None] / looked_at[None, :])
+        return np.array(
+            [
+                (w * taps).sum(),
+                (w * looked_at * shown).sum(),
+                (w * shown).sum(),
+                (w * w * shown).sum(),
+            ]
+        )
 
 
-def snips(
+def off_policy(
     triggers: Sequence[Trigger],
     old: Sequence[Sequence[str]],
     new: Sequence[Sequence[str]],
@@ -125,46 +202,66 @@ def snips(
     clip: float = CLIP,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> tuple[Estimate, Estimate, Interval]:
-    """The estimates of two models' ordered queries on the same impressions, and of new less old.
+) -> OffPolicy:
+    """What the log says of two models' ordered queries on the same impressions.
 
-    `triggers` are impressions with what they showed, tapped or not; intervals are from a bootstrap
-    over impressions, the same resamples for both models.
+    `triggers` are impressions with what they showed, tapped or not: leaving out those without a
+    tap makes every rate wrong. Intervals are from a bootstrap over impressions, the same
+    resamples for both models; the propensities are estimated anew in each, for they are no more
+    certain than the log is.
     """
-    propensity = examination(triggers)
-    found = [weights(triggers, answers, propensity, clip=clip) for answers in (old, new)]
+    table = slots(triggers)
+    looked = Examination(table)
+    models = [Listed(triggers, answers, table) for answers in (old, new)]
+    ones = np.ones(len(table.position))
+    propensity = looked(ones)
+    whole = [model.sums(propensity, ones, clip) for model in models]
+    drawn = np.empty((resamples, 2, 4))
     rng = np.random.default_rng(seed)
-    many = len(triggers)
-    draws = np.stack(
-        [np.bincount(rng.integers(0, many, many), minlength=many) for _ in range(resamples)]
-    ).astype(np.float64) if many else np.zeros((resamples, 0))  # fmt: skip
-    estimates = []
-    samples = []
-    for sums, supported, clicks in found:
-        clicked, looked_at, weight, squares = sums.sum(0)
-        resampled = draws @ sums
-        values = _ratio(resampled[:, 0], resampled[:, 1])
-        samples.append(values)
-        estimates.append(
-            Estimate(
-                _interval(clicked / looked_at if looked_at else float("nan"), values),
-                weight * weight / squares if squares else 0.0,
-                supported,
-                clicks,
-            )
+    for at in range(resamples):
+        picked = rng.integers(0, table.impressions, table.impressions)
+        times = np.bincount(picked, minlength=table.impressions).astype(np.float64)
+        weight = times[table.impression]
+        again = looked(weight)
+        drawn[at] = [model.sums(again, weight, clip) for model in models]
+    values = [_rates(sums[None], table.impressions)[0] for sums in whole]
+    samples = [_rates(drawn[:, at], table.impressions) for at in range(2)]
+    estimates = [
+        Estimate(
+            _interval(value[0], sample[:, 0]),
+            _interval(value[1], sample[:, 1]),
+            float(sums[2] ** 2 / sums[3]) if sums[3] else 0.0,
+            model.supported,
+            int(table.tapped.sum()),
         )
-    before, after = estimates
-    difference = _interval(after.value.value - before.value.value, samples[1] - samples[0])
-    return before, after, difference
+        for value, sample, sums, model in zip(values, samples, whole, models, strict=True)
+    ]
+    less = values[1] - values[0], samples[1] - samples[0]
+    return OffPolicy(
+        old=estimates[0],
+        new=estimates[1],
+        per_look=_interval(less[0][0], less[1][:, 0]),
+        per_impression=_interval(less[0][1], less[1][:, 1]),
+        propensity=tuple(round(float(e), 4) for e in propensity),
+    )
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+def _count(cell: Ints, weight: Floats, many: int) -> Floats:
+    """The weights that fall into each of `many` cells (of none, bincount makes integers)."""
+    return np.bincount(cell, weight, many).astype(np.float64)
+
+
+def _rates(sums: Floats, impressions: int) -> Floats:
+    """Per look and per impression, (n, 2); NaN where nothing stands below."""
+    taps, looks = sums[:, 0], sums[:, 1]
+    per_look = np.divide(taps, looks, out=np.full_like(taps, np.nan), where=looks > 0)
+    per_impression = taps / impressions if impressions else np.full_like(taps, np.nan)
+    return np.stack([per_look, per_impression], axis=1)
 
 
 def _interval(value: float, samples: Floats) -> Interval:
     known = samples[~np.isnan(samples)]
     if np.isnan(value) or not len(known):
-        return Interval(value, float("nan"), float("nan"))
+        return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(known, (0.025, 0.975))
-    return Interval(value, float(low), float(high))
+    return Interval(float(value), float(low), float(high))

@@ -8,12 +8,17 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from onebar.evaluation.metrics import Interval, compare
-from onebar.evaluation.offpolicy import Estimate, snips
+from onebar.evaluation.offpolicy import OffPolicy, off_policy
 from onebar.evaluation.outcomes import Outcomes, measure
 from onebar.evaluation.predict import Prediction, Predictor
 from onebar.training.triggers import EmptyDatasetError, Trigger
 
-COMPARED = ("hr@1", "hr@8", "mrr@8", "ed_hr@8", "bleu@8", "reject_precision", "reject_recall")
+COMPARED = (
+    *("hr@1", "hr@{k}", "mrr@{k}", "ed_hr@{k}", "bleu@{k}"),
+    *("reject_precision", "reject_recall"),
+)
+FELL_SILENT = 0.05
+"""Share of impressions, newly rejected less no longer rejected, from which a verdict says so."""
 
 
 class ShadowReport(Struct, frozen=True, kw_only=True):
@@ -35,10 +40,8 @@ class ShadowReport(Struct, frozen=True, kw_only=True):
     old_ms: float
     """Mean time of one prompt."""
     new_ms: float
-    old_ctr: Estimate
-    """Off-policy: taps per looked-at slot."""
-    new_ctr: Estimate
-    ctr_difference: Interval
+    taps: OffPolicy
+    """What the log says of the taps that both would get."""
     verdict: str
 
 
@@ -72,12 +75,18 @@ def shadow(
 ) -> ShadowReport:
     """Run both on the triggers (clicks, rejects, and impressions that were shown without a tap).
 
-    Raises `EmptyDatasetError` where none of them showed anything.
+    Raises `EmptyDatasetError` where none of them showed anything, or none of those without a tap.
     """
-    if not any(trigger.shown for trigger in triggers):
+    seen = [at for at, trigger in enumerate(triggers) if trigger.shown]
+    if not seen:
         raise EmptyDatasetError(
             "no impression of the slice shows what stood in the bar: a shadow evaluation needs the "
             "test part of a log with exposures"
+        )
+    if all(any(item.clicked for item in triggers[at].shown) for at in seen):
+        raise EmptyDatasetError(
+            "every impression of the slice was tapped, so how often one is can't be told: a shadow "
+            "evaluation needs those without a tap, which only the test part of a dataset keeps"
         )
     kept = _Kept(old), _Kept(new)
     outcomes: list[Outcomes] = []
@@ -93,43 +102,52 @@ def shadow(
     many = len(pairs)
     had = [(a.queries, set(b.queries)) for a, b in pairs if a.queries]
     differences = compare(outcomes[0], outcomes[1])
-    seen = [at for at, trigger in enumerate(triggers) if trigger.shown]
-    old_ctr, new_ctr, ctr = snips(
+    taps = off_policy(
         [triggers[at] for at in seen],
         [before[at].queries for at in seen],
         [after[at].queries for at in seen],
     )
     hits = differences.get(f"hr@{k}", Interval(0.0, 0.0, 0.0))
+    now_rejected = sum(b.rejected and not a.rejected for a, b in pairs) / many
+    no_longer_rejected = sum(a.rejected and not b.rejected for a, b in pairs) / many
     return ShadowReport(
         old=old.name,
         new=new.name,
         triggers=many,
         clicks=sum(trigger.kind == "click" for trigger in triggers),
-        differences={name: differences[name] for name in COMPARED if name in differences},
+        differences={
+            name: differences[name]
+            for name in (label.format(k=k) for label in COMPARED)
+            if name in differences
+        },
         other_first=sum(a.queries[:1] != b.queries[:1] for a, b in pairs) / many,
         other_list=sum(a.queries != b.queries for a, b in pairs) / many,
         overlap=sum(len(b.intersection(a)) / len(a) for a, b in had) / max(1, len(had)),
-        now_rejected=sum(b.rejected and not a.rejected for a, b in pairs) / many,
-        no_longer_rejected=sum(a.rejected and not b.rejected for a, b in pairs) / many,
+        now_rejected=now_rejected,
+        no_longer_rejected=no_longer_rejected,
         old_ms=1e3 * kept[0].seconds / many,
         new_ms=1e3 * kept[1].seconds / many,
-        old_ctr=old_ctr,
-        new_ctr=new_ctr,
-        ctr_difference=ctr,
-        verdict=verdict(hits, old_ctr, new_ctr, ctr),
+        taps=taps,
+        verdict=verdict(hits, taps, now_rejected - no_longer_rejected),
     )
 
 
-def verdict(hits: Interval, old: Estimate, new: Estimate, ctr: Interval) -> str:
-    """One line in plain words, never more than the intervals allow."""
-    said = [_told("hits on logged clicks", hits)]
-    if old.conclusive and new.conclusive:
-        said.append(_told("estimated taps per looked-at slot", ctr))
+def verdict(hits: Interval, taps: OffPolicy, silenced: float = 0.0) -> str:
+    """One line in plain words, never more than the intervals allow.
+
+    `silenced` is the share of impressions that lose their queries, less those that gain some:
+    where it is large it is said first, for a silent bar is never tapped.
+    """
+    said = [f"answers {silenced:.0%} fewer impressions"] if silenced >= FELL_SILENT else []
+    said.append(_told("hits on logged clicks", hits))
+    if taps.old.conclusive and taps.new.conclusive:
+        said.append(_told("estimated taps per impression", taps.per_impression))
+        said.append(_told("per looked-at slot", taps.per_look))
     else:
-        least = min(old.supported, new.supported)
+        least = min(taps.old.supported, taps.new.supported)
         said.append(
-            f"taps can't be estimated: only {least} of {old.clicks} logged taps were on queries "
-            "that both models list often enough"
+            f"taps can't be estimated: only {least} of {taps.old.clicks} logged taps were on "
+            "queries that both models list often enough"
         )
     return "; ".join(said)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onebar.evaluation.metrics import Interval
-from onebar.evaluation.offpolicy import Estimate, examination, snips, weights
+from onebar.evaluation.offpolicy import Estimate, Listed, OffPolicy, examination, off_policy, slots
 from onebar.evaluation.predict import Prediction
 from onebar.evaluation.shadow import shadow, verdict
 from onebar.training.triggers import EmptyDatasetError, Shown, Trigger
@@ -39,26 +39,49 @@ def test_weights_by_hand() -> None:
     propensity = np.array([1.0, 0.5, 0.25])
     triggers = [shown(("a", 0, False), ("b", 1, True)), shown(("a", 2, True), ("c", 0, False))]
     answers = [("b", "a"), ("x", "a")]
-    sums, supported, clicks = weights(triggers, answers, propensity)
+    table = slots(triggers)
+    ones = np.ones(4)
+    listed = Listed(triggers, answers, table)
     # b moves from 1 up to 0: 1/0.5 = 2; a from 0 down to 1: 0.5. Then a from 2 to 1: 2.
     # Looked at: e of the new rank, whatever the logged position.
-    assert sums.tolist() == [[2.0, 1.5, 2.5, 4.25], [2.0, 0.5, 2.0, 4.0]]
-    assert (supported, clicks) == (2, 2)
-    clipped, _, _ = weights(triggers, answers, propensity, clip=1.5)
-    assert clipped.tolist() == [[1.5, 1.25, 2.0, 2.5], [1.5, 0.375, 1.5, 2.25]]
-    unlisted, supported, _ = weights(triggers, [("x",), ()], propensity)
-    assert not unlisted.any()
-    assert supported == 0
+    assert listed.sums(propensity, ones, 10.0).tolist() == [2.0 + 2.0, 1.5 + 0.5, 2.5 + 2.0, 8.25]
+    assert listed.supported == 2
+    assert listed.sums(propensity, ones, 1.5).tolist() == [3.0, 1.25 + 0.375, 2.0 + 1.5, 4.75]
+    # A resample that drew the first impression twice and the second never.
+    twice = np.array([2.0, 2.0, 0.0, 0.0])
+    assert listed.sums(propensity, twice, 10.0).tolist() == [4.0, 3.0, 5.0, 8.5]
+    unlisted = Listed(triggers, [("x",), ()], table)
+    assert not unlisted.sums(propensity, ones, 10.0).any()
+    assert unlisted.supported == 0
 
 
-def test_the_estimate_is_taps_over_weights() -> None:
-    triggers = [shown(("a", 0, False), ("b", 1, True)), shown(("a", 0, True), ("b", 1, False))]
-    old, new, difference = snips(triggers, [("a",)] * 2, [("b",)] * 2)
-    assert old.value.value == pytest.approx(1 / 2)
-    assert new.value.value == pytest.approx(1 / 2)
-    assert difference.value == 0
-    assert old.effective == pytest.approx(2.0)
-    assert not old.conclusive
+def test_the_estimate_is_taps_over_looks_and_over_impressions() -> None:
+    triggers = [
+        shown(("a", 0, False), ("b", 1, True)),
+        shown(("a", 0, True), ("b", 1, False)),
+        shown(("a", 0, False), ("b", 1, False)),
+    ]
+    found = off_policy(triggers, [("a",)] * 3, [("b",)] * 3)
+    # a and b were tapped alike often, so both places look alike: e = 1, 1.
+    assert found.propensity == (1.0, 1.0)
+    for model in (found.old, found.new):
+        assert model.per_look.value == pytest.approx(1 / 3)
+        assert model.per_impression.value == pytest.approx(1 / 3)
+        assert model.effective == pytest.approx(3.0)
+        assert not model.conclusive
+    assert found.per_look.value == found.per_impression.value == 0
+
+
+def test_a_model_that_says_little_is_good_per_look_and_poor_per_impression() -> None:
+    triggers = world(4_000, seed=8)
+    whole = ("great", "good", "poor", "bad")
+    seldom = [("great",) if at % 5 == 0 else () for at in range(len(triggers))]
+    found = off_policy(triggers, [whole] * len(triggers), seldom, resamples=200)
+    assert found.per_look.low > 0
+    assert found.per_impression.high < 0
+    said = verdict(Interval(0.0, -0.1, 0.1), found, 0.8)
+    assert said.startswith("answers 80% fewer impressions; ")
+    assert "estimated taps per impression: the new model is worse" in said
 
 
 def test_propensities_are_found_in_the_log() -> None:
@@ -88,31 +111,32 @@ def test_a_ranking_policy_does_not_fool_them() -> None:
 def test_a_known_difference_lies_in_its_interval() -> None:
     good, poor = ("great", "good"), ("poor", "bad")
     # Per looked-at slot, weighted by examination: (1·great + .6·good)/(1.6) and so on.
-    truth = {answer: (WANTED[answer[0]] + 0.6 * WANTED[answer[1]]) / 1.6 for answer in (good, poor)}
-    covered = 0
-    for seed in range(10):
+    taps = {answer: WANTED[answer[0]] + 0.6 * WANTED[answer[1]] for answer in (good, poor)}
+    difference = taps[good] - taps[poor]
+    covered = {"look": 0, "impression": 0}
+    for seed in range(40):
         triggers = world(1_500, seed=seed)
-        old, new, difference = snips(
-            triggers, [poor] * len(triggers), [good] * len(triggers), resamples=300
-        )
-        assert new.value.value > old.value.value
-        assert old.conclusive
-        assert new.conclusive
-        assert difference.low > 0
-        covered += difference.low <= truth[good] - truth[poor] <= difference.high
-    assert covered >= 8
+        found = off_policy(triggers, [poor] * len(triggers), [good] * len(triggers), resamples=200)
+        assert found.old.conclusive
+        assert found.new.conclusive
+        assert found.per_look.low > 0
+        covered["look"] += found.per_look.low <= difference / 1.6 <= found.per_look.high
+        covered["impression"] += found.per_impression.low <= difference <= found.per_impression.high
+    assert min(covered.values()) >= 35
 
 
 def test_nothing_is_concluded_from_little() -> None:
-    little = Estimate(Interval(0.5, 0.1, 0.9), 3.0, 2, 50)
-    much = Estimate(Interval(0.5, 0.4, 0.6), 900.0, 90, 100)
+    some = Interval(0.5, 0.4, 0.6)
+    little, much = Estimate(some, some, 3.0, 2, 50), Estimate(some, some, 900.0, 90, 100)
     better, unknown = Interval(0.1, 0.05, 0.15), Interval(0.1, -0.1, 0.3)
-    assert "only 2 of 50" in verdict(better, little, much, better)
-    assert verdict(unknown, much, much, better) == (
+    assert "only 2 of 50" in verdict(better, OffPolicy(little, much, better, better, (1.0,)))
+    assert verdict(unknown, OffPolicy(much, much, unknown, better, (1.0,))) == (
         "hits on logged clicks: no difference can be told; "
-        "estimated taps per looked-at slot: the new model is better"
+        "estimated taps per impression: the new model is better; "
+        "per looked-at slot: no difference can be told"
     )
-    assert "worse" in verdict(Interval(-0.1, -0.2, -0.05), much, much, unknown)
+    worse = OffPolicy(much, much, unknown, unknown, (1.0,))
+    assert "worse" in verdict(Interval(-0.1, -0.2, -0.05), worse)
 
 
 class Fixed:
@@ -131,13 +155,22 @@ def test_a_shadow_run_tells_what_would_change() -> None:
     assert report.other_first == 1.0
     assert report.overlap == 0.5
     assert report.differences["hr@8"].low > 0
-    assert report.ctr_difference.low > 0
-    assert report.verdict.count("better") == 2
+    assert report.taps.per_look.low > 0
+    assert report.verdict.count("better") == 3
+    fewer = shadow(Fixed("old", "poor", "bad"), Fixed("new", "great", "poor"), triggers, k=4)  # type: ignore[arg-type]
+    assert {"hr@1", "hr@4", "mrr@4", "ed_hr@4", "bleu@4"} <= set(fewer.differences)
     silent = shadow(Fixed("old", "poor"), Fixed("new"), triggers)  # type: ignore[arg-type]
     assert silent.now_rejected == 1.0
-    assert not silent.new_ctr.conclusive
+    assert not silent.taps.new.conclusive
+    assert silent.verdict.startswith("answers 100% fewer impressions")
 
 
 def test_a_slice_without_exposures_is_refused() -> None:
     with pytest.raises(EmptyDatasetError, match="exposures"):
         shadow(Fixed("a", "q"), Fixed("b", "q"), [shown()])  # type: ignore[arg-type]
+
+
+def test_a_slice_of_taps_only_is_refused() -> None:
+    tapped = [shown(("a", 0, True)), shown(("b", 0, True))]
+    with pytest.raises(EmptyDatasetError, match="without a tap"):
+        shadow(Fixed("a", "q"), Fixed("b", "q"), tapped)  # type: ignore[arg-type]
