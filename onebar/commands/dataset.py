@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the time.")]
+Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the triggers, by time.")]
 DAY = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 
@@ -91,7 +91,7 @@ def dataset(
                 out,
                 config,
                 source={"archive": str(archive), "events": dict(opened.card.counts)},
-                engine=_engine(engine),
+                engine=engine,
                 told=shown,
             )
         except KeyboardInterrupt:
@@ -114,14 +114,6 @@ def _counts(made: TriggerDataset, split: str) -> str:
 
 def _seconds(moment: datetime | None) -> float | None:
     return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
-
-
-def _engine(address: str | None) -> Any:
-    if address is None:
-        return None
-    import ibis
-
-    return ibis.connect(address)
 
 
 class _Shown:

@@ -6,9 +6,8 @@ visibility lag; nothing else of the log is looked at here.
 
 from __future__ import annotations
 
-from typing import Any
-
 from stream.dataset.config import DatasetConfig
+from stream.dataset.engine import Workspace
 from stream.dataset.outcomes import first_of
 from stream.dataset.tables import Table, Tables, behaviors
 
@@ -18,7 +17,7 @@ VERSION = (
 )  # fmt: skip
 
 
-def evidence(engine: Any, triggers: Table, tables: Tables, config: DatasetConfig) -> Table:
+def evidence(work: Workspace, triggers: Table, tables: Tables, config: DatasetConfig) -> Table:
     """One row a trigger, by time, with lists that `stream.dataset.records` makes a `Trigger` of.
 
     `triggers` has trigger_id, ts, video_id, user_id and what `outcomes` found. Added: the video's
@@ -35,10 +34,8 @@ def evidence(engine: Any, triggers: Table, tables: Tables, config: DatasetConfig
         cutoff=cutoff,
         bucket=(cutoff / bucket_s).floor().cast("int64"),
     )
-    moments = engine.create_table("ob_moments", moments, overwrite=True)
-    known = engine.create_table(
-        "ob_behaviors", behaviors(tables, config.weights, bucket_s), overwrite=True
-    )
+    moments = work.keep("moments", moments)
+    known = work.keep("behaviors", behaviors(tables, config.weights, bucket_s))
     parts = (
         text_of(moments, tables),
         entries_of(moments, known, config),
@@ -51,7 +48,7 @@ def evidence(engine: Any, triggers: Table, tables: Tables, config: DatasetConfig
     table = triggers
     for number, part in enumerate(parts):
         # One at a time: an engine then never holds the lists of all of them at once.
-        part = engine.create_table(f"ob_part_{number}", part, overwrite=True)
+        part = work.keep(f"part_{number}", part)
         table = table.left_join(part, "trigger_id").drop("trigger_id_right")
     return table.order_by("ts", "trigger_id")
 

@@ -32,8 +32,8 @@ from onebar.training.triggers import (
 )
 from stream.dataset.asof import VERSION, evidence
 from stream.dataset.config import DatasetConfig
+from stream.dataset.engine import Workspace, workspace
 from stream.dataset.outcomes import outcomes
-from stream.dataset.preferences import draw
 from stream.dataset.records import Row, trigger_of, video_text
 from stream.dataset.tables import Table, Tables, read_tables
 
@@ -41,21 +41,10 @@ log = structlog.get_logger(__name__)
 
 ROWS = 2048
 """Triggers assembled and written together."""
-SCALE = 1 << 30
-
+Bounds = Mapping[Split, tuple[float, float]]
+"""When each split begins and ends, half open."""
 Told = Callable[[str, int, int], None]
 """Phase, how much of it is done, out of how much (0: not known)."""
-
-
-def local_engine(directory: Path, *, threads: int | None = None, memory: str = "4GB") -> Any:
-    """DuckDB, in a file of `directory` so that it can hold more than memory does."""
-    import ibis
-
-    ibis.options.interactive = False
-    settings: dict[str, Any] = {"memory_limit": memory}
-    if threads is not None:
-        settings["threads"] = threads
-    return ibis.duckdb.connect(str(directory / "dataset.duckdb"), **settings)
 
 
 def build_dataset(
@@ -64,31 +53,29 @@ def build_dataset(
     config: DatasetConfig,
     *,
     source: Mapping[str, Any] | None = None,
-    engine: Any = None,
+    engine: str | None = None,
     told: Told = lambda phase, done, total: None,
 ) -> TriggerDataset:
     """Make a dataset of the events in these Parquet files (a glob by event type).
 
-    `engine` is any ibis backend; DuckDB in a temporary file where None. The dataset appears at
-    `out` whole or not at all. Raises `EmptyDatasetError`, `DatasetConfigError`.
+    `engine` is the address of any ibis backend; DuckDB in a temporary file where None. The dataset
+    appears at `out` whole or not at all. Raises `EmptyDatasetError`, `DatasetConfigError`,
+    `EngineError`.
     """
     config.check()
     with ExitStack() as stack:
         staged = stack.enter_context(staging(out))
-        if engine is None:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onebar-")))
-            engine = local_engine(scratch)
-            stack.callback(engine.disconnect)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onebar-")))
+        work = stack.enter_context(workspace(engine, scratch))
         told("reading the archive", 0, 0)
-        tables = read_tables(engine, files, config)
+        tables = read_tables(work, files, config)
         told("finding triggers", 0, 0)
-        found = outcomes(engine, tables, config)
-        begin, end = _times(found)
-        bounds = split_bounds(begin, end, config)
-        chosen = choose(engine, found, bounds, config)
+        found = outcomes(work, tables, config)
+        bounds = split_bounds(found, config)
+        chosen = choose(work, found, bounds, config)
         total = int(chosen.count().execute())
         told("gathering evidence", 0, 0)
-        gathered = evidence(engine, chosen, tables, config)
+        gathered = evidence(work, chosen, tables, config)
         counts = _write(gathered, staged, bounds, config, lambda n: told("writing", n, total))
         if not counts["train"]["click"]:
             raise EmptyDatasetError(
@@ -113,47 +100,62 @@ def build_dataset(
     return open_dataset(out)
 
 
-def _times(found: Table) -> tuple[float, float]:
-    bounds = found.aggregate(first=found.ts.min(), last=found.ts.max()).to_pyarrow().to_pylist()[0]
-    if bounds["first"] is None:
+def split_bounds(found: Table, config: DatasetConfig) -> Bounds:
+    """When each split begins and ends, half open: the last share of the triggers is the test part,
+    the share before it the valid part.
+
+    Shares are of triggers, not of the time they span, so that one event with a wrong clock doesn't
+    empty a split. Raises `EmptyDatasetError`.
+    """
+    ts = found.ts
+    row = found.aggregate(
+        first=ts.min(),
+        valid=ts.quantile(1 - config.test - config.valid),
+        test=ts.quantile(1 - config.test),
+        last=ts.max(),
+    ).to_pyarrow().to_pylist()[0]  # fmt: skip
+    if row["first"] is None:
         raise EmptyDatasetError(
             "no impression of the log was followed by an exposure, a click or a search, and no "
             "video is marked sensitive: there is nothing to learn"
         )
-    return bounds["first"], bounds["last"]
+    after = row["last"] + 1e-3
+    test = row["test"] if config.test else after
+    valid = row["valid"] if config.valid else test
+    return {"train": (row["first"], valid), "valid": (valid, test), "test": (test, after)}
 
 
-def split_bounds(
-    begin: float, end: float, config: DatasetConfig
-) -> dict[Split, tuple[float, float]]:
-    """When each split begins and ends, half open: the last share of the time is the test part."""
-    span = end - begin
-    test = end - config.test * span
-    valid = test - config.valid * span
-    after = end + 1e-3
-    return {
-        "train": (begin, valid),
-        "valid": (valid, test if config.test else after),
-        "test": (test if config.test else after, after),
-    }
+def chance_of(key: Any, seed: int) -> Any:
+    """A fair draw that is the same on every engine: 32 hexadecimal digits, to be compared as text.
+
+    `key` is a column of strings.
+    """
+    return (key + f":{seed}").hexdigest("md5").lower()
+
+
+def below(share: float) -> str:
+    """The text that this share of all draws lies before."""
+    return f"{int(share * (1 << 32)):08x}" if share < 1 else "g"
 
 
 def choose(
-    engine: Any, found: Table, bounds: Mapping[Split, tuple[float, float]], config: DatasetConfig
+    work: Workspace,
+    found: Table,
+    bounds: Bounds,
+    config: DatasetConfig,
 ) -> Table:
     """The triggers that are worth their evidence, materialised.
 
-    What a hash has to choose is chosen by the engine's own, seeded by the order of ids: the same
-    log on the same engine gives the same dataset.
+    What a hash chooses is the same on every engine: the same log gives the same dataset. Whether
+    a search is a target can only be told by its evidence, so all are taken up to there.
     """
     import ibis
 
-    chance = (found.trigger_id + f":{config.seed}").hash().abs() % SCALE
-    found = found.mutate(chance=chance)
+    found = found.mutate(chance=chance_of(found.trigger_id, config.seed))
     decided = found.clicked.notnull()
     if config.searches:
         decided = decided | found.searched.notnull()
-    kept = decided | (found.ts >= bounds["test"][0]) | (found.chance < config.shown_share * SCALE)
+    kept = decided | (found.ts >= bounds["test"][0]) | (found.chance < below(config.shown_share))
     chosen = found.filter(found.flagged | kept)
 
     place = ibis.row_number().over(
@@ -166,13 +168,13 @@ def choose(
     chosen = chosen.filter(within).drop("place")
     if config.limit is not None:
         chosen = chosen.order_by("chance", "trigger_id").limit(config.limit)
-    return engine.create_table("ob_triggers", chosen.drop("chance"), overwrite=True)
+    return work.keep("triggers", chosen)
 
 
 def _write(
     gathered: Table,
     directory: Path,
-    bounds: Mapping[Split, tuple[float, float]],
+    bounds: Bounds,
     config: DatasetConfig,
     told: Callable[[int], None],
 ) -> dict[Split, Counter[str]]:
@@ -196,7 +198,7 @@ def _write(
                 done += 1
                 split = next(name for name in SPLITS if row["ts"] < bounds[name][1])
                 trigger = trigger_of(row, config)
-                if _worth_keeping(trigger, split, config):
+                if trigger.kind != "shown" or _kept(trigger, split, row["chance"], config):
                     rows[split].append(msgspec.to_builtins(trigger))
                     counts[split][trigger.kind] += 1
             for split, found in rows.items():
@@ -206,13 +208,9 @@ def _write(
     return counts
 
 
-def _worth_keeping(trigger: Trigger, split: Split, config: DatasetConfig) -> bool:
-    if trigger.kind != "shown":
-        return True
-    if not trigger.shown:
-        return False
-    chance = draw(config.seed, "shown", trigger.trigger_id) % SCALE
-    return split == "test" or chance < config.shown_share * SCALE
+def _kept(trigger: Trigger, split: Split, chance: str, config: DatasetConfig) -> bool:
+    """Whether to keep an impression that brought nothing: by the same draw as in `choose`."""
+    return bool(trigger.shown) and (split == "test" or chance < below(config.shown_share))
 
 
 def _write_texts(tables: Tables, path: Path, until: float) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from stream.dataset.config import DatasetConfig
+from stream.dataset.engine import Workspace
 from stream.dataset.tables import Table, Tables
 
 
@@ -19,9 +18,9 @@ def first_of(table: Table, group: str, order: list[str]) -> Table:
 def attach(events: Table, impressions: Table, window_s: float) -> Table:
     """`trigger_id` of the impression each event belongs to; events of none are left out.
 
-    By request_id where both have one, else the user's newest impression of the video within
-    `window_s` before the event. `events` has event_id, ts, video_id, user_id and perhaps
-    request_id.
+    By request_id where both have one (of several, the nearest in time: a client may repeat one),
+    else the user's newest impression of the video within `window_s` before the event. `events` has
+    event_id, ts, video_id, user_id and perhaps request_id.
     """
     import ibis
 
@@ -38,16 +37,15 @@ def attach(events: Table, impressions: Table, window_s: float) -> Table:
         same = ibis.literal(False)
         near = (gap >= 0) & (gap <= window_s)
     found = found.mutate(same=same.fill_null(False)).filter(same.fill_null(False) | near)
-    best = found.order_by(ibis.desc("same"), ibis.desc("shown_at"), "trigger_id")
+    found = found.mutate(apart=(found.ts - found.shown_at).abs())
     number = ibis.row_number().over(
-        group_by="event_id",
-        order_by=[ibis.desc("same"), ibis.desc("shown_at"), "trigger_id"],
+        group_by="event_id", order_by=[ibis.desc("same"), "apart", "trigger_id"]
     )
     best = found.mutate(place=number).filter(lambda t: t.place == 0)
     return best.select("event_id", "trigger_id")
 
 
-def outcomes(engine: Any, tables: Tables, config: DatasetConfig) -> Table:
+def outcomes(work: Workspace, tables: Tables, config: DatasetConfig) -> Table:
     """One row an impression that can be a trigger, materialised.
 
     trigger_id, ts, video_id, user_id; `clicked` (the first query that was tapped), `engaged`,
@@ -111,4 +109,4 @@ def outcomes(engine: Any, tables: Tables, config: DatasetConfig) -> Table:
         | every.exposure.notnull()
         | (every.searched.notnull() if config.searches else ibis.literal(False))
     )
-    return engine.create_table("ob_outcomes", every.filter(wanted), overwrite=True)
+    return work.keep("outcomes", every.filter(wanted))

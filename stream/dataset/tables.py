@@ -13,10 +13,11 @@ from msgspec import Struct
 
 from onebar.text import normalize_query
 from stream.dataset.config import DatasetConfig
+from stream.dataset.engine import Workspace
 from stream.fold import FoldWeights
 
 if TYPE_CHECKING:
-    import ibis
+    pass
 
 Table = Any
 """An ibis table expression."""
@@ -90,13 +91,11 @@ class Tables(Struct, frozen=True):
     deletions: Table
 
 
-def read_tables(
-    engine: ibis.BaseBackend, files: Mapping[str, str | None], config: DatasetConfig
-) -> Tables:
+def read_tables(work: Workspace, files: Mapping[str, str | None], config: DatasetConfig) -> Tables:
     """The tables in these Parquet files (a glob by event type, None where there are none),
     materialised on the engine."""
     events = {
-        type: _once(engine, f"ob_{type}", _read(engine, files.get(type), columns), config)
+        type: _once(work, type, _read(work, files.get(type), columns), config)
         for type, columns in COLUMNS.items()
     }
     exposed = events["exposure"]
@@ -104,7 +103,7 @@ def read_tables(
         "event_id", "ts", "video_id", "user_id", "request_id", item=exposed.queries.unnest()
     )
     shown = shown.mutate(query=shown.item.query, position=shown.item.position).drop("item")
-    spelling = _spelling(engine, [events["search"], events["click"], events["engagement"], shown])
+    spelling = _spelling(work, [events["search"], events["click"], events["engagement"], shown])
 
     def spelled(table: Table) -> Table:
         joined = table.rename(raw="query").join(spelling, "raw")
@@ -117,23 +116,23 @@ def read_tables(
     return Tables(
         events["video"],
         events["impression"],
-        engine.create_table("ob_searches", spelled(events["search"]), overwrite=True),
-        engine.create_table("ob_shown", shown, overwrite=True),
-        engine.create_table("ob_clicks", spelled(events["click"]), overwrite=True),
-        engine.create_table("ob_engagements", spelled(events["engagement"]), overwrite=True),
+        work.keep("searches", spelled(events["search"])),
+        work.keep("shown", shown),
+        work.keep("clicks", spelled(events["click"])),
+        work.keep("engagements", spelled(events["engagement"])),
         events["deletion"],
     )
 
 
-def _read(engine: Any, files: str | None, columns: dict[str, str]) -> Table:
+def _read(work: Workspace, files: str | None, columns: dict[str, str]) -> Table:
     import ibis
 
     if files is None:
         return ibis.memtable([], schema=columns)
-    return engine.read_parquet(files).select(*columns).cast(columns)
+    return work.read_parquet(files).select(*columns).cast(columns)
 
 
-def _once(engine: Any, name: str, table: Table, config: DatasetConfig) -> Table:
+def _once(work: Workspace, name: str, table: Table, config: DatasetConfig) -> Table:
     """Redelivered events are dropped: of equal event_ids the earliest `ts` stays."""
     import ibis
 
@@ -141,10 +140,10 @@ def _once(engine: Any, name: str, table: Table, config: DatasetConfig) -> Table:
         table = table.filter(table.ts < config.until)
     number = ibis.row_number().over(group_by="event_id", order_by="ts")
     once = table.mutate(copy=number).filter(lambda t: t.copy == 0).drop("copy")
-    return engine.create_table(name, once, overwrite=True)
+    return work.keep(name, once)
 
 
-def _spelling(engine: Any, tables: list[Table]) -> Table:
+def _spelling(work: Workspace, tables: list[Table]) -> Table:
     """raw → query, for every distinct query of these: the one thing done in Python, and once."""
     import ibis
     import pyarrow as pa
@@ -162,7 +161,7 @@ def _spelling(engine: Any, tables: list[Table]) -> Table:
             "query": pa.array([query for _, query in pairs], pa.string()),
         }
     )
-    return engine.create_table("ob_spelling", found, overwrite=True)
+    return work.keep("spelling", found)
 
 
 def behaviors(tables: Tables, weights: FoldWeights, bucket_s: float) -> Table:

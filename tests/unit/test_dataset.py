@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import ibis
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ibis.backends.sql.compilers.pyspark import PySparkCompiler
+from ibis.config import Config
 
 from feature_store.memory import MemoryStore
 from feature_store.policy import StatePolicy
@@ -29,6 +33,7 @@ from stream.archive.writer import archive_log
 from stream.dataset.build import build_dataset, split_bounds
 from stream.dataset.config import DatasetConfig, DatasetConfigError
 from stream.dataset.days import MissingDaysError, check_days, missing_days
+from stream.dataset.engine import EngineError, Workspace
 from stream.dataset.preferences import candidates, preference_list, smoothed_ctr
 from stream.dataset.tables import COLUMNS
 from stream.events import (
@@ -52,7 +57,11 @@ HOUR = 3600.0
 
 
 def make(
-    directory: Path, events: Iterable[Event], config: DatasetConfig | None = None
+    directory: Path,
+    events: Iterable[Event],
+    config: DatasetConfig | None = None,
+    *,
+    engine: str | None = None,
 ) -> TriggerDataset:
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "log.jsonl"
@@ -60,7 +69,7 @@ def make(
     archive_log(EventLog(log), directory / "archive")
     opened = open_archive(directory / "archive")
     files = {name: opened.table_glob(name) for name in COLUMNS}
-    return build_dataset(files, directory / "dataset", config or DatasetConfig())
+    return build_dataset(files, directory / "dataset", config or DatasetConfig(), engine=engine)
 
 
 def every(dataset: TriggerDataset) -> dict[str, Trigger]:
@@ -283,10 +292,103 @@ def test_settings_that_describe_nothing_are_refused() -> None:
     ):
         with pytest.raises(DatasetConfigError):
             wrong.check()
-    bounds = split_bounds(0.0, 100.0, DatasetConfig(valid=0.2, test=0.1))
-    assert bounds["train"] == (0.0, 70.0)
-    assert bounds["test"][0] == 90.0
+
+
+def test_splits_are_shares_of_the_triggers_by_time() -> None:
+    times = ibis.memtable({"ts": [float(ts) for ts in range(101)]})
+    bounds = split_bounds(times, DatasetConfig(valid=0.2, test=0.1))
+    assert bounds["train"] == pytest.approx((0.0, 70.0))
+    assert bounds["valid"] == pytest.approx((70.0, 90.0))
     assert bounds["test"][1] > 100.0
+    whole = split_bounds(times, DatasetConfig(valid=0.0, test=0.0))
+    assert whole["train"][1] > 100.0
+    assert whole["test"][0] == whole["test"][1]
+
+
+def test_one_wrong_clock_moves_no_split() -> None:
+    """A device whose clock is ten years ahead, or at the epoch."""
+    times = [*(T0 + number for number in range(100)), T0 + 3e8, 1.0]
+    bounds = split_bounds(ibis.memtable({"ts": times}), DatasetConfig())
+    counts = [sum(begin <= ts < end for ts in times) for begin, end in bounds.values()]
+    assert counts == pytest.approx([82, 10, 10], abs=1)
+
+
+def quiet_bars(count: int) -> list[Event]:
+    """Impressions that showed a query nobody tapped, and clicks in their midst."""
+    events: list[Event] = [Video(event_id="v", ts=T0, video_id="v", title="red shoes")]
+    for number in range(count):
+        ts = T0 + 60.0 * (number + 1)
+        user, ids = f"u{number}", (f"i{number}", f"e{number}", f"c{number}")
+        events.append(Impression(event_id=ids[0], ts=ts, video_id="v", user_id=user))
+        events.append(
+            Exposure(
+                event_id=ids[1], ts=ts + 1, video_id="v", user_id=user,
+                queries=(ShownQuery("red shoes", 0),),
+            )
+        )  # fmt: skip
+        if number % 10 == 0:
+            events.append(
+                Click(event_id=ids[2], ts=ts + 2, video_id="v", user_id=user, query="red shoes")
+            )
+    return events
+
+
+def test_the_share_of_quiet_impressions_is_the_share_asked_for(tmp_path: Path) -> None:
+    config = DatasetConfig(shown_share=0.5, valid=0.0, test=0.2)
+    splits = make(tmp_path, quiet_bars(1000), config).card.splits
+    assert splits["train"]["click"] == 80
+    assert splits["train"]["shown"] == pytest.approx(360, abs=50)
+    assert splits["test"]["shown"] == 180
+
+
+def test_a_request_id_that_is_always_the_same_names_the_nearest(tmp_path: Path) -> None:
+    """A client that sends "0" for every request."""
+    events: list[Event] = [Video(event_id="v", ts=T0, video_id="v", title="red shoes")]
+    for number in range(3):
+        ts = T0 + HOUR * (number + 1)
+        same: Any = {"video_id": "v", "user_id": "u", "request_id": "0"}
+        events.append(Impression(event_id=f"i{number}", ts=ts, **same))
+        events.append(Click(event_id=f"c{number}", ts=ts + 1, query=f"shoes {number}", **same))
+    made = every(make(tmp_path, events))
+    assert {id: trigger.target for id, trigger in made.items()} == {
+        f"i{number}": f"shoes {number}" for number in range(3)
+    }
+
+
+class SparkOptions(Config):
+    treat_nan_as_null: bool = False
+
+
+def test_every_expression_is_one_that_a_cluster_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that DuckDB works out here can be said in Spark's SQL (tests/cluster runs it there)."""
+    said: list[str] = []
+
+    def keep(self: Workspace, name: str, rows: Any) -> Any:
+        if isinstance(rows, ibis.Expr):
+            said.append(PySparkCompiler().to_sqlglot(rows.unbind()).sql("spark"))
+        return plain(self, name, rows)
+
+    # What Spark's backend registers once it is imported.
+    monkeypatch.setattr(ibis.options, "pyspark", SparkOptions())
+    plain = Workspace.keep
+    monkeypatch.setattr(Workspace, "keep", keep)
+    make(tmp_path, small_world("planted", T0 + HOUR))
+    assert len(said) > 15
+
+
+def test_what_a_run_creates_on_an_engine_is_gone_afterwards(tmp_path: Path) -> None:
+    database = tmp_path / "shared.duckdb"
+    address = f"duckdb://{database}"
+    make(tmp_path, small_world("planted", T0 + HOUR), engine=address)
+    assert ibis.connect(address).list_tables() == []
+
+
+def test_an_engine_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="elsewhere"):
+        make(tmp_path, small_world("planted", T0 + HOUR), engine="elsewhere://host")
+    assert not (tmp_path / "dataset").exists()
 
 
 def test_missing_days_are_named() -> None:
