@@ -10,6 +10,8 @@ from typing import Any
 
 from msgspec import Struct
 
+SIMULATOR = "simulator"
+QBQTC = "qbqtc"
 PRESET = "mini"
 SFT_STEPS = 1500
 PAIRS = 64
@@ -33,6 +35,8 @@ class Experiment(Struct, frozen=True):
     start: str | None = None
     changes: Changes = {}
     as_long_as: str | None = None
+    source: str = SIMULATOR
+    """The data it learns from and is measured on."""
 
 
 SFT: Changes = {"steps": SFT_STEPS, "batch_size": PAIRS}

@@ -24,7 +24,7 @@ from msgspec import Struct
 from feature_store.records import VideoText
 from onebar.evidence import video_line
 from onebar.text import clean_video, normalize_query
-from onebar.training.triggers import Split, Trigger, write_dataset
+from onebar.training.triggers import Split, Trigger, TriggerDataset, write_dataset
 
 CATEGORIES = {
     "video": re.compile(
@@ -100,18 +100,23 @@ def triggers(pairs: list[Pair]) -> dict[Split, list[Trigger]]:
     return splits
 
 
+def make_dataset(file: Path, out: Path) -> TriggerDataset:
+    """The pairs of `file`, one JSON object a line, as a dataset at `out`."""
+    decoder = msgspec.json.Decoder(Pair, strict=False)
+    with file.open("rb") as lines:
+        splits = triggers([decoder.decode(line) for line in lines if line.strip()])
+    texts = dict.fromkeys(
+        text for trigger in splits["train"] for text in (trigger.text, trigger.target)
+    )
+    return write_dataset(out, splits, texts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", type=Path, help="qbqtc_dev.json, one JSON object a line")
     parser.add_argument("--out", type=Path, required=True, help="the dataset directory to write")
     options = parser.parse_args()
-    decoder = msgspec.json.Decoder(Pair, strict=False)
-    with options.file.open("rb") as lines:
-        splits = triggers([decoder.decode(line) for line in lines if line.strip()])
-    texts = dict.fromkeys(
-        text for trigger in splits["train"] for text in (trigger.text, trigger.target)
-    )
-    dataset = write_dataset(options.out, splits, texts)
+    dataset = make_dataset(options.file, options.out)
     print(msgspec.json.encode(dataset.card.splits).decode())
 
 

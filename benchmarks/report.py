@@ -7,18 +7,23 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import EXPERIMENTS, PRESET
-from results import BY_NAME, LOG, load_outcomes, outcomes_of, test_triggers, truth_of
+import numpy as np
+from experiments import EXPERIMENTS, PRESET, QBQTC, SIMULATOR
+from results import BY_NAME, load_outcomes, outcomes_of
+from sources import Oracle, dataset_of, relevance_of, test_triggers
 
 from onebar.evaluation.baselines import AnchorsAlone, Popularity, TitleCopy
 from onebar.evaluation.cascade import Cascade
 from onebar.evaluation.metrics import Interval, Runs, compare, mean_of, summary
 from onebar.evaluation.outcomes import Outcomes, measure
-from onebar.evaluation.predict import Prediction, Predictor
-from onebar.training.triggers import Trigger, open_dataset
+from onebar.evaluation.predict import Predictor
+from onebar.training.triggers import Trigger
 
 COLUMNS = ("hr@1", "hr@8", "mrr@8", "ed_hr@8", "bleu@8", "relevance@8", "relevant@8")
-BASELINES = ("title", "popularity", "anchors", "cascade", "oracle")
+BASELINES = {
+    SIMULATOR: ("title", "popularity", "anchors", "cascade", "oracle"),
+    QBQTC: ("title", "popularity", "cascade"),
+}
 RATIO = 2.8
 """The paper's HR@8 over that of retrieval alone."""
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -39,36 +44,17 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 """Title, the run that the others are compared with (the one before, where empty), and the runs."""
 
 
-class Oracle:
-    """What one who knows the simulator's truth would offer this user."""
-
-    name = "oracle"
-
-    def __init__(self, work: Path) -> None:
-        from stream.simulator import load_truth
-        from stream.simulator.writer import truth_path_of
-
-        self._truth = load_truth(truth_path_of(work / LOG))
-
-    def predict(self, triggers: Sequence[Trigger], k: int) -> list[Prediction]:
-        found = []
-        for trigger in triggers:
-            queries = tuple(self._truth.oracle(trigger.video_id, trigger.user_id or None, k))
-            found.append(Prediction(queries, rejected=not queries))
-        return found
-
-
-def baselines(work: Path, triggers: Sequence[Trigger]) -> dict[str, Outcomes]:
+def baselines(work: Path, source: str, triggers: Sequence[Trigger]) -> dict[str, Outcomes]:
     """The outcomes of everything that is no generator; what was measured before is read."""
     found: dict[str, Outcomes] = {}
     train: list[Trigger] = []
-    for name in BASELINES:
-        path = outcomes_of(work, f"baseline-{name}", 0)
+    for name in BASELINES[source]:
+        path = outcomes_of(work, f"{source}-baseline-{name}", 0)
         if path.with_suffix(".json").exists():
             found[name] = Outcomes.load(path)
             continue
         if not train:
-            train = list(open_dataset(work / "dataset").read("train", ("click", "reject")))
+            train = list(dataset_of(work, source).read("train", ("click", "reject")))
         predictor: Predictor
         match name:
             case "title":
@@ -81,38 +67,60 @@ def baselines(work: Path, triggers: Sequence[Trigger]) -> dict[str, Outcomes]:
                 predictor = Cascade(train)
             case _:
                 predictor = Oracle(work)
-        found[name] = measure(predictor, triggers, relevance=truth_of(work))
+        found[name] = measure(predictor, triggers, relevance=relevance_of(work, source))
         found[name].save(path)
     return found
+
+
+def measured(names: Sequence[str], source: str, work: Path, seeds: int) -> dict[str, Runs]:
+    """The runs on this data that there are outcomes of, all seeds of each as one."""
+    return {
+        name: mean_of(found)
+        for name, experiment in BY_NAME.items()
+        if experiment.source == source
+        and name in names
+        and (found := load_outcomes(work, name, seeds))
+    }
 
 
 def write_report(
     work: Path, out: Path, names: Sequence[str], seeds: int, limit: int, *, command: str
 ) -> None:
     """Write the page of these runs, as far as they were measured."""
-    dataset = open_dataset(work / "dataset")
-    known = baselines(work, test_triggers(work, limit))
-    runs = {
-        name: mean_of(found)
-        for name in BY_NAME
-        if name in set(names) | {"sft"} and (found := load_outcomes(work, name, seeds))
-    }
-    clicks = {name: split.get("click", 0) for name, split in dataset.card.splits.items()}
-    first = next(iter(known.values()))
     lines = [
         "# Results",
         "",
         f"Written by `{command}`; nothing here was typed in by hand. Work was done on "
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU.",
+        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU. Intervals are 95 %, from a "
+        "bootstrap over users; a run's value is the mean of its seeds. Every run has "
+        f"{seeds} seed(s) and the preset `{PRESET}`.",
         "",
-        "## The world",
+        *_simulated(work, names, seeds, limit),
+    ]
+    chinese = measured(names, QBQTC, work, seeds)
+    if chinese:
+        lines += _chinese(work, chinese, limit)
+    lines += ["", "## Settings", "", *_settings(names)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _simulated(work: Path, names: Sequence[str], seeds: int, limit: int) -> list[str]:
+    known = baselines(work, SIMULATOR, test_triggers(work, SIMULATOR, limit))
+    runs = measured(names, SIMULATOR, work, seeds)
+    clicks = {
+        name: split.get("click", 0)
+        for name, split in dataset_of(work, SIMULATOR).card.splits.items()
+    }
+    first = next(iter(known.values()))
+    lines = [
+        "## The simulated world",
         "",
         f"One simulated log (`onebar simulate`, seed 1, English), archived and made a dataset: "
         f"{clicks['train']:,} clicks to train on, {clicks['valid']:,} to validate, "
         f"{clicks['test']:,} after them in time to test. Measured on "
         f"{int(first.has_target.sum()):,} clicks and {int(first.is_reject.sum()):,} rejects of the "
-        "test part. Intervals are 95 %, from a bootstrap over users; a run's value is the mean of "
-        "its seeds.",
+        "test part.",
         "",
         *_table([(name, summary(outcomes)) for name, outcomes in known.items()]),
         "",
@@ -122,8 +130,6 @@ def write_report(
         "",
         "## The runs",
         "",
-        f"Preset `{PRESET}`, {seeds} seed(s).",
-        "",
         *_table(
             [(f"{BY_NAME[name].title} (`{name}`)", summary(run)) for name, run in runs.items()]
         ),
@@ -132,9 +138,36 @@ def write_report(
     ]
     for title, reference, members in GROUPS:
         lines += _group(title, reference, members, runs)
-    lines += ["", "## Settings", "", *_settings(runs)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    return lines
+
+
+def _chinese(work: Path, runs: dict[str, Runs], limit: int) -> list[str]:
+    """Title → query on QBQTC, also by what the titles look like."""
+    triggers = test_triggers(work, QBQTC, limit)
+    known = baselines(work, QBQTC, triggers)
+    clicks = {
+        name: split.get("click", 0) for name, split in dataset_of(work, QBQTC).card.splits.items()
+    }
+    rows: list[tuple[str, Outcomes | Runs]] = [
+        *known.items(),
+        *((f"{BY_NAME[name].title} (`{name}`)", run) for name, run in runs.items()),
+    ]
+    lines = [
+        "",
+        "## Real Chinese text",
+        "",
+        "QBQTC (CLUE benchmark): the title of a page, and the web search that led to it. There are "
+        "no anchors, no history and no time; pairs of label 1 and 2, split so that neither a query "
+        f"nor a title stands on two sides: {clicks['train']:,} to train on, {clicks['test']:,} to "
+        "test.",
+    ]
+    kinds = ["all", *sorted({trigger.category for trigger in triggers})]
+    for kind in kinds:
+        mask = np.array([kind in ("all", trigger.category) for trigger in triggers])
+        title = "All of them" if kind == "all" else f"Titles that look like `{kind}`"
+        table = _table([(name, summary(found, mask)) for name, found in rows])
+        lines += ["", f"{title} ({int(mask.sum()):,}):", "", *table]
+    return lines
 
 
 def _table(rows: Sequence[tuple[str, dict[str, Interval]]]) -> list[str]:
@@ -201,7 +234,7 @@ def _differences(rows: Sequence[tuple[str, dict[str, Interval]]]) -> list[str]:
     ]
 
 
-def _settings(runs: dict[str, Runs]) -> list[str]:
+def _settings(names: Sequence[str]) -> list[str]:
     return [
         "| run | stage | from | settings |",
         "|---|---|---|---|",
@@ -211,6 +244,6 @@ def _settings(runs: dict[str, Runs]) -> list[str]:
             + (f"; as long as `{e.as_long_as}`" if e.as_long_as else "")
             + " |"
             for e in EXPERIMENTS
-            if e.name in runs
+            if e.name in names
         ),
     ]

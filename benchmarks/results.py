@@ -1,6 +1,7 @@
 """Train and measure everything that docs/results.md reports, and write it.
 
     python benchmarks/results.py                        # all of it: hours on two cores
+    python benchmarks/results.py --qbqtc qbqtc_dev.json # and on real Chinese text
     python benchmarks/results.py --only sft,listwise    # these runs, and those they start from
     python benchmarks/results.py --events 20000 --seeds 1 --scale 0.01 --out /tmp/results.md
 
@@ -19,18 +20,17 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from experiments import EXPERIMENTS, PRESET, Experiment
+from experiments import EXPERIMENTS, PRESET, QBQTC, SIMULATOR, Experiment
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from sources import dataset_directory, make_qbqtc, make_simulated, relevance_of, test_triggers
 
 from onebar.checkpoint import CARD, open_checkpoint
 from onebar.evaluation.outcomes import Outcomes, measure
 from onebar.evaluation.predict import EnginePredictor
-from onebar.training.triggers import Trigger, open_dataset
 
+PACE = "sft"
+"""The run whose seconds a step tell how many steps another one's time is worth."""
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
-WORLD_SEED = 1
-LANG = "en"
-LOG = "log.jsonl.zst"
 
 
 def main() -> None:
@@ -40,8 +40,14 @@ def main() -> None:
         name, _, seed = options.cell.rpartition(":")
         run_one(name, int(seed), work, options.scale, options.limit)
         return
-    make_dataset(work, options.events)
-    names = options.only.split(",") if options.only else list(BY_NAME)
+    make_simulated(work, options.events, options.days)
+    sources = {SIMULATOR}
+    if options.qbqtc is not None:
+        make_qbqtc(work, options.qbqtc)
+        sources.add(QBQTC)
+    asked = options.only.split(",") if options.only else list(BY_NAME)
+    graph = needed([name for name in asked if BY_NAME[name].source in sources])
+    names = [name for name in BY_NAME if name in graph]
     run_all(names, options)
     from report import write_report
 
@@ -58,29 +64,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="names of runs, separated by commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--events", type=int, default=1_000_000, help="events of the log")
+    parser.add_argument("--days", type=float, default=7.0, help="over how many days")
+    parser.add_argument(
+        "--qbqtc", type=Path, help="qbqtc_dev.json; that part is left out without it"
+    )
     parser.add_argument("--limit", type=int, default=6_000, help="most triggers to measure on")
     parser.add_argument("--scale", type=float, default=1.0, help="shortens every run")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def make_dataset(work: Path, events: int) -> None:
-    """The log, its archive and its dataset, by the same commands as anybody's."""
-    log, archive, dataset = work / LOG, work / "archive", work / "dataset"
-    steps: tuple[tuple[Path, list[str]], ...] = (
-        (
-            log,
-            ["simulate", "--out", str(log), "--lang", LANG, "--seed", str(WORLD_SEED),
-             "--events", str(events)],
-        ),
-        (archive / "archive.json", ["archive", "--log", str(log), "--out", str(archive)]),
-        (dataset, ["dataset", str(archive), "--out", str(dataset)]),
-    )  # fmt: skip
-    work.mkdir(parents=True, exist_ok=True)
-    for result, arguments in steps:
-        if not result.exists():
-            subprocess.run([sys.executable, "-m", "onebar.cli", *arguments], check=True)
 
 
 def needed(names: list[str]) -> dict[str, set[str]]:
@@ -91,7 +83,7 @@ def needed(names: list[str]) -> dict[str, set[str]]:
         experiment = BY_NAME[waiting.pop()]
         before = {name for name in (experiment.start, experiment.as_long_as) if name}
         if experiment.as_long_as:
-            before.add("sft")
+            before.add(PACE)
         graph[experiment.name] = before
         waiting += [name for name in before if name not in graph]
     return graph
@@ -155,14 +147,14 @@ def settings_of(experiment: Experiment, work: Path, seed: int, scale: float) -> 
         changes["steps"] = max(1, round(changes["steps"] * scale))
     if experiment.as_long_as is not None:
         other = open_checkpoint(checkpoint_of(work, experiment.as_long_as, seed)).card.training
-        own = open_checkpoint(checkpoint_of(work, "sft", seed)).card.training
+        own = open_checkpoint(checkpoint_of(work, PACE, seed)).card.training
         # Equal compute: a step of this run costs what one of stage 1 did.
         step_s = max(1e-9, own["seconds"] / own["steps"])
         changes["steps"] = max(1, round(other["seconds"] / step_s))
     start = checkpoint_of(work, experiment.start, seed) if experiment.start else None
     return {
         **changes,
-        "dataset": str(work / "dataset"),
+        "dataset": str(dataset_directory(work, experiment.source)),
         "out": str(checkpoint_of(work, experiment.name, seed)),
         "preset": PRESET,
         "init": None if start is None else str(start),
@@ -185,25 +177,11 @@ def run_one(name: str, seed: int, work: Path, scale: float, limit: int) -> None:
         STAGES[experiment.stage].run(stage_config(experiment.stage, values))
     predictor = EnginePredictor(path)
     try:
-        outcomes = measure(predictor, test_triggers(work, limit), relevance=truth_of(work))
+        triggers = test_triggers(work, experiment.source, limit)
+        outcomes = measure(predictor, triggers, relevance=relevance_of(work, experiment.source))
     finally:
         predictor.close()
     outcomes.save(outcomes_of(work, name, seed))
-
-
-def test_triggers(work: Path, limit: int) -> list[Trigger]:
-    """Clicks and rejects of the test part, evenly thinned to `limit`."""
-    triggers = list(open_dataset(work / "dataset").read("test", ("click", "reject")))
-    step = max(1, -(-len(triggers) // limit))
-    return triggers[::step]
-
-
-def truth_of(work: Path) -> Any:
-    """The grade of (video, query) by the simulator's hidden truth."""
-    from stream.simulator import load_truth
-    from stream.simulator.writer import truth_path_of
-
-    return load_truth(truth_path_of(work / LOG)).relevance
 
 
 def load_outcomes(work: Path, name: str, seeds: int) -> list[Outcomes]:
