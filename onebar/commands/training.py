@@ -178,7 +178,9 @@ def train_demo(
     work: Annotated[
         Path, typer.Option(help="Where the log, the archive and the stages lie meanwhile.")
     ] = Path(".cache/demo-checkpoint"),
-    events: Annotated[int, typer.Option(min=1, help="Simulated events a language.")] = 500_000,
+    events: Annotated[
+        int, typer.Option(min=1, help="Simulated events a world and language.")
+    ] = 62_500,
 ) -> None:
     """The small checkpoint of the demo: simulated logs in English and Chinese, all stages.
 

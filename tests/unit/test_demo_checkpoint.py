@@ -19,7 +19,7 @@ def test_one_call_builds_and_measures_it_and_another_goes_on(tmp_path: Path) -> 
 
     def build() -> Path:
         return build_demo_checkpoint(
-            out, work=work, events=3_000, held_out_events=3_000, changes=short, measure=facts
+            out, work=work, events=500, held_out_events=3_000, changes=short, measure=facts
         )
 
     checkpoint = open_checkpoint(build())
@@ -28,7 +28,7 @@ def test_one_call_builds_and_measures_it_and_another_goes_on(tmp_path: Path) -> 
     assert checkpoint.card.training["stage"] == list(RECIPES[PRESET])[-1]
     assert checkpoint.card.training["dataset"]["source"]["languages"] == ["en", "zh"]
     measured = checkpoint.card.training["held_out"]["stages"]
-    assert list(measured) == list(RECIPES[PRESET])
+    assert list(measured) == [stage for stage in RECIPES[PRESET] if stage != "pretrain"]
     for stage in measured.values():
         assert stage["clicks"] > 0
         assert stage["rejects"] > 0
