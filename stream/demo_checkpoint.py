@@ -72,13 +72,14 @@ def build_demo_checkpoint(
     out: Path = SHIPPED,
     *,
     work: Path,
+    seeds: Sequence[int] = TRAIN_SEEDS,
     events: int = 62_500,
     held_out_events: int = 60_000,
     changes: dict[str, dict[str, Any]] | None = None,
     measure: Callable[[Path, TriggerDataset], dict[str, Any]] | None = None,
 ) -> Path:
-    """Train the `demo` preset's recipe on simulated logs of `events` each, one for every world in
-    every language, and write what serves of the last stage (no float weights) to `out`.
+    """Train the `demo` preset's recipe on simulated logs of `events` each, one for every world (of
+    `seeds`) in every language, and write what serves of the last stage (no float weights) to `out`.
 
     Everything lies in `work` until the end, so an interrupted call goes on. `measure` gives the
     facts that the card says of how good each stage is on a log of a seed it has not seen;
@@ -86,9 +87,7 @@ def build_demo_checkpoint(
     """
     from onebar.training.recipe import RECIPES, train_all
 
-    dataset = simulated_dataset(
-        work / "train", seeds=TRAIN_SEEDS, events=events, config=DatasetConfig()
-    )
+    dataset = simulated_dataset(work / "train", seeds=seeds, events=events, config=DatasetConfig())
     common = {"dataset": str(dataset.path), "device": "cpu"}
     last = train_all(work / "stages", common, preset=PRESET, changes=changes)
     held_out = simulated_dataset(

@@ -43,6 +43,7 @@ RECIPES: dict[str, dict[str, Settings]] = {
         "piopd": {"steps": 20, "batch_size": 16, "learning_rate": 1e-4},
     },
     "demo": {
+        "pretrain": {"steps": 600, "batch_size": 64},
         "sft": {"steps": 2400, "batch_size": 64},
         "listwise": {"steps": 200, "batch_size": 32, "learning_rate": 1e-4},
         "piopd": {

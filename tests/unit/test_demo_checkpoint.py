@@ -19,8 +19,9 @@ def test_one_call_builds_and_measures_it_and_another_goes_on(tmp_path: Path) -> 
 
     def build() -> Path:
         return build_demo_checkpoint(
-            out, work=work, events=500, held_out_events=3_000, changes=short, measure=facts
-        )
+            out, work=work, seeds=(1, 2), events=1_000, held_out_events=3_000,
+            changes=short, measure=facts,
+        )  # fmt: skip
 
     checkpoint = open_checkpoint(build())
     assert checkpoint.has_ctranslate2
