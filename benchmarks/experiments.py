@@ -111,3 +111,4 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "piopd-no-fgm", "piopd", "PIOPD without FGM", "listwise", _piopd(fgm_weight=0.0)
     ),
 )  # fmt: skip
+BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from experiments import EXPERIMENTS, PRESET, QBQTC, SIMULATOR
-from results import BY_NAME, load_outcomes, outcomes_of
+from experiments import BY_NAME, EXPERIMENTS, PRESET, QBQTC, SIMULATOR
+from layout import load_outcomes, outcomes_of
 from sources import Oracle, dataset_of, relevance_of, test_triggers
 
 from onebar.evaluation.baselines import AnchorsAlone, Popularity, TitleCopy

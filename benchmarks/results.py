@@ -20,17 +20,18 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from experiments import EXPERIMENTS, PRESET, QBQTC, SIMULATOR, Experiment
+from experiments import BY_NAME, PRESET, QBQTC, SIMULATOR, Experiment
+from layout import checkpoint_of, dataset_directory, outcomes_of
+from report import write_report
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from sources import dataset_directory, make_qbqtc, make_simulated, relevance_of, test_triggers
+from sources import make_qbqtc, make_simulated, relevance_of, test_triggers
 
 from onebar.checkpoint import CARD, open_checkpoint
-from onebar.evaluation.outcomes import Outcomes, measure
+from onebar.evaluation.outcomes import measure
 from onebar.evaluation.predict import EnginePredictor
 
 PACE = "sft"
 """The run whose seconds a step tell how many steps another one's time is worth."""
-BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
 
 
 def main() -> None:
@@ -49,8 +50,6 @@ def main() -> None:
     graph = needed([name for name in asked if BY_NAME[name].source in sources])
     names = [name for name in BY_NAME if name in graph]
     run_all(names, options)
-    from report import write_report
-
     write_report(work, options.out, names, options.seeds, options.limit, command=" ".join(sys.argv))
     print(options.out)
 
@@ -132,14 +131,6 @@ def run_cell(cell: str, options: argparse.Namespace) -> None:
         raise RuntimeError(f"{cell} failed: see {log}")
 
 
-def checkpoint_of(work: Path, name: str, seed: int) -> Path:
-    return work / f"seed-{seed}" / name
-
-
-def outcomes_of(work: Path, name: str, seed: int) -> Path:
-    return work / "outcomes" / f"{name}-{seed}"
-
-
 def settings_of(experiment: Experiment, work: Path, seed: int, scale: float) -> dict[str, Any]:
     """The stage's settings for one seed; `scale` shortens every run."""
     changes = dict(experiment.changes)
@@ -182,12 +173,6 @@ def run_one(name: str, seed: int, work: Path, scale: float, limit: int) -> None:
     finally:
         predictor.close()
     outcomes.save(outcomes_of(work, name, seed))
-
-
-def load_outcomes(work: Path, name: str, seeds: int) -> list[Outcomes]:
-    """The outcomes of a run, a seed each, as far as there are any."""
-    paths = (outcomes_of(work, name, seed) for seed in range(seeds))
-    return [Outcomes.load(path) for path in paths if path.with_suffix(".json").exists()]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import QBQTC, SIMULATOR
+from layout import dataset_directory, source_directory
 from qbqtc import make_dataset
 
 from onebar.evaluation.outcomes import Relevance
@@ -22,14 +23,6 @@ LOG = "log.jsonl.zst"
 LEARNT_SHARE = 0.5
 """The last share of the log's time has the triggers; what came before serves as evidence."""
 TEST_SHARE = 0.3
-
-
-def source_directory(work: Path, source: str) -> Path:
-    return work / source
-
-
-def dataset_directory(work: Path, source: str) -> Path:
-    return source_directory(work, source) / "dataset"
 
 
 def dataset_of(work: Path, source: str) -> TriggerDataset:
