@@ -13,9 +13,8 @@ from msgspec import Struct
 SIMULATOR = "simulator"
 QBQTC = "qbqtc"
 PRESET = "mini"
-SFT_STEPS = 1500
 PAIRS = 64
-"""Examples in a step of stages 1 and 3."""
+"""Examples in a step of stages 0, 1 and 3."""
 LISTS = 32
 """Preference lists in a step of stage 2."""
 
@@ -39,76 +38,65 @@ class Experiment(Struct, frozen=True):
     """The data it learns from and is measured on."""
 
 
-SFT: Changes = {"steps": SFT_STEPS, "batch_size": PAIRS}
-LISTWISE: Changes = {"steps": 300, "batch_size": LISTS, "learning_rate": 1e-4}
-PIOPD: Changes = {"steps": 200, "batch_size": PAIRS, "learning_rate": 3e-4}
+PRETRAIN: Changes = {"steps": 800, "batch_size": PAIRS}
+RATE = 2e-3
+"""Of stage 1, on what stage 0 made."""
+SFT: Changes = {"steps": 2000, "batch_size": PAIRS, "learning_rate": RATE}
+SHORT: Changes = {**SFT, "steps": 500}
+"""For comparisons within stage 1, which cost less this way."""
+LISTWISE: Changes = {"steps": 200, "batch_size": LISTS, "learning_rate": 3e-4}
+PIOPD: Changes = {"steps": 150, "batch_size": PAIRS, "learning_rate": 1e-3}
+MORE: Changes = {"batch_size": PAIRS, "learning_rate": 1e-3}
 
 
 def _without(field: str) -> Changes:
-    return {**SFT, "prompt": {field: False}}
+    return {**SHORT, "prompt": {field: False}}
 
 
-def _piopd(**changes: Any) -> Changes:
-    return {**PIOPD, **changes}
+def _piopd(name: str, title: str, **changes: Any) -> Experiment:
+    return Experiment(name, "piopd", title, "listwise", {**PIOPD, **changes})
 
+
+VERBOSE: Changes = {
+    **SHORT,
+    "prompt": {"form": "verbose"},
+    "generation": {"max_source_tokens": 224},
+}
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    Experiment("sft", "sft", "Stage 1: grounded SFT", None, SFT),
+    Experiment("pretrain", "pretrain", "Stage 0: denoising", None, PRETRAIN),
+    Experiment("sft", "sft", "Stage 1: grounded SFT", "pretrain", SFT),
     Experiment("listwise", "listwise", "Stage 2: + list-wise DPO", "sft", LISTWISE),
     Experiment("piopd", "piopd", "Stage 3: + PIOPD (the full model)", "listwise", PIOPD),
     Experiment(
-        "sft-verbose",
-        "sft",
-        "SFT on the verbose instruction prompt",
-        None,
-        {
-            **SFT,
-            "prompt": {"form": "verbose"},
-            "generation": {"max_source_tokens": 224},
-        },
-    ),
-    Experiment("sft-no-text", "sft", "SFT without T", None, _without("text")),
-    Experiment("sft-no-summary", "sft", "SFT without M", None, _without("summary")),
-    Experiment("sft-no-anchors", "sft", "SFT without A", None, _without("anchors")),
-    Experiment("sft-no-history", "sft", "SFT without H", None, _without("history")),
-    Experiment(
-        "sft-for-listwise", "sft", "SFT, then more SFT for stage 2's time", "sft",
-        {"batch_size": PAIRS, "learning_rate": 3e-4}, as_long_as="listwise",
+        "sft-for-listwise", "sft", "SFT, then more SFT for stage 2's time", "sft", MORE,
+        as_long_as="listwise",
     ),
     Experiment(
-        "sft-for-piopd", "sft", "Stage 2, then more SFT for stage 3's time", "listwise",
-        {"batch_size": PAIRS, "learning_rate": 3e-4}, as_long_as="piopd",
+        "sft-for-piopd", "sft", "Stage 2, then more SFT for stage 3's time", "listwise", MORE,
+        as_long_as="piopd",
     ),
+    Experiment("short", "sft", "Stage 1, a quarter as long", "pretrain", SHORT),
+    Experiment("verbose", "sft", "with the verbose instruction prompt", "pretrain", VERBOSE),
+    Experiment("no-text", "sft", "without T", "pretrain", _without("text")),
+    Experiment("no-summary", "sft", "without M", "pretrain", _without("summary")),
+    Experiment("no-anchors", "sft", "without A", "pretrain", _without("anchors")),
+    Experiment("no-history", "sft", "without H", "pretrain", _without("history")),
+    Experiment("no-pretraining", "sft", "without stage 0", None, SHORT),
+    Experiment("qbqtc-pretrain", "pretrain", "Stage 0: denoising", None, PRETRAIN, source=QBQTC),
     Experiment(
-        "plain-kd", "piopd", "Plain distillation: logged queries, a teacher that has not seen them",
-        "listwise", _piopd(on_policy=False, privileged=False),
+        "qbqtc-sft", "sft", "Stage 1: SFT", "qbqtc-pretrain", {**SFT, "steps": 1000}, source=QBQTC
     ),
-    Experiment(
-        "piopd-off-policy", "piopd", "PIOPD on logged queries, no rollouts", "listwise",
-        _piopd(on_policy=False),
+    _piopd(
+        "plain-kd", "Plain distillation: logged queries, a teacher that has not seen them",
+        on_policy=False, privileged=False,
     ),
-    Experiment(
-        "piopd-unprivileged", "piopd", "PIOPD, the teacher has not seen the click", "listwise",
-        _piopd(privileged=False),
-    ),
-    Experiment(
-        "piopd-no-forward", "piopd", "PIOPD without the forward KL", "listwise",
-        _piopd(forward_weight=0.0),
-    ),
-    Experiment(
-        "piopd-no-reverse", "piopd", "PIOPD without the reverse KL", "listwise",
-        _piopd(reverse_weight=0.0),
-    ),
-    Experiment(
-        "piopd-no-entropy", "piopd", "PIOPD without the entropy term", "listwise",
-        _piopd(entropy_weight=0.0),
-    ),
-    Experiment(
-        "piopd-no-r-drop", "piopd", "PIOPD without R-Drop", "listwise",
-        _piopd(r_drop_weight=0.0),
-    ),
-    Experiment(
-        "piopd-no-fgm", "piopd", "PIOPD without FGM", "listwise", _piopd(fgm_weight=0.0)
-    ),
+    _piopd("piopd-unprivileged", "PIOPD, the teacher has not seen the click", privileged=False),
+    _piopd("piopd-off-policy", "PIOPD on logged queries, no rollouts", on_policy=False),
+    _piopd("piopd-no-forward", "PIOPD without the forward KL", forward_weight=0.0),
+    _piopd("piopd-no-reverse", "PIOPD without the reverse KL", reverse_weight=0.0),
+    _piopd("piopd-no-entropy", "PIOPD without the entropy term", entropy_weight=0.0),
+    _piopd("piopd-no-r-drop", "PIOPD without R-Drop", r_drop_weight=0.0),
+    _piopd("piopd-no-fgm", "PIOPD without FGM", fgm_weight=0.0),
 )  # fmt: skip
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}

@@ -30,8 +30,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Stages", "", ("sft", "listwise", "piopd")),
     (
         "The form of the prompt, and each field of the evidence",
-        "sft",
-        ("sft-verbose", "sft-no-text", "sft-no-summary", "sft-no-anchors", "sft-no-history"),
+        "short",
+        ("verbose", "no-text", "no-summary", "no-anchors", "no-history", "no-pretraining"),
     ),
     ("Equal compute: is it the stage, or the time?", "listwise", ("sft-for-listwise",)),
     ("", "piopd", ("sft-for-piopd", "plain-kd", "piopd-unprivileged", "piopd-off-policy")),

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,10 @@ def needed(names: list[str]) -> dict[str, set[str]]:
 
 
 def run_all(names: list[str], options: argparse.Namespace) -> None:
-    """Every run of every seed, `jobs` at a time, each in a process of its own."""
+    """Every run of every seed, `jobs` at a time, each in a process of its own; of those that can
+    begin, the first in the list of experiments."""
     graph = {
-        f"{name}:{seed}": {f"{other}:{seed}" for other in before}
+        (name, seed): {(other, seed) for other in before}
         for seed in range(options.seeds)
         for name, before in needed(names).items()
     }
@@ -103,32 +105,43 @@ def run_all(names: list[str], options: argparse.Namespace) -> None:
         MofNCompleteColumn(),
         TextColumn("{task.description}"),
     )
-    running: dict[Future[None], str] = {}
+    place = {name: number for number, name in enumerate(BY_NAME)}
+    ready: list[tuple[int, int, str]] = []
+    running: dict[Future[None], tuple[str, int]] = {}
     with Progress(*columns) as progress, ThreadPoolExecutor(options.jobs) as pool:
         task = progress.add_task("", total=len(graph))
         while order.is_active():
-            for cell in sorted(order.get_ready()):
-                running[pool.submit(run_cell, cell, options)] = cell
+            for name, seed in order.get_ready():
+                heappush(ready, (place[name], seed, name))
+            while ready and len(running) < options.jobs:
+                _, seed, name = heappop(ready)
+                running[pool.submit(run_cell, name, seed, options)] = (name, seed)
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 cell = running.pop(future)
                 future.result()
                 order.done(cell)
-                progress.update(task, advance=1, description=cell)
+                progress.update(task, advance=1, description=f"{cell[0]} seed {cell[1]}")
 
 
-def run_cell(cell: str, options: argparse.Namespace) -> None:
-    name, _, seed = cell.rpartition(":")
-    if outcomes_of(options.work, name, int(seed)).with_suffix(".json").exists():
+def run_cell(name: str, seed: int, options: argparse.Namespace) -> None:
+    if is_done(name, seed, options.work):
         return
     log = options.work / "logs" / f"{name}-{seed}.log"
     log.parent.mkdir(exist_ok=True)
-    command = [sys.executable, __file__, "--cell", cell, "--work", str(options.work)]
+    command = [sys.executable, __file__, "--cell", f"{name}:{seed}", "--work", str(options.work)]
     command += ["--scale", str(options.scale), "--limit", str(options.limit)]
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        raise RuntimeError(f"{cell} failed: see {log}")
+        raise RuntimeError(f"{name}, seed {seed} failed: see {log}")
+
+
+def is_done(name: str, seed: int, work: Path) -> bool:
+    """Whether the run was measured; a pretrained model answers nothing that could be."""
+    if BY_NAME[name].stage == "pretrain":
+        return (checkpoint_of(work, name, seed) / CARD).is_file()
+    return outcomes_of(work, name, seed).with_suffix(".json").exists()
 
 
 def settings_of(experiment: Experiment, work: Path, seed: int, scale: float) -> dict[str, Any]:
@@ -166,6 +179,8 @@ def run_one(name: str, seed: int, work: Path, scale: float, limit: int) -> None:
     if not (path / CARD).is_file():
         values = settings_of(experiment, work, seed, scale)
         STAGES[experiment.stage].run(stage_config(experiment.stage, values))
+    if experiment.stage == "pretrain":
+        return
     predictor = EnginePredictor(path)
     try:
         triggers = test_triggers(work, experiment.source, limit)
