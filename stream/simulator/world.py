@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import random
 from bisect import bisect
-from collections import deque
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -29,19 +28,19 @@ from stream.events import (
 )
 from stream.simulator.composer import compose
 from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import SUBSET_WEIGHTS, Lexicon, load_lexicon
+from stream.simulator.feed import Feed, FeedVideo
+from stream.simulator.lexicon import Lexicon, load_lexicon
 from stream.simulator.noise import misspell
 from stream.simulator.policy import LoggingPolicy, Shelf
+from stream.simulator.taps import examined, fit, interest
+from stream.simulator.trends import Trends
 from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_truth
 from stream.simulator.users import Session, User, make_user
-from stream.simulator.wording import Intent, Wording, make_intent, sample_wording
+from stream.simulator.wording import Wording, make_intent, sample_wording
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-EXAMINED = (1.0, 0.8, 0.65, 0.52, 0.43, 0.36, 0.31, 0.27)
-"""How likely a query at a position is looked at."""
 CONCURRENT_SESSIONS = 48
-TOP_SUBSET = max(SUBSET_WEIGHTS.values())
 # Share of a day's events in each hour, night to night.
 _HOURS = (
     26, 16, 10, 8, 8, 12, 22, 34, 40, 42, 44, 48, 56, 50, 44, 42, 44, 50, 60, 72, 84, 86, 68, 44,
@@ -49,29 +48,7 @@ _HOURS = (
 _HOUR_ENDS = tuple(end / sum(_HOURS) for end in accumulate(_HOURS))
 
 
-class _Shown:
-    """A video the feed may show, and what is hidden about it."""
-
-    __slots__ = ("appeal", "category", "intent", "sensitive", "shelf", "video_id")
-
-    def __init__(
-        self,
-        video_id: str,
-        intent: Intent,
-        appeal: float,
-        sensitive: bool,
-        category: str | None,
-        shelf: Shelf,
-    ) -> None:
-        self.video_id = video_id
-        self.intent = intent
-        self.appeal = appeal
-        self.sensitive = sensitive
-        self.category = category
-        self.shelf = shelf
-
-
-_Effect = tuple[User, "_Shown | None", Wording, float]
+_Effect = tuple[User, FeedVideo | None, Wording, float]
 
 
 def _time_of_day(share: float) -> float:
@@ -103,44 +80,14 @@ class World:
         self._pending: list[tuple[float, int, Event, _Effect | None]] = []
         self._users: dict[int, User] = {}
         self._generations: dict[int, int] = {}
-        self._active: deque[_Shown] = deque()
-        self._by_product: list[list[_Shown]] = [[] for _ in self.lexicon.products]
         self._uploaded = 0
         self._impressions = 0
         self._sessions: list[Session | None] = [None] * min(CONCURRENT_SESSIONS, config.user_count)
         self._session_count = 0
-        self._trend_at = -1
-        self._trend: list[float] = []
-        self._feed_at = -1
-        self._feed: list[_Shown] = []
-        self._feed_weights: list[float] = []
-        self._rank, self._waves = self._make_trends()
+        things = len(self.lexicon.products)
+        self._trends = Trends(things, config.start_ts, self._rand)
+        self._feed = Feed(config.active_count, things, self._rand)
         self._truths: list[TruthRecord] = []
-
-    # Trends ------------------------------------------------------------------------------------
-
-    def _make_trends(self) -> tuple[list[float], list[tuple[float, float, float]]]:
-        """Long-tailed popularity of things, and for each a wave: period, phase, height."""
-        rand, count = self._rand, len(self.lexicon.products)
-        order = [index for _, index in sorted((rand(), index) for index in range(count))]
-        weights = [0.0] * count
-        for rank, index in enumerate(order):
-            weights[index] = 1.0 / (rank + 12)
-        waves = [(2.0 + 12.0 * rand(), rand(), 6.0 * rand()) for _ in range(count)]
-        return weights, waves
-
-    def _trending(self) -> int:
-        """A thing by its popularity of these hours."""
-        quarter = int((self._now - self.config.start_ts) / (6 * HOUR))
-        if quarter != self._trend_at:
-            self._trend_at = quarter
-            weights = []
-            for base, (period, phase, height) in zip(self._rank, self._waves, strict=True):
-                turn = quarter / 4 / period + phase
-                away = abs(turn - int(turn) - 0.5)
-                weights.append(base * (1.0 + height * max(0.0, 1.0 - 6.0 * away)))
-            self._trend = list(accumulate(weights))
-        return bisect(self._trend, self._rand() * self._trend[-1], hi=len(self._trend) - 1)
 
     # Emitting ----------------------------------------------------------------------------------
 
@@ -177,7 +124,7 @@ class World:
         config, rand = self.config, self._rand
         self._uploaded += 1
         video_id = f"v{self._prefix}-{self._uploaded:06d}"
-        product = self.lexicon.products[self._trending()]
+        product = self.lexicon.products[self._trends.pick(self._now)]
         intent = make_intent(product, rand)
         topic: int | None = None
         if rand() < config.sensitive_share:
@@ -212,7 +159,7 @@ class World:
         if flag_late:
             self._later(event(flag_ts, summary=not late or summary_ts <= flag_ts, sensitive=True))
         draw = rand()
-        shown = _Shown(
+        shown = FeedVideo(
             video_id,
             intent,
             1.0 / (0.03 + draw * draw),
@@ -222,11 +169,7 @@ class World:
         )
         if not late:
             self._policy.read_summary(shown.shelf, upload.summary_mentions)
-        self._active.append(shown)
-        self._by_product[product.index].append(shown)
-        if len(self._active) > config.active_count:
-            old = self._active.popleft()
-            self._by_product[old.intent.product.index].remove(old)
+        self._feed.add(shown)
         self._truths.append(
             video_truth(
                 video_id,
@@ -237,43 +180,6 @@ class World:
             )
         )
         return first
-
-    def _next_video(self, session: Session) -> _Shown:
-        """What the feed shows next: not what this user just saw, as long as there is else."""
-        watched = session.user.watched
-        shown = self._choose_video(session)
-        for _ in range(4):
-            if shown.video_id not in watched:
-                break
-            shown = self._choose_video(session)
-        watched.append(shown.video_id)
-        return shown
-
-    def _choose_video(self, session: Session) -> _Shown:
-        """The feed: what the user is after, what they like, what everybody watches."""
-        rand = self._rand
-        draw = rand()
-        wanted: list[_Shown] = []
-        if draw < 0.4:
-            wanted = self._by_product[session.focus]
-        elif draw < 0.65:
-            tastes = session.user.tastes
-            wanted = self._by_product[tastes[int(rand() * rand() * len(tastes))]]
-        if wanted:
-            first = wanted[int(rand() * len(wanted))]
-            second = wanted[int(rand() * len(wanted))]
-            return first if first.appeal >= second.appeal else second
-        if self._feed_at < 0 or self._impressions - self._feed_at >= 256:
-            self._feed_at = self._impressions
-            self._feed = list(self._active)
-            fresh = 1.0 / len(self._feed)
-            self._feed_weights = list(
-                accumulate(
-                    shown.appeal * (0.25 + age * fresh) for age, shown in enumerate(self._feed)
-                )
-            )
-        weights = self._feed_weights
-        return self._feed[bisect(weights, rand() * weights[-1], hi=len(weights) - 1)]
 
     # Users -------------------------------------------------------------------------------------
 
@@ -306,7 +212,7 @@ class World:
         self._session_count += 1
         focus = user.tastes[int(rand() * rand() * len(user.tastes))]
         if rand() < 0.3:
-            focus = self._trending()
+            focus = self._trends.pick(self._now)
         session = Session(
             f"s{self._prefix}-{self._session_count:07d}", user, focus, 5 + int(rand() * 20)
         )
@@ -333,7 +239,7 @@ class World:
             )
         )
 
-    def _search(self, session: Session, shown: _Shown | None, after: float) -> None:
+    def _search(self, session: Session, shown: FeedVideo | None, after: float) -> None:
         """A typed query: about the video, or about what is on the user's mind."""
         rand, config, user = self._rand, self.config, session.user
         if shown is not None and rand() >= config.search_offtopic:
@@ -358,30 +264,6 @@ class World:
 
     # One impression ----------------------------------------------------------------------------
 
-    def _appeal(self, session: Session, shown: _Shown) -> float:
-        """How much this video's thing interests this user, 0 to 1."""
-        index = shown.intent.product.index
-        if index == session.focus:
-            return 1.0
-        return 0.8 if index in session.user.tastes else 0.35
-
-    def _click_probability(self, user: User, intent: Intent, wording: Wording) -> float:
-        """That a user who looks at a query and cares for the video's thing taps it."""
-        if wording.product != intent.product.index:
-            return 0.004
-        traits = user.traits
-        if wording.mask & ~intent.mask:
-            fit = 0.05
-        else:
-            fit = 0.3 + 0.7 * SUBSET_WEIGHTS[wording.subset] / TOP_SUBSET
-        style = 1.0 if wording.name == traits.name_index(intent.product) else 0.3
-        if wording.phrasing != traits.phrasing:
-            style *= 0.4
-        own = traits.modifier_index(intent.product)
-        if wording.modifier != own:
-            style *= 0.4 if wording.modifier < 0 else 0.08
-        return fit * style
-
     def _impress(self) -> Iterator[Event]:
         rand, config = self._rand, self.config
         slot = int(rand() * len(self._sessions))
@@ -390,7 +272,7 @@ class World:
             session = self._open_session(slot)
         session.left -= 1
         user = session.user
-        shown = self._next_video(session)
+        shown = self._feed.next_for(session)
         self._impressions += 1
         now = self._now
         request_id = f"r{self._prefix}-{self._impressions:08d}"
@@ -417,19 +299,18 @@ class World:
             )
         if shown.sensitive:
             return
-        interest = self._appeal(session, shown)
-        gain = config.click_gain * interest
+        care = interest(session, shown.intent)
+        gain = config.click_gain * care
         for position, wording in enumerate(wordings):
-            looked = EXAMINED[min(position, len(EXAMINED) - 1)]
-            if rand() >= looked * gain * self._click_probability(user, shown.intent, wording):
+            if rand() >= examined(position) * gain * fit(user, shown.intent, wording):
                 continue
             self._click(session, shown, wording, position, request_id)
             break
-        if rand() < config.search_rate * interest:
+        if rand() < config.search_rate * care:
             self._search(session, shown, now + 2.0)
 
     def _click(
-        self, session: Session, shown: _Shown, wording: Wording, position: int, request_id: str
+        self, session: Session, shown: FeedVideo, wording: Wording, position: int, request_id: str
     ) -> None:
         """The tap, and what came of it."""
         rand, user = self._rand, session.user
