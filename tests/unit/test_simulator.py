@@ -282,10 +282,10 @@ def test_state_is_capped() -> None:
         assert len(world._pending) < 500
     assert len(world._users) <= 50
     assert all(len(user.seen) <= SEEN_LIMIT for user in world._users.values())
-    assert len(world._active) <= 80
-    assert sum(map(len, world._by_product)) == len(world._active)
+    assert len(world._feed._active) <= 80
+    assert sum(map(len, world._feed._about)) == len(world._feed._active)
     assert all(len(pool.entries) <= 2 * POOL_LIMIT for pool in world._policy._pools)
-    assert all(len(v.shelf.anchors.entries) <= 2 * ANCHOR_LIMIT for v in world._active)
+    assert all(len(v.shelf.anchors.entries) <= 2 * ANCHOR_LIMIT for v in world._feed._active)
 
 
 def test_suffix_decides_compression_and_bytes_stay_the_same(tmp_path: Path) -> None:
