@@ -9,12 +9,21 @@ from onebar.evaluation.outcomes import Closeness
 from onebar.training.triggers import Trigger
 
 
+class EmbedderError(ValueError):
+    """An embedding model that can't be loaded. The text names it."""
+
+
 def embedder_closeness(name: str) -> Closeness:
     """The mean cosine of a video's text and the queries, by a sentence-transformers model: a
-    directory, or a name on the hub. Needs the extra `embed`."""
+    directory, or a name on the hub. Needs the extra `embed`. Raises `EmbedderError`."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(name)
+    try:
+        model = SentenceTransformer(name)
+    except Exception as error:
+        raise EmbedderError(
+            f"{name} can't be loaded as a sentence-transformers model: {error}"
+        ) from error
 
     def closeness(triggers: Sequence[Trigger], queries: Sequence[Sequence[str]]) -> Sequence[float]:
         texts = [f"{trigger.text} {trigger.summary}" for trigger in triggers]
