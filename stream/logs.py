@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -134,6 +135,8 @@ class EventLog:
 
 def _entry(number: int, position: int, line: bytes, whole: bool) -> Entry:
     data = line.rstrip(b"\r\n")
+    if number == 1:
+        data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return Entry(number, position, parse(data), data)
     except InvalidEventError as error:

@@ -222,3 +222,11 @@ def test_any_bytes_are_read_without_another_error(
         assert error is None
     else:
         assert isinstance(error, TruncatedLogError)
+
+
+@suffixes
+def test_a_byte_order_mark_costs_no_line(tmp_path: Path, suffix: str) -> None:
+    """Windows' editors begin a file with one."""
+    entries, error = drain(write(tmp_path, suffix, b"\xef\xbb\xbf" + lines(2)))
+    assert error is None
+    assert [entry.event for entry in entries] == [search(0), search(1)]
