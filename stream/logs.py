@@ -5,21 +5,17 @@ from __future__ import annotations
 import codecs
 import gzip
 import hashlib
-import io
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol
 
-import zstandard
 from msgspec import Struct
 
+from stream.compression import DECOMPRESSION_ERRORS, decompressed
 from stream.events import MAX_EVENT_BYTES, Event, InvalidEventError, parse
 
 HEAD_BYTES = 65_536
 _CHUNK = 65_536
-_ZSTD_CHUNK = 1024
-"""Small: one zstd block of a few bytes may hold 128 KB."""
 
 
 class LogError(ValueError):
@@ -108,7 +104,7 @@ class EventLog:
         size = self.path.stat().st_size
         position = start
         with self.path.open("rb") as file:
-            reader = _open(self.path, file)
+            reader = decompressed(self.path, file)
             try:
                 _skip(reader, start)
                 while line := reader.readline(MAX_EVENT_BYTES + 2):
@@ -124,7 +120,7 @@ class EventLog:
                     yield _entry(number, position, line, whole)
             except EOFError as error:
                 raise TruncatedLogError(f"{self.path} is cut off after line {number:,}") from error
-            except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+            except DECOMPRESSION_ERRORS as error:
                 raise CorruptLogError(
                     f"{self.path} cannot be decompressed after line {number:,}: {error}"
                 ) from error
@@ -154,14 +150,6 @@ def identify(path: Path, head: int = HEAD_BYTES) -> Identity:
     return Identity(path.stat().st_size, len(data), digest)
 
 
-def _open(path: Path, file: BinaryIO) -> BinaryIO:
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
-    if path.suffix == ".zst":
-        return io.BufferedReader(_Zstd(file), _CHUNK)
-    return file
-
-
 def _skip(reader: BinaryIO, count: int) -> None:
     if count and not isinstance(reader, gzip.GzipFile) and reader.seekable():
         reader.seek(count)
@@ -181,42 +169,3 @@ def _skip_line(reader: BinaryIO) -> int:
         if data.endswith(b"\n"):
             break
     return skipped
-
-
-class _Zstd(io.RawIOBase):
-    """zstd frames, one after the other. Unlike the library's reader, it tells a cut frame.
-
-    Raises `EOFError` where the last frame has no end.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._make = zstandard.ZstdDecompressor(max_window_size=2**27)
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._ready = memoryview(b"")
-        self._input = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-        while not self._ready:
-            data = self._input or self._file.read(_ZSTD_CHUNK)
-            self._input = b""
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("the zstd frame has no end")
-                return 0
-            self._frame = self._frame or self._make.decompressobj()
-            self._ready = memoryview(self._frame.decompress(data))
-            if self._frame.eof:
-                self._input = self._frame.unused_data
-                self._frame = None
-        count = min(len(view), len(self._ready))
-        view[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from stream.compression import DECOMPRESSION_ERRORS, decompressed
 from stream.simulator.config import SimulatorConfig
 from stream.simulator.lexicon import Lexicon, Product, load_lexicon
-from stream.simulator.lines import open_lines
 from stream.simulator.wording import Intent, Traits, likely_wordings
 
 
@@ -225,11 +225,15 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
     decoder = msgspec.json.Decoder(TruthRecord)
 
     def records() -> Iterable[TruthRecord]:
-        with open_lines(Path(path)) as lines:
-            for number, line in enumerate(lines, 1):
-                try:
+        with Path(path).open("rb") as file:
+            number = 0
+            try:
+                for line in decompressed(Path(path), file):
+                    number += 1
                     yield decoder.decode(line)
-                except msgspec.DecodeError as error:
-                    raise TruthError(f"{path}, line {number}: {error}") from None
+            except msgspec.DecodeError as error:
+                raise TruthError(f"{path}, line {number}: {error}") from None
+            except (*DECOMPRESSION_ERRORS, EOFError) as error:
+                raise TruthError(f"{path} can't be read after line {number}: {error}") from None
 
     return Truth(records())

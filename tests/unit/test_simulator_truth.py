@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from pathlib import Path
 
@@ -103,6 +104,14 @@ def test_a_file_that_is_no_truth(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.truth.jsonl"
     path.write_bytes(content)
     with pytest.raises(TruthError):
+        load_truth(path)
+
+
+def test_a_truth_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"record": "user"}\n' * 1000)
+    path = tmp_path / "cut.truth.jsonl.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TruthError, match="cut"):
         load_truth(path)
 
 
