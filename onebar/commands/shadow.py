@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,15 @@ def run_shadow(
     """Run both on the slice and print the difference. Raises as `shadow` does."""
     from onebar.evaluation.predict import EnginePredictor
     from onebar.evaluation.shadow import shadow
+    from onebar.training.triggers import EmptyDatasetError
 
+    kept = dataset.card.settings.get("shown_share", 1.0)
+    if split != "test" and kept < 1:
+        raise EmptyDatasetError(
+            f"the {split} split keeps {kept:.0%} of the impressions without a tap, so how often "
+            "one is tapped can't be told: take --split test, or make the dataset with "
+            "--shown-share 1"
+        )
     triggers = list(dataset.read(split, ("click", "reject", "shown")))
     if limit is not None and len(triggers) > limit:
         triggers = triggers[:: -(-len(triggers) // limit)]
@@ -77,7 +86,7 @@ def _print(report: ShadowReport) -> None:
         print(f"\n  taps per {title}, off-policy:")
         for name, estimate in (("old", taps.old), ("new", taps.new)):
             value = estimate.per_impression if title == "impression" else estimate.per_look
-            print(f"  {name:18} {value.value:8.4f}  [{value.low:.4f}, {value.high:.4f}]")
+            print(f"  {name:18} {_with_bounds(value)}")
         print(f"  {'new less old':18} {_signed(difference)}")
     print()
     for name, estimate in (("old", taps.old), ("new", taps.new)):
@@ -86,7 +95,14 @@ def _print(report: ShadowReport) -> None:
 
 
 def _signed(interval: Interval) -> str:
-    return f"{interval.value:+8.4f}  [{interval.low:+.4f}, {interval.high:+.4f}]"
+    return _with_bounds(interval, "+")
+
+
+def _with_bounds(interval: Interval, sign: str = "") -> str:
+    """The value and its interval; a dash where nothing was counted."""
+    if math.isnan(interval.value):
+        return f"{'–':>8}"
+    return f"{interval.value:{sign}8.4f}  [{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
 
 
 def _support(estimate: Estimate) -> str:

@@ -22,6 +22,7 @@ from onebar.checkpoint import (
 )
 from onebar.prompt import PromptConfig
 from onebar.tokens import BOS, EOS, MASK, PAD, UNK, PromptTokenizer
+from onebar.training.quiet import quiet_transformers
 
 
 def export_checkpoint(
@@ -79,7 +80,8 @@ def convert(model: Any, tokenizer_path: Path, out: Path, *, quantization: str) -
 
     with tempfile.TemporaryDirectory() as scratch:
         model.config.to_json_file(str(Path(scratch) / CONFIG))
-        InMemory(scratch).convert(str(out), quantization=quantization)
+        with quiet_transformers():
+            InMemory(scratch).convert(str(out), quantization=quantization)
 
 
 def _check(config: Any, tokenizer: PromptTokenizer) -> None:

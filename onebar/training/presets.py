@@ -38,12 +38,17 @@ PRETRAINED_RATE = 3e-5
 """For a model that was pretrained elsewhere: higher rates undo what it knows."""
 
 
+class UnknownPresetError(ValueError):
+    """A preset that there is not. The text names those there are."""
+
+
 def preset(name: str) -> Preset:
-    """The preset of that name. Raises `ValueError` naming those there are."""
+    """The preset of that name. Raises `UnknownPresetError`."""
     try:
         return PRESETS[name]
     except KeyError:
-        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}") from None
+        known = ", ".join(PRESETS)
+        raise UnknownPresetError(f"no preset {name!r}; there are {known}") from None
 
 
 def learning_rate(name: str) -> float:

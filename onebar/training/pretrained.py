@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from onebar.checkpoint import (
 )
 from onebar.text import SEP
 from onebar.tokens import BOS, EOS, PAD
+from onebar.training.quiet import quiet_transformers
 from onebar.training.vocabulary import Vocabulary, adopt, read_object, read_tokenizer
 
 NEVER = -100.0
@@ -188,7 +187,7 @@ def _load(directory: Path, config: Any) -> Any:
         raise CheckpointMismatchError(
             f"{directory} has no weights for torch: expected {WEIGHTS} or pytorch_model.bin"
         )
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             model, report = BartForConditionalGeneration.from_pretrained(
                 str(directory),
@@ -218,22 +217,6 @@ def _load(directory: Path, config: Any) -> Any:
     return model
 
 
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """What transformers tells of loading is told here, as errors."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def resize(model: Any, vocabulary: Vocabulary) -> None:
     """Give a model one row of embeddings, and one output bias, for each entry of its vocabulary."""
     import torch
@@ -241,7 +224,7 @@ def resize(model: Any, vocabulary: Vocabulary) -> None:
     with torch.no_grad():
         rows = model.get_input_embeddings().weight
         starts = {at: rows[list(ids)].mean(dim=0) for at, ids in vocabulary.new.items()}
-        with _quiet_transformers():
+        with quiet_transformers():
             model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
         rows = model.get_input_embeddings().weight
         for at, start in starts.items():

@@ -13,7 +13,13 @@ from onebar.candidates import REJECT
 from onebar.cli import app
 from onebar.evaluation.read import evaluation_triggers
 from onebar.evaluation.report import report, tables
-from onebar.training.triggers import EmptyDatasetError, Kind, Trigger, write_dataset
+from onebar.training.triggers import (
+    DatasetCard,
+    EmptyDatasetError,
+    Kind,
+    Trigger,
+    write_dataset,
+)
 
 
 def trigger(number: int, kind: Kind = "click") -> Trigger:
@@ -136,3 +142,21 @@ def test_a_report_of_one_row_has_no_difference(dataset: Path) -> None:
     said = report([measure(AnchorsAlone(), [trigger(n) for n in range(5)])])
     assert "less_first" not in said[0]
     assert len(tables(said)) == 2
+
+
+def test_a_shadow_run_says_what_goes_together(dataset: Path) -> None:
+    assert "two checkpoints" in run("--dataset", dataset, "--shadow", "one").output
+    for option in (("--baselines",), ("--slices",), ("--truth", "x"), ("--embedder", "x")):
+        refused = run("--dataset", dataset, "--shadow", "old", "new", *option)
+        assert refused.exit_code == 2
+        assert f"{option[0]} doesn't go with --shadow" in refused.output
+
+
+def test_a_split_that_lacks_impressions_without_a_tap_tells_no_rates(tmp_path: Path) -> None:
+    path = tmp_path / "thinned"
+    rows = [trigger(n, "shown" if n % 2 else "click") for n in range(20)]
+    card = DatasetCard(created_at="now", settings={"shown_share": 0.25})
+    write_dataset(path, {"train": rows, "test": rows}, card=card)
+    result = run("--dataset", path, "--shadow", "old", "new", "--split", "train")
+    assert result.exit_code == 1
+    assert "keeps 25% of the impressions without a tap" in str(result.exception)

@@ -32,10 +32,12 @@ def test_it_is_small_and_reads_prompts_as_the_program_builds_them() -> None:
 
 
 def test_its_card_says_how_good_it_is() -> None:
-    held_out = open_checkpoint().card.training["held_out"]
-    for lang in ("en", "zh"):
-        assert held_out[lang]["clicks"] > 500
-        assert held_out[lang]["hr_k"] > held_out[lang]["anchors_hr_k"]
+    """On a simulated world that it has not seen, against what others searched for there."""
+    training = open_checkpoint().card.training
+    measured = training["held_out"]["stages"][training["stage"]]
+    assert measured["clicks"] > 500
+    (_, low, _), (_, _, high) = measured["hr@8"], measured["anchors_hr@8"]
+    assert low > high
 
 
 @pytest.mark.parametrize(
