@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from experiments import BY_NAME, EXPERIMENTS, PRESET, QBQTC, SIMULATOR
-from layout import load_outcomes, outcomes_of
+from experiments import BY_NAME, EXPERIMENTS, QBQTC, SIMULATOR
+from layout import checkpoint_of, load_outcomes, outcomes_of
 from sources import Oracle, dataset_of, relevance_of, test_triggers
 
+from onebar.checkpoint import open_checkpoint
 from onebar.evaluation.baselines import AnchorsAlone, Popularity, TitleCopy
 from onebar.evaluation.cascade import Cascade
 from onebar.evaluation.metrics import Interval, Runs, compare, mean_of, summary
@@ -90,10 +91,9 @@ def write_report(
     lines = [
         "# Results",
         "",
-        f"Written by `{command}`; nothing here was typed in by hand. Work was done on "
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), no GPU. Intervals are 95 %, from a "
-        "bootstrap over users; a run's value is the mean of its seeds. Every run has "
-        f"{seeds} seed(s) and the preset `{PRESET}`.",
+        f"Written by `{command}`; nothing here was typed in by hand. {_machine(work, names)} "
+        "Intervals are 95 %, from a bootstrap over users; a run's value is the mean of its "
+        f"{seeds} seed(s).",
         "",
         *_simulated(work, names, seeds, limit),
     ]
@@ -103,6 +103,18 @@ def write_report(
     lines += ["", "## Settings", "", *_settings(names)]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _machine(work: Path, names: Sequence[str]) -> str:
+    """What was trained, and on what, by the cards of the checkpoints."""
+    paths = (checkpoint_of(work, name, 0) for name in names)
+    cards = [open_checkpoint(path, verify=False).card for path in paths if path.is_dir()]
+    devices = sorted({card.training.get("device", "cpu") for card in cards})
+    presets = sorted({f"`{c.preset}` ({c.training['parameters'] / 1e6:.1f} M)" for c in cards})
+    return (
+        f"Preset {', '.join(presets)} parameters, trained on {', '.join(devices)} (a machine of "
+        f"{os.cpu_count()} {platform.machine()} cores)."
+    )
 
 
 def _simulated(work: Path, names: Sequence[str], seeds: int, limit: int) -> list[str]:

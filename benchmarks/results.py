@@ -40,7 +40,7 @@ def main() -> None:
     work: Path = options.work
     if options.cell:
         name, _, seed = options.cell.rpartition(":")
-        run_one(name, int(seed), work, options.scale, options.limit)
+        run_one(name, int(seed), options)
         return
     make_simulated(work, options.events, options.days)
     sources = {SIMULATOR}
@@ -51,7 +51,7 @@ def main() -> None:
     graph = needed([name for name in asked if BY_NAME[name].source in sources])
     names = [name for name in BY_NAME if name in graph]
     run_all(names, options)
-    write_report(work, options.out, names, options.seeds, options.limit, command=" ".join(sys.argv))
+    write_report(work, options.out, names, options.seeds, options.limit, command=said(options))
     print(options.out)
 
 
@@ -70,9 +70,21 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=int, default=6_000, help="most triggers to measure on")
     parser.add_argument("--scale", type=float, default=1.0, help="shortens every run")
+    parser.add_argument("--preset", default=PRESET, help="size of the model")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "auto"), help="auto: a GPU")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def said(options: argparse.Namespace) -> str:
+    """The command as anybody could give it: what shapes the result, no paths of this machine."""
+    shaping = ("only", "seeds", "events", "days", "limit", "scale", "preset", "device")
+    given = [(name, getattr(options, name)) for name in shaping]
+    given.append(("qbqtc", options.qbqtc and options.qbqtc.name))
+    return " ".join(
+        ["python benchmarks/results.py", *(f"--{name} {value}" for name, value in given if value)]
+    )
 
 
 def needed(names: list[str]) -> dict[str, set[str]]:
@@ -130,7 +142,8 @@ def run_cell(name: str, seed: int, options: argparse.Namespace) -> None:
     log = options.work / "logs" / f"{name}-{seed}.log"
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, __file__, "--cell", f"{name}:{seed}", "--work", str(options.work)]
-    command += ["--scale", str(options.scale), "--limit", str(options.limit)]
+    for option in ("scale", "limit", "preset", "device"):
+        command += [f"--{option}", str(getattr(options, option))]
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
@@ -144,11 +157,12 @@ def is_done(name: str, seed: int, work: Path) -> bool:
     return outcomes_of(work, name, seed).with_suffix(".json").exists()
 
 
-def settings_of(experiment: Experiment, work: Path, seed: int, scale: float) -> dict[str, Any]:
-    """The stage's settings for one seed; `scale` shortens every run."""
+def settings_of(experiment: Experiment, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The stage's settings for one seed; `--scale` shortens every run."""
+    work: Path = options.work
     changes = dict(experiment.changes)
     if "steps" in changes:
-        changes["steps"] = max(1, round(changes["steps"] * scale))
+        changes["steps"] = max(1, round(changes["steps"] * options.scale))
     if experiment.as_long_as is not None:
         other = open_checkpoint(checkpoint_of(work, experiment.as_long_as, seed)).card.training
         own = open_checkpoint(checkpoint_of(work, PACE, seed)).card.training
@@ -160,30 +174,31 @@ def settings_of(experiment: Experiment, work: Path, seed: int, scale: float) -> 
         **changes,
         "dataset": str(dataset_directory(work, experiment.source)),
         "out": str(checkpoint_of(work, experiment.name, seed)),
-        "preset": PRESET,
+        "preset": options.preset,
         "init": None if start is None else str(start),
         "seed": seed,
         "threads": 1,
-        "device": "cpu",
+        "device": options.device,
     }
 
 
-def run_one(name: str, seed: int, work: Path, scale: float, limit: int) -> None:
+def run_one(name: str, seed: int, options: argparse.Namespace) -> None:
     """Train one run of one seed and measure it."""
     from onebar.logs import configure_logging
     from onebar.training.recipe import STAGES, stage_config
 
     configure_logging("info", json=False)
+    work: Path = options.work
     experiment = BY_NAME[name]
     path = checkpoint_of(work, name, seed)
     if not (path / CARD).is_file():
-        values = settings_of(experiment, work, seed, scale)
+        values = settings_of(experiment, seed, options)
         STAGES[experiment.stage].run(stage_config(experiment.stage, values))
     if experiment.stage == "pretrain":
         return
     predictor = EnginePredictor(path)
     try:
-        triggers = test_triggers(work, experiment.source, limit)
+        triggers = test_triggers(work, experiment.source, options.limit)
         outcomes = measure(predictor, triggers, relevance=relevance_of(work, experiment.source))
     finally:
         predictor.close()

@@ -135,6 +135,8 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
                 "steps": done.step,
                 "seconds": round(done.seconds),
                 "tokens": done.tokens,
+                "device": _device_name(accelerator.device),
+                "processes": accelerator.num_processes,
                 "loss": round(done.loss, 4),
                 **config.facts,
             },
@@ -181,6 +183,13 @@ def parent_card(init: str | None) -> Card | None:
     if init is None or not (Path(init) / CHECKPOINT_CARD).is_file():
         return None
     return open_checkpoint(init, verify=False).card
+
+
+def _device_name(device: Any) -> str:
+    """`cpu`, or what the maker calls the GPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def _not_empty(dataset: TriggerDataset) -> Any:
