@@ -57,6 +57,10 @@ def _piopd(name: str, title: str, **changes: Any) -> Experiment:
     return Experiment(name, "piopd", title, "listwise", {**PIOPD, **changes})
 
 
+def _listwise(name: str, title: str, **changes: Any) -> Experiment:
+    return Experiment(name, "listwise", title, "sft", {**LISTWISE, **changes})
+
+
 VERBOSE: Changes = {
     **SHORT,
     "prompt": {"form": "verbose"},
@@ -98,5 +102,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _piopd("piopd-no-entropy", "PIOPD without the entropy term", entropy_weight=0.0),
     _piopd("piopd-no-r-drop", "PIOPD without R-Drop", r_drop_weight=0.0),
     _piopd("piopd-no-fgm", "PIOPD without FGM", fgm_weight=0.0),
+    _piopd("piopd-longer", "PIOPD, twice as long", steps=300),
+    _listwise("listwise-strong", "List-wise DPO that weighs preference more", beta=0.3, sft_weight=0.2),
+    _listwise("listwise-fast", "List-wise DPO at three times the rate", learning_rate=1e-3),
+    _listwise("listwise-slow", "List-wise DPO at the paper's rate", learning_rate=5e-5),
 )  # fmt: skip
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}

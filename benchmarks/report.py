@@ -41,6 +41,12 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "piopd",
         tuple(e.name for e in EXPERIMENTS if e.name.startswith("piopd-no-")),
     ),
+    (
+        "Other settings: step size, strength, length",
+        "sft",
+        ("listwise-slow", "listwise", "listwise-fast", "listwise-strong"),
+    ),
+    ("", "piopd", ("piopd-longer",)),
 )
 """Title, the run that the others are compared with (the one before, where empty), and the runs."""
 
