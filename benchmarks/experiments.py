@@ -103,7 +103,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _piopd("piopd-no-r-drop", "PIOPD without R-Drop", r_drop_weight=0.0),
     _piopd("piopd-no-fgm", "PIOPD without FGM", fgm_weight=0.0),
     _piopd("piopd-longer", "PIOPD, twice as long", steps=300),
-    _listwise("listwise-strong", "List-wise DPO that weighs preference more", beta=0.3, sft_weight=0.2),
+    _listwise("listwise-strong", "List-wise DPO, preference first", beta=0.3, sft_weight=0.2),
     _listwise("listwise-fast", "List-wise DPO at three times the rate", learning_rate=1e-3),
     _listwise("listwise-slow", "List-wise DPO at the paper's rate", learning_rate=5e-5),
 )  # fmt: skip
