@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SERVERS = ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
 MISSING_STATUS = 69
+PARALLEL = ("-n", "logical", "--dist", "loadfile")
+"""A process a core, each with one thread for its arithmetic: more would wait for each other."""
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected|warnings?)\b")
 PYTEST_END = re.compile(r"^=* ?((?:\d+ [a-z]+, )*\d+ [a-z]+) in [\d.]+s")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -77,7 +79,7 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
         ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], bare),
         ("mypy --strict", [str(BIN / "mypy")], bare),
         ("mypy --strict, tools", [str(BIN / "mypy"), *tools], bare),
-        ("unit tests", [pytest, "tests/unit"], bare),
+        ("unit tests", [pytest, "tests/unit", *PARALLEL], {**bare, "OMP_NUM_THREADS": "1"}),
         ("integration, embedded servers", integration, bare),
         ("integration, Apache Kafka and Redis", [*on_real, *integration], inherited),
     ]
