@@ -47,7 +47,7 @@ typecheck: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy $(TOOLS)
 
 test-unit: $(VENV)/.installed-dev ## tests that need no server
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -n logical --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-embedded: $(VENV)/.installed-dev ## integration tests on the embedded broker and Valkey
 	$(EMBEDDED) $(BIN)/pytest tests/integration $(ARGS)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SERVERS = ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
 MISSING_STATUS = 69
-PARALLEL = ("-n", "logical", "--dist", "loadfile")
+PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 """A process a core, each with one thread for its arithmetic: more would wait for each other."""
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected|warnings?)\b")
 PYTEST_END = re.compile(r"^=* ?((?:\d+ [a-z]+, )*\d+ [a-z]+) in [\d.]+s")
