@@ -20,9 +20,9 @@ from onebar.training.triggers import Trigger, TriggerDataset, open_dataset
 WORLD_SEED = 1
 LANG = "en"
 LOG = "log.jsonl.zst"
-LEARNT_SHARE = 0.75
+LEARNT_SHARE = 0.5
 """The last share of the log's time has the triggers; what came before serves as evidence."""
-TEST_SHARE = 0.2
+TEST_SHARE = 0.3
 
 
 def dataset_of(work: Path, source: str) -> TriggerDataset:
