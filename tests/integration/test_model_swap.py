@@ -269,7 +269,8 @@ async def test_a_damaged_checkpoint_goes_not_live_and_says_so(
         await eventually(warned)
         for url in (api_url(live), worker_url(live)):
             found = await metrics(url)
-            assert found['onebar_model_swaps_total{outcome="refused"}'] == 1
+            # Where the machine is slow it has been tried again meanwhile.
+            assert found['onebar_model_swaps_total{outcome="refused"}'] >= 1
             assert found[f'onebar_model_info{{model="{models.a}"}}'] == 1
     async with httpx.AsyncClient(base_url=api_url(live), timeout=90) as http:
         answer = await ask(http, "v1")
