@@ -44,7 +44,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Other settings: step size, strength, length",
         "sft",
-        ("listwise-slow", "listwise", "listwise-fast", "listwise-strong"),
+        ("listwise-slow", "listwise-fast", "listwise-strong"),
     ),
     ("", "piopd", ("piopd-longer",)),
 )
