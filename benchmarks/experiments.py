@@ -102,7 +102,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _piopd("piopd-no-entropy", "PIOPD without the entropy term", entropy_weight=0.0),
     _piopd("piopd-no-r-drop", "PIOPD without R-Drop", r_drop_weight=0.0),
     _piopd("piopd-no-fgm", "PIOPD without FGM", fgm_weight=0.0),
-    _piopd("piopd-longer", "PIOPD, twice as long", steps=300),
+    _piopd("piopd-slow", "PIOPD at half the rate, longer", learning_rate=5e-4, steps=250),
     _listwise("listwise-strong", "List-wise DPO, preference first", beta=0.3, sft_weight=0.2),
     _listwise("listwise-fast", "List-wise DPO at three times the rate", learning_rate=3e-4),
     _listwise("listwise-slow", "List-wise DPO at the paper's rate", learning_rate=5e-5),
