@@ -46,7 +46,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "sft",
         ("listwise-slow", "listwise-fast", "listwise-strong"),
     ),
-    ("", "piopd", ("piopd-longer",)),
+    ("", "piopd", ("piopd-slow",)),
 )
 """Title, the run that the others are compared with (the one before, where empty), and the runs."""
 
