@@ -12,11 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from onebar.directories import occupied, publish
 from onebar.prompt import PromptConfig
 from onebar.tokens import FieldTokens, PromptTokenizer, TokenizerMismatchError
 
@@ -263,17 +260,6 @@ def _stated(config: PromptConfig | GenerationConfig) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """A temporary directory beside `out`, gone afterwards unless `seal` moved it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 def seal(
     staged: Path,
     out: Path,
@@ -288,7 +274,7 @@ def seal(
     A checkpoint that is at `out` already is replaced; anything else there is a
     `CheckpointMismatchError`.
     """
-    if out.exists() and any(out.iterdir()) and not (out / CARD).is_file():
+    if occupied(out, CARD):
         raise CheckpointMismatchError(
             f"{out} exists and is no checkpoint; choose another directory or remove it"
         )
@@ -308,16 +294,5 @@ def seal(
     )
     card = msgspec.structs.replace(card, name=_name(card))
     _write_card(staged, card)
-    staged.chmod(0o755)
-    if out.exists():
-        with staging(out) as aside:
-            out.rename(aside / "old")
-            staged.rename(out)
-    else:
-        staged.rename(out)
-    descriptor = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    publish(staged, out)
     return open_checkpoint(out)

@@ -16,7 +16,8 @@ from typing import Any
 
 import structlog
 
-from onebar.checkpoint import CTRANSLATE2, SHIPPED, annotate, open_checkpoint, seal, staging
+from onebar.checkpoint import CTRANSLATE2, SHIPPED, annotate, open_checkpoint, seal
+from onebar.directories import staging
 from onebar.training.triggers import TriggerDataset, open_dataset
 from stream.archive.reader import open_archive
 from stream.archive.writer import ArchiveWriter

@@ -18,8 +18,8 @@ from onebar.checkpoint import (
     CheckpointMismatchError,
     GenerationConfig,
     seal,
-    staging,
 )
+from onebar.directories import staging
 from onebar.prompt import PromptConfig
 from onebar.tokens import BOS, EOS, MASK, PAD, UNK, PromptTokenizer
 from onebar.training.quiet import quiet_transformers

@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
+from onebar.directories import occupied, publish, staging
 from onebar.evidence import Evidence
 
 CARD = "dataset.json"
@@ -28,6 +30,8 @@ FORMAT = 1
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 TEXTS = "texts.parquet"
+ROWS = 4096
+"""Rows written together."""
 Kind = Literal["click", "search", "reject", "shown"]
 
 
@@ -174,20 +178,42 @@ def write_dataset(
     *,
     card: DatasetCard | None = None,
 ) -> TriggerDataset:
-    """Write a small dataset from records in memory. `onebar dataset` makes large ones."""
+    """Write triggers and texts to `path`, whole or not at all; a dataset that is there is replaced.
+
+    The card's counts are of what is written. Raises `DatasetError` where `path` is something else.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path.mkdir(parents=True, exist_ok=True)
-    counts: dict[str, dict[str, float | int]] = {}
-    for split in SPLITS:
-        rows = [msgspec.to_builtins(trigger) for trigger in splits.get(split, ())]
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema()), path / f"{split}.parquet")
-        counts[split] = dict(Counter(row["kind"] for row in rows))
-    pq.write_table(pa.table({"text": pa.array(list(texts), pa.string())}), path / TEXTS)
+    if occupied(path, CARD):
+        raise DatasetError(
+            f"{path} exists and is no dataset: choose another directory or remove it"
+        )
     card = card or DatasetCard(created_at=datetime.now(UTC).isoformat(timespec="seconds"))
-    card = msgspec.structs.replace(card, splits=card.splits or counts)
-    (path / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    facts: dict[str, dict[str, float | int]] = {}
+    with staging(path) as staged:
+        for split in SPLITS:
+            counts: Counter[str] = Counter()
+            triggers = iter(splits.get(split, ()))
+            with pq.ParquetWriter(
+                staged / f"{split}.parquet", schema(), compression="zstd"
+            ) as writer:
+                while rows := [msgspec.to_builtins(each) for each in islice(triggers, ROWS)]:
+                    counts.update(row["kind"] for row in rows)
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema()))
+            known = card.splits.get(split, {})
+            facts[split] = {name: known[name] for name in known if name in ("begin", "end")}
+            facts[split].update(counts)
+        columns = pa.schema([("text", pa.string())])
+        lines = iter(texts)
+        with pq.ParquetWriter(staged / TEXTS, columns, compression="zstd") as writer:
+            while chunk := list(islice(lines, ROWS)):
+                writer.write_table(pa.table({"text": chunk}, schema=columns))
+        card = msgspec.structs.replace(card, splits=facts)
+        (staged / CARD).write_bytes(
+            msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
+        )
+        publish(staged, path)
     return open_dataset(path)
 
 

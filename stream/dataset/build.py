@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from onebar.checkpoint import staging
+from onebar.directories import occupied, publish, staging
 from onebar.evidence import video_line
 from onebar.text import clean_video
 from onebar.training.triggers import (
@@ -63,6 +63,8 @@ def build_dataset(
     `EngineError`.
     """
     config.check()
+    if occupied(out, CARD):
+        raise DatasetError(f"{out} exists and is no dataset: choose another directory or remove it")
     with ExitStack() as stack:
         staged = stack.enter_context(staging(out))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onebar-")))
@@ -96,7 +98,7 @@ def build_dataset(
         content = msgspec.json.format(msgspec.json.encode(card), indent=2)
         (staged / CARD).write_bytes(content + b"\n")
         log.info("dataset_made", triggers=total, texts=texts, out=str(out))
-        _publish(staged, out)
+        publish(staged, out)
     return open_dataset(out)
 
 
@@ -258,19 +260,6 @@ def _batched(texts: Iterable[str]) -> Iterator[list[str]]:
     remaining = iter(texts)
     while chunk := list(islice(remaining, 10_000)):
         yield chunk
-
-
-def _publish(staged: Path, out: Path) -> None:
-    """Move the finished directory to `out`; a dataset that is there is replaced."""
-    if out.exists() and any(out.iterdir()) and not (out / CARD).is_file():
-        raise DatasetError(f"{out} exists and is no dataset: choose another directory or remove it")
-    staged.chmod(0o755)
-    if out.exists():
-        with staging(out) as aside:
-            out.rename(aside / "old")
-            staged.rename(out)
-    else:
-        staged.rename(out)
 
 
 def _day(ts: float) -> str:

@@ -21,7 +21,8 @@ from feature_store.query_cache import QueryCache
 from feature_store.records import VideoText
 from feature_store.store import FeatureStore
 from feature_store.writes import HistoryPut, VideoPut
-from onebar.checkpoint import SHIPPED, open_checkpoint, seal, staging
+from onebar.checkpoint import SHIPPED, open_checkpoint, seal
+from onebar.directories import staging
 from onebar.processes import Child
 from onebar.registry import Registry
 from onebar.servers import free_port

@@ -20,8 +20,8 @@ from onebar.checkpoint import (
     annotate,
     open_checkpoint,
     seal,
-    staging,
 )
+from onebar.directories import staging
 from onebar.prompt import PromptConfig
 from onebar.tokens import trim
 

@@ -29,8 +29,8 @@ from onebar.checkpoint import (
     GenerationConfig,
     open_checkpoint,
     seal,
-    staging,
 )
+from onebar.directories import staging
 from onebar.engines import load_engine
 from onebar.prompt import PromptConfig
 from onebar.text import REJECT, SEP

@@ -26,8 +26,8 @@ from onebar.checkpoint import (
     GenerationConfig,
     open_checkpoint,
     seal,
-    staging,
 )
+from onebar.directories import staging
 from onebar.prompt import PromptConfig
 from onebar.registry import (
     Change,
