@@ -9,6 +9,7 @@ import typer
 from onebar.commands import (
     archive,
     dataset,
+    embed,
     evaluate,
     letters,
     logs,
@@ -52,6 +53,7 @@ app.add_typer(evaluate.app)
 app.add_typer(state.app)
 app.add_typer(letters.dead_letters, name="dead-letters")
 app.add_typer(training.train, name="train")
+app.add_typer(embed.embed, name="embed")
 app.add_typer(models.models, name="models")
 
 

@@ -51,3 +51,33 @@ def _bar(title: str) -> Iterator[Update]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0, text="")
         yield lambda fraction, text: bar.update(task, completed=fraction, text=text)
+
+
+class Phases:
+    """Phases of one job on a terminal: a spinner while an engine works, a bar once it is known how
+    much there is. Nothing where there is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def __call__(self, phase: str, done: int = 0, total: int = 0) -> None:
+        self._bar.update(self._task, description=phase, completed=done, total=total or None)
+
+    def __enter__(self) -> Phases:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 INTERRUPTED = 130
+DAY = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+"""How a moment is written; all are UTC."""
 USAGE = 2
 
 
@@ -123,3 +126,8 @@ def open_log(path: Path, format: Format) -> Log:
     from stream.logs import EventLog
 
     return EventLog(path)
+
+
+def seconds(moment: datetime | None) -> float | None:
+    """UTC epoch seconds of a moment as `DAY` reads it."""
+    return None if moment is None else moment.replace(tzinfo=UTC).timestamp()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onebar.commands.common import INTERRUPTED, JsonOption, command_settings, print_json
-from onebar.console import say
+from onebar.commands.common import (
+    DAY,
+    INTERRUPTED,
+    JsonOption,
+    command_settings,
+    print_json,
+    seconds,
+)
+from onebar.console import Phases, say
 
 if TYPE_CHECKING:
     from onebar.training.triggers import TriggerDataset
@@ -17,7 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the triggers, by time.")]
-DAY = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 
 @app.command()
@@ -70,8 +76,8 @@ def dataset(
     settings = command_settings()
     opened = open_archive(archive)
     config = DatasetConfig(
-        since=_seconds(since),
-        until=_seconds(until),
+        since=seconds(since),
+        until=seconds(until),
         valid=valid,
         test=test,
         searches=searches,
@@ -84,7 +90,7 @@ def dataset(
     )
     for problem in check_days(opened.days(), config, strict=strict_days):
         say(f"onebar: {problem}")
-    with _Shown() as shown:
+    with Phases() as shown:
         try:
             made = build_dataset(
                 {type: opened.table_glob(type) for type in COLUMNS},
@@ -110,38 +116,3 @@ def dataset(
 def _counts(made: TriggerDataset, split: str) -> str:
     kinds = ("click", "search", "reject", "shown")
     return "  ".join(f"{made.card.splits[split].get(kind, 0):>9,} {kind}" for kind in kinds)
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
-
-
-class _Shown:
-    """The phases on a terminal: a spinner while an engine works, a bar while triggers go out."""
-
-    def __init__(self) -> None:
-        import sys
-
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-            transient=True,
-        )
-        self._task = self._bar.add_task("", total=None)
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=phase, completed=done, total=total or None)
-
-    def __enter__(self) -> _Shown:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

@@ -5,30 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from onebar.embedding.encoder import load_encoder
+from onebar.embedding.texts import text_of_trigger
 from onebar.evaluation.outcomes import Closeness
 from onebar.training.triggers import Trigger
 
 
-class EmbedderError(ValueError):
-    """An embedding model that can't be loaded. The text names it."""
-
-
 def embedder_closeness(name: str) -> Closeness:
-    """The mean cosine of a video's text and the queries, by a sentence-transformers model: a
-    directory, or a name on the hub. Needs the extra `embed`. Raises `EmbedderError`."""
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        model = SentenceTransformer(name)
-    except Exception as error:
-        raise EmbedderError(
-            f"{name} can't be loaded as a sentence-transformers model: {error}"
-        ) from error
+    """The mean cosine of a video's text and the queries, by an embedder of `onebar embed train` or
+    any sentence-transformers model: a directory, or a name on the hub. Raises `EmbedderError`."""
+    encoder = load_encoder(name)
 
     def closeness(triggers: Sequence[Trigger], queries: Sequence[Sequence[str]]) -> Sequence[float]:
-        texts = [f"{trigger.text} {trigger.summary}" for trigger in triggers]
+        texts = list(map(text_of_trigger, triggers))
         known = sorted({*texts, *(query for each in queries for query in each)})
-        vectors = model.encode(known, normalize_embeddings=True, show_progress_bar=False)
+        vectors = encoder.encode(known)
         at = {text: number for number, text in enumerate(known)}
         found = []
         for text, given in zip(texts, queries, strict=True):

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from onebar.evaluation.closeness import EmbedderError, embedder_closeness
+from onebar.embedding.encoder import EmbedderError
+from onebar.evaluation.closeness import embedder_closeness
 from onebar.training.triggers import Trigger
 
 WORDS = {"[UNK]": 0, "red": 1, "shoes": 2, "blue": 3, "hat": 4}

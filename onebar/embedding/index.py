@@ -1,0 +1,194 @@
+"""The index of triggers: which videos are near a vector. HNSW (Malkov, Yashunin 2018) by usearch.
+
+Videos come and go one by one while it is searched. A snapshot is a directory that appears whole:
+
+index.json          the card: the space, how many, sizes of the other files
+vectors.usearch     the graph and the vectors
+ids.json            video_id by key
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from onebar.directories import occupied, publish, staging
+from onebar.embedding.encoder import Vectors
+
+CARD = "index.json"
+VECTORS = "vectors.usearch"
+IDS = "ids.json"
+FORMAT = 1
+EXPANSION_ADD = 128
+EXPANSION_SEARCH = 96
+
+
+class TriggerIndexError(ValueError):
+    """An index that can't be used. The text says why and what to do."""
+
+
+class IndexCorruptError(TriggerIndexError):
+    """A file of a snapshot is missing, cut short or of another format."""
+
+
+class IndexMismatchError(TriggerIndexError):
+    """Vectors of another space or width than the index has."""
+
+
+class IndexCard(Struct, frozen=True, kw_only=True):
+    """What a snapshot says of itself."""
+
+    format: int = FORMAT
+    space: str
+    """Name of the encoder the vectors came from."""
+    dim: int
+    count: int
+    bytes: dict[str, int]
+    """Size of each other file."""
+
+
+class Near(Struct, frozen=True):
+    """A video and how near it is: a cosine, -1 to 1."""
+
+    video_id: str
+    similarity: float
+
+
+class TriggerIndex:
+    """Videos by their vectors, for one space.
+
+    Adding a video that is there replaces it. Searches may run while others are added, from several
+    threads; adding and removing are one thread's.
+    """
+
+    def __init__(self, space: str, dim: int) -> None:
+        self.space = space
+        self.dim = dim
+        self._graph = _graph(dim)
+        self._ids: dict[int, str] = {}
+        self._keys: dict[str, int] = {}
+        self._next = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, video_id: str) -> bool:
+        return video_id in self._keys
+
+    def put(self, videos: Sequence[str], vectors: Vectors) -> None:
+        """Add videos with their vectors (len(videos), dim), of unit length or zero: what has no
+        vector is near nothing and is left out. Raises `IndexMismatchError`."""
+        if vectors.shape != (len(videos), self.dim):
+            raise IndexMismatchError(
+                f"expected {len(videos)} vectors of width {self.dim}, got {vectors.shape}"
+            )
+        newest = {video_id: at for at, video_id in enumerate(videos)}
+        for video_id in newest:
+            self.remove(video_id)
+        known = [(v, at) for v, at in newest.items() if vectors[at].any()]
+        if not known:
+            return
+        keys = [next(self._next) for _ in known]
+        rows = np.ascontiguousarray(vectors[[at for _, at in known]])
+        self._graph.add(np.array(keys, dtype=np.uint64), rows, threads=1)
+        for key, (video_id, _) in zip(keys, known, strict=True):
+            self._keys[video_id] = key
+            self._ids[key] = video_id
+
+    def remove(self, video_id: str) -> bool:
+        """Forget a video; whether it was there."""
+        key = self._keys.pop(video_id, None)
+        if key is None:
+            return False
+        del self._ids[key]
+        self._graph.remove(key)
+        return True
+
+    def nearest(self, vectors: Vectors, k: int, *, threshold: float = -1.0) -> list[list[Near]]:
+        """For each of the vectors (n, dim) the nearest videos, at most `k`, of at least this
+        similarity; nearest first. None for a zero vector. Raises `IndexMismatchError`."""
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise IndexMismatchError(
+                f"expected vectors of width {self.dim}, got {vectors.shape}: they are of another "
+                "embedder"
+            )
+        found: list[list[Near]] = [[] for _ in range(len(vectors))]
+        if not self._ids or not len(vectors):
+            return found
+        matches = self._graph.search(np.ascontiguousarray(vectors), k, threads=1)
+        keys = np.atleast_2d(matches.keys)
+        distances = np.atleast_2d(matches.distances)
+        counts = getattr(matches, "counts", np.full(len(vectors), len(matches)))
+        for row, count in enumerate(counts):
+            if not vectors[row].any():
+                continue
+            for key, distance in zip(keys[row, :count], distances[row, :count], strict=True):
+                video_id = self._ids.get(int(key))
+                if video_id is not None and 1.0 - distance >= threshold:
+                    found[row].append(Near(video_id, float(1.0 - distance)))
+        return found
+
+    def save(self, out: Path) -> None:
+        """Write a snapshot to `out`, whole or not at all, in place of an older one. Raises
+        `TriggerIndexError` where something else is there."""
+        if occupied(out, CARD):
+            raise TriggerIndexError(f"{out} exists and is no index: choose another directory")
+        with staging(out) as staged:
+            self._graph.save(str(staged / VECTORS))
+            (staged / IDS).write_bytes(msgspec.json.encode([[k, v] for k, v in self._ids.items()]))
+            card = IndexCard(
+                space=self.space,
+                dim=self.dim,
+                count=len(self),
+                bytes={name: (staged / name).stat().st_size for name in (VECTORS, IDS)},
+            )
+            (staged / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2))
+            publish(staged, out)
+
+    @classmethod
+    def load(cls, path: Path) -> TriggerIndex:
+        """The index of a snapshot. Raises `IndexCorruptError`."""
+        try:
+            card = msgspec.json.decode((path / CARD).read_bytes(), type=IndexCard)
+            if card.format != FORMAT:
+                raise IndexCorruptError(
+                    f"{path} has format {card.format}, this program reads {FORMAT}: build it again"
+                )
+            for name, size in card.bytes.items():
+                found = (path / name).stat().st_size
+                if found != size:
+                    raise IndexCorruptError(
+                        f"{path / name} has {found:,} bytes, its card says {size:,}: build it again"
+                    )
+            index = cls(card.space, card.dim)
+            index._graph.load(str(path / VECTORS))
+            pairs = msgspec.json.decode((path / IDS).read_bytes(), type=list[tuple[int, str]])
+        except (OSError, RuntimeError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise IndexCorruptError(f"{path} can't be read as an index: {error}") from error
+        index._fill(pairs)
+        if len(index) != card.count or len(index._graph) != card.count:
+            raise IndexCorruptError(f"{path} holds other videos than its card says: build it again")
+        return index
+
+    def _fill(self, pairs: Iterable[tuple[int, str]]) -> None:
+        self._ids = dict(pairs)
+        self._keys = {video_id: key for key, video_id in self._ids.items()}
+        self._next = itertools.count(max(self._ids, default=-1) + 1)
+
+
+def _graph(dim: int) -> Any:
+    from usearch.index import Index
+
+    return Index(
+        ndim=dim,
+        metric="cos",
+        dtype="f16",
+        expansion_add=EXPANSION_ADD,
+        expansion_search=EXPANSION_SEARCH,
+    )

@@ -1,0 +1,313 @@
+"""Training the behaviour-aligned embedding, in the paper's order: first q→v, then all relations.
+
+Stages share one loop with the generator's (`onebar.training.loop`): resumable, one seed gives the
+same curve twice, curves go to TensorBoard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from onebar.directories import occupied, publish, staging
+from onebar.embedding.encoder import (
+    CARD,
+    EmbedderCard,
+    EmbedderError,
+    Encoder,
+    SentenceEncoder,
+    load_sentence_transformer,
+    read_card,
+)
+from onebar.embedding.losses import info_nce
+from onebar.embedding.negatives import hard_negatives
+from onebar.embedding.relations import (
+    CARD as RELATIONS_CARD,
+)
+from onebar.embedding.relations import (
+    KINDS,
+    EmptyRelationsError,
+    Relation,
+    RelationKind,
+    open_relations,
+)
+from onebar.training.loop import Backward, Loop, LoopConfig, Metrics, make_accelerator
+from onebar.training.tokenizer import train_tokenizer
+
+log = structlog.get_logger(__name__)
+
+STATIC = "static"
+"""The base that is trained from scratch: a table of token vectors."""
+STAGES: dict[str, tuple[RelationKind, ...]] = {"q2v": ("q2v",), "all": KINDS}
+"""The stages by name, in order, with the relations each learns from."""
+RATES = {STATIC: 2e-2}
+RATE = 2e-5
+"""Peak learning rate of a pretrained base."""
+
+
+class EmbedConfig(LoopConfig, frozen=True, kw_only=True):
+    """One stage of the embedding."""
+
+    relations: Path
+    """A directory that `onebar embed relations` wrote."""
+    out: Path
+    init: str | None = None
+    """An embedder to go on from; None starts from `base`."""
+    base: str = STATIC
+    """`static`, or a sentence-transformers or transformers model: a directory or a name."""
+    kinds: tuple[RelationKind, ...] = KINDS
+    dim: int = 128
+    vocab_size: int = 8000
+    """Of a static model's tokenizer."""
+    steps: int = 1000
+    batch_size: int = 256
+    temperature: float = 0.05
+    negatives: int = 0
+    """Hard negatives mined for each left text with `init`; each step draws one of them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What must be equal for a run to go on from another's state."""
+        watched = {"threads", "device", "save_every_s", "log_every", "progress"}
+        fixed = {n: getattr(self, n) for n in self.__struct_fields__ if n not in watched}
+        fixed["relations"] = (self.relations / RELATIONS_CARD).read_bytes()
+        if self.init is not None and (card := read_card(Path(self.init))) is not None:
+            fixed["init"] = card.name
+        content = msgspec.json.encode(fixed, enc_hook=str, order="sorted")
+        return hashlib.sha256(content).hexdigest()
+
+
+@dataclass
+class PairBatch:
+    """Relations of one kind, and a hard negative for some of them. `tokens` is told by the step."""
+
+    relations: list[Relation]
+    hard: list[str]
+    tokens: int = 0
+
+
+class Alignment:
+    """A stage, for `onebar.training.loop.Loop`."""
+
+    name = "embed"
+
+    def __init__(
+        self, config: EmbedConfig, relations: Sequence[Relation], encoder: Encoder | None
+    ) -> None:
+        """`encoder` finds the hard negatives, where any are asked for."""
+        self._temperature = config.temperature
+        self._by_kind: defaultdict[str, list[Relation]] = defaultdict(list)
+        self._together: set[tuple[str, str]] = set()
+        for relation in relations:
+            self._by_kind[relation.kind].append(relation)
+            self._together.add((relation.left, relation.right))
+        self._hard: dict[str, dict[str, list[str]]] = {}
+        if config.negatives and encoder is not None:
+            self._hard = {
+                kind: hard_negatives(found, encoder, config.negatives)
+                for kind, found in self._by_kind.items()
+            }
+
+    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[PairBatch]:
+        """Every relation once; a batch is of one kind, for a text of another kind is no negative
+        that anything could be learnt from."""
+        import random
+
+        draw = random.Random(f"{seed}:{epoch}")
+        batches: list[list[Relation]] = []
+        for kind in sorted(self._by_kind):
+            order = list(self._by_kind[kind])
+            draw.shuffle(order)
+            chunks = [order[at : at + size] for at in range(0, len(order), size)]
+            # A lone relation has nothing to be told from.
+            batches += [chunk for chunk in chunks if len(chunk) > 1] or chunks[:1]
+        draw.shuffle(batches)
+        for batch in batches:
+            known = self._hard.get(batch[0].kind, {})
+            hard = [draw.choice(found) for r in batch if (found := known.get(r.left))]
+            yield PairBatch(batch, list(dict.fromkeys(hard)))
+
+    def step(self, model: Any, batch: PairBatch, backward: Backward) -> Metrics:
+        import torch
+
+        lefts = [relation.left for relation in batch.relations]
+        rights = [relation.right for relation in batch.relations]
+        hard = [text for text in batch.hard if text not in set(rights)]
+        vectors, batch.tokens = embed(model, [*lefts, *rights, *hard])
+        n = len(lefts)
+        together = torch.tensor(
+            [[a == b or (left, b) in self._together for b in rights]
+             for left, a in zip(lefts, rights, strict=True)],
+            device=vectors.device,
+        )  # fmt: skip
+        loss = info_nce(
+            vectors[:n],
+            vectors[n : 2 * n],
+            together,
+            vectors[2 * n :],
+            temperature=self._temperature,
+        )
+        backward(loss)
+        return {"loss": loss.detach()}
+
+
+def embed(model: Any, texts: Sequence[str]) -> tuple[Any, int]:
+    """(unit vectors (n, dim) that carry gradients, tokens read)."""
+    import torch
+
+    device = next(model.parameters()).device
+    features = {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in model.preprocess(list(texts)).items()
+    }
+    tokens = int(features["input_ids"].numel())
+    vectors = model(features)["sentence_embedding"]
+    return torch.nn.functional.normalize(vectors.float(), dim=-1), tokens
+
+
+def train_embedder(config: EmbedConfig) -> Path:
+    """Train one stage and write its embedder; the path.
+
+    Ctrl-C saves the state and is raised again; the same settings go on from there. Raises
+    `RelationsError`, `EmbedderError`; nothing half-written is left under `out`.
+    """
+    import torch
+
+    if occupied(config.out, CARD):
+        raise EmbedderError(f"{config.out} exists and is no embedder: choose another directory")
+    opened = open_relations(config.relations)
+    relations = list(opened.read(config.kinds))
+    if not relations:
+        raise EmptyRelationsError(
+            f"{config.relations} has no relations of kind {', '.join(config.kinds)}, only "
+            f"{opened.card.counts}: nothing ties a query to a video in that way"
+        )
+    accelerator = make_accelerator(config)
+    torch.manual_seed(config.seed)
+    directory = config.out.parent / f".{config.out.name}.training"
+    directory.mkdir(parents=True, exist_ok=True)
+    parent = None if config.init is None else read_card(Path(config.init))
+    base = parent.base if parent else config.base
+    with accelerator.main_process_first():
+        model = _begin(config, relations, directory)
+    encoder = SentenceEncoder(model, name="") if config.negatives else None
+    if encoder is not None:
+        log.info("mining_negatives", relations=len(relations))
+    stage = Alignment(config, relations, encoder)
+    loop = Loop(
+        config,
+        stage,
+        model,
+        peak=config.learning_rate or RATES.get(base, RATE),
+        accelerator=accelerator,
+        directory=directory,
+        curves=config.out.parent / "curves" / config.out.name,
+        fingerprint=config.fingerprint,
+    )
+    done = loop.run()
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        facts = {
+            "fingerprint": config.fingerprint,
+            "relations": dict(opened.card.counts),
+            "until": opened.card.until,
+            "kinds": list(config.kinds),
+            "init": parent.name if parent else config.init,
+            "steps": done.step,
+            "seconds": round(done.seconds),
+            "loss": round(done.loss, 4),
+            "settings": {
+                name: getattr(config, name)
+                for name in ("batch_size", "temperature", "negatives", "seed", "learning_rate")
+            },
+        }
+        save_embedder(model.to("cpu").eval(), config.out, base=base, training=facts)
+        shutil.rmtree(directory)
+    accelerator.wait_for_everyone()
+    return config.out
+
+
+def _begin(config: EmbedConfig, relations: Sequence[Relation], directory: Path) -> Any:
+    """The model a stage begins with: `dim` wide, of unit length."""
+    if config.init is not None:
+        return load_sentence_transformer(config.init)
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import (
+        Dense,
+        Normalize,
+        StaticEmbedding,
+    )
+
+    if config.base == STATIC:
+        from tokenizers import Tokenizer
+
+        path = directory / "tokenizer.json"
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            texts = sorted({text for r in relations for text in (r.left, r.right)})
+            train_tokenizer(texts, temporary, vocab_size=config.vocab_size)
+            temporary.replace(path)
+        table = StaticEmbedding(Tokenizer.from_file(str(path)), embedding_dim=config.dim)
+        return SentenceTransformer(modules=[table, Normalize()], device="cpu")
+    base = load_sentence_transformer(config.base)
+    modules = [module for module in base if not isinstance(module, Normalize)]
+    wide = int(base.get_embedding_dimension())
+    if wide != config.dim:
+        import torch
+
+        modules.append(Dense(wide, config.dim, bias=False, activation_function=torch.nn.Identity()))
+    return SentenceTransformer(modules=[*modules, Normalize()])
+
+
+def save_embedder(model: Any, out: Path, *, base: str, training: dict[str, Any]) -> Path:
+    """Write a model and its card to `out`, whole or not at all."""
+    with staging(out) as staged:
+        model.save(str(staged), create_model_card=False)
+        digest = hashlib.sha256()
+        for path in sorted(staged.rglob("*.safetensors")):
+            digest.update(path.read_bytes())
+        card = EmbedderCard(
+            name=f"embed-{digest.hexdigest()[:8]}",
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            dim=int(model.get_embedding_dimension()),
+            base=base,
+            training=training,
+        )
+        encoded = msgspec.json.format(msgspec.json.encode(card), indent=2)
+        (staged / CARD).write_bytes(encoded + b"\n")
+        publish(staged, out)
+    return out
+
+
+def train_all(out: Path, config: EmbedConfig) -> Path:
+    """Run the stages in a row into `out/STAGE`, each from the one before; the last one's path.
+
+    A stage that is there already with the same settings is passed over, so an interrupted row goes
+    on. `out`, `kinds` and `init` are set for each stage; from scratch the first one mines no
+    negatives, for nothing could find any.
+    """
+    before = config.init
+    for stage, kinds in STAGES.items():
+        settings = msgspec.structs.replace(
+            config,
+            out=out / stage,
+            kinds=kinds,
+            init=before,
+            negatives=config.negatives if before is not None else 0,
+        )
+        card = read_card(settings.out)
+        if card is not None and card.training.get("fingerprint") == settings.fingerprint:
+            log.info("stage_is_there", stage=stage, embedder=card.name)
+        else:
+            train_embedder(settings)
+        before = str(settings.out)
+    return settings.out

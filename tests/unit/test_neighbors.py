@@ -1,0 +1,212 @@
+"""The index of triggers, and the anchors that neighbours bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_store.records import Anchor
+from onebar.embedding.encoder import Vectors, unit
+from onebar.embedding.enrich import look_around, merged
+from onebar.embedding.index import (
+    IndexCorruptError,
+    IndexMismatchError,
+    TriggerIndex,
+    TriggerIndexError,
+)
+from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
+from onebar.evaluation.anchors import both, neighbors, own, quality
+from onebar.training.triggers import Trigger
+
+DIM = 8
+
+
+def vectors(count: int, seed: int = 0) -> Vectors:
+    return unit(np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32))
+
+
+def names(count: int) -> list[str]:
+    return [f"v{number}" for number in range(count)]
+
+
+class TestIndex:
+    def test_the_nearest_are_those_of_the_whole_comparison(self) -> None:
+        rows = vectors(300)
+        index = TriggerIndex("space", DIM)
+        index.put(names(300), rows)
+        asked = vectors(20, seed=1)
+        for one, found in zip(asked, index.nearest(asked, 5), strict=True):
+            cosines = rows @ one
+            best = [f"v{at}" for at in np.argsort(-cosines)[:5]]
+            assert [near.video_id for near in found] == best
+            for near in found:
+                assert near.similarity == pytest.approx(cosines[int(near.video_id[1:])], abs=1e-3)
+
+    def test_only_what_is_near_enough(self) -> None:
+        index = TriggerIndex("space", DIM)
+        rows = vectors(50)
+        index.put(names(50), rows)
+        [found] = index.nearest(rows[:1], 50, threshold=0.3)
+        assert {near.video_id for near in found} == {
+            f"v{at}" for at in range(50) if rows[at] @ rows[0] >= 0.3
+        }
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), max_size=40))
+    def test_it_holds_the_newest_vector_of_each_video(self, puts: list[tuple[int, int]]) -> None:
+        rows = vectors(30)
+        index = TriggerIndex("space", DIM)
+        expected: dict[str, int] = {}
+        for video, row in puts:
+            if row == 30:
+                index.remove(f"v{video}")
+                expected.pop(f"v{video}", None)
+            else:
+                index.put([f"v{video}"], rows[row : row + 1])
+                expected[f"v{video}"] = row
+        assert len(index) == len(expected)
+        for video_id, row in expected.items():
+            found = index.nearest(rows[row : row + 1], 10)[0]
+            assert found[0].similarity == pytest.approx(1.0, abs=1e-3)
+            assert video_id in {n.video_id for n in found if n.similarity > 0.999}
+
+    def test_a_batch_that_names_a_video_twice_takes_the_last(self) -> None:
+        index = TriggerIndex("space", DIM)
+        index.put(["a", "a"], vectors(2))
+        assert len(index) == 1
+        assert index.nearest(vectors(2)[1:], 1)[0][0].similarity == pytest.approx(1.0, abs=1e-3)
+
+    def test_what_has_no_vector_is_near_nothing(self) -> None:
+        index = TriggerIndex("space", DIM)
+        index.put(["empty", "full"], np.vstack([np.zeros((1, DIM)), vectors(1)]).astype("f4"))
+        assert len(index) == 1
+        assert index.nearest(np.zeros((1, DIM), dtype=np.float32), 3) == [[]]
+
+    def test_vectors_of_another_width_are_refused(self) -> None:
+        index = TriggerIndex("space", DIM)
+        with pytest.raises(IndexMismatchError, match="width 8"):
+            index.put(["a"], np.ones((1, 3), dtype=np.float32))
+        with pytest.raises(IndexMismatchError, match="another embedder"):
+            index.nearest(np.ones((1, 3), dtype=np.float32), 1)
+
+    def test_a_snapshot_is_the_same_index_and_goes_on(self, tmp_path: Path) -> None:
+        index = TriggerIndex("space", DIM)
+        rows = vectors(40)
+        index.put(names(30), rows[:30])
+        index.remove("v3")
+        index.save(tmp_path / "snapshot")
+        index.save(tmp_path / "snapshot")
+        loaded = TriggerIndex.load(tmp_path / "snapshot")
+        assert (len(loaded), loaded.space, loaded.dim) == (29, "space", DIM)
+        assert loaded.nearest(rows[:5], 4) == index.nearest(rows[:5], 4)
+        loaded.put(["new"], rows[35:36])
+        assert loaded.nearest(rows[35:36], 1)[0][0].video_id == "new"
+        assert "v3" not in loaded
+
+    @pytest.mark.parametrize("name", ["vectors.usearch", "ids.json", "index.json"])
+    def test_a_snapshot_cut_short_is_named(self, tmp_path: Path, name: str) -> None:
+        index = TriggerIndex("space", DIM)
+        index.put(names(30), vectors(30))
+        index.save(tmp_path / "snapshot")
+        path = tmp_path / "snapshot" / name
+        path.write_bytes(path.read_bytes()[:-7])
+        with pytest.raises(IndexCorruptError, match="snapshot"):
+            TriggerIndex.load(tmp_path / "snapshot")
+
+    def test_another_directory_is_not_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").write_text("x")
+        with pytest.raises(TriggerIndexError, match="choose another"):
+            TriggerIndex("space", DIM).save(tmp_path)
+
+
+def anchor(query: str, weight: float) -> Anchor:
+    return Anchor(query, weight)
+
+
+class TestNeighborAnchors:
+    def test_a_neighbour_has_one_voice_as_loud_as_it_is_near(self) -> None:
+        found = neighbor_anchors(
+            [
+                (0.9, [anchor("a", 300.0), anchor("b", 100.0)]),
+                (0.5, [anchor("b", 1.0)]),
+            ],
+            NeighborConfig(),
+        )
+        assert [a.query for a in found] == ["b", "a"]
+        assert [a.weight for a in found] == pytest.approx([0.9 * 0.25 + 0.5, 0.9 * 0.75])
+        assert {a.source for a in found} == {"neighbor"}
+
+    @given(st.permutations([(0.9, "ab"), (0.8, "bc"), (0.95, "cd"), (0.89, "a")]))
+    def test_the_order_of_neighbours_says_nothing(self, order: list[tuple[float, str]]) -> None:
+        def anchors(order: Sequence[tuple[float, str]]) -> list[str]:
+            given = [(s, [anchor(query, 1.0) for query in queries]) for s, queries in order]
+            return [a.query for a in neighbor_anchors(given, NeighborConfig())]
+
+        assert anchors(order) == anchors(sorted(order))
+
+    def test_it_is_bounded(self) -> None:
+        many = [(0.9, [anchor(f"q{n}-{m}", 1.0) for m in range(50)]) for n in range(50)]
+        assert len(neighbor_anchors(many, NeighborConfig(limit=5))) == 5
+
+
+class Letters:
+    """One axis a letter."""
+
+    name = "letters"
+    dim = 26
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        found = np.zeros((len(texts), 26), dtype=np.float32)
+        for at, text in enumerate(texts):
+            for letter in text:
+                if letter.isalpha():
+                    found[at, ord(letter) - 97] += 1
+        return unit(found)
+
+
+def trigger(number: int, video: str, text: str, *anchors: str, target: str = "") -> Trigger:
+    return Trigger(
+        trigger_id=f"t{number}", kind="click", ts=float(number), video_id=video, text=text,
+        anchors=anchors, target=target, video_behaviors=len(anchors),
+    )  # fmt: skip
+
+
+class TestEnrich:
+    log = (
+        trigger(0, "v0", "aab", "first"),
+        trigger(1, "new", "aab"),
+        trigger(2, "v0", "aab", "first", "second"),
+        trigger(3, "far", "xyz", "elsewhere"),
+        trigger(4, "new", "aab", "own", target="second"),
+    )
+
+    def test_neighbours_have_what_they_had_by_then(self) -> None:
+        found = list(look_around(self.log, Letters(), 8))
+        config = NeighborConfig(threshold=0.9)
+        asked = [[anchor.query for anchor in each.anchors(config)] for each in found]
+        assert asked == [[], ["first"], [], [], ["first", "second"]]
+
+    def test_the_future_changes_nothing(self) -> None:
+        whole = list(look_around(self.log, Letters(), 8))
+        for end in range(len(self.log)):
+            assert list(look_around(self.log[:end], Letters(), 8)) == whole[:end]
+
+    def test_own_anchors_stand_before_the_neighbours(self) -> None:
+        last = list(look_around(self.log, Letters(), 8))[-1]
+        config = NeighborConfig(threshold=0.9)
+        assert merged(last, config, 2).anchors == ("own", "first")
+        assert merged(last, config, 8).anchors == ("own", "first", "second")
+
+    def test_quality_counts_the_clicked_query(self) -> None:
+        last = list(look_around(self.log, Letters(), 8))[-1:]
+        config = NeighborConfig(threshold=0.9)
+        assert quality(last, own).hit_rate == 0.0
+        near = quality(last, neighbors(config))
+        assert (near.hit_rate, near.recall[1], near.recall[4], near.size) == (1.0, 0.0, 1.0, 2.0)
+        assert quality(last, both(config)).size == 3.0
+        assert quality([], own).triggers == 0
