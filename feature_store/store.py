@@ -146,13 +146,20 @@ class FeatureStore:
         """Forget everything of a user up to and including `ts`, cached queries too, now."""
         await self.apply([(UserDelete(user_id, ts), None)])
 
-    async def put_neighbors(self, video_id: str, anchors: Sequence[Anchor]) -> None:
-        """Replace the video's neighbour anchors, strongest first; they live as long as it does."""
+    async def put_neighbors(self, anchors: Mapping[str, Sequence[Anchor]]) -> None:
+        """Replace the neighbour anchors of these videos, strongest first, in one round trip; they
+        live as long as a video does."""
         ttl = max(1, round(self.policy.video_ttl_s * 1000))
-        value = msgspec.json.encode(tuple(anchors))
         await pipelined(
             self.client,
-            [Command("SET", (self.keys.neighbors(video_id),), (value, "PX", ttl))],
+            [
+                Command(
+                    "SET",
+                    (self.keys.neighbors(video_id),),
+                    (msgspec.json.encode(tuple(found)), "PX", ttl),
+                )
+                for video_id, found in anchors.items()
+            ],
         )
 
     async def note_reached(self, offsets: Mapping[tuple[str, int], int]) -> None:

@@ -98,6 +98,24 @@ class Settings(BaseSettings):
     late_after_s: float = Field(default=30.0, gt=0)
     """An impression that waited longer than this in Kafka is skipped and counted."""
 
+    # Neighbour anchors
+    embedder: str | None = None
+    """An embedder (`onebar embed train`), or any sentence-transformers model, for `onebar
+    neighbors`."""
+    index: Path | None = None
+    """Where `onebar neighbors` keeps a snapshot of its index, to start from the next time; without
+    one it reads the whole topic of videos at each start."""
+    index_save_s: float = Field(default=300.0, gt=0)
+    """Between two snapshots."""
+    neighbor_threshold: float | None = Field(default=None, ge=-1, le=1)
+    """Least similarity of a neighbour; what the embedder was calibrated to where not set."""
+    neighbor_nearest: int = Field(default=16, ge=1, le=256)
+    """Neighbours whose anchors a video is given."""
+    neighbor_limit: int = Field(default=16, ge=1)
+    """Neighbour anchors kept of a video."""
+    neighbor_refresh_s: float = Field(default=600.0, gt=0)
+    """Age from which a video's neighbour anchors are worked out anew, the oldest first."""
+
     # Query cache
     cache_soft_ttl_s: float = Field(default=300.0, gt=0)
     """Age after which cached queries are still served, but generated anew at the next chance."""
@@ -154,7 +172,7 @@ class Settings(BaseSettings):
             raise ValueError(f"expected the number of a database after the host, got {database!r}")
         return value
 
-    @field_validator("checkpoint", "registry", mode="before")
+    @field_validator("checkpoint", "registry", "embedder", "index", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value

@@ -57,7 +57,7 @@ def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> 
         case Impression():
             return ()
         case Video():
-            return (VideoPut(event.video_id, event.ts, event.event_id, clean(_text(event))),)
+            return (VideoPut(event.video_id, event.ts, event.event_id, clean(text_of(event))),)
         case Deletion():
             return (UserDelete(event.user_id, event.ts),)
         case Exposure():
@@ -111,7 +111,8 @@ def _queries(queries: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, map(normalize_query, queries))))
 
 
-def _text(event: Video) -> VideoText:
+def text_of(event: Video) -> VideoText:
+    """The text of a video's event, as it came."""
     return VideoText(
         title=event.title,
         caption=event.caption,

@@ -42,6 +42,15 @@ CACHED_SECONDS = Histogram(
     "From Kafka's timestamp of an impression to its queries in the cache.",
     buckets=_SECONDS,
 )
+NEIGHBORS = Counter(
+    "onebar_neighbors_videos", "Videos given neighbour anchors, by what for.", ["reason"]
+)
+NEIGHBORS_SECONDS = Histogram(
+    "onebar_neighbors_freshness_seconds",
+    "From Kafka's timestamp of a video to its neighbour anchors in the store.",
+    buckets=_SECONDS,
+)
+INDEXED = Gauge("onebar_neighbors_indexed", "Videos in the index.")
 ARCHIVED = Counter("onebar_archive_records", "Records put into the archive.", ["topic"])
 LAG = Gauge(
     "onebar_worker_lag",

@@ -38,14 +38,21 @@ EmbedderOption = Annotated[
     str, typer.Option(help="An embedder, or any sentence-transformers model: directory or name.")
 ]
 ThresholdOption = Annotated[
-    float, typer.Option(min=-1.0, max=1.0, help="Least similarity of a neighbour.")
+    float | None,
+    typer.Option(
+        min=-1.0,
+        max=1.0,
+        help="Least similarity of a neighbour; what the embedder was calibrated to if not given.",
+    ),
 ]
 NearestOption = Annotated[int, typer.Option(min=1, max=256, help="Neighbours that are asked.")]
 SplitOption = Annotated[SplitName, typer.Option(help="The part to measure on.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Most clicks, the first ones.")]
 KINDS: tuple[Kind, ...] = ("click", "search")
 """Triggers that tell what a video's anchors were."""
-THRESHOLDS = (-1.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.88, 0.95)
+THRESHOLDS = (-1.0, *(round(0.2 + 0.05 * step, 2) for step in range(14)), 0.88, 0.9, 0.95)
+NEARLY = 0.98
+"""Of the best hit rate: the highest threshold that keeps so much is the one to take."""
 
 
 @embed.command("relations")
@@ -171,7 +178,7 @@ def anchors(
     dataset: DatasetArgument,
     embedder: EmbedderOption,
     out: Annotated[Path, typer.Option(help="The dataset to write.")],
-    threshold: ThresholdOption = 0.88,
+    threshold: ThresholdOption = None,
     nearest: NearestOption = 16,
     limit: Annotated[int, typer.Option(min=1, help="Anchors a trigger has at most.")] = 8,
 ) -> None:
@@ -181,10 +188,12 @@ def anchors(
     """
     from msgspec import structs
 
+    from onebar.embedding.encoder import threshold_of
     from onebar.embedding.enrich import look_around, merged
     from onebar.training.triggers import SPLITS, Split, write_dataset
 
     opened, encoder = _open(dataset, embedder)
+    threshold = threshold_of(embedder) if threshold is None else threshold
     config = _config(threshold, nearest)
     parts: dict[Split, list[Trigger]] = {split: [] for split in SPLITS}
     order = [split for split in SPLITS for _ in opened.read(split)]
@@ -205,7 +214,7 @@ def evaluate(
     embedder: Annotated[
         list[str], typer.Option(help="An embedder; may be repeated to compare stages.")
     ],
-    threshold: ThresholdOption = 0.88,
+    threshold: ThresholdOption = None,
     nearest: NearestOption = 16,
     split: SplitOption = SplitName.test,
     limit: LimitOption = None,
@@ -216,6 +225,7 @@ def evaluate(
     Example: onebar embed evaluate data/march --embedder embedders/march/q2v
     --embedder embedders/march/all --threshold 0.5
     """
+    from onebar.embedding.encoder import threshold_of
     from onebar.evaluation.anchors import both, neighbors, own
 
     rows = []
@@ -224,13 +234,14 @@ def evaluate(
         found = _measured(opened, encoder, split, nearest, limit)
         masks = _masks(opened, found)
         free = _config(-1.0, nearest)
-        kept = _config(threshold, nearest)
+        least = threshold_of(name) if threshold is None else threshold
+        kept = _config(least, nearest)
         sources = {
             "own": own,
             f"near, {encoder.name}": neighbors(free),
-            f"near ≥ {threshold:g}, {encoder.name}": neighbors(kept),
+            f"near ≥ {least:g}, {encoder.name}": neighbors(kept),
             f"own + near, {encoder.name}": both(free),
-            f"own + near ≥ {threshold:g}, {encoder.name}": both(kept),
+            f"own + near ≥ {least:g}, {encoder.name}": both(kept),
         }
         rows += [
             row
@@ -248,33 +259,41 @@ def calibrate(
     nearest: NearestOption = 16,
     split: SplitOption = SplitName.valid,
     limit: LimitOption = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Note the threshold found in the embedder's card.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Hit rate and size of neighbour anchors by threshold, to choose one for this embedder.
 
-    Example: onebar embed calibrate data/march --embedder embedders/march/all
+    The one to take is the highest that keeps nearly all of the best hit rate.
+
+    Example: onebar embed calibrate data/march --embedder embedders/march/all --save
     """
-    from onebar.evaluation.anchors import neighbors
+    from msgspec import structs
+
+    from onebar.embedding.encoder import read_card, write_card
+    from onebar.evaluation.anchors import neighbors, quality
 
     opened, encoder = _open(dataset, embedder)
+    card = read_card(Path(embedder))
+    if save and card is None:
+        raise typer.BadParameter(f"--save: {embedder} is no embedder of `onebar embed train`")
     found = _measured(opened, encoder, split, nearest, limit)
-    rows = [
-        row
-        for threshold in THRESHOLDS
-        for row in _rows(
-            f"{threshold:g}", found, neighbors(_config(threshold, nearest)), {"all": None}
-        )
-    ]
+    rows = {t: quality(found, neighbors(_config(t, nearest))) for t in THRESHOLDS}
+    best = max(row.hit_rate for row in rows.values())
+    chosen = max(t for t, row in rows.items() if row.hit_rate >= NEARLY * best)
+    if save and card is not None:
+        write_card(Path(embedder), structs.replace(card, threshold=chosen))
     if as_json:
-        _tell(rows, as_json)
+        print_json({"threshold": chosen, "by_threshold": [[t, row] for t, row in rows.items()]})
         return
-    widest = max((float(row["hit_rate"]) for row in rows), default=0.0) or 1.0
     print("threshold  hit rate                                  anchors  covered")
-    for row in rows:
-        bar = "█" * round(32 * float(row["hit_rate"]) / widest)
+    for threshold, row in rows.items():
+        bar = "█" * round(32 * row.hit_rate / (best or 1.0))
         print(
-            f"{row['anchors']:>9}  {row['hit_rate']:.3f} {bar:32}  {row['size']:8.1f}  "
-            f"{row['covered']:6.1%}"
+            f"{threshold:9g}  {row.hit_rate:.3f} {bar:32}  {row.size:8.1f}  {row.covered:6.1%}"
+            f"{'  ← take this one' if threshold == chosen else ''}"
         )
 
 

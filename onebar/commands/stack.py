@@ -125,6 +125,17 @@ def generator() -> None:
 
 
 @app.command()
+def neighbors() -> None:
+    """Give every video the anchors of those near it, until SIGTERM (docs/embedding.md).
+
+    Example: ONEBAR_EMBEDDER=embedders/march/all ONEBAR_INDEX=index onebar neighbors
+    """
+    from stream.neighbors import main as run_neighbors
+
+    raise typer.Exit(run_neighbors())
+
+
+@app.command()
 def api(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,

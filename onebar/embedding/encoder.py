@@ -8,6 +8,7 @@ upload at once; its directory is an ordinary sentence-transformers one.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ CARD = "embedder.json"
 MODULES = "modules.json"
 FORMAT = 1
 BATCH = 256
+THRESHOLD = 0.88
+"""Least similarity of a neighbour in the paper's space; another space has another scale."""
 
 Vectors = NDArray[np.float32]
 
@@ -38,6 +41,8 @@ class EmbedderCard(Struct, frozen=True, kw_only=True):
     created_at: str
     dim: int
     base: str
+    threshold: float | None = None
+    """The least similarity of a neighbour, as `onebar embed calibrate --save` found it."""
     training: dict[str, Any] = {}
 
 
@@ -130,6 +135,19 @@ def read_card(path: Path) -> EmbedderCard | None:
         return msgspec.json.decode(card.read_bytes(), type=EmbedderCard)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EmbedderError(f"{card} can't be read ({error}): train it again") from None
+
+
+def write_card(path: Path, card: EmbedderCard) -> None:
+    """Write the card of an embedder, whole or not at all."""
+    partial = path / f"{CARD}.partial"
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    os.replace(partial, path / CARD)
+
+
+def threshold_of(source: str | Path) -> float:
+    """The threshold an embedder was calibrated to; the paper's where it never was."""
+    card = read_card(Path(source))
+    return THRESHOLD if card is None or card.threshold is None else card.threshold
 
 
 def load_encoder(source: str | Path) -> Encoder:

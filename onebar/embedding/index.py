@@ -10,7 +10,7 @@ ids.json            video_id by key
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class IndexCard(Struct, frozen=True, kw_only=True):
     count: int
     bytes: dict[str, int]
     """Size of each other file."""
+    offsets: dict[str, int] = {}
+    """By `topic/partition`, the first record of the log that is not in it."""
 
 
 class Near(Struct, frozen=True):
@@ -70,6 +72,8 @@ class TriggerIndex:
     def __init__(self, space: str, dim: int) -> None:
         self.space = space
         self.dim = dim
+        self.offsets: dict[str, int] = {}
+        """Of the log, where the snapshot it was loaded from ends."""
         self._graph = _graph(dim)
         self._ids: dict[int, str] = {}
         self._keys: dict[str, int] = {}
@@ -77,6 +81,9 @@ class TriggerIndex:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
 
     def __contains__(self, video_id: str) -> bool:
         return video_id in self._keys
@@ -134,9 +141,18 @@ class TriggerIndex:
                     found[row].append(Near(video_id, float(1.0 - distance)))
         return found
 
-    def save(self, out: Path) -> None:
-        """Write a snapshot to `out`, whole or not at all, in place of an older one. Raises
-        `TriggerIndexError` where something else is there."""
+    def vectors(self, videos: Sequence[str]) -> Vectors:
+        """The vectors (len(videos), dim) of these videos; zero where one is not here."""
+        found = np.zeros((len(videos), self.dim), dtype=np.float32)
+        for at, video_id in enumerate(videos):
+            key = self._keys.get(video_id)
+            if key is not None:
+                found[at] = self._graph.get(key, dtype="f32")
+        return found
+
+    def save(self, out: Path, offsets: Mapping[str, int] | None = None) -> None:
+        """Write a snapshot to `out`, whole or not at all, in place of an older one, with what of
+        the log is in it. Raises `TriggerIndexError` where something else is there."""
         if occupied(out, CARD):
             raise TriggerIndexError(f"{out} exists and is no index: choose another directory")
         with staging(out) as staged:
@@ -147,6 +163,7 @@ class TriggerIndex:
                 dim=self.dim,
                 count=len(self),
                 bytes={name: (staged / name).stat().st_size for name in (VECTORS, IDS)},
+                offsets=dict(offsets or {}),
             )
             (staged / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2))
             publish(staged, out)
@@ -172,6 +189,7 @@ class TriggerIndex:
         except (OSError, RuntimeError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise IndexCorruptError(f"{path} can't be read as an index: {error}") from error
         index._fill(pairs)
+        index.offsets = card.offsets
         if len(index) != card.count or len(index._graph) != card.count:
             raise IndexCorruptError(f"{path} holds other videos than its card says: build it again")
         return index

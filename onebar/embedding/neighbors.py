@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from feature_store.records import Anchor
+from onebar.embedding.encoder import THRESHOLD
 
 
 class NeighborConfig(Struct, frozen=True, kw_only=True):
@@ -18,7 +19,7 @@ class NeighborConfig(Struct, frozen=True, kw_only=True):
 
     nearest: int = 16
     """Neighbours that are asked."""
-    threshold: float = 0.88
+    threshold: float = THRESHOLD
     """The least similarity of a neighbour, -1 to 1. `onebar embed calibrate` shows what another
     one would do."""
     each: int = 8

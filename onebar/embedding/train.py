@@ -27,6 +27,7 @@ from onebar.embedding.encoder import (
     SentenceEncoder,
     load_sentence_transformer,
     read_card,
+    write_card,
 )
 from onebar.embedding.losses import info_nce
 from onebar.embedding.negatives import hard_negatives
@@ -282,8 +283,7 @@ def save_embedder(model: Any, out: Path, *, base: str, training: dict[str, Any])
             base=base,
             training=training,
         )
-        encoded = msgspec.json.format(msgspec.json.encode(card), indent=2)
-        (staged / CARD).write_bytes(encoded + b"\n")
+        write_card(staged, card)
         publish(staged, out)
     return out
 

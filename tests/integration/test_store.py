@@ -78,7 +78,7 @@ async def test_features_are_what_was_written(small_store: FeatureStore) -> None:
         ]
     )
     await small_store.put_neighbors(
-        "v", [Anchor("b", 0.9, "neighbor"), Anchor("n", 0.5, "neighbor")]
+        {"v": [Anchor("b", 0.9, "neighbor"), Anchor("n", 0.5, "neighbor")]}
     )
     anchors = (Anchor("b", 3.0), Anchor("a", 1.0), Anchor("n", 0.5, "neighbor"))
     history = (HistoryEntry("new", 1e9 + 0.1), HistoryEntry("old", 1.25))
@@ -296,7 +296,7 @@ async def test_an_invalid_write_sends_nothing(small_store: FeatureStore) -> None
 
 async def test_a_whole_video_expires_at_once(small_store: FeatureStore) -> None:
     await small_store.apply([(VideoPut("v", 1.0, "e", VideoText()), at(0)), (click("v", 1), at(1))])
-    await small_store.put_neighbors("v", [Anchor("n", 1.0, "neighbor")])
+    await small_store.put_neighbors({"v": [Anchor("n", 1.0, "neighbor")]})
     for name in await key_names(small_store):
         await small_store.client.expire(name, 100)
     await small_store.apply([(click("v", 2), at(2))])
@@ -319,7 +319,7 @@ async def test_everything_kept_has_an_expiry(small_store: FeatureStore) -> None:
             (UserDelete("w", 5.0), at(4)),
         ]
     )
-    await small_store.put_neighbors("x", [])
+    await small_store.put_neighbors({"x": []})
     names = await key_names(small_store)
     assert len(names) == 10
     for name in names:

@@ -109,6 +109,7 @@ def test_keys_are_made_in_one_place() -> None:
         ("api.app", ("torch", "transformers", "faust")),
         ("stream.generator", ("torch", "transformers", "faust")),
         ("stream.worker", ("torch", "transformers", "ctranslate2")),
+        ("stream.neighbors", ("torch", "transformers", "sentence_transformers", "faust")),
         ("onebar.cli", ("torch", "transformers", "faust", "redis", "aiokafka", "fastapi")),
         ("onebar.recommend", ("torch", "transformers", "redis", "aiokafka", "fastapi")),
         ("feature_store.memory", ("redis", "onebar", "stream", "api")),

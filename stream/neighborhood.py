@@ -1,0 +1,150 @@
+"""Videos into neighbour anchors: what is done with a batch. Knows no loop and no offsets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from feature_store.records import Anchor
+from feature_store.store import FeatureStore
+from onebar.embedding.encoder import Encoder, Vectors
+from onebar.embedding.index import Near, TriggerIndex
+from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
+from onebar.embedding.texts import trigger_text
+from onebar.text import clean_video
+from stream.events import InvalidEventError, Video, parse
+from stream.fold import text_of
+from stream.metrics import INDEXED, NEIGHBORS, NEIGHBORS_SECONDS, Health
+from stream.records import Record
+from stream.retry import until_back
+
+log = structlog.get_logger(__name__)
+
+ASKED = 4
+"""Times as many videos are looked at as neighbours are wanted: many have no anchors yet."""
+LIVE_S = 30.0
+"""A video's event older than this is no upload but the past being read: its anchors can wait until
+the index is full."""
+
+
+class Neighborhood:
+    """Keeps every video's vector, and writes the anchors of those near it.
+
+    A sensitive video is near nothing: neither does it get queries nor do its own spread.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        index: TriggerIndex,
+        store: FeatureStore,
+        health: Health,
+        config: NeighborConfig,
+        *,
+        refresh_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._encoder = encoder
+        self._index = index
+        self._store = store
+        self._health = health
+        self._config = config
+        self._refresh_s = refresh_s
+        self._clock = clock
+        # When each video's anchors were written, the oldest first; 0 is never.
+        self._written: OrderedDict[str, float] = OrderedDict.fromkeys(index, 0.0)
+
+    async def take(self, records: Sequence[Record]) -> None:
+        """Put a batch of videos into the index, and write the anchors of the new ones."""
+        newest: dict[str, tuple[Video, Record]] = {}
+        for record in records:
+            try:
+                event = parse(record.value)
+            except InvalidEventError:
+                continue  # the stream worker has set it aside
+            if isinstance(event, Video):
+                newest[event.video_id] = event, record
+        texts = {
+            video_id: "" if event.sensitive else trigger_text(clean_video(text_of(event)))
+            for video_id, (event, _) in newest.items()
+        }
+        videos = list(texts)
+        vectors = await asyncio.to_thread(self._encoder.encode, list(texts.values()))
+        await asyncio.to_thread(self._index.put, videos, vectors)
+        INDEXED.set(len(self._index))
+        now = self._clock()
+        fresh: list[str] = []
+        for video_id in videos:
+            if video_id not in self._index:
+                self._written.pop(video_id, None)
+            elif now - newest[video_id][1].timestamp <= LIVE_S:
+                fresh.append(video_id)
+            else:
+                self._written[video_id] = 0.0
+                self._written.move_to_end(video_id, last=False)
+        await self._write(fresh, "new")
+        for video_id in fresh:
+            NEIGHBORS_SECONDS.observe(max(0.0, self._clock() - newest[video_id][1].timestamp))
+
+    async def refresh(self, most: int) -> int:
+        """Write the anchors of the videos whose own are oldest, if they are old enough; how many
+        were written."""
+        before = self._clock() - self._refresh_s
+        due: list[str] = []
+        for video_id, written in self._written.items():
+            if written > before or len(due) == most:
+                break
+            due.append(video_id)
+        await self._write(due, "refresh")
+        return len(due)
+
+    async def _write(self, videos: Sequence[str], reason: str) -> None:
+        if not videos:
+            return
+        vectors = self._index.vectors(videos)
+        found = await asyncio.to_thread(self._look, vectors)
+        known = await self._own_anchors({near.video_id for row in found for near in row})
+        anchors = {
+            video_id: neighbor_anchors(self._voices(video_id, row, known), self._config)
+            for video_id, row in zip(videos, found, strict=True)
+        }
+        await until_back(lambda: self._store.put_neighbors(anchors), self._health)
+        NEIGHBORS.labels(reason).inc(len(videos))
+        now = self._clock()
+        for video_id in videos:
+            self._written[video_id] = now
+            self._written.move_to_end(video_id)
+        self._health.beat()
+
+    def _look(self, vectors: Vectors) -> list[list[Near]]:
+        config = self._config
+        return self._index.nearest(vectors, 1 + ASKED * config.nearest, threshold=config.threshold)
+
+    def _voices(
+        self, video_id: str, row: Sequence[Near], known: Mapping[str, tuple[Anchor, ...]]
+    ) -> list[tuple[float, tuple[Anchor, ...]]]:
+        """The nearest of the row that have anchors of their own, without the video itself."""
+        voices = [
+            (near.similarity, known[near.video_id])
+            for near in row
+            if near.video_id != video_id and known[near.video_id]
+        ]
+        return voices[: self._config.nearest]
+
+    async def _own_anchors(self, videos: set[str]) -> dict[str, tuple[Anchor, ...]]:
+        """What behaviour tied to these videos: a neighbour's neighbours are not asked."""
+        order = sorted(videos)
+        features = await until_back(
+            lambda: self._store.features(
+                [(video_id, None) for video_id in order], max_anchors=self._config.each
+            ),
+            self._health,
+        )
+        return {
+            video_id: tuple(a for a in found.anchors if a.source == "behavior")
+            for video_id, found in zip(order, features, strict=True)
+        }

@@ -1,0 +1,193 @@
+"""The neighbour worker: what was asked after near videos, for every video as it is uploaded.
+
+It reads the whole topic of videos by itself, for a neighbour may be in any partition, and keeps
+their vectors in memory; a snapshot spares it the reading at the next start. A second worker does
+the same work over again and writes the same: it is a spare, not a share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+import structlog
+
+from onebar.embedding.encoder import EmbedderError, Encoder, load_encoder, threshold_of
+from onebar.embedding.index import TriggerIndex, TriggerIndexError
+from onebar.embedding.neighbors import NeighborConfig
+from onebar.logs import configure_logging
+from onebar.settings import Settings
+from stream.consumer import OffsetGoneError, Offsets, RecordConsumer, begin_offsets
+from stream.events import VIDEOS
+from stream.neighborhood import Neighborhood
+from stream.retry import until_back
+from stream.runtime import Runtime, open_runtime, unless
+from stream.topics import partition_counts
+from stream.watch import Lags, watching
+
+log = structlog.get_logger(__name__)
+
+BATCH = 256
+"""Most videos embedded together."""
+REFRESHED = 64
+"""Videos whose anchors are worked out anew between two fetches."""
+
+
+class NoEmbedderError(EmbedderError):
+    """No embedder was named."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ONEBAR_EMBEDDER is not set: name an embedder that `onebar embed train` made, or a "
+            "sentence-transformers model"
+        )
+
+
+async def run_neighbors(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then write the snapshot.
+
+    Waits for Kafka and Redis as long as they are away. Raises `EmbedderError`.
+    """
+    if settings.embedder is None:
+        raise NoEmbedderError
+    encoder = await asyncio.to_thread(load_encoder, settings.embedder)
+    async with open_runtime(settings) as runtime:
+        if not runtime.stop.is_set():
+            await _serve(settings, runtime, encoder)
+
+
+async def _serve(settings: Settings, runtime: Runtime, encoder: Encoder) -> None:
+    index = open_index(settings.index, encoder)
+    consumer = await _start(settings, runtime, index.offsets)
+    if consumer is None:
+        return
+    try:
+        await _loop(settings, runtime, encoder, index, consumer)
+    except OffsetGoneError as error:
+        # The topic was made anew since the snapshot: what it says of the log is void.
+        log.warning("index_of_another_log", error=str(error), index=str(settings.index))
+        await consumer.stop()
+        index = TriggerIndex(encoder.name, encoder.dim)
+        consumer = await _start(settings, runtime, {})
+        if consumer is not None:
+            await _loop(settings, runtime, encoder, index, consumer)
+    finally:
+        if consumer is not None:
+            await consumer.stop()
+
+
+async def _start(
+    settings: Settings, runtime: Runtime, offsets: dict[str, int]
+) -> RecordConsumer | None:
+    """A consumer of all videos from these offsets on; None where the worker was told to stop."""
+    start_from: Offsets | None = None
+    if offsets:
+        start_from = await until_back(lambda: _everywhere(settings, offsets), runtime.health)
+    consumer = RecordConsumer(
+        settings, [VIDEOS], group=None, max_records=BATCH, alone=True, start_from=start_from
+    )
+    started = await unless(runtime.stop, until_back(consumer.start, runtime.health))
+    return consumer if started else None
+
+
+async def _everywhere(settings: Settings, offsets: dict[str, int]) -> Offsets:
+    """Where to read every partition from: a snapshot knows nothing of those that were empty."""
+    topic = settings.topic_prefix + VIDEOS
+    counts = await partition_counts(settings.kafka_bootstrap)
+    pairs = [(topic, partition) for partition in range(counts.get(topic, 0))]
+    begins = await begin_offsets(settings.kafka_bootstrap, pairs)
+    return {
+        (VIDEOS, partition): offsets.get(f"{VIDEOS}/{partition}", begin)
+        for (_, partition), begin in begins.items()
+    }
+
+
+async def _loop(
+    settings: Settings,
+    runtime: Runtime,
+    encoder: Encoder,
+    index: TriggerIndex,
+    consumer: RecordConsumer,
+) -> None:
+    config = NeighborConfig(
+        nearest=settings.neighbor_nearest,
+        limit=settings.neighbor_limit,
+        threshold=(
+            threshold_of(settings.embedder or "")
+            if settings.neighbor_threshold is None
+            else settings.neighbor_threshold
+        ),
+    )
+    hood = Neighborhood(
+        encoder,
+        index,
+        runtime.store,
+        runtime.health,
+        config,
+        refresh_s=settings.neighbor_refresh_s,
+    )
+    offsets = dict(index.offsets)
+    saved = time.monotonic()
+
+    async def save() -> None:
+        if settings.index is not None:
+            await asyncio.to_thread(index.save, settings.index, dict(offsets))
+            log.info("index_saved", videos=len(index), index=str(settings.index))
+
+    async def work() -> None:
+        nonlocal saved
+        while True:
+            records = await until_back(lambda: consumer.fetch(0.05), runtime.health)
+            await hood.take(records)
+            for record in records:
+                offsets[f"{record.topic}/{record.partition}"] = record.offset + 1
+            await hood.refresh(REFRESHED)
+            if time.monotonic() - saved >= settings.index_save_s:
+                await save()
+                saved = time.monotonic()
+
+    async def lags() -> Lags:
+        return await consumer.lags()
+
+    runtime.health.started()
+    log.info(
+        "neighbors_started",
+        embedder=encoder.name,
+        threshold=config.threshold,
+        videos=len(index),
+        pid=os.getpid(),
+    )
+    async with watching(runtime, lags):
+        await unless(runtime.stop, work())
+    await save()
+    log.info("neighbors_stopped", videos=len(index))
+
+
+def open_index(path: Path | None, encoder: Encoder) -> TriggerIndex:
+    """The index of the snapshot, if it is of this encoder's space and sound; else an empty one, to
+    be filled from the log. What was written by the old one goes on serving meanwhile."""
+    if path is not None and path.exists():
+        try:
+            index = TriggerIndex.load(path)
+        except TriggerIndexError as error:
+            log.warning("index_refused", error=str(error))
+        else:
+            if (index.space, index.dim) == (encoder.name, encoder.dim):
+                return index
+            log.warning("index_refused", error=f"{path} is of {index.space}, not {encoder.name}")
+    return TriggerIndex(encoder.name, encoder.dim)
+
+
+def main() -> int:
+    """Run the worker with the environment's settings; the exit status."""
+    settings = Settings()
+    configure_logging(settings.log_level, settings.log_json)
+    asyncio.run(run_neighbors(settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The neighbour worker as a process: an uploaded video gets the anchors of those near it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from stream_fixtures import producer
+from support import Workers, eventually
+
+from feature_store.records import Anchor
+from feature_store.store import FeatureStore
+from onebar.embedding.index import TriggerIndex
+from onebar.embedding.relations import Relation, write_relations
+from onebar.embedding.train import EmbedConfig, train_embedder
+from onebar.settings import Settings
+from stream.events import Click, Event, Video
+from stream.topics import ensure_topics
+
+pytestmark = pytest.mark.integration
+
+KINDS = ("trail shoes", "desk lamp", "electric kettle")
+QUERIES = ("shoes for mud", "warm light lamp", "quiet kettle")
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Trained here: texts of one kind of thing are near each other."""
+    directory = tmp_path_factory.mktemp("embedder")
+    relations = [
+        Relation("v2q", f"my {kind} number {number}", query)
+        for kind, query in zip(KINDS, QUERIES, strict=True)
+        for number in range(30)
+    ]
+    mined = write_relations(directory / "relations", relations).path
+    config = EmbedConfig(
+        relations=mined, out=directory / "embedder", dim=16, vocab_size=400, steps=200,
+        batch_size=30, kinds=("v2q",), device="cpu", threads=1, progress=False,
+    )  # fmt: skip
+    return str(train_embedder(config))
+
+
+@pytest.fixture
+def named(settings: Settings, embedder: str, tmp_path: Path) -> Settings:
+    return settings.model_copy(
+        update={
+            "embedder": embedder,
+            "index": tmp_path / "index",
+            "neighbor_threshold": 0.55,
+            "neighbor_refresh_s": 1.0,
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+async def made_topics(settings: Settings) -> None:
+    await ensure_topics(
+        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
+    )
+
+
+def video(name: str, title: str, **fields: object) -> Video:
+    event_id = f"{name}-{time.time_ns()}"
+    return Video(event_id=event_id, ts=time.time(), video_id=name, title=title, **fields)  # type: ignore[arg-type]
+
+
+def click(name: str, query: str, number: int = 0) -> Click:
+    return Click(
+        event_id=f"c-{name}-{query}-{number}", ts=time.time(), video_id=name, user_id="u",
+        query=query,
+    )  # fmt: skip
+
+
+async def send(settings: Settings, events: Sequence[Event]) -> None:
+    async with producer(settings) as kafka:
+        await kafka.send(events)
+
+
+async def has(store: FeatureStore, name: str, *expected: str) -> None:
+    async def there() -> bool:
+        found = await store.anchors(name)
+        return tuple(a.query for a in found if a.source == "neighbor") == expected
+
+    await eventually(there, 60, what=f"neighbour anchors {expected} of {name}")
+
+
+async def test_an_upload_gets_the_anchors_of_its_neighbours(
+    named: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    workers.start("stream")
+    worker = workers.start("neighbors", settings=named)
+    seen = [video(f"v{at}", f"my {kind} number {at}") for at, kind in enumerate(KINDS)]
+    clicks = [click(f"v{at}", query) for at, query in enumerate(QUERIES)]
+    await send(named, [*seen, *clicks])
+    await send(named, [video("new", "my trail shoes number 17"), video("odd", "zzzz")])
+    await has(store, "new", QUERIES[0])
+    # What is asked later after a neighbour reaches it as well, and its own come first.
+    await send(named, [click("v0", "muddy boots", n) for n in range(3)])
+    await has(store, "new", "muddy boots", QUERIES[0])
+    await send(named, [click("new", "own query")])
+
+    async def own_first() -> bool:
+        found = await store.anchors("new")
+        return bool(found) and found[0] == Anchor("own query", found[0].weight, "behavior")
+
+    await eventually(own_first, 60)
+    # The neighbour's neighbours are not asked: v0 gets what was asked after `new`, no more.
+    await has(store, "v0", "own query")
+    # A changed text has other neighbours; a sensitive video has none and gives none.
+    await send(named, [video("new", "my electric kettle number 5")])
+    await has(store, "new", QUERIES[2])
+    await send(named, [video("v2", "my electric kettle number 2", sensitive=True)])
+    await has(store, "new")
+    assert workers.stop(worker) == 0, worker.tail()
+    saved = TriggerIndex.load(named.index or Path())
+    assert {"v0", "v1", "new"} <= set(saved)
+    assert "v2" not in saved
+
+
+async def test_a_snapshot_is_gone_on_from_and_a_broken_one_is_made_anew(
+    named: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    assert named.index is not None
+    workers.start("stream")
+    first = workers.start("neighbors", settings=named)
+    await send(named, [video("v0", "my trail shoes number 1"), click("v0", QUERIES[0])])
+    await send(named, [video("v1", "my trail shoes number 2")])
+    await has(store, "v1", QUERIES[0])
+    assert workers.stop(first) == 0, first.tail()
+    # Offsets of the snapshot: what came meanwhile is read, in partitions it knew nothing of too.
+    await send(named, [video(f"w{n}", "my trail shoes number 3") for n in range(8)])
+    second = workers.start("neighbors", settings=named)
+    for number in range(8):
+        await has(store, f"w{number}", QUERIES[0])
+    assert workers.stop(second) == 0, second.tail()
+    vectors = named.index / "vectors.usearch"
+    vectors.write_bytes(vectors.read_bytes()[:-10])
+    third = workers.start("neighbors", settings=named)
+    await send(named, [video("x", "my trail shoes number 4")])
+    await has(store, "x", QUERIES[0])
+    assert workers.stop(third) == 0, third.tail()
+    assert "index_refused" in third.tail(400)
+    assert len(TriggerIndex.load(named.index)) == 11
+
+
+async def test_without_an_embedder_it_says_what_to_do(settings: Settings, workers: Workers) -> None:
+    worker = workers.start("neighbors")
+    assert worker.process.wait(60) == 1
+    assert "ONEBAR_EMBEDDER" in worker.tail()
