@@ -82,6 +82,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     Experiment("short", "sft", "Stage 1, a quarter as long", "pretrain", SHORT),
     Experiment("verbose", "sft", "with the verbose instruction prompt", "pretrain", VERBOSE),
+    Experiment(
+        "verbose-cut", "sft", "the same within the compact one's 96 tokens", "pretrain",
+        {**SHORT, "prompt": {"form": "verbose"}},
+    ),
     Experiment("no-text", "sft", "without T", "pretrain", _without("text")),
     Experiment("no-summary", "sft", "without M", "pretrain", _without("summary")),
     Experiment("no-anchors", "sft", "without A", "pretrain", _without("anchors")),

@@ -3,8 +3,8 @@
     python benchmarks/neighbor_index.py                     # a million videos, 128-d
     python benchmarks/neighbor_index.py --videos 20000
 
-Vectors are drawn around centres, as videos of one subject are: vectors without any structure are what
-no index of this kind is good at. Recall is that of the 16 nearest against a comparison with every
+Vectors are drawn around centres, as videos of one subject are: no index of this kind is good at
+vectors without any structure. Recall is that of the 16 nearest against a comparison with every
 vector, for some of the queries.
 """
 

@@ -32,7 +32,15 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "The form of the prompt, and each field of the evidence",
         "short",
-        ("verbose", "no-text", "no-summary", "no-anchors", "no-history", "no-pretraining"),
+        (
+            "verbose",
+            "verbose-cut",
+            "no-text",
+            "no-summary",
+            "no-anchors",
+            "no-history",
+            "no-pretraining",
+        ),
     ),
     ("Equal compute: is it the stage, or the time?", "listwise", ("sft-for-listwise",)),
     ("", "piopd", ("sft-for-piopd", "plain-kd", "piopd-unprivileged", "piopd-off-policy")),
