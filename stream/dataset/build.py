@@ -32,15 +32,13 @@ from onebar.training.triggers import (
 )
 from stream.dataset.asof import VERSION, evidence
 from stream.dataset.config import DatasetConfig
-from stream.dataset.engine import Workspace, workspace
+from stream.dataset.engine import ROWS, Workspace, rows_of, workspace
 from stream.dataset.outcomes import outcomes
-from stream.dataset.records import Row, trigger_of, video_text
+from stream.dataset.records import trigger_of, video_text
 from stream.dataset.tables import Table, Tables, read_tables
 
 log = structlog.get_logger(__name__)
 
-ROWS = 2048
-"""Triggers assembled and written together."""
 Bounds = Mapping[Split, tuple[float, float]]
 """When each split begins and ends, half open."""
 Told = Callable[[str, int, int], None]
@@ -234,7 +232,7 @@ def _texts(tables: Tables, until: float) -> Iterator[str]:
 
     videos = tables.videos.filter(tables.videos.ts < until).select(*VERSION).distinct()
     seen: set[int] = set()
-    for row in _rows(videos.order_by(*VERSION)):
+    for row in rows_of(videos.order_by(*VERSION)):
         video = clean_video(video_text(row))
         for text in (video_line(video), video.summary):
             if text and hash(text) not in seen:
@@ -247,13 +245,8 @@ def _texts(tables: Tables, until: float) -> Iterator[str]:
         ),
         distinct=True,
     )
-    for row in _rows(queries.order_by("query")):
+    for row in rows_of(queries.order_by("query")):
         yield row["query"]
-
-
-def _rows(table: Table) -> Iterator[Row]:
-    for batch in table.to_pyarrow_batches(chunk_size=ROWS):
-        yield from batch.to_pylist()
 
 
 def _batched(texts: Iterable[str]) -> Iterator[list[str]]:

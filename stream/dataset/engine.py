@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,10 @@ from onebar.training.triggers import DatasetError
 
 MEMORY = "4GB"
 """What DuckDB may hold before it spills to its file."""
+
+
+ROWS = 2048
+"""Rows taken from an engine at a time."""
 
 
 class EngineError(DatasetError):
@@ -76,3 +80,9 @@ def workspace(address: str | None, scratch: Path) -> Iterator[Workspace]:
         if address is not None:
             tables.drop()
         engine.disconnect()
+
+
+def rows_of(table: Any) -> Iterator[Mapping[str, Any]]:
+    """The rows of an ibis expression, `ROWS` in memory at a time."""
+    for batch in table.to_pyarrow_batches(chunk_size=ROWS):
+        yield from batch.to_pylist()

@@ -19,12 +19,10 @@ from onebar.embedding.texts import trigger_text
 from onebar.text import clean_video
 from stream.dataset.asof import VERSION
 from stream.dataset.config import DatasetConfig
-from stream.dataset.engine import workspace
+from stream.dataset.engine import rows_of, workspace
 from stream.dataset.outcomes import first_of
 from stream.dataset.records import video_text
 from stream.dataset.tables import Table, Tables, read_tables
-
-_CHUNK = 4096
 
 
 class RelationsConfig(Struct, frozen=True, kw_only=True):
@@ -154,7 +152,7 @@ def _reformulations(said: Table, config: RelationsConfig) -> Table:
 def _relations(pairs: Table, tables: Tables) -> Iterator[Relation]:
     """The rows with the texts of their videos; videos that nobody described are left out."""
     texts = dict(_texts(tables))
-    for row in _rows(pairs.order_by("kind", "query", "video_id", "other")):
+    for row in rows_of(pairs.order_by("kind", "query", "video_id", "other")):
         query, many = row["query"], row["count"]
         if row["kind"] == "q2q":
             yield Relation("q2q", query, row["other"], many)
@@ -170,12 +168,7 @@ def _texts(tables: Tables) -> Iterator[tuple[str, str]]:
     import ibis
 
     newest = first_of(tables.videos, "video_id", [ibis.desc("ts"), ibis.desc("event_id")])
-    for row in _rows(newest.select("video_id", "sensitive", *VERSION[:-1])):
+    for row in rows_of(newest.select("video_id", "sensitive", *VERSION[:-1])):
         text = trigger_text(clean_video(video_text(row)))
         if text:
             yield row["video_id"], text
-
-
-def _rows(table: Table) -> Iterator[Mapping[str, Any]]:
-    for batch in table.to_pyarrow_batches(chunk_size=_CHUNK):
-        yield from batch.to_pylist()
