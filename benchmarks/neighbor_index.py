@@ -19,7 +19,7 @@ import psutil
 from rich.progress import track
 
 from onebar.embedding.encoder import Vectors, unit
-from onebar.embedding.index import TriggerIndex
+from onebar.embedding.index import VectorIndex
 
 NEAREST = 16
 BATCH = 2000
@@ -45,7 +45,7 @@ def main() -> None:
         return unit(centres[draw.integers(len(centres), size=count)] + SPREAD * own)
 
     before = psutil.Process().memory_info().rss
-    index = TriggerIndex("benchmark", options.dim)
+    index = VectorIndex("benchmark", options.dim)
     rows: list[Vectors] = []
     built = 0.0
     for start in track(range(0, options.videos, BATCH), description="building", transient=True):
@@ -69,7 +69,7 @@ def main() -> None:
     scores = np.concatenate([asked[:EXACT] @ chunk.astype(np.float32).T for chunk in rows], axis=1)
     for near, row in zip(found, scores, strict=True):
         best = np.argpartition(-row, NEAREST)[:NEAREST]
-        hits += len({f"video-{at}" for at in best} & {each.video_id for each in near})
+        hits += len({f"video-{at}" for at in best} & {each.name for each in near})
     p50, p99 = np.percentile(took, [50, 99]) * 1000
     print(
         json.dumps(

@@ -12,7 +12,7 @@ import structlog
 from feature_store.records import Anchor
 from feature_store.store import FeatureStore
 from onebar.embedding.encoder import Encoder, Vectors
-from onebar.embedding.index import Near, TriggerIndex
+from onebar.embedding.index import Near, VectorIndex
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
 from onebar.embedding.texts import trigger_text
 from onebar.text import clean_video
@@ -40,7 +40,7 @@ class Neighborhood:
     def __init__(
         self,
         encoder: Encoder,
-        index: TriggerIndex,
+        index: VectorIndex,
         store: FeatureStore,
         health: Health,
         config: NeighborConfig,
@@ -107,7 +107,7 @@ class Neighborhood:
             return
         vectors = self._index.vectors(videos)
         found = await asyncio.to_thread(self._look, vectors)
-        known = await self._own_anchors({near.video_id for row in found for near in row})
+        known = await self._own_anchors({near.name for row in found for near in row})
         anchors = {
             video_id: neighbor_anchors(self._voices(video_id, row, known), self._config)
             for video_id, row in zip(videos, found, strict=True)
@@ -129,9 +129,9 @@ class Neighborhood:
     ) -> list[tuple[float, tuple[Anchor, ...]]]:
         """The nearest of the row that have anchors of their own, without the video itself."""
         voices = [
-            (near.similarity, known[near.video_id])
+            (near.similarity, known[near.name])
             for near in row
-            if near.video_id != video_id and known[near.video_id]
+            if near.name != video_id and known[near.name]
         ]
         return voices[: self._config.nearest]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from onebar.embedding.encoder import EmbedderError, Encoder, load_encoder, threshold_of
-from onebar.embedding.index import TriggerIndex, TriggerIndexError
+from onebar.embedding.index import VectorIndex, VectorIndexError
 from onebar.embedding.neighbors import NeighborConfig
 from onebar.logs import configure_logging
 from onebar.settings import Settings
@@ -70,7 +70,7 @@ async def _serve(settings: Settings, runtime: Runtime, encoder: Encoder) -> None
         # The topic was made anew since the snapshot: what it says of the log is void.
         log.warning("index_of_another_log", error=str(error), index=str(settings.index))
         await consumer.stop()
-        index = TriggerIndex(encoder.name, encoder.dim)
+        index = VectorIndex(encoder.name, encoder.dim)
         consumer = await _start(settings, runtime, {})
         if consumer is not None:
             await _loop(settings, runtime, encoder, index, consumer)
@@ -109,7 +109,7 @@ async def _loop(
     settings: Settings,
     runtime: Runtime,
     encoder: Encoder,
-    index: TriggerIndex,
+    index: VectorIndex,
     consumer: RecordConsumer,
 ) -> None:
     config = NeighborConfig(
@@ -166,19 +166,19 @@ async def _loop(
     log.info("neighbors_stopped", videos=len(index))
 
 
-def open_index(path: Path | None, encoder: Encoder) -> TriggerIndex:
+def open_index(path: Path | None, encoder: Encoder) -> VectorIndex:
     """The index of the snapshot, if it is of this encoder's space and sound; else an empty one, to
     be filled from the log. What was written by the old one goes on serving meanwhile."""
     if path is not None and path.exists():
         try:
-            index = TriggerIndex.load(path)
-        except TriggerIndexError as error:
+            index = VectorIndex.load(path)
+        except VectorIndexError as error:
             log.warning("index_refused", error=str(error))
         else:
             if (index.space, index.dim) == (encoder.name, encoder.dim):
                 return index
             log.warning("index_refused", error=f"{path} is of {index.space}, not {encoder.name}")
-    return TriggerIndex(encoder.name, encoder.dim)
+    return VectorIndex(encoder.name, encoder.dim)
 
 
 def main() -> int:

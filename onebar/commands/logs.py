@@ -63,7 +63,7 @@ def replay(
 
     Example: onebar replay clicks.jsonl.gz --speed 60
 
-    Example: onebar replay ../shared/data/kuaisearch_demo --format kuaisearch --check
+    Example: onebar replay kuaisearch --format kuaisearch --check
     """
     settings = command_settings()
     pace = parse_speed(speed)
@@ -80,6 +80,9 @@ def replay(
         )
         if differences is not None:
             print("\n".join(differences) or "state equals the clean fold: no differences")
+    if result["invalid"] and not result["events"] and not result["skipped"]:
+        say(f"onebar: no line of {log} is an event; they are dead letters now")
+        raise typer.Exit(1)
     if differences:
         raise typer.Exit(1)
 

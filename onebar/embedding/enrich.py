@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from feature_store.records import Anchor
 from onebar.embedding.encoder import Encoder
-from onebar.embedding.index import Near, TriggerIndex
+from onebar.embedding.index import Near, VectorIndex
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
 from onebar.embedding.texts import text_of_trigger
 from onebar.training.triggers import Trigger
@@ -36,7 +36,7 @@ def look_around(triggers: Iterable[Trigger], encoder: Encoder, nearest: int) -> 
     What is known of a neighbour is what its own newest earlier trigger had for evidence: nothing of
     the future can be in it. Neighbours without an anchor are passed over.
     """
-    index = TriggerIndex(encoder.name, encoder.dim)
+    index = VectorIndex(encoder.name, encoder.dim)
     known: dict[str, tuple[Anchor, ...]] = {}
     remaining = iter(triggers)
     while batch := list(islice(remaining, _BATCH)):
@@ -53,7 +53,7 @@ def look_around(triggers: Iterable[Trigger], encoder: Encoder, nearest: int) -> 
 def _with_anchors(
     found: Sequence[Near], known: dict[str, tuple[Anchor, ...]], own: str
 ) -> tuple[tuple[float, tuple[Anchor, ...]], ...]:
-    return tuple((near.similarity, known[near.video_id]) for near in found if near.video_id != own)
+    return tuple((near.similarity, known[near.name]) for near in found if near.name != own)
 
 
 def ranked(queries: Sequence[str]) -> tuple[Anchor, ...]:

@@ -1,10 +1,10 @@
-"""The index of triggers: which videos are near a vector. HNSW (Malkov, Yashunin 2018) by usearch.
+"""An index of vectors by name, a video's mostly: HNSW (Malkov, Yashunin 2018) by usearch.
 
-Videos come and go one by one while it is searched. A snapshot is a directory that appears whole:
+Vectors come and go one by one while it is searched. A snapshot is a directory that appears whole:
 
 index.json          the card: the space, how many, sizes of the other files
 vectors.usearch     the graph and the vectors
-ids.json            video_id by key
+ids.json            name by key
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ EXPANSION_ADD = 128
 EXPANSION_SEARCH = 96
 
 
-class TriggerIndexError(ValueError):
+class VectorIndexError(ValueError):
     """An index that can't be used. The text says why and what to do."""
 
 
-class IndexCorruptError(TriggerIndexError):
+class IndexCorruptError(VectorIndexError):
     """A file of a snapshot is missing, cut short or of another format."""
 
 
-class IndexMismatchError(TriggerIndexError):
+class IndexMismatchError(VectorIndexError):
     """Vectors of another space or width than the index has."""
 
 
@@ -56,17 +56,17 @@ class IndexCard(Struct, frozen=True, kw_only=True):
 
 
 class Near(Struct, frozen=True):
-    """A video and how near it is: a cosine, -1 to 1."""
+    """A name and how near its vector is: a cosine, -1 to 1."""
 
-    video_id: str
+    name: str
     similarity: float
 
 
-class TriggerIndex:
-    """Videos by their vectors, for one space.
+class VectorIndex:
+    """Vectors of one space by name.
 
-    Adding a video that is there replaces it. Searches may run while others are added, from several
-    threads; adding and removing are one thread's.
+    Adding a name that is there replaces its vector. Searches may run while others are added, from
+    several threads; adding and removing are one thread's.
     """
 
     def __init__(self, space: str, dim: int) -> None:
@@ -85,32 +85,32 @@ class TriggerIndex:
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 
-    def __contains__(self, video_id: str) -> bool:
-        return video_id in self._keys
+    def __contains__(self, name: str) -> bool:
+        return name in self._keys
 
-    def put(self, videos: Sequence[str], vectors: Vectors) -> None:
-        """Add videos with their vectors (len(videos), dim), of unit length or zero: what has no
+    def put(self, names: Sequence[str], vectors: Vectors) -> None:
+        """Add these with their vectors (len(names), dim), of unit length or zero: what has no
         vector is near nothing and is left out. Raises `IndexMismatchError`."""
-        if vectors.shape != (len(videos), self.dim):
+        if vectors.shape != (len(names), self.dim):
             raise IndexMismatchError(
-                f"expected {len(videos)} vectors of width {self.dim}, got {vectors.shape}"
+                f"expected {len(names)} vectors of width {self.dim}, got {vectors.shape}"
             )
-        newest = {video_id: at for at, video_id in enumerate(videos)}
-        for video_id in newest:
-            self.remove(video_id)
+        newest = {name: at for at, name in enumerate(names)}
+        for name in newest:
+            self.remove(name)
         known = [(v, at) for v, at in newest.items() if vectors[at].any()]
         if not known:
             return
         keys = [next(self._next) for _ in known]
         rows = np.ascontiguousarray(vectors[[at for _, at in known]])
         self._graph.add(np.array(keys, dtype=np.uint64), rows, threads=1)
-        for key, (video_id, _) in zip(keys, known, strict=True):
-            self._keys[video_id] = key
-            self._ids[key] = video_id
+        for key, (name, _) in zip(keys, known, strict=True):
+            self._keys[name] = key
+            self._ids[key] = name
 
-    def remove(self, video_id: str) -> bool:
-        """Forget a video; whether it was there."""
-        key = self._keys.pop(video_id, None)
+    def remove(self, name: str) -> bool:
+        """Forget a name; whether it was there."""
+        key = self._keys.pop(name, None)
         if key is None:
             return False
         del self._ids[key]
@@ -118,7 +118,7 @@ class TriggerIndex:
         return True
 
     def nearest(self, vectors: Vectors, k: int, *, threshold: float = -1.0) -> list[list[Near]]:
-        """For each of the vectors (n, dim) the nearest videos, at most `k`, of at least this
+        """For each of the vectors (n, dim) the nearest, at most `k`, of at least this
         similarity; nearest first. None for a zero vector. Raises `IndexMismatchError`."""
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise IndexMismatchError(
@@ -136,25 +136,25 @@ class TriggerIndex:
             if not vectors[row].any():
                 continue
             for key, distance in zip(keys[row, :count], distances[row, :count], strict=True):
-                video_id = self._ids.get(int(key))
-                if video_id is not None and 1.0 - distance >= threshold:
-                    found[row].append(Near(video_id, float(1.0 - distance)))
+                name = self._ids.get(int(key))
+                if name is not None and 1.0 - distance >= threshold:
+                    found[row].append(Near(name, float(1.0 - distance)))
         return found
 
-    def vectors(self, videos: Sequence[str]) -> Vectors:
-        """The vectors (len(videos), dim) of these videos; zero where one is not here."""
-        found = np.zeros((len(videos), self.dim), dtype=np.float32)
-        for at, video_id in enumerate(videos):
-            key = self._keys.get(video_id)
+    def vectors(self, names: Sequence[str]) -> Vectors:
+        """The vectors (len(names), dim) of these; zero where one is not here."""
+        found = np.zeros((len(names), self.dim), dtype=np.float32)
+        for at, name in enumerate(names):
+            key = self._keys.get(name)
             if key is not None:
                 found[at] = self._graph.get(key, dtype="f32")
         return found
 
     def save(self, out: Path, offsets: Mapping[str, int] | None = None) -> None:
         """Write a snapshot to `out`, whole or not at all, in place of an older one, with what of
-        the log is in it. Raises `TriggerIndexError` where something else is there."""
+        the log is in it. Raises `VectorIndexError` where something else is there."""
         if occupied(out, CARD):
-            raise TriggerIndexError(f"{out} exists and is no index: choose another directory")
+            raise VectorIndexError(f"{out} exists and is no index: choose another directory")
         with staging(out) as staged:
             self._graph.save(str(staged / VECTORS))
             (staged / IDS).write_bytes(msgspec.json.encode([[k, v] for k, v in self._ids.items()]))
@@ -169,7 +169,7 @@ class TriggerIndex:
             publish(staged, out)
 
     @classmethod
-    def load(cls, path: Path) -> TriggerIndex:
+    def load(cls, path: Path) -> VectorIndex:
         """The index of a snapshot. Raises `IndexCorruptError`."""
         try:
             card = msgspec.json.decode((path / CARD).read_bytes(), type=IndexCard)
@@ -191,12 +191,12 @@ class TriggerIndex:
         index._fill(pairs)
         index.offsets = card.offsets
         if len(index) != card.count or len(index._graph) != card.count:
-            raise IndexCorruptError(f"{path} holds other videos than its card says: build it again")
+            raise IndexCorruptError(f"{path} is not what its card says: build it again")
         return index
 
     def _fill(self, pairs: Iterable[tuple[int, str]]) -> None:
         self._ids = dict(pairs)
-        self._keys = {video_id: key for key, video_id in self._ids.items()}
+        self._keys = {name: key for key, name in self._ids.items()}
         self._next = itertools.count(max(self._ids, default=-1) + 1)
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from onebar.directories import occupied, publish, staging
 from onebar.embedding.encoder import (
@@ -96,6 +98,33 @@ class PairBatch:
     tokens: int = 0
 
 
+class KnownPairs:
+    """Which texts are known to belong together, asked for whole batches."""
+
+    def __init__(self, relations: Sequence[Relation]) -> None:
+        texts = {text for r in relations for text in (r.left, r.right)}
+        self._number = {text: at for at, text in enumerate(sorted(texts))}
+        self._codes = np.unique(
+            self._code(
+                self._numbers([r.left for r in relations]),
+                self._numbers([r.right for r in relations]),
+            )
+        )
+
+    def among(self, lefts: Sequence[str], rights: Sequence[str]) -> NDArray[np.bool_]:
+        """(len(lefts), len(rights)): whether the two belong together."""
+        codes = self._code(self._numbers(lefts)[:, None], self._numbers(rights)[None, :])
+        at = np.searchsorted(self._codes, codes)
+        found: NDArray[np.bool_] = self._codes[np.minimum(at, len(self._codes) - 1)] == codes
+        return found
+
+    def _numbers(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        return np.array([self._number[text] for text in texts], dtype=np.int64)
+
+    def _code(self, lefts: NDArray[np.int64], rights: NDArray[np.int64]) -> NDArray[np.int64]:
+        return lefts * len(self._number) + rights
+
+
 class Alignment:
     """A stage, for `onebar.training.loop.Loop`."""
 
@@ -107,10 +136,9 @@ class Alignment:
         """`encoder` finds the hard negatives, where any are asked for."""
         self._temperature = config.temperature
         self._by_kind: defaultdict[str, list[Relation]] = defaultdict(list)
-        self._together: set[tuple[str, str]] = set()
         for relation in relations:
             self._by_kind[relation.kind].append(relation)
-            self._together.add((relation.left, relation.right))
+        self._known = KnownPairs(relations)
         self._hard: dict[str, dict[str, list[str]]] = {}
         if config.negatives and encoder is not None:
             self._hard = {
@@ -145,11 +173,7 @@ class Alignment:
         hard = [text for text in batch.hard if text not in set(rights)]
         vectors, batch.tokens = embed(model, [*lefts, *rights, *hard])
         n = len(lefts)
-        together = torch.tensor(
-            [[a == b or (left, b) in self._together for b in rights]
-             for left, a in zip(lefts, rights, strict=True)],
-            device=vectors.device,
-        )  # fmt: skip
+        together = torch.from_numpy(self._known.among(lefts, rights)).to(vectors.device)
         loss = info_nce(
             vectors[:n],
             vectors[n : 2 * n],

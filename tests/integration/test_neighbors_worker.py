@@ -12,7 +12,7 @@ from support import Workers, eventually
 
 from feature_store.records import Anchor
 from feature_store.store import FeatureStore
-from onebar.embedding.index import TriggerIndex
+from onebar.embedding.index import VectorIndex
 from onebar.embedding.relations import Relation, write_relations
 from onebar.embedding.train import EmbedConfig, train_embedder
 from onebar.settings import Settings
@@ -114,7 +114,7 @@ async def test_an_upload_gets_the_anchors_of_its_neighbours(
     await send(named, [video("v2", "my electric kettle number 2", sensitive=True)])
     await has(store, "new")
     assert workers.stop(worker) == 0, worker.tail()
-    saved = TriggerIndex.load(named.index or Path())
+    saved = VectorIndex.load(named.index or Path())
     assert {"v0", "v1", "new"} <= set(saved)
     assert "v2" not in saved
 
@@ -142,7 +142,7 @@ async def test_a_snapshot_is_gone_on_from_and_a_broken_one_is_made_anew(
     await has(store, "x", QUERIES[0])
     assert workers.stop(third) == 0, third.tail()
     assert "index_refused" in third.tail(400)
-    assert len(TriggerIndex.load(named.index)) == 11
+    assert len(VectorIndex.load(named.index)) == 11
 
 
 async def test_without_an_embedder_it_says_what_to_do(settings: Settings, workers: Workers) -> None:

@@ -177,3 +177,7 @@ async def test_logs_that_end_badly_say_so(settings: Settings, feed: Path, tmp_pa
     done = await asyncio.to_thread(onebar, "replay", str(junk), "--strict", settings=settings)
     assert done.returncode == 1
     assert "line 1: not JSON" in done.stderr
+    done = await asyncio.to_thread(onebar, "replay", str(junk), settings=settings)
+    assert done.returncode == 1
+    assert "no line of" in done.stderr
+    assert [letter.value for letter in await read_dead_letters(settings)] == [b"junk"]

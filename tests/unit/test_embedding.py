@@ -32,7 +32,13 @@ from onebar.embedding.relations import (
     open_relations,
     write_relations,
 )
-from onebar.embedding.train import Alignment, EmbedConfig, train_all, train_embedder
+from onebar.embedding.train import (
+    Alignment,
+    EmbedConfig,
+    KnownPairs,
+    train_all,
+    train_embedder,
+)
 
 THINGS = ("shoes", "lamp", "kettle", "phone", "dress", "连衣裙", "蓝牙耳机", "tent")
 SLANG = ("kicks", "lumen", "boiler", "cell", "gown", "裙子", "耳麦", "camp")
@@ -191,13 +197,24 @@ def test_hard_negatives_are_near_and_never_a_known_partner() -> None:
         }
     )  # fmt: skip
     found = hard_negatives(
-        [Relation("q2v", "q", "partner"), Relation("q2v", "r", "far"),
-         Relation("q2v", "r", "near"), Relation("q2v", "r", "too near")],
+        [
+            Relation("q2v", "q", "partner"),
+            *(Relation("q2v", "r", text) for text in ("far", "near", "too near")),
+        ],
         encoder,
         2,
-    )  # fmt: skip
+    )
     assert found["q"] == ["near", "far"]  # "too near" may be a partner nobody has logged
     assert found["r"] == ["partner"]
+
+
+def test_known_pairs_are_those_of_the_relations() -> None:
+    known = KnownPairs(
+        [Relation("q2v", "a", "x"), Relation("v2q", "x", "a"), Relation("q2v", "b", "y")]
+    )
+    assert known.among(["a", "b", "x"], ["x", "y", "a"]).tolist() == [
+        [True, False, False], [False, True, False], [False, False, True],
+    ]  # fmt: skip
 
 
 class TestEncoder:

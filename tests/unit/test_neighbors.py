@@ -16,8 +16,8 @@ from onebar.embedding.enrich import look_around, merged
 from onebar.embedding.index import (
     IndexCorruptError,
     IndexMismatchError,
-    TriggerIndex,
-    TriggerIndexError,
+    VectorIndex,
+    VectorIndexError,
 )
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
 from onebar.evaluation.anchors import both, neighbors, own, quality
@@ -37,22 +37,22 @@ def names(count: int) -> list[str]:
 class TestIndex:
     def test_the_nearest_are_those_of_the_whole_comparison(self) -> None:
         rows = vectors(300)
-        index = TriggerIndex("space", DIM)
+        index = VectorIndex("space", DIM)
         index.put(names(300), rows)
         asked = vectors(20, seed=1)
         for one, found in zip(asked, index.nearest(asked, 5), strict=True):
             cosines = rows @ one
             best = [f"v{at}" for at in np.argsort(-cosines)[:5]]
-            assert [near.video_id for near in found] == best
+            assert [near.name for near in found] == best
             for near in found:
-                assert near.similarity == pytest.approx(cosines[int(near.video_id[1:])], abs=1e-3)
+                assert near.similarity == pytest.approx(cosines[int(near.name[1:])], abs=1e-3)
 
     def test_only_what_is_near_enough(self) -> None:
-        index = TriggerIndex("space", DIM)
+        index = VectorIndex("space", DIM)
         rows = vectors(50)
         index.put(names(50), rows)
         [found] = index.nearest(rows[:1], 50, threshold=0.3)
-        assert {near.video_id for near in found} == {
+        assert {near.name for near in found} == {
             f"v{at}" for at in range(50) if rows[at] @ rows[0] >= 0.3
         }
 
@@ -60,7 +60,7 @@ class TestIndex:
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), max_size=40))
     def test_it_holds_the_newest_vector_of_each_video(self, puts: list[tuple[int, int]]) -> None:
         rows = vectors(30)
-        index = TriggerIndex("space", DIM)
+        index = VectorIndex("space", DIM)
         expected: dict[str, int] = {}
         for video, row in puts:
             if row == 30:
@@ -73,55 +73,55 @@ class TestIndex:
         for video_id, row in expected.items():
             found = index.nearest(rows[row : row + 1], 10)[0]
             assert found[0].similarity == pytest.approx(1.0, abs=1e-3)
-            assert video_id in {n.video_id for n in found if n.similarity > 0.999}
+            assert video_id in {n.name for n in found if n.similarity > 0.999}
 
     def test_a_batch_that_names_a_video_twice_takes_the_last(self) -> None:
-        index = TriggerIndex("space", DIM)
+        index = VectorIndex("space", DIM)
         index.put(["a", "a"], vectors(2))
         assert len(index) == 1
         assert index.nearest(vectors(2)[1:], 1)[0][0].similarity == pytest.approx(1.0, abs=1e-3)
 
     def test_what_has_no_vector_is_near_nothing(self) -> None:
-        index = TriggerIndex("space", DIM)
+        index = VectorIndex("space", DIM)
         index.put(["empty", "full"], np.vstack([np.zeros((1, DIM)), vectors(1)]).astype("f4"))
         assert len(index) == 1
         assert index.nearest(np.zeros((1, DIM), dtype=np.float32), 3) == [[]]
 
     def test_vectors_of_another_width_are_refused(self) -> None:
-        index = TriggerIndex("space", DIM)
+        index = VectorIndex("space", DIM)
         with pytest.raises(IndexMismatchError, match="width 8"):
             index.put(["a"], np.ones((1, 3), dtype=np.float32))
         with pytest.raises(IndexMismatchError, match="another embedder"):
             index.nearest(np.ones((1, 3), dtype=np.float32), 1)
 
     def test_a_snapshot_is_the_same_index_and_goes_on(self, tmp_path: Path) -> None:
-        index = TriggerIndex("space", DIM)
+        index = VectorIndex("space", DIM)
         rows = vectors(40)
         index.put(names(30), rows[:30])
         index.remove("v3")
         index.save(tmp_path / "snapshot")
         index.save(tmp_path / "snapshot")
-        loaded = TriggerIndex.load(tmp_path / "snapshot")
+        loaded = VectorIndex.load(tmp_path / "snapshot")
         assert (len(loaded), loaded.space, loaded.dim) == (29, "space", DIM)
         assert loaded.nearest(rows[:5], 4) == index.nearest(rows[:5], 4)
         loaded.put(["new"], rows[35:36])
-        assert loaded.nearest(rows[35:36], 1)[0][0].video_id == "new"
+        assert loaded.nearest(rows[35:36], 1)[0][0].name == "new"
         assert "v3" not in loaded
 
     @pytest.mark.parametrize("name", ["vectors.usearch", "ids.json", "index.json"])
     def test_a_snapshot_cut_short_is_named(self, tmp_path: Path, name: str) -> None:
-        index = TriggerIndex("space", DIM)
+        index = VectorIndex("space", DIM)
         index.put(names(30), vectors(30))
         index.save(tmp_path / "snapshot")
         path = tmp_path / "snapshot" / name
         path.write_bytes(path.read_bytes()[:-7])
         with pytest.raises(IndexCorruptError, match="snapshot"):
-            TriggerIndex.load(tmp_path / "snapshot")
+            VectorIndex.load(tmp_path / "snapshot")
 
     def test_another_directory_is_not_replaced(self, tmp_path: Path) -> None:
         (tmp_path / "mine").write_text("x")
-        with pytest.raises(TriggerIndexError, match="choose another"):
-            TriggerIndex("space", DIM).save(tmp_path)
+        with pytest.raises(VectorIndexError, match="choose another"):
+            VectorIndex("space", DIM).save(tmp_path)
 
 
 def anchor(query: str, weight: float) -> Anchor:
