@@ -6,12 +6,16 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 
-from feature_store.records import Anchor
+from feature_store.buckets import CorruptStateError
+from feature_store.records import Anchor, Features
 from feature_store.store import FeatureStore
-from onebar.embedding.encoder import Encoder, Vectors
+from onebar.embedding.encoder import Encoder
 from onebar.embedding.index import Near, VectorIndex
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
 from onebar.embedding.texts import trigger_text
@@ -24,6 +28,7 @@ from stream.retry import until_back
 
 log = structlog.get_logger(__name__)
 
+Result = TypeVar("Result")
 ASKED = 4
 """Times as many videos are looked at as neighbours are wanted: many have no anchors yet."""
 LIVE_S = 30.0
@@ -55,6 +60,8 @@ class Neighborhood:
         self._config = config
         self._refresh_s = refresh_s
         self._clock = clock
+        # One at a time, also those that nobody waits for any more: the worker was told to stop.
+        self._thread = ThreadPoolExecutor(1, "index")
         # When each video's anchors were written, the oldest first; 0 is never.
         self._written: OrderedDict[str, float] = OrderedDict.fromkeys(index, 0.0)
 
@@ -67,14 +74,15 @@ class Neighborhood:
             except InvalidEventError:
                 continue  # the stream worker has set it aside
             if isinstance(event, Video):
-                newest[event.video_id] = event, record
+                known = newest.get(event.video_id, (event, record))[0]
+                if (event.ts, event.event_id) >= (known.ts, known.event_id):
+                    newest[event.video_id] = event, record
         texts = {
             video_id: "" if event.sensitive else trigger_text(clean_video(text_of(event)))
             for video_id, (event, _) in newest.items()
         }
         videos = list(texts)
-        vectors = await asyncio.to_thread(self._encoder.encode, list(texts.values()))
-        await asyncio.to_thread(self._index.put, videos, vectors)
+        await self._apart(self._put, texts)
         INDEXED.set(len(self._index))
         now = self._clock()
         fresh: list[str] = []
@@ -86,6 +94,7 @@ class Neighborhood:
             else:
                 self._written[video_id] = 0.0
                 self._written.move_to_end(video_id, last=False)
+        self._health.beat()
         await self._write(fresh, "new")
         for video_id in fresh:
             NEIGHBORS_SECONDS.observe(max(0.0, self._clock() - newest[video_id][1].timestamp))
@@ -102,11 +111,15 @@ class Neighborhood:
         await self._write(due, "refresh")
         return len(due)
 
+    async def save(self, path: Path, offsets: Mapping[str, int]) -> None:
+        """Write a snapshot of the index, with what of the log is in it at least."""
+        await self._apart(self._index.save, path, dict(offsets))
+        log.info("index_saved", videos=len(self._index), index=str(path))
+
     async def _write(self, videos: Sequence[str], reason: str) -> None:
         if not videos:
             return
-        vectors = self._index.vectors(videos)
-        found = await asyncio.to_thread(self._look, vectors)
+        found = await self._apart(self._look, videos)
         known = await self._own_anchors({near.name for row in found for near in row})
         anchors = {
             video_id: neighbor_anchors(self._voices(video_id, row, known), self._config)
@@ -120,9 +133,18 @@ class Neighborhood:
             self._written.move_to_end(video_id)
         self._health.beat()
 
-    def _look(self, vectors: Vectors) -> list[list[Near]]:
+    def _put(self, texts: Mapping[str, str]) -> None:
+        self._index.put(list(texts), self._encoder.encode(list(texts.values())))
+
+    def _look(self, videos: Sequence[str]) -> list[list[Near]]:
         config = self._config
-        return self._index.nearest(vectors, 1 + ASKED * config.nearest, threshold=config.threshold)
+        return self._index.nearest(
+            self._index.vectors(videos), 1 + ASKED * config.nearest, threshold=config.threshold
+        )
+
+    async def _apart(self, work: Callable[..., Result], *given: Any) -> Result:
+        """`work(*given)` in the one thread that has the index."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
 
     def _voices(
         self, video_id: str, row: Sequence[Near], known: Mapping[str, tuple[Anchor, ...]]
@@ -138,13 +160,24 @@ class Neighborhood:
     async def _own_anchors(self, videos: set[str]) -> dict[str, tuple[Anchor, ...]]:
         """What behaviour tied to these videos: a neighbour's neighbours are not asked."""
         order = sorted(videos)
-        features = await until_back(
-            lambda: self._store.features(
-                [(video_id, None) for video_id in order], max_anchors=self._config.each
-            ),
-            self._health,
-        )
+        try:
+            found = await self._read(order)
+        except CorruptStateError:
+            # One of them can't be read; the others can.
+            found = [features for video_id in order for features in await self._readable(video_id)]
         return {
-            video_id: tuple(a for a in found.anchors if a.source == "behavior")
-            for video_id, found in zip(order, features, strict=True)
+            video_id: tuple(a for a in features.anchors if a.source == "behavior")
+            for video_id, features in zip(order, found, strict=True)
         }
+
+    async def _read(self, videos: Sequence[str]) -> list[Features]:
+        pairs = [(video_id, None) for video_id in videos]
+        most = self._config.each
+        return await until_back(lambda: self._store.features(pairs, max_anchors=most), self._health)
+
+    async def _readable(self, video_id: str) -> list[Features]:
+        try:
+            return await self._read([video_id])
+        except CorruptStateError as error:
+            log.warning("neighbor_unreadable", video_id=video_id, error=str(error))
+            return [Features()]

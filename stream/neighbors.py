@@ -134,8 +134,7 @@ async def _loop(
 
     async def save() -> None:
         if settings.index is not None:
-            await asyncio.to_thread(index.save, settings.index, dict(offsets))
-            log.info("index_saved", videos=len(index), index=str(settings.index))
+            await hood.save(settings.index, offsets)
 
     async def work() -> None:
         nonlocal saved

@@ -10,6 +10,7 @@ import pytest
 from stream_fixtures import producer
 from support import Workers, eventually
 
+from feature_store.client import Client
 from feature_store.records import Anchor
 from feature_store.store import FeatureStore
 from onebar.embedding.index import VectorIndex
@@ -87,7 +88,7 @@ async def has(store: FeatureStore, name: str, *expected: str) -> None:
 
 
 async def test_an_upload_gets_the_anchors_of_its_neighbours(
-    named: Settings, store: FeatureStore, workers: Workers
+    named: Settings, client: Client, store: FeatureStore, workers: Workers
 ) -> None:
     workers.start("stream")
     worker = workers.start("neighbors", settings=named)
@@ -108,6 +109,10 @@ async def test_an_upload_gets_the_anchors_of_its_neighbours(
     await eventually(own_first, 60)
     # The neighbour's neighbours are not asked: v0 gets what was asked after `new`, no more.
     await has(store, "v0", "own query")
+    # A neighbour whose state can't be read is passed over, the others are not.
+    await client.set(store.keys.text("v0"), b"garbage")
+    await send(named, [video("late", "my trail shoes number 8")])
+    await has(store, "late", "own query")
     # A changed text has other neighbours; a sensitive video has none and gives none.
     await send(named, [video("new", "my electric kettle number 5")])
     await has(store, "new", QUERIES[2])
