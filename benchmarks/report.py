@@ -20,7 +20,10 @@ from onebar.evaluation.outcomes import Outcomes, measure
 from onebar.evaluation.predict import Predictor
 from onebar.training.triggers import Trigger
 
-COLUMNS = ("hr@1", "hr@8", "mrr@8", "ed_hr@8", "bleu@8", "relevance@8", "relevant@8")
+COLUMNS = (
+    *("hr@1", "hr@8", "mrr@8", "ed_hr@8", "bleu@8", "relevance@8", "relevant@8"),
+    *("reject_precision", "reject_recall", "entropy_first"),
+)
 BASELINES = {
     SIMULATOR: ("title", "popularity", "anchors", "cascade", "oracle"),
     QBQTC: ("title", "popularity", "cascade"),
@@ -29,6 +32,7 @@ RATIO = 2.8
 """The paper's HR@8 over that of retrieval alone."""
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Stages", "", ("sft", "listwise", "piopd")),
+    ("", "sft", ("piopd",)),
     (
         "The form of the prompt, and each field of the evidence",
         "short",
@@ -49,12 +53,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "piopd",
         tuple(e.name for e in EXPERIMENTS if e.name.startswith("piopd-no-")),
     ),
-    (
-        "Other settings: step size, strength, length",
-        "sft",
-        ("listwise-slow", "listwise-fast", "listwise-strong"),
-    ),
-    ("", "piopd", ("piopd-slow",)),
+    ("Other settings: step size, strength, length", "piopd", ("piopd-slow",)),
+    ("", "listwise", ("listwise-slow", "listwise-fast", "listwise-strong")),
 )
 """Title, the run that the others are compared with (the one before, where empty), and the runs."""
 
@@ -152,7 +152,8 @@ def _simulated(work: Path, names: Sequence[str], seeds: int, limit: int) -> list
         "",
         "`oracle` knows the video's subject and the user's way of putting things. What a query is "
         "worth beyond the log is told by `relevance@8` (0 to 3, the simulator's hidden truth, mean "
-        "of the eight) and `relevant@8` (share of grade 3).",
+        "of the eight) and `relevant@8` (share of grade 3). `entropy_first` is little for a model "
+        "that collapses to few first queries.",
         "",
         "## The runs",
         "",
