@@ -16,6 +16,7 @@ from onebar.commands import (
     models,
     stack,
     state,
+    summarize,
     training,
 )
 from onebar.commands.common import USAGE, JsonOption, print_json
@@ -32,6 +33,7 @@ EXTRAS = {
     **dict.fromkeys(("sklearn", "sacrebleu", "rapidfuzz"), "evaluate"),
     "pyarrow": "archive",
     "sentence_transformers": "embed",
+    **dict.fromkeys(("av", "PIL"), "summarize"),
 }
 """What to install where a module is missing."""
 
@@ -51,6 +53,7 @@ app.add_typer(archive.app)
 app.add_typer(dataset.app)
 app.add_typer(evaluate.app)
 app.add_typer(state.app)
+app.add_typer(summarize.app)
 app.add_typer(letters.dead_letters, name="dead-letters")
 app.add_typer(training.train, name="train")
 app.add_typer(embed.embed, name="embed")

@@ -222,8 +222,7 @@ def evaluate(
 ) -> None:
     """How often the clicked query is among the anchors: the video's own, its neighbours', both.
 
-    Example: onebar embed evaluate data/march --embedder embedders/march/q2v
-    --embedder embedders/march/all --threshold 0.5
+    Example: onebar embed evaluate data/march --embedder embedders/march/all --threshold 0.5
     """
     from onebar.embedding.encoder import threshold_of
     from onebar.evaluation.anchors import both, neighbors, own
