@@ -1,4 +1,7 @@
-"""`make test`: every check, one after the other, and a plain summary at the end.
+"""`make test`: every check, and a plain summary at the end.
+
+One after the other, but the two integration suites side by side: they mostly wait, and have servers
+of their own.
 
 A failed step does not keep the later ones from running. The servers of the last step are started
 by `deploy/real_servers.py`; where their programs are not installed the step is skipped and says
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,8 +42,10 @@ class Outcome:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def run(name: str, command: Sequence[str], environment: Mapping[str, str]) -> Outcome:
-    """Run one step, showing its output as it comes."""
+def run(
+    name: str, command: Sequence[str], environment: Mapping[str, str], mark: str = ""
+) -> Outcome:
+    """Run one step, showing its output as it comes, each line behind `mark`."""
     print(f"\n--- {name}: {' '.join(command)}", flush=True)
     start = time.monotonic()
     outcome = Outcome(name, 0.0, 0)
@@ -55,7 +61,7 @@ def run(name: str, command: Sequence[str], environment: Mapping[str, str]) -> Ou
     )
     assert child.stdout is not None
     for line in child.stdout:
-        print(line, end="", flush=True)
+        print(mark + line, end="", flush=True)
         end = PYTEST_END.match(ESCAPES.sub("", line))
         if end:
             outcome.said = end[1]
@@ -65,8 +71,12 @@ def run(name: str, command: Sequence[str], environment: Mapping[str, str]) -> Ou
     return outcome
 
 
-def steps() -> list[tuple[str, list[str], dict[str, str]]]:
-    """Name, command and environment of every step, in order."""
+Step = tuple[str, list[str], dict[str, str]]
+"""Name, command and environment."""
+
+
+def steps() -> tuple[list[Step], list[Step]]:
+    """The steps that run in order, and those that run side by side after them."""
     bare = {name: value for name, value in os.environ.items() if name not in SERVERS}
     inherited = dict(os.environ)
     python, pytest = str(BIN / "python"), str(BIN / "pytest")
@@ -74,20 +84,28 @@ def steps() -> list[tuple[str, list[str], dict[str, str]]]:
     integration = [pytest, "tests/integration"]
     tools = ["deploy/real_servers.py", "docs/make_configuration.py", "tests/run_all.py"]
     tools += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.py"))
-    return [
+    alone = [
         ("ruff check", [str(BIN / "ruff"), "check", "."], bare),
         ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], bare),
         ("mypy --strict", [str(BIN / "mypy")], bare),
         ("mypy --strict, tools", [str(BIN / "mypy"), *tools], bare),
         ("unit tests", [pytest, "tests/unit", *PARALLEL], {**bare, "OMP_NUM_THREADS": "1"}),
+    ]
+    together = [
         ("integration, embedded servers", integration, bare),
         ("integration, Apache Kafka and Redis", [*on_real, *integration], inherited),
     ]
+    return alone, together
 
 
 def main() -> int:
     ci = os.environ.get("CI", "").lower() in ("1", "true", "yes")
-    outcomes = [run(*step) for step in steps()]
+    alone, together = steps()
+    outcomes = [run(*step) for step in alone]
+    with ThreadPoolExecutor(len(together)) as pool:
+        marked = zip(together, ("[embedded] ", "[real] "), strict=True)
+        running = [pool.submit(run, *step, mark) for step, mark in marked]
+        outcomes += [future.result() for future in running]
 
     failed = False
     totals = dict.fromkeys(("passed", "failed", "skipped"), 0)
