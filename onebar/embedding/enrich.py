@@ -30,24 +30,32 @@ class Enriched(Struct, frozen=True):
         return neighbor_anchors(kept, config)
 
 
-def look_around(triggers: Iterable[Trigger], encoder: Encoder, nearest: int) -> Iterator[Enriched]:
-    """The triggers, in the order of their time, with their neighbours.
+class Past:
+    """What is known of every video so far, as triggers go by in the order of their time.
 
     What is known of a neighbour is what its own newest earlier trigger had for evidence: nothing of
     the future can be in it. Neighbours without an anchor are passed over.
     """
-    index = VectorIndex(encoder.name, encoder.dim)
-    known: dict[str, tuple[Anchor, ...]] = {}
-    remaining = iter(triggers)
-    while batch := list(islice(remaining, _BATCH)):
-        vectors = encoder.encode([text_of_trigger(trigger) for trigger in batch])
-        for at, trigger in enumerate(batch):
-            own = vectors[at : at + 1]
-            [found] = index.nearest(own, nearest + 1)
-            yield Enriched(trigger, _with_anchors(found, known, trigger.video_id)[:nearest])
-            if trigger.anchors:
-                known[trigger.video_id] = ranked(trigger.anchors)
-                index.put([trigger.video_id], own)
+
+    def __init__(self, encoder: Encoder, nearest: int) -> None:
+        self._encoder = encoder
+        self._nearest = nearest
+        self._index = VectorIndex(encoder.name, encoder.dim)
+        self._known: dict[str, tuple[Anchor, ...]] = {}
+
+    def follow(self, triggers: Iterable[Trigger]) -> Iterator[Enriched]:
+        """The next triggers with their neighbours."""
+        remaining = iter(triggers)
+        while batch := list(islice(remaining, _BATCH)):
+            vectors = self._encoder.encode([text_of_trigger(trigger) for trigger in batch])
+            for at, trigger in enumerate(batch):
+                own = vectors[at : at + 1]
+                [found] = self._index.nearest(own, self._nearest + 1)
+                near = _with_anchors(found, self._known, trigger.video_id)
+                yield Enriched(trigger, near[: self._nearest])
+                if trigger.anchors:
+                    self._known[trigger.video_id] = ranked(trigger.anchors)
+                    self._index.put([trigger.video_id], own)
 
 
 def _with_anchors(

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -143,6 +143,11 @@ class TriggerDataset(Struct, frozen=True):
                     f"{self.path / split}.parquet holds a row that is no trigger ({error}): make "
                     "the dataset again"
                 ) from None
+
+    def size(self, split: Split, kinds: tuple[Kind, ...] = ()) -> int:
+        """How many triggers `read` gives, as the card says."""
+        counts = self.card.splits.get(split, {})
+        return sum(int(counts.get(kind, 0)) for kind in kinds or get_args(Kind))
 
     def texts(self) -> Iterator[str]:
         """The cleaned texts of the train part. Raises `DatasetCorruptError`."""

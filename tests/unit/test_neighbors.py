@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from feature_store.records import Anchor
 from onebar.embedding.encoder import Vectors, unit
-from onebar.embedding.enrich import look_around, merged
+from onebar.embedding.enrich import Past, merged
 from onebar.embedding.index import (
     IndexCorruptError,
     IndexMismatchError,
@@ -186,24 +186,24 @@ class TestEnrich:
     )
 
     def test_neighbours_have_what_they_had_by_then(self) -> None:
-        found = list(look_around(self.log, Letters(), 8))
+        found = list(Past(Letters(), 8).follow(self.log))
         config = NeighborConfig(threshold=0.9)
         asked = [[anchor.query for anchor in each.anchors(config)] for each in found]
         assert asked == [[], ["first"], [], [], ["first", "second"]]
 
     def test_the_future_changes_nothing(self) -> None:
-        whole = list(look_around(self.log, Letters(), 8))
+        whole = list(Past(Letters(), 8).follow(self.log))
         for end in range(len(self.log)):
-            assert list(look_around(self.log[:end], Letters(), 8)) == whole[:end]
+            assert list(Past(Letters(), 8).follow(self.log[:end])) == whole[:end]
 
     def test_own_anchors_stand_before_the_neighbours(self) -> None:
-        last = list(look_around(self.log, Letters(), 8))[-1]
+        last = list(Past(Letters(), 8).follow(self.log))[-1]
         config = NeighborConfig(threshold=0.9)
         assert merged(last, config, 2).anchors == ("own", "first")
         assert merged(last, config, 8).anchors == ("own", "first", "second")
 
     def test_quality_counts_the_clicked_query(self) -> None:
-        last = list(look_around(self.log, Letters(), 8))[-1:]
+        last = list(Past(Letters(), 8).follow(self.log))[-1:]
         config = NeighborConfig(threshold=0.9)
         assert quality(last, own).hit_rate == 0.0
         near = quality(last, neighbors(config))
