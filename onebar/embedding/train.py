@@ -316,11 +316,16 @@ def train_all(out: Path, config: EmbedConfig) -> Path:
     """Run the stages in a row into `out/STAGE`, each from the one before; the last one's path.
 
     A stage that is there already with the same settings is passed over, so an interrupted row goes
-    on. `out`, `kinds` and `init` are set for each stage; from scratch the first one mines no
-    negatives, for nothing could find any.
+    on; one that the log has no relations for is left out, with a warning. `out`, `kinds` and `init`
+    are set for each stage; from scratch the first one mines no negatives, for nothing could find
+    any. Raises what `train_embedder` does.
     """
+    counts = open_relations(config.relations).card.counts
     before = config.init
     for stage, kinds in STAGES.items():
+        if not any(counts.get(kind) for kind in kinds):
+            log.warning("stage_left_out", stage=stage, reason="no relations", kinds=kinds)
+            continue
         settings = msgspec.structs.replace(
             config,
             out=out / stage,
@@ -334,4 +339,4 @@ def train_all(out: Path, config: EmbedConfig) -> Path:
         else:
             train_embedder(settings)
         before = str(settings.out)
-    return settings.out
+    return out / list(STAGES)[-1]

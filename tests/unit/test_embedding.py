@@ -155,6 +155,15 @@ class TestTraining:
         assert parts is not None
         assert whole.name == parts.name
 
+    def test_a_log_without_engagements_is_enough(self, tmp_path: Path) -> None:
+        some = [relation for relation in relations() if relation.kind == "v2q"]
+        only = write_relations(tmp_path / "r", some).path
+        out = train_all(tmp_path / "out", config(only, tmp_path / "out", steps=5))
+        assert not (tmp_path / "out" / "q2v").exists()
+        card = read_card(out)
+        assert card is not None
+        assert card.training["init"] is None
+
     def test_a_kind_that_is_missing_is_named(self, tmp_path: Path) -> None:
         only = write_relations(tmp_path / "r", [Relation("q2q", "a", "b")]).path
         with pytest.raises(EmptyRelationsError, match="q2v"):
