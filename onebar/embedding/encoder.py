@@ -8,6 +8,7 @@ upload at once; its directory is an ordinary sentence-transformers one.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,10 +114,13 @@ class SentenceEncoder:
         return int(self._model.get_embedding_dimension())
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        vectors = self._model.encode(
-            list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False
-        )
-        return unit(np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dim))
+        found = np.zeros((len(texts), self.dim), dtype=np.float32)
+        said = [at for at, text in enumerate(texts) if text.strip()]
+        if said:
+            found[said] = self._model.encode(
+                [texts[at] for at in said], batch_size=64, show_progress_bar=False
+            )
+        return unit(found)
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -175,14 +179,18 @@ def static_module(path: Path) -> Path | None:
 
 def load_sentence_transformer(source: str) -> Any:
     """A sentence-transformers model. Raises `EmbedderError`."""
+    from onebar.training.quiet import quiet_transformers
+
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise EmbedderError(
             f"{source} needs sentence-transformers: pip install 'onebar[embed]'"
         ) from None
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     try:
-        return SentenceTransformer(source)
+        with quiet_transformers():
+            return SentenceTransformer(source)
     except Exception as error:
         raise EmbedderError(
             f"{source} can't be loaded as a sentence-transformers model: {error}"

@@ -44,6 +44,7 @@ from onebar.embedding.relations import (
     open_relations,
 )
 from onebar.training.loop import Backward, Loop, LoopConfig, Metrics, make_accelerator
+from onebar.training.quiet import quiet_transformers
 from onebar.training.tokenizer import train_tokenizer
 
 log = structlog.get_logger(__name__)
@@ -221,7 +222,7 @@ def train_embedder(config: EmbedConfig) -> Path:
     directory = config.out.parent / f".{config.out.name}.training"
     directory.mkdir(parents=True, exist_ok=True)
     parent = None if config.init is None else read_card(Path(config.init))
-    base = parent.base if parent else config.base
+    base = parent.base if parent else Path(config.base).name
     with accelerator.main_process_first():
         model = _begin(config, relations, directory)
     encoder = SentenceEncoder(model, name="") if config.negatives else None
@@ -295,7 +296,7 @@ def _begin(config: EmbedConfig, relations: Sequence[Relation], directory: Path) 
 
 def save_embedder(model: Any, out: Path, *, base: str, training: dict[str, Any]) -> Path:
     """Write a model and its card to `out`, whole or not at all."""
-    with staging(out) as staged:
+    with staging(out) as staged, quiet_transformers():
         model.save(str(staged), create_model_card=False)
         digest = hashlib.sha256()
         for path in sorted(staged.rglob("*.safetensors")):

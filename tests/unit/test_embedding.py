@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from tiny_models import make_bert
 
 from onebar.embedding.encoder import (
     CARD,
     EmbedderError,
+    SentenceEncoder,
     StaticEncoder,
     Vectors,
     load_encoder,
@@ -154,6 +156,26 @@ class TestTraining:
         assert whole is not None
         assert parts is not None
         assert whole.name == parts.name
+
+    def test_a_pretrained_base_gets_the_width_that_is_asked_for(
+        self, mined: Path, tmp_path: Path
+    ) -> None:
+        base = make_bert(tmp_path / "tiny-bert")
+        out = train_embedder(
+            config(mined, tmp_path / "out", base=base, steps=2, batch_size=8, kinds=["q2q"])
+        )
+        encoder = load_encoder(out)
+        assert isinstance(encoder, SentenceEncoder)
+        assert encoder.dim == 16
+        found = encoder.encode(["best kicks", " ", "best lumen"])
+        assert np.linalg.norm(found, axis=1).tolist() == pytest.approx([1.0, 0.0, 1.0])
+        card = read_card(out)
+        assert card is not None
+        assert card.base == "tiny-bert"
+        again = train_embedder(
+            config(mined, tmp_path / "2", init=str(out), steps=2, batch_size=8, kinds=["q2q"])
+        )
+        assert load_encoder(again).dim == 16
 
     def test_a_log_without_engagements_is_enough(self, tmp_path: Path) -> None:
         some = [relation for relation in relations() if relation.kind == "v2q"]

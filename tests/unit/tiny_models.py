@@ -1,4 +1,4 @@
-"""Models of the classes that summaries use, a few thousand random weights each, and a clip."""
+"""Models of the classes that are used, a few thousand random weights each, and a clip."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    BertConfig,
+    BertModel,
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
@@ -35,23 +37,41 @@ CHAT = (
 )
 
 
-def make_vision(path: Path) -> str:
-    """A LLaVA with a tokenizer of its own."""
-    torch.manual_seed(0)
+def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with these special tokens besides its own, by name."""
     tokenizer = Tokenizer(BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=300,
-        special_tokens=["<pad>", "<s>", "</s>", "<image>"],
+        special_tokens=["<pad>", "<s>", "</s>", *special.values()],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(["Visual: a red shoe. Plot: she runs."] * 9, trainer)
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
-        extra_special_tokens={"image_token": "<image>"}, padding_side="left",
+        extra_special_tokens=special, padding_side="left",
     )  # fmt: skip
+
+
+def make_bert(path: Path) -> str:
+    """A BERT, as sentence-transformers starts from."""
+    torch.manual_seed(0)
+    fast = make_tokenizer()
+    config = BertConfig(
+        vocab_size=len(fast), hidden_size=24, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(path)
+    fast.save_pretrained(path)
+    return str(path)
+
+
+def make_vision(path: Path) -> str:
+    """A LLaVA with a tokenizer of its own."""
+    torch.manual_seed(0)
+    fast = make_tokenizer(image_token="<image>")
     images = CLIPImageProcessor(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
     )
