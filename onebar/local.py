@@ -1,4 +1,4 @@
-"""The local stack: servers, topics and the three workers as child processes, ended together."""
+"""The local stack: servers, topics and the workers as child processes, ended together."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ from stream.topics import TOPICS, delete_topics, ensure_topics
 log = structlog.get_logger(__name__)
 
 WORKERS = ("stream", "generator", "api")
+NEIGHBORS = "neighbors"
+"""Also started where the settings name an embedder."""
 START_TIMEOUT_S = 60.0
 STOP_GRACE_S = 8.0
 WATCH_EVERY_S = 0.2
@@ -97,7 +99,6 @@ class LocalStack:
         run_dir: Path,
         *,
         own_names: bool,
-        workers: Sequence[str] = WORKERS,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`settings` are the operator's; `self.settings` is what the workers get."""
@@ -105,7 +106,7 @@ class LocalStack:
         self.settings = settings
         self.children: dict[str, Child] = {}
         self._own_names = own_names
-        self._workers = workers
+        self._workers = (*WORKERS, NEIGHBORS) if settings.embedder else WORKERS
         self._say = say
         self._processes = Children()
 
@@ -204,11 +205,12 @@ class LocalStack:
                 "session_timeout_s": min(10.0, settings.session_timeout_s),
                 "heartbeat_interval_s": min(3.0, settings.heartbeat_interval_s),
             }
-        if "api" in self._workers:
-            if settings.api_port == 0:
-                update["api_port"] = free_port()
-            elif "api_port" not in settings.model_fields_set:
-                update["api_port"] = _default_or_free(settings.api_host, settings.api_port)
+        if "kafka_bootstrap" in update or self._own_names:
+            update["index"] = None  # a snapshot is of one log, and these topics are new
+        if settings.api_port == 0:
+            update["api_port"] = free_port()
+        elif "api_port" not in settings.model_fields_set:
+            update["api_port"] = _default_or_free(settings.api_host, settings.api_port)
         return settings.model_copy(update=update)
 
     async def _check_redis(self) -> None:
