@@ -1,0 +1,27 @@
+"""Short forms of the benchmarks that need no server: that they run and report, not how fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_index_is_measured() -> None:
+    command = [sys.executable, "benchmarks/neighbor_index.py", "--videos", "3000"]
+    done = subprocess.run(
+        [*command, "--queries", "50"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["videos"] == 3000
+    assert found["recall_at_16"] > 0.95
+    assert found["search_p50_ms"] > 0
