@@ -15,8 +15,9 @@ from pathlib import Path
 
 import structlog
 
+from onebar.directories import occupied
 from onebar.embedding.encoder import EmbedderError, Encoder, load_encoder, threshold_of
-from onebar.embedding.index import VectorIndex, VectorIndexError
+from onebar.embedding.index import CARD, VectorIndex, VectorIndexError
 from onebar.embedding.neighbors import NeighborConfig
 from onebar.logs import configure_logging
 from onebar.settings import Settings
@@ -49,7 +50,7 @@ class NoEmbedderError(EmbedderError):
 async def run_neighbors(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then write the snapshot.
 
-    Waits for Kafka and Redis as long as they are away. Raises `EmbedderError`.
+    Waits for Kafka and Redis as long as they are away. Raises `EmbedderError`, `VectorIndexError`.
     """
     if settings.embedder is None:
         raise NoEmbedderError
@@ -133,8 +134,12 @@ async def _loop(
     saved = time.monotonic()
 
     async def save() -> None:
-        if settings.index is not None:
+        if settings.index is None:
+            return
+        try:
             await hood.save(settings.index, offsets)
+        except OSError as error:  # a full disk: the next start reads the log instead
+            log.warning("index_not_saved", index=str(settings.index), error=str(error))
 
     async def work() -> None:
         nonlocal saved
@@ -167,7 +172,12 @@ async def _loop(
 
 def open_index(path: Path | None, encoder: Encoder) -> VectorIndex:
     """The index of the snapshot, if it is of this encoder's space and sound; else an empty one, to
-    be filled from the log. What was written by the old one goes on serving meanwhile."""
+    be filled from the log. What was written by the old one goes on serving meanwhile.
+
+    Raises `VectorIndexError` where something else is at `path`: it could never be saved there.
+    """
+    if path is not None and occupied(path, CARD):
+        raise VectorIndexError(f"{path} exists and is no index: choose another directory")
     if path is not None and path.exists():
         try:
             index = VectorIndex.load(path)

@@ -22,6 +22,7 @@ from onebar.embedding.index import (
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
 from onebar.evaluation.anchors import both, neighbors, own, quality
 from onebar.training.triggers import Trigger
+from stream.neighbors import open_index
 
 DIM = 8
 
@@ -122,6 +123,26 @@ class TestIndex:
         (tmp_path / "mine").write_text("x")
         with pytest.raises(VectorIndexError, match="choose another"):
             VectorIndex("space", DIM).save(tmp_path)
+
+
+class TestSnapshotOfAWorker:
+    def test_only_one_of_its_own_space_is_gone_on_from(self, tmp_path: Path) -> None:
+        path = tmp_path / "index"
+        index = VectorIndex("letters", 26)
+        index.put(["v"], Letters().encode(["abc"]))
+        index.save(path, {"onebar.videos/0": 7})
+        found = open_index(path, Letters())
+        assert (len(found), found.offsets) == (1, {"onebar.videos/0": 7})
+        other = VectorIndex("numbers", 26)
+        other.put(["v"], Letters().encode(["abc"]))
+        other.save(path)
+        assert len(open_index(path, Letters())) == 0
+        assert len(open_index(None, Letters())) == 0
+
+    def test_what_is_no_index_is_told_before_anything_starts(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").write_text("x")
+        with pytest.raises(VectorIndexError, match="choose another"):
+            open_index(tmp_path, Letters())
 
 
 def anchor(query: str, weight: float) -> Anchor:
