@@ -22,7 +22,7 @@ from msgspec import structs
 
 from feature_store.client import Command, pipelined
 from feature_store.store import FeatureStore
-from onebar.embedding.texts import trigger_text
+from onebar.evidence import trigger_text
 from onebar.local import LocalStack
 from onebar.settings import Settings
 from onebar.text import clean_video

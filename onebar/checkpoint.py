@@ -4,6 +4,7 @@ onebar.json         the card: name, preset, prompt and generation config, sizes 
                     every other file, facts of the training
 tokenizer.json      how text becomes ids (`onebar.tokens`)
 config.json         the architecture, as transformers reads it
+embedder/           tells which of a user's queries touch a video (optional, `onebar.embedding`)
 ct2/                CTranslate2 weights, int8 (optional)
 model.safetensors   float weights for torch (optional)
 """
@@ -29,6 +30,7 @@ TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CTRANSLATE2 = "ct2"
+EMBEDDER = "embedder"
 FORMAT = 1
 _FIRST = frozenset(
     {
@@ -127,6 +129,11 @@ class Checkpoint(Struct, frozen=True):
     @property
     def has_weights(self) -> bool:
         return WEIGHTS in self.card.files
+
+    @property
+    def embedder(self) -> Path | None:
+        """The embedder that chose the histories it was trained on; None: terms did."""
+        return self.path / EMBEDDER if f"{EMBEDDER}/embedder.json" in self.card.files else None
 
     def need(self, name: str) -> Path:
         """The path of one of its files. Raises `CheckpointMismatchError` where it has none."""

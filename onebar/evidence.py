@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def video_line(video: VideoText) -> str:
     return " | ".join(part for part in parts if part)
 
 
+def trigger_text(video: VideoText) -> str:
+    """T, M and the category of a cleaned video in one line: what relevance is judged by and what
+    is embedded. Empty where nothing is known."""
+    return one_line(video_line(video), video.summary, video.category)
+
+
+def one_line(text: str, summary: str, category: str) -> str:
+    """The parts that hold something, in one line."""
+    return " ".join(part for part in (text, summary, category) if part)
+
+
 def terms(text: str) -> frozenset[str]:
     """What relevance is judged by: lower-case words and CJK character pairs, no stop words.
 
@@ -78,34 +90,52 @@ _query_terms = lru_cache(maxsize=8192)(terms)
 """Queries come again and again, and are short; the text of a video is neither."""
 
 
+Relevance = Callable[[Sequence[str], str, Sequence[str]], Sequence[bool]]
+"""Which of some queries touch a video, given its text in one line and its anchors."""
+
+
+def shares_a_term(queries: Sequence[str], text: str, anchors: Sequence[str]) -> list[bool]:
+    """A query touches a video where it shares a term with its text or its anchors."""
+    known = terms(" ".join((text, *anchors)))
+    return [not known.isdisjoint(_query_terms(query)) for query in queries]
+
+
 def relevant_history(
-    history: tuple[HistoryEntry, ...], trigger: str, *, limit: int = MAX_HISTORY
+    history: Sequence[HistoryEntry],
+    text: str,
+    anchors: Sequence[str],
+    *,
+    limit: int = MAX_HISTORY,
+    relevance: Relevance = shares_a_term,
 ) -> tuple[str, ...]:
-    """The newest queries that share a term with the trigger (paper: H after a relevance filter).
+    """The newest queries that touch the video (paper: H after a relevance filter).
 
     Whatever else a user searched leaves the evidence as it is, so users who have nothing to add
     share one prompt and one generation.
     """
     if not history:
         return ()
-    known = terms(trigger)
     newest = sorted(history, key=lambda entry: (-entry.ts, entry.query))
-    kept: list[str] = []
-    for entry in newest:
-        if len(kept) == limit:
-            break
-        if entry.query not in kept and not known.isdisjoint(_query_terms(entry.query)):
-            kept.append(entry.query)
-    return tuple(kept)
+    queries = list(dict.fromkeys(entry.query for entry in newest))
+    touching = relevance(queries, text, anchors)
+    return tuple(query for query, yes in zip(queries, touching, strict=True) if yes)[:limit]
 
 
 def assemble(
-    features: Features, *, max_anchors: int = MAX_ANCHORS, max_history: int = MAX_HISTORY
+    features: Features,
+    *,
+    max_anchors: int = MAX_ANCHORS,
+    max_history: int = MAX_HISTORY,
+    relevance: Relevance = shares_a_term,
 ) -> Evidence:
     """The evidence in what the store knows of a pair. Empty fields where nothing is known."""
     video = features.text or VideoText()
-    text = video_line(video)
     anchors = tuple(anchor.query for anchor in features.anchors[:max_anchors])
-    trigger = " ".join((text, video.category, video.summary, *anchors))
-    history = relevant_history(features.history, trigger, limit=max_history)
-    return Evidence(text=text, summary=video.summary, anchors=anchors, history=history)
+    return Evidence(
+        text=video_line(video),
+        summary=video.summary,
+        anchors=anchors,
+        history=relevant_history(
+            features.history, trigger_text(video), anchors, limit=max_history, relevance=relevance
+        ),
+    )

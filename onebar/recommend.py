@@ -19,7 +19,7 @@ from feature_store.records import CacheEntry, Candidate, Features, QueryResult
 from onebar.batching import DeadlineExceededError, QueueFullError
 from onebar.candidates import REJECT, decide
 from onebar.engines import EngineError
-from onebar.evidence import Evidence, assemble
+from onebar.evidence import Evidence, Relevance, assemble, shares_a_term
 from onebar.prompt import PromptConfig, build_prompt, evidence_digest
 
 log = structlog.get_logger(__name__)
@@ -108,6 +108,7 @@ class Recommender:
         batcher: PromptRunner,
         *,
         prompt_config: PromptConfig | None = None,
+        relevance: Relevance = shares_a_term,
         k: int = 8,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -115,6 +116,7 @@ class Recommender:
         self._cache = cache
         self._runner = batcher
         self._config = prompt_config or PromptConfig()
+        self._relevance = relevance
         self._k = k
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,7 +129,10 @@ class Recommender:
     def ground(self, pair: Pair, features: Features) -> Grounding:
         """Evidence, prompt and digest of one pair: pure."""
         evidence = assemble(
-            features, max_anchors=self._config.max_anchors, max_history=self._config.max_history
+            features,
+            max_anchors=self._config.max_anchors,
+            max_history=self._config.max_history,
+            relevance=self._relevance,
         )
         prompt = build_prompt(evidence, self._config)
         if features.text is not None and features.text.sensitive:

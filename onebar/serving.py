@@ -7,7 +7,7 @@ from msgspec import Struct
 from feature_store.records import Candidate
 from onebar.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from onebar.engines import Engine, EngineName, load_engine
-from onebar.evidence import Evidence
+from onebar.evidence import Evidence, Relevance, shares_a_term
 from onebar.prompt import PromptConfig, build_prompt
 from onebar.registry import Registry
 from onebar.settings import Settings
@@ -26,10 +26,12 @@ class CheckpointUnusableError(CheckpointError):
 
 
 class LoadedModel(Struct, frozen=True):
-    """An engine, and the shape of the prompts that its checkpoint was trained on."""
+    """An engine, the shape of the prompts that its checkpoint was trained on, and what chose the
+    histories in them."""
 
     engine: Engine
     prompt_config: PromptConfig
+    relevance: Relevance = shares_a_term
 
     @property
     def name(self) -> str:
@@ -46,6 +48,17 @@ def open_configured(settings: Settings) -> Checkpoint:
     return Registry(settings.registry).open_current()
 
 
+def configured_embedder(settings: Settings) -> str | None:
+    """The embedder that the settings name, else the one that the checkpoint brings, if any.
+
+    Raises `CheckpointError` and `RegistryError`.
+    """
+    if settings.embedder is not None:
+        return settings.embedder
+    brought = open_configured(settings).embedder
+    return None if brought is None else str(brought)
+
+
 def load_model(settings: Settings) -> LoadedModel:
     """The model of the checkpoint that the settings name. Takes a second or so; call it in a
     thread. Raises `CheckpointError` and `RegistryError`."""
@@ -57,7 +70,19 @@ def load_model(settings: Settings) -> LoadedModel:
         workers=settings.engine_workers,
         threads=settings.engine_threads,
     )
-    return LoadedModel(engine, checkpoint.card.prompt)
+    return LoadedModel(engine, checkpoint.card.prompt, open_relevance(checkpoint))
+
+
+def open_relevance(checkpoint: Checkpoint) -> Relevance:
+    """What chose the histories that a checkpoint was trained on. Raises `CheckpointError`."""
+    if checkpoint.embedder is None:
+        return shares_a_term
+    from onebar.embedding.relevance import relevance_of
+
+    try:
+        return relevance_of(checkpoint.embedder)
+    except ValueError as error:
+        raise CheckpointUnusableError(f"{checkpoint.name}: {error}") from error
 
 
 def warm_prompt(config: PromptConfig) -> str:
@@ -82,6 +107,7 @@ def prove(checkpoint: Checkpoint, *, engine: EngineName = "auto", k: int = 8) ->
     try:
         loaded = load_engine(checkpoint, engine=engine, beam_size=k)
         try:
+            open_relevance(checkpoint)
             [candidates] = loaded.generate([warm_prompt(checkpoint.card.prompt)], k)
         finally:
             loaded.close()

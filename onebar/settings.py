@@ -101,15 +101,16 @@ class Settings(BaseSettings):
     # Neighbour anchors
     embedder: str | None = None
     """An embedder (`onebar embed train`), or any sentence-transformers model, for `onebar
-    neighbors`."""
+    neighbors`; the one that the checkpoint brings where none is named."""
     index: Path | None = None
     """Where `onebar neighbors` keeps a snapshot of its index, to start from the next time; without
     one it reads the whole topic of videos at each start."""
     index_save_s: float = Field(default=300.0, gt=0)
     """Between two snapshots."""
     neighbor_threshold: float | None = Field(default=None, ge=-1, le=1)
-    """Least similarity of a neighbour; what the embedder was calibrated to where not set."""
-    neighbor_nearest: int = Field(default=16, ge=1, le=256)
+    """Least similarity of a neighbour anchor to the video; what the embedder was calibrated to
+    where not set."""
+    neighbor_nearest: int = Field(default=32, ge=1, le=256)
     """Neighbours whose anchors a video is given."""
     neighbor_limit: int = Field(default=16, ge=1)
     """Neighbour anchors kept of a video."""

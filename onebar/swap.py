@@ -236,6 +236,7 @@ class LiveModel:
             self._cache,
             batcher,
             prompt_config=model.prompt_config,
+            relevance=model.relevance,
             k=settings.k,
         )
         fresh = _Served(model, batcher, recommender)

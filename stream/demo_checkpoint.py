@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from onebar.checkpoint import CTRANSLATE2, SHIPPED, annotate, open_checkpoint, seal
+from onebar.checkpoint import CTRANSLATE2, SHIPPED, WEIGHTS, annotate, open_checkpoint, seal
 from onebar.directories import staging
 from onebar.training.triggers import TriggerDataset, open_dataset
 from stream.archive.reader import open_archive
@@ -112,8 +112,8 @@ def _ship(source: Path, out: Path) -> None:
     checkpoint = open_checkpoint(source)
     with staging(out) as staged:
         for name in checkpoint.card.files:
-            if not name.endswith(".safetensors"):
-                (staged / name).parent.mkdir(exist_ok=True)
+            if name != WEIGHTS:
+                (staged / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, staged / name)
         assert (staged / CTRANSLATE2).is_dir()
         card = checkpoint.card

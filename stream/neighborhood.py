@@ -15,10 +15,11 @@ import structlog
 from feature_store.buckets import CorruptStateError
 from feature_store.records import Anchor, Features
 from feature_store.store import FeatureStore
-from onebar.embedding.encoder import Encoder
+from onebar.embedding.encoder import Encoder, Vectors
 from onebar.embedding.index import Near, VectorIndex
-from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
-from onebar.embedding.texts import trigger_text
+from onebar.embedding.memo import Remembering
+from onebar.embedding.neighbors import Likeness, NeighborConfig, neighbor_anchors
+from onebar.evidence import trigger_text
 from onebar.text import clean_video
 from stream.events import InvalidEventError, Video, parse
 from stream.fold import text_of
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 ASKED = 4
 """Times as many videos are looked at as neighbours are wanted: many have no anchors yet."""
+QUERIES = 65_536
+"""Queries whose vectors are kept at hand: 48 MB at 128 dimensions."""
 LIVE_S = 30.0
 """A video's event older than this is no upload but the past being read: its anchors can wait until
 the index is full."""
@@ -54,6 +57,7 @@ class Neighborhood:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._encoder = encoder
+        self._queries = Remembering(encoder, most=QUERIES)
         self._index = index
         self._store = store
         self._health = health
@@ -121,10 +125,10 @@ class Neighborhood:
             return
         found = await self._apart(self._look, videos)
         known = await self._own_anchors({near.name for row in found for near in row})
-        anchors = {
-            video_id: neighbor_anchors(self._voices(video_id, row, known), self._config)
-            for video_id, row in zip(videos, found, strict=True)
-        }
+        voices = [
+            self._voices(video_id, row, known) for video_id, row in zip(videos, found, strict=True)
+        ]
+        anchors = await self._apart(self._chosen, videos, voices)
         await until_back(lambda: self._store.put_neighbors(anchors), self._health)
         NEIGHBORS.labels(reason).inc(len(videos))
         now = self._clock()
@@ -136,11 +140,22 @@ class Neighborhood:
     def _put(self, texts: Mapping[str, str]) -> None:
         self._index.put(list(texts), self._encoder.encode(list(texts.values())))
 
+    def _chosen(
+        self, videos: Sequence[str], voices: Sequence[Sequence[tuple[float, tuple[Anchor, ...]]]]
+    ) -> dict[str, tuple[Anchor, ...]]:
+        """The anchors of each video by the voices of its neighbours."""
+        vectors = self._index.vectors(videos)
+        return {
+            video_id: neighbor_anchors(spoken, self._likeness(own), self._config)
+            for video_id, own, spoken in zip(videos, vectors, voices, strict=True)
+        }
+
+    def _likeness(self, own: Vectors) -> Likeness:
+        """How near queries are to the video of this vector."""
+        return lambda queries: (self._queries.encode(queries) @ own).tolist()
+
     def _look(self, videos: Sequence[str]) -> list[list[Near]]:
-        config = self._config
-        return self._index.nearest(
-            self._index.vectors(videos), 1 + ASKED * config.nearest, threshold=config.threshold
-        )
+        return self._index.nearest(self._index.vectors(videos), 1 + ASKED * self._config.nearest)
 
     async def _apart(self, work: Callable[..., Result], *given: Any) -> Result:
         """`work(*given)` in the one thread that has the index."""

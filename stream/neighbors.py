@@ -20,6 +20,7 @@ from onebar.embedding.encoder import EmbedderError, Encoder, load_encoder, thres
 from onebar.embedding.index import CARD, VectorIndex, VectorIndexError
 from onebar.embedding.neighbors import NeighborConfig
 from onebar.logs import configure_logging
+from onebar.serving import configured_embedder
 from onebar.settings import Settings
 from stream.consumer import OffsetGoneError, Offsets, RecordConsumer, begin_offsets
 from stream.events import VIDEOS
@@ -38,35 +39,45 @@ REFRESHED = 64
 
 
 class NoEmbedderError(EmbedderError):
-    """No embedder was named."""
+    """No embedder was named, and the checkpoint brings none."""
 
     def __init__(self) -> None:
         super().__init__(
-            "ONEBAR_EMBEDDER is not set: name an embedder that `onebar embed train` made, or a "
-            "sentence-transformers model"
+            "ONEBAR_EMBEDDER is not set and the checkpoint brings no embedder: name one that "
+            "`onebar embed train` made, or a sentence-transformers model"
         )
 
 
 async def run_neighbors(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then write the snapshot.
 
-    Waits for Kafka and Redis as long as they are away. Raises `EmbedderError`, `VectorIndexError`.
+    Waits for Kafka and Redis as long as they are away. Raises `EmbedderError`, `VectorIndexError`,
+    `CheckpointError`, `RegistryError`.
     """
-    if settings.embedder is None:
+    embedder = await asyncio.to_thread(configured_embedder, settings)
+    if embedder is None:
         raise NoEmbedderError
-    encoder = await asyncio.to_thread(load_encoder, settings.embedder)
+    encoder = await asyncio.to_thread(load_encoder, embedder)
+    threshold = settings.neighbor_threshold
+    config = NeighborConfig(
+        nearest=settings.neighbor_nearest,
+        limit=settings.neighbor_limit,
+        threshold=threshold_of(embedder) if threshold is None else threshold,
+    )
     async with open_runtime(settings) as runtime:
         if not runtime.stop.is_set():
-            await _serve(settings, runtime, encoder)
+            await _serve(settings, runtime, encoder, config)
 
 
-async def _serve(settings: Settings, runtime: Runtime, encoder: Encoder) -> None:
+async def _serve(
+    settings: Settings, runtime: Runtime, encoder: Encoder, config: NeighborConfig
+) -> None:
     index = open_index(settings.index, encoder)
     consumer = await _start(settings, runtime, index.offsets)
     if consumer is None:
         return
     try:
-        await _loop(settings, runtime, encoder, index, consumer)
+        await _loop(settings, runtime, encoder, config, index, consumer)
     except OffsetGoneError as error:
         # The topic was made anew since the snapshot: what it says of the log is void.
         log.warning("index_of_another_log", error=str(error), index=str(settings.index))
@@ -74,7 +85,7 @@ async def _serve(settings: Settings, runtime: Runtime, encoder: Encoder) -> None
         index = VectorIndex(encoder.name, encoder.dim)
         consumer = await _start(settings, runtime, {})
         if consumer is not None:
-            await _loop(settings, runtime, encoder, index, consumer)
+            await _loop(settings, runtime, encoder, config, index, consumer)
     finally:
         if consumer is not None:
             await consumer.stop()
@@ -110,18 +121,10 @@ async def _loop(
     settings: Settings,
     runtime: Runtime,
     encoder: Encoder,
+    config: NeighborConfig,
     index: VectorIndex,
     consumer: RecordConsumer,
 ) -> None:
-    config = NeighborConfig(
-        nearest=settings.neighbor_nearest,
-        limit=settings.neighbor_limit,
-        threshold=(
-            threshold_of(settings.embedder or "")
-            if settings.neighbor_threshold is None
-            else settings.neighbor_threshold
-        ),
-    )
     hood = Neighborhood(
         encoder,
         index,

@@ -1,4 +1,4 @@
-"""How good anchors are: `onebar embed evaluate` and `calibrate`, and the options they share."""
+"""How good an embedder is for A and for H: `onebar embed evaluate`, and what it shares."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ ThresholdOption = Annotated[
     typer.Option(
         min=-1.0,
         max=1.0,
-        help="Least similarity of a neighbour; what the embedder was calibrated to if not given.",
+        help="Least similarity of a neighbour anchor to the video; what the embedder was "
+        "calibrated to if not given.",
     ),
 ]
 NearestOption = Annotated[int, typer.Option(min=1, max=256, help="Neighbours that are asked.")]
@@ -36,9 +37,6 @@ SplitOption = Annotated[SplitName, typer.Option(help="The part to measure on.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Most clicks, the first ones.")]
 KINDS: tuple[Kind, ...] = ("click", "search")
 """Triggers that tell what a video's anchors were."""
-THRESHOLDS = (-1.0, *(round(0.2 + 0.05 * step, 2) for step in range(14)), 0.88, 0.9, 0.95)
-NEARLY = 0.98
-"""Of the best hit rate: the highest threshold that keeps so much is the one to take."""
 
 
 def evaluate(
@@ -47,84 +45,65 @@ def evaluate(
         list[str], typer.Option(help="An embedder; may be repeated to compare stages.")
     ],
     threshold: ThresholdOption = None,
-    nearest: NearestOption = 16,
+    nearest: NearestOption = 32,
     split: SplitOption = SplitName.test,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How often the clicked query is among the anchors: the video's own, its neighbours', both.
 
+    `by voices` are the neighbours' in the order in which neighbours asked for them, whether they
+    fit the video or not. A second table says how well H is chosen: precision and recall of those of
+    the user's queries that share a term with the clicked one, and the share of triggers that keep
+    none: they share what everyone gets.
+
     Example: onebar embed evaluate data/march --embedder embedders/march/all --threshold 0.5
     """
-    from onebar.embedding.encoder import threshold_of
-    from onebar.evaluation.anchors import both, neighbors, own
+    from math import inf
 
-    rows = []
+    from msgspec import structs
+
+    from onebar.embedding.encoder import read_card, threshold_of
+    from onebar.embedding.relevance import NearEnough
+    from onebar.evaluation.anchors import both, neighbors, own
+    from onebar.evaluation.histories import history_quality
+    from onebar.evidence import shares_a_term
+
+    reports = []
     for name in embedder:
         opened, encoder = open_both(dataset, name)
-        found = _measured(opened, encoder, split, nearest, limit)
+        found = measured(opened, encoder, split, nearest, limit)
         masks = _masks(opened, found)
-        free = neighbor_config(-1.0, nearest)
         least = threshold_of(name) if threshold is None else threshold
+        free = neighbor_config(-1.0, nearest)
         kept = neighbor_config(least, nearest)
         sources = {
             "own": own,
-            f"near, {encoder.name}": neighbors(free),
-            f"near ≥ {least:g}, {encoder.name}": neighbors(kept),
-            f"own + near, {encoder.name}": both(free),
-            f"own + near ≥ {least:g}, {encoder.name}": both(kept),
+            "near, by voices": neighbors(structs.replace(free, temperature=inf)),
+            "near": neighbors(free),
+            f"near ≥ {least:g}": neighbors(kept),
+            "own + near": both(free),
+            f"own + near ≥ {least:g}": both(kept),
         }
-        rows += [
-            row
-            for label, source in sources.items()
-            for row in _rows(label, found, source, masks)
-            if label != "own" or name == embedder[0]
-        ]
-    _tell(rows, as_json)
-
-
-def calibrate(
-    dataset: DatasetArgument,
-    embedder: EmbedderOption,
-    nearest: NearestOption = 16,
-    split: SplitOption = SplitName.valid,
-    limit: LimitOption = None,
-    save: Annotated[
-        bool, typer.Option("--save", help="Note the threshold found in the embedder's card.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Hit rate and size of neighbour anchors by threshold, to choose one for this embedder.
-
-    The one to take is the highest that keeps nearly all of the best hit rate.
-
-    Example: onebar embed calibrate data/march --embedder embedders/march/all --save
-    """
-    from msgspec import structs
-
-    from onebar.embedding.encoder import read_card, write_card
-    from onebar.evaluation.anchors import neighbors, quality
-
-    opened, encoder = open_both(dataset, embedder)
-    card = read_card(Path(embedder))
-    if save and card is None:
-        raise typer.BadParameter(f"--save: {embedder} is no embedder of `onebar embed train`")
-    found = _measured(opened, encoder, split, nearest, limit)
-    rows = {t: quality(found, neighbors(neighbor_config(t, nearest))) for t in THRESHOLDS}
-    best = max(row.hit_rate for row in rows.values())
-    chosen = max(t for t, row in rows.items() if row.hit_rate >= NEARLY * best)
-    if save and card is not None:
-        write_card(Path(embedder), structs.replace(card, threshold=chosen))
+        triggers = [each.trigger for each in found]
+        histories = {"terms": history_quality(triggers, shares_a_term)}
+        card = read_card(Path(name))
+        if card is not None and (touching := card.history_threshold) is not None:
+            histories[f"≥ {touching:g}"] = history_quality(triggers, NearEnough(encoder, touching))
+        report = {
+            "embedder": encoder.name,
+            "anchors": [
+                row
+                for label, source in sources.items()
+                for row in _rows(label, found, source, masks)
+            ],
+            "histories": histories,
+        }
+        reports.append(report)
+        if not as_json:
+            _tell(report)
     if as_json:
-        print_json({"threshold": chosen, "by_threshold": [[t, row] for t, row in rows.items()]})
-        return
-    print("threshold  hit rate                                  anchors  covered")
-    for threshold, row in rows.items():
-        bar = "█" * round(32 * row.hit_rate / (best or 1.0))
-        print(
-            f"{threshold:9g}  {row.hit_rate:.3f} {bar:32}  {row.size:8.1f}  {row.covered:6.1%}"
-            f"{'  ← take this one' if threshold == chosen else ''}"
-        )
+        print_json(reports)
 
 
 def open_both(dataset: Path, embedder: str) -> tuple[TriggerDataset, Encoder]:
@@ -141,7 +120,7 @@ def neighbor_config(threshold: float, nearest: int) -> NeighborConfig:
     return NeighborConfig(threshold=threshold, nearest=nearest)
 
 
-def _measured(
+def measured(
     dataset: TriggerDataset, encoder: Encoder, split: SplitName, nearest: int, limit: int | None
 ) -> list[Enriched]:
     """The clicks of a split with their neighbours; what came before them is the past."""
@@ -164,7 +143,7 @@ def _measured(
     total = sum(dataset.size(name, KINDS) for name in SPLITS)
     found = []
     with progress("embedding") as update:
-        for at, each in enumerate(Past(encoder, 2 * nearest).follow(until_then()), 1):
+        for at, each in enumerate(Past(encoder, nearest).follow(until_then()), 1):
             update(at / max(total, at), f"{at:,} triggers")
             if each.trigger.trigger_id in wanted:
                 found.append(each)
@@ -193,16 +172,15 @@ def _rows(
     ]
 
 
-def _tell(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print_json(rows)
-        return
+def _tell(report: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("anchors", "slice", "triggers", "hit rate", "in 8", "anchors", "covered")
-    for row in rows:
-        table.add_row(
+    columns = ("anchors", "slice", "triggers", "hit rate", "in 8", "anchors", "covered")
+    anchors = Table(*columns, title=report["embedder"])
+    last = report["anchors"][-1]["slice"]
+    for row in report["anchors"]:
+        anchors.add_row(
             row["anchors"],
             row["slice"],
             f"{row['triggers']:,}",
@@ -210,6 +188,20 @@ def _tell(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
             f"{row['recall'][8]:.3f}",
             f"{row['size']:.1f}",
             f"{row['covered']:.1%}",
-            end_section=row["slice"] == rows[-1]["slice"],
+            end_section=row["slice"] == last,
         )
-    Console().print(table)
+    columns = ("history by", "triggers", "precision", "recall", "F1", "queries", "shared")
+    histories = Table(*columns)
+    for label, row in report["histories"].items():
+        histories.add_row(
+            label,
+            f"{row.triggers:,}",
+            f"{row.precision:.3f}",
+            f"{row.recall:.3f}",
+            f"{row.f1:.3f}",
+            f"{row.size:.2f}",
+            f"{row.shared:.1%}",
+        )
+    console = Console()
+    console.print(anchors)
+    console.print(histories)

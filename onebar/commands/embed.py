@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from onebar.commands.anchors import (
@@ -15,11 +16,11 @@ from onebar.commands.anchors import (
     EmbedderOption,
     NearestOption,
     ThresholdOption,
-    calibrate,
     evaluate,
     neighbor_config,
     open_both,
 )
+from onebar.commands.calibrate import calibrate
 from onebar.commands.common import (
     DAY,
     INTERRUPTED,
@@ -158,29 +159,42 @@ def train(
         raise typer.Exit(INTERRUPTED) from None
 
 
-@embed.command("anchors")
-def anchors(
+@embed.command("dataset")
+def dataset(
     dataset: DatasetArgument,
     embedder: EmbedderOption,
     out: Annotated[Path, typer.Option(help="The dataset to write.")],
+    neighbors: Annotated[
+        bool, typer.Option(help="Put the anchors of its neighbours behind a trigger's own.")
+    ] = True,
+    history: Annotated[
+        bool, typer.Option(help="Choose histories by similarity, with a calibrated embedder.")
+    ] = True,
     threshold: ThresholdOption = None,
-    nearest: NearestOption = 16,
+    nearest: NearestOption = 32,
     limit: Annotated[int, typer.Option(min=1, help="Anchors a trigger has at most.")] = 8,
 ) -> None:
-    """A dataset like this one, each trigger's anchors followed by those of its neighbours then.
+    """A dataset like this one, with the evidence that this embedder gives: A and H.
 
-    Example: onebar embed anchors data/march --embedder embedders/march/all --out data/march-near
+    A checkpoint trained on it carries the embedder, and serves with histories chosen likewise.
+
+    Example: onebar embed dataset data/march --embedder embedders/march/all --out data/march-near
     """
     from msgspec import structs
 
     from onebar.embedding.encoder import threshold_of
-    from onebar.embedding.enrich import Past, merged
+    from onebar.embedding.enrich import Past, merged, with_history
+    from onebar.embedding.relevance import relevance_of
+    from onebar.evidence import MAX_HISTORY
     from onebar.training.triggers import SPLITS, write_dataset
 
+    if not neighbors and not history:
+        raise typer.BadParameter("with --no-neighbors and --no-history nothing is left to do")
     opened, encoder = open_both(dataset, embedder)
-    threshold = threshold_of(embedder) if threshold is None else threshold
-    config = neighbor_config(threshold, nearest)
-    past = Past(encoder, 2 * nearest)
+    relevance = relevance_of(Path(embedder)) if history else None
+    config = neighbor_config(threshold_of(embedder) if threshold is None else threshold, nearest)
+    most = int(opened.card.settings.get("max_history", MAX_HISTORY))
+    past = Past(encoder, nearest)
     total = sum(opened.size(split) for split in SPLITS)
     done = itertools.count(1)
 
@@ -188,14 +202,20 @@ def anchors(
         for each in past.follow(opened.read(split)):
             at = next(done)
             update(at / max(at, total), f"{at:,} of {total:,}")
-            yield merged(each, config, limit)
+            trigger = merged(each, config, limit) if neighbors else each.trigger
+            yield trigger if relevance is None else with_history(trigger, relevance, most)
 
-    told = {"embedder": encoder.name, "threshold": threshold, "nearest": nearest, "limit": limit}
-    card = structs.replace(opened.card, source={**opened.card.source, "neighbors": told})
+    told = {
+        "name": encoder.name,
+        "neighbors": msgspec.to_builtins(config) | {"anchors": limit} if neighbors else None,
+        "history": history,
+    }
+    card = structs.replace(opened.card, source={**opened.card.source, "embedder": told})
     with progress("embedding") as update:
         # One pass: the parts are written in the order of their time.
         parts = {split: enriched(split, update) for split in SPLITS}
-        made = write_dataset(out, parts, opened.texts(), card=card)
+        chosen_by = Path(embedder) if relevance is not None else None
+        made = write_dataset(out, parts, opened.texts(), card=card, embedder=chosen_by)
     print(made.path)
 
 

@@ -24,7 +24,7 @@ MODULES = "modules.json"
 FORMAT = 1
 BATCH = 256
 THRESHOLD = 0.88
-"""Least similarity of a neighbour in the paper's space; another space has another scale."""
+"""Least similarity of an anchor in the paper's space; another space has another scale."""
 
 Vectors = NDArray[np.float32]
 
@@ -43,7 +43,10 @@ class EmbedderCard(Struct, frozen=True, kw_only=True):
     dim: int
     base: str
     threshold: float | None = None
-    """The least similarity of a neighbour, as `onebar embed calibrate --save` found it."""
+    """The least similarity of a neighbour anchor to its video, as `onebar embed calibrate --save`
+    found it."""
+    history_threshold: float | None = None
+    """The least similarity of a user's query to a video that it touches, found likewise."""
     training: dict[str, Any] = {}
 
 

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from msgspec import Struct, structs
 
 from feature_store.records import Anchor
-from onebar.embedding.encoder import Encoder
+from onebar.embedding.encoder import Encoder, Vectors
 from onebar.embedding.index import Near, VectorIndex
+from onebar.embedding.memo import Remembering
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
-from onebar.embedding.texts import text_of_trigger
-from onebar.training.triggers import Trigger
+from onebar.evidence import MAX_HISTORY, Relevance
+from onebar.training.triggers import DatasetError, Trigger
 
 _BATCH = 256
 
 
 class Enriched(Struct, frozen=True):
-    """A trigger, and what its neighbours had by then. `near` are the neighbours, whatever the
-    threshold, each with its anchors of that moment."""
+    """A trigger, and what its neighbours had by then.
+
+    `near` are the neighbours by similarity, each with its anchors of that moment; `likeness` says
+    how near each query among these is to the trigger.
+    """
 
     trigger: Trigger
     near: tuple[tuple[float, tuple[Anchor, ...]], ...]
+    likeness: Mapping[str, float]
 
     def anchors(self, config: NeighborConfig) -> tuple[Anchor, ...]:
         """The neighbour anchors under these settings."""
-        kept = [pair for pair in self.near[: config.nearest] if pair[0] >= config.threshold]
-        return neighbor_anchors(kept, config)
+        return neighbor_anchors(
+            self.near[: config.nearest],
+            lambda queries: [self.likeness[query] for query in queries],
+            config,
+        )
 
 
 class Past:
@@ -39,6 +47,7 @@ class Past:
 
     def __init__(self, encoder: Encoder, nearest: int) -> None:
         self._encoder = encoder
+        self._queries = Remembering(encoder)
         self._nearest = nearest
         self._index = VectorIndex(encoder.name, encoder.dim)
         self._known: dict[str, tuple[Anchor, ...]] = {}
@@ -47,15 +56,21 @@ class Past:
         """The next triggers with their neighbours."""
         remaining = iter(triggers)
         while batch := list(islice(remaining, _BATCH)):
-            vectors = self._encoder.encode([text_of_trigger(trigger) for trigger in batch])
+            vectors = self._encoder.encode([trigger.video_text for trigger in batch])
             for at, trigger in enumerate(batch):
                 own = vectors[at : at + 1]
                 [found] = self._index.nearest(own, self._nearest + 1)
-                near = _with_anchors(found, self._known, trigger.video_id)
-                yield Enriched(trigger, near[: self._nearest])
+                near = _with_anchors(found, self._known, trigger.video_id)[: self._nearest]
+                yield Enriched(trigger, near, self._likeness(vectors[at], near))
                 if trigger.anchors:
                     self._known[trigger.video_id] = ranked(trigger.anchors)
                     self._index.put([trigger.video_id], own)
+
+    def _likeness(
+        self, own: Vectors, near: Iterable[tuple[float, tuple[Anchor, ...]]]
+    ) -> dict[str, float]:
+        queries = list({anchor.query: None for _, anchors in near for anchor in anchors})
+        return dict(zip(queries, (self._queries.encode(queries) @ own).tolist(), strict=True))
 
 
 def _with_anchors(
@@ -75,3 +90,15 @@ def merged(found: Enriched, config: NeighborConfig, limit: int) -> Trigger:
     own = found.trigger.anchors
     more = [anchor.query for anchor in found.anchors(config) if anchor.query not in own]
     return structs.replace(found.trigger, anchors=(*own, *more)[:limit])
+
+
+def with_history(trigger: Trigger, relevance: Relevance, limit: int = MAX_HISTORY) -> Trigger:
+    """The trigger with H chosen anew from the user's newest queries. Raises `DatasetError` where
+    the dataset does not say what these were."""
+    if trigger.history and not trigger.recent:
+        raise DatasetError(
+            "this dataset was made by a version that kept no `recent` queries: make it again"
+        )
+    touching = relevance(trigger.recent, trigger.video_text, trigger.anchors)
+    kept = [query for query, yes in zip(trigger.recent, touching, strict=True) if yes]
+    return structs.replace(trigger, history=tuple(kept[:limit]))

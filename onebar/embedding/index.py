@@ -117,9 +117,9 @@ class VectorIndex:
         self._graph.remove(key)
         return True
 
-    def nearest(self, vectors: Vectors, k: int, *, threshold: float = -1.0) -> list[list[Near]]:
-        """For each of the vectors (n, dim) the nearest, at most `k`, of at least this
-        similarity; nearest first. None for a zero vector. Raises `IndexMismatchError`."""
+    def nearest(self, vectors: Vectors, k: int) -> list[list[Near]]:
+        """For each of the vectors (n, dim) the nearest, at most `k`, nearest first; none for a
+        zero vector. Raises `IndexMismatchError`."""
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise IndexMismatchError(
                 f"expected vectors of width {self.dim}, got {vectors.shape}: they are of another "
@@ -137,7 +137,7 @@ class VectorIndex:
                 continue
             for key, distance in zip(keys[row, :count], distances[row, :count], strict=True):
                 name = self._ids.get(int(key))
-                if name is not None and 1.0 - distance >= threshold:
+                if name is not None:
                     found[row].append(Near(name, float(1.0 - distance)))
         return found
 

@@ -1,27 +1,36 @@
 """Neighbour anchors: what was asked after videos that are near this one. Pure.
 
-A video nobody has reacted to yet has no anchors of its own; those of its nearest triggers stand in
-(paper, section on collaborative anchors; kept from a similarity of 0.88 on).
+A video nobody has reacted to yet has no anchors of its own. The queries of its nearest triggers
+stand in: proposed by the neighbours, ordered and filtered by their own similarity to the video
+(paper, section on collaborative anchors: those of a trigger similarity above 0.88 are kept).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import exp
 
 from msgspec import Struct
 
 from feature_store.records import Anchor
 from onebar.embedding.encoder import THRESHOLD
 
+Likeness = Callable[[Sequence[str]], Sequence[float]]
+"""How near each of some queries is to the video: cosines, -1 to 1."""
+
 
 class NeighborConfig(Struct, frozen=True, kw_only=True):
     """How neighbours become anchors."""
 
-    nearest: int = 16
+    nearest: int = 32
     """Neighbours that are asked."""
     threshold: float = THRESHOLD
-    """The least similarity of a neighbour, -1 to 1. `onebar embed calibrate` shows what another
-    one would do."""
+    """The least similarity of an anchor to the video, -1 to 1. `onebar embed calibrate` shows what
+    another one would do."""
+    temperature: float = 0.1
+    """An anchor that is nearer to the video by this much weighs e times as much; infinite, only
+    the neighbours' voices count. On simulated feeds half and twice as much made little
+    difference."""
     each: int = 8
     """Strongest anchors taken of each neighbour."""
     limit: int = 16
@@ -29,13 +38,14 @@ class NeighborConfig(Struct, frozen=True, kw_only=True):
 
 
 def neighbor_anchors(
-    neighbors: Iterable[tuple[float, Sequence[Anchor]]], config: NeighborConfig
+    neighbors: Iterable[tuple[float, Sequence[Anchor]]], likeness: Likeness, config: NeighborConfig
 ) -> tuple[Anchor, ...]:
     """The anchors of neighbours, given as (similarity, own anchors strongest first).
 
-    A neighbour has one voice, divided among its anchors by their weight and as loud as it is near:
-    weight = sum over neighbours of similarity * weight / (sum of its weights). So a popular
-    neighbour does not drown the nearer ones. Strongest first, equal ones by query.
+    A neighbour has one voice, divided among its anchors by their weight and as loud as it is near,
+    so a popular neighbour does not drown the nearer ones. A query's weight is the sum of the voices
+    for it times exp((likeness - 1) / temperature): neighbours watch other products too, and this
+    tells their queries from those that fit. Strongest first, equal ones by query.
     """
     voices: dict[str, float] = {}
     for similarity, anchors in neighbors:
@@ -46,7 +56,13 @@ def neighbor_anchors(
         for anchor in asked:
             share = similarity * anchor.weight / total
             voices[anchor.query] = voices.get(anchor.query, 0.0) + share
-    ranked = sorted(voices.items(), key=lambda item: (-item[1], item[0]))
+    queries = list(voices)
+    weights = {
+        query: voices[query] * exp((near - 1) / config.temperature)
+        for query, near in zip(queries, likeness(queries) if queries else (), strict=True)
+        if near >= config.threshold
+    }
+    ranked = sorted(weights.items(), key=lambda item: (-item[1], item[0]))
     return tuple(
         Anchor(query, weight, "neighbor") for query, weight in ranked[: config.limit] if weight > 0
     )

@@ -49,7 +49,7 @@ class Relation(Struct, frozen=True):
 
     `q2v`: a query, and the text of a video it led to a tap or engagement with. `v2q`: the text of
     a video, and a query that was tapped or typed after it. `q2q`: a query, and the one it was
-    replaced with. Queries are normalised, texts are those of `onebar.embedding.texts`.
+    replaced with. Queries are normalised, texts are those of `onebar.evidence.trigger_text`.
     """
 
     kind: RelationKind

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from onebar.embedding.encoder import load_encoder
-from onebar.embedding.texts import text_of_trigger
 from onebar.evaluation.outcomes import Closeness
 from onebar.training.triggers import Trigger
 
@@ -17,7 +16,7 @@ def embedder_closeness(name: str) -> Closeness:
     encoder = load_encoder(name)
 
     def closeness(triggers: Sequence[Trigger], queries: Sequence[Sequence[str]]) -> Sequence[float]:
-        texts = list(map(text_of_trigger, triggers))
+        texts = [trigger.video_text for trigger in triggers]
         known = sorted({*texts, *(query for each in queries for query in each)})
         vectors = encoder.encode(known)
         at = {text: number for number, text in enumerate(known)}

@@ -12,6 +12,7 @@ from typing import Any
 from onebar.checkpoint import (
     CONFIG,
     CTRANSLATE2,
+    EMBEDDER,
     TOKENIZER,
     WEIGHTS,
     Checkpoint,
@@ -34,20 +35,24 @@ def export_checkpoint(
     prompt: PromptConfig,
     generation: GenerationConfig,
     training: Mapping[str, Any],
+    embedder: Path | None = None,
     weights: bool = True,
     quantization: str = "int8",
 ) -> Checkpoint:
     """Write a checkpoint of a transformers BART model to `out`, whole or not at all.
 
     `weights` keeps the float weights as well, for the torch engine and further training.
-    `quantization` is one of CTranslate2's: int8, float32, ... Raises `CheckpointMismatchError`
-    where model, tokenizer and lengths don't go together.
+    `embedder` is the directory of what chose the histories, if an embedder did. `quantization` is
+    one of CTranslate2's: int8, float32, ... Raises `CheckpointMismatchError` where model, tokenizer
+    and lengths don't go together.
     """
     _check(model.config, generation.tokenizer(tokenizer_path))
     with staging(out) as staged:
         shutil.copyfile(tokenizer_path, staged / TOKENIZER)
         model.config.to_json_file(str(staged / CONFIG))
         convert(model, tokenizer_path, staged / CTRANSLATE2, quantization=quantization)
+        if embedder is not None:
+            shutil.copytree(embedder, staged / EMBEDDER)
         if weights:
             _save_weights(model, staged / WEIGHTS)
         return seal(

@@ -140,6 +140,7 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
                 "loss": round(done.loss, 4),
                 **config.facts,
             },
+            embedder=start.dataset.embedder,
             weights=config.weights,
         )
         shutil.rmtree(directory)

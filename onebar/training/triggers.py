@@ -6,12 +6,14 @@ dataset.json        the card: where it came from, how it was split, how many of 
 train.parquet       triggers of the first part of the time
 valid.parquet       of the part after it
 test.parquet        of the last part
+embedder/           what chose the histories, if an embedder did: `onebar embed dataset`
 texts.parquet       cleaned text of the train part, one `text` a row, for the tokenizer and for
                     denoising pre-training
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -23,13 +25,14 @@ import msgspec
 from msgspec import Struct
 
 from onebar.directories import occupied, publish, staging
-from onebar.evidence import Evidence
+from onebar.evidence import Evidence, one_line
 
 CARD = "dataset.json"
 FORMAT = 1
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 TEXTS = "texts.parquet"
+EMBEDDER = "embedder"
 ROWS = 4096
 """Rows written together."""
 Kind = Literal["click", "search", "reject", "shown"]
@@ -92,6 +95,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     summary: str = ""
     anchors: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
+    recent: tuple[str, ...] = ()
+    """The user's newest queries, newest first: what `history` was chosen from."""
     target: str = ""
     preferences: tuple[Preference, ...] = ()
     """Best first, at most one a level; the first is the target where the user clicked."""
@@ -101,6 +106,11 @@ class Trigger(Struct, frozen=True, kw_only=True):
     """Searches, clicks and engagements under the video before `ts`: 0 is a cold start."""
     video_age_s: float = 0.0
     """Since the video's first event."""
+
+    @property
+    def video_text(self) -> str:
+        """What relevance is judged by and what is embedded, as `onebar.evidence.trigger_text`."""
+        return one_line(self.text, self.summary, self.category)
 
     @property
     def evidence(self) -> Evidence:
@@ -127,6 +137,12 @@ class TriggerDataset(Struct, frozen=True):
 
     path: Path
     card: DatasetCard
+
+    @property
+    def embedder(self) -> Path | None:
+        """The embedder that chose the histories; None: terms did."""
+        path = self.path / EMBEDDER
+        return path if path.is_dir() else None
 
     def read(self, split: Split, kinds: tuple[Kind, ...] = ()) -> Iterator[Trigger]:
         """The triggers of a split by time, of these kinds only where any are named.
@@ -182,10 +198,12 @@ def write_dataset(
     texts: Iterable[str] = (),
     *,
     card: DatasetCard | None = None,
+    embedder: Path | None = None,
 ) -> TriggerDataset:
     """Write triggers and texts to `path`, whole or not at all; a dataset that is there is replaced.
 
-    The card's counts are of what is written. Raises `DatasetError` where `path` is something else.
+    The card's counts are of what is written; `embedder` is the directory of what chose the
+    histories. Raises `DatasetError` where `path` is something else.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -209,6 +227,8 @@ def write_dataset(
             known = card.splits.get(split, {})
             facts[split] = {name: known[name] for name in known if name in ("begin", "end")}
             facts[split].update(counts)
+        if embedder is not None:
+            shutil.copytree(embedder, staged / EMBEDDER)
         columns = pa.schema([("text", pa.string())])
         lines = iter(texts)
         with pq.ParquetWriter(staged / TEXTS, columns, compression="zstd") as writer:
@@ -234,6 +254,7 @@ def schema() -> Any:
         "ts": pa.float64(),
         "anchors": pa.list_(pa.string()),
         "history": pa.list_(pa.string()),
+        "recent": pa.list_(pa.string()),
         "preferences": pa.list_(preference),
         "shown": pa.list_(shown),
         "video_behaviors": pa.int64(),

@@ -92,6 +92,7 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
         summary=evidence.summary,
         anchors=evidence.anchors,
         history=evidence.history,
+        recent=tuple(entry.query for entry in features.history),
         target=target,
         preferences=preferences,
         shown=shown,

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from onebar.embedding.relations import Relation, RelationSet, write_relations
-from onebar.embedding.texts import trigger_text
+from onebar.evidence import trigger_text
 from onebar.text import clean_video
 from stream.dataset.asof import VERSION
 from stream.dataset.config import DatasetConfig

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from onebar.cli import app
 from onebar.embedding.encoder import read_card
 from onebar.embedding.relations import open_relations
+from onebar.embedding.relevance import relevance_of
 from onebar.training.triggers import SPLITS, open_dataset
 from stream.archive.writer import archive_log
 from stream.logs import EventLog
@@ -54,12 +55,20 @@ def test_cold_videos_have_anchors_of_their_neighbours(made: Path) -> None:
         "embed", "evaluate", made / "dataset", "--embedder", made / "embedders" / "q2v",
         "--embedder", made / "embedders" / "all", "--threshold", 0.3, "--json",
     )  # fmt: skip
-    rows: list[dict[str, Any]] = json.loads(out)
-    found = {(row["anchors"].split(",")[0], row["slice"]): row for row in rows}
+    reports = json.loads(out)
+    names = [read_card(made / "embedders" / stage) for stage in ("q2v", "all")]
+    assert [report["embedder"] for report in reports] == [card.name for card in names if card]
+    rows: list[dict[str, Any]] = reports[-1]["anchors"]
+    found = {(row["anchors"], row["slice"]): row for row in rows}
     assert found["own", "cold video"]["covered"] == 0.0
     assert found["near", "cold video"]["covered"] == 1.0
     assert found["own + near", "all"]["hit_rate"] >= found["own", "all"]["hit_rate"] > 0
-    assert len({row["anchors"] for row in rows}) == 1 + 2 * 4
+    assert found["near, by voices", "all"]["covered"] == found["near", "all"]["covered"]
+    assert 0 < reports[-1]["histories"]["terms"]["shared"] < 1
+    embedder = made / "embedders" / "q2v"
+    shown = onebar("embed", "evaluate", made / "dataset", "--embedder", embedder)
+    assert "voices" in shown
+    assert "terms" in shown
 
 
 def test_calibration_is_kept_and_used(made: Path) -> None:
@@ -74,20 +83,36 @@ def test_calibration_is_kept_and_used(made: Path) -> None:
     assert card is not None
     assert before is not None
     assert (card.threshold, card.name) == (chosen, before.name)
+    scores = {threshold: row["f1"] for threshold, row in found["history_by_threshold"]}
+    assert scores[found["history_threshold"]] == max(scores.values()) > 0
+    assert card.history_threshold == found["history_threshold"]
     shown = onebar("embed", "calibrate", made / "dataset", "--embedder", embedder)
-    assert shown.count("take this one") == 1
-    onebar("embed", "anchors", made / "dataset", "--embedder", embedder, "--out", made / "near")
+    assert shown.count("take this one") == 2
+    onebar("embed", "dataset", made / "dataset", "--embedder", embedder, "--out", made / "near")
     near, plain = open_dataset(made / "near"), open_dataset(made / "dataset")
-    assert near.card.source["neighbors"]["threshold"] == chosen
+    assert near.card.source["embedder"]["neighbors"]["threshold"] == chosen
+    assert near.embedder is not None
+    assert read_card(near.embedder) == card
+    relevance = relevance_of(embedder)
     for split in SPLITS:
         pairs = list(zip(near.read(split), plain.read(split), strict=True))
         assert near.size(split) == len(pairs)
         for more, less in pairs:
             assert more.anchors[: len(less.anchors)] == less.anchors
             assert len(more.anchors) <= 8
-    more = [len(trigger.anchors) for trigger in near.read("test")]
-    less = [len(trigger.anchors) for trigger in plain.read("test")]
-    assert sum(more) > sum(less)
+            assert more.recent == less.recent
+            kept = relevance(more.recent, more.video_text, more.anchors)
+            touching = [query for query, yes in zip(more.recent, kept, strict=True) if yes]
+            assert list(more.history) == touching[:3]
+    many = [sum(len(t.anchors) for t in found.read("test")) for found in (plain, near)]
+    assert many[0] < many[1]
+
+    onebar("embed", "dataset", made / "dataset", "--embedder", embedder, "--no-history",
+           "--out", made / "only-near")  # fmt: skip
+    only = open_dataset(made / "only-near")
+    assert only.embedder is None
+    kept_h = [trigger.history for trigger in only.read("test")]
+    assert kept_h == [trigger.history for trigger in plain.read("test")]
 
 
 def test_wrong_uses_are_told(made: Path, tmp_path: Path) -> None:
@@ -103,5 +128,10 @@ def test_wrong_uses_are_told(made: Path, tmp_path: Path) -> None:
     assert "holds no relations" in refused("embed", "train", tmp_path, "--out", tmp_path / "e")
     evaluate = ("embed", "evaluate", made / "dataset", "--embedder", made / "embedders" / "all")
     assert "less than or equal to 1" in refused(*evaluate, "--threshold", 1.5)
+    dataset = ("embed", "dataset", made / "dataset", "--out", tmp_path / "d", "--embedder")
+    assert "calibrate" in refused(*dataset, made / "embedders" / "q2v")
+    nothing = refused(*dataset, made / "embedders" / "all", "--no-history", "--no-neighbors")
+    assert "nothing is left" in nothing
+    assert not (tmp_path / "d").exists()
     calibrate = ("embed", "calibrate", made / "dataset", "--embedder")
     assert "can't be" in refused(*calibrate, tmp_path)

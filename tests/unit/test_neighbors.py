@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,15 +48,6 @@ class TestIndex:
             assert [near.name for near in found] == best
             for near in found:
                 assert near.similarity == pytest.approx(cosines[int(near.name[1:])], abs=1e-3)
-
-    def test_only_what_is_near_enough(self) -> None:
-        index = VectorIndex("space", DIM)
-        rows = vectors(50)
-        index.put(names(50), rows)
-        [found] = index.nearest(rows[:1], 50, threshold=0.3)
-        assert {near.name for near in found} == {
-            f"v{at}" for at in range(50) if rows[at] @ rows[0] >= 0.3
-        }
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), max_size=40))
@@ -149,13 +141,32 @@ def anchor(query: str, weight: float) -> Anchor:
     return Anchor(query, weight)
 
 
+def alike(queries: Sequence[str]) -> list[float]:
+    return [1.0] * len(queries)
+
+
 class TestNeighborAnchors:
+    def test_what_fits_the_video_comes_first_and_what_does_not_is_left_out(self) -> None:
+        near = {"tent": 0.9, "stove": 0.7, "lipstick": 0.1}
+        voices = [(0.9, [anchor("lipstick", 8.0), anchor("stove", 3.0), anchor("tent", 2.0)])]
+
+        def asked(config: NeighborConfig) -> list[str]:
+            found = neighbor_anchors(voices, lambda queries: [near[q] for q in queries], config)
+            return [a.query for a in found]
+
+        assert asked(NeighborConfig(threshold=-1.0)) == ["tent", "stove", "lipstick"]
+        assert asked(NeighborConfig(threshold=0.7)) == ["tent", "stove"]
+        voices_alone = NeighborConfig(threshold=-1.0, temperature=math.inf)
+        assert asked(voices_alone) == ["lipstick", "stove", "tent"]
+        assert neighbor_anchors([], alike, NeighborConfig()) == ()
+
     def test_a_neighbour_has_one_voice_as_loud_as_it_is_near(self) -> None:
         found = neighbor_anchors(
             [
                 (0.9, [anchor("a", 300.0), anchor("b", 100.0)]),
                 (0.5, [anchor("b", 1.0)]),
             ],
+            alike,
             NeighborConfig(),
         )
         assert [a.query for a in found] == ["b", "a"]
@@ -166,13 +177,13 @@ class TestNeighborAnchors:
     def test_the_order_of_neighbours_says_nothing(self, order: list[tuple[float, str]]) -> None:
         def anchors(order: Sequence[tuple[float, str]]) -> list[str]:
             given = [(s, [anchor(query, 1.0) for query in queries]) for s, queries in order]
-            return [a.query for a in neighbor_anchors(given, NeighborConfig())]
+            return [a.query for a in neighbor_anchors(given, alike, NeighborConfig())]
 
         assert anchors(order) == anchors(sorted(order))
 
     def test_it_is_bounded(self) -> None:
         many = [(0.9, [anchor(f"q{n}-{m}", 1.0) for m in range(50)]) for n in range(50)]
-        assert len(neighbor_anchors(many, NeighborConfig(limit=5))) == 5
+        assert len(neighbor_anchors(many, alike, NeighborConfig(limit=5))) == 5
 
 
 class Letters:
@@ -199,18 +210,18 @@ def trigger(number: int, video: str, text: str, *anchors: str, target: str = "")
 
 class TestEnrich:
     log = (
-        trigger(0, "v0", "aab", "first"),
+        trigger(0, "v0", "aab", "ab"),
         trigger(1, "new", "aab"),
-        trigger(2, "v0", "aab", "first", "second"),
+        trigger(2, "v0", "aab", "ab", "aabb"),
         trigger(3, "far", "xyz", "elsewhere"),
-        trigger(4, "new", "aab", "own", target="second"),
+        trigger(4, "new", "aab", "own", target="aabb"),
     )
 
     def test_neighbours_have_what_they_had_by_then(self) -> None:
         found = list(Past(Letters(), 8).follow(self.log))
         config = NeighborConfig(threshold=0.9)
         asked = [[anchor.query for anchor in each.anchors(config)] for each in found]
-        assert asked == [[], ["first"], [], [], ["first", "second"]]
+        assert asked == [[], ["ab"], [], [], ["ab", "aabb"]]
 
     def test_the_future_changes_nothing(self) -> None:
         whole = list(Past(Letters(), 8).follow(self.log))
@@ -220,8 +231,8 @@ class TestEnrich:
     def test_own_anchors_stand_before_the_neighbours(self) -> None:
         last = list(Past(Letters(), 8).follow(self.log))[-1]
         config = NeighborConfig(threshold=0.9)
-        assert merged(last, config, 2).anchors == ("own", "first")
-        assert merged(last, config, 8).anchors == ("own", "first", "second")
+        assert merged(last, config, 2).anchors == ("own", "ab")
+        assert merged(last, config, 8).anchors == ("own", "ab", "aabb")
 
     def test_quality_counts_the_clicked_query(self) -> None:
         last = list(Past(Letters(), 8).follow(self.log))[-1:]

@@ -8,6 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from msgspec import structs
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -27,6 +30,9 @@ from transformers import (
     Wav2Vec2ForCTC,
     Wav2Vec2Processor,
 )
+
+from onebar.embedding.encoder import read_card, write_card
+from onebar.embedding.train import save_embedder
 
 RATE = 16_000
 SIDE = 32
@@ -66,6 +72,17 @@ def make_bert(path: Path) -> str:
     BertModel(config).save_pretrained(path)
     fast.save_pretrained(path)
     return str(path)
+
+
+def make_static(path: Path, *, history_threshold: float | None = None) -> Path:
+    """A static embedder with a card."""
+    torch.manual_seed(0)
+    table = StaticEmbedding(make_tokenizer().backend_tokenizer, embedding_dim=16)
+    save_embedder(SentenceTransformer(modules=[table]), path, base="static", training={})
+    card = read_card(path)
+    assert card is not None
+    write_card(path, structs.replace(card, threshold=0.0, history_threshold=history_threshold))
+    return path
 
 
 def make_vision(path: Path) -> str:
