@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api import events, feed, operations, page, problems, queries, schemas, state, users
-from api.front import Front
+from api.front import Direct, Front, Route
 from api.services import Services
 from onebar.logs import configure_logging
 from onebar.serving import LoadedModel, load_model
@@ -23,6 +23,20 @@ Errors are `application/problem+json` (RFC 9457). Where the server has API keys,
 `Authorization: Bearer KEY` or `X-API-Key: KEY`; its scopes (read, write, admin) say what it may
 do, and none of them implies another. Times are UTC epoch seconds.
 """.strip()
+
+
+class Api(FastAPI):
+    """A FastAPI application with endpoints that are answered before its layers."""
+
+    def __init__(self, *, direct: Mapping[Route, Direct], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._direct = direct
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        direct = None
+        if scope["type"] == "http":
+            direct = self._direct.get((scope["method"], scope["path"]))
+        await (direct or super().__call__)(scope, receive, send)
 
 
 def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = load_model) -> FastAPI:
@@ -38,7 +52,10 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
         async with services.running():
             yield
 
-    app = FastAPI(
+    single = queries.QueriesEndpoint(services)
+    route = ("GET", queries.PATH)
+    app = Api(
+        direct={route: Direct(route, single)},
         title="OneBar",
         version=version("onebar"),
         description=DESCRIPTION,
@@ -51,11 +68,10 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
     )
     app.state.services = services
     problems.install(app)
-    single = queries.QueriesEndpoint(services)
     queries.add_single(app, single, settings)
     for part in (queries, events, state, users, feed, operations, page):
         app.include_router(part.router)
-    app.add_middleware(Front, plain={("GET", queries.PATH): single})
+    app.add_middleware(Front)
     _describe(app)
     return app
 

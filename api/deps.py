@@ -23,7 +23,12 @@ def services(request: Request) -> Services:
     return found
 
 
-ServicesDep = Annotated[Services, Depends(services)]
+async def _services(request: Request) -> Services:
+    # A plain function would be handed to a thread for each request.
+    return services(request)
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
 
 
 class _Bearer(SecurityBase):

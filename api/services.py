@@ -53,6 +53,7 @@ class Services:
         self.refresher = Refresher(self.model)
         self.answerer = Answerer(
             lookups=lookups,
+            lookup_many=self.cache.lookup,
             features=self.features,
             model=self.model,
             refresher=self.refresher,

@@ -136,6 +136,29 @@ async def pipelined(client: Client, commands: Sequence[Command]) -> list[Any]:
     return replies
 
 
+async def strings(client: Client, names: Sequence[str]) -> list[bytes | None]:
+    """The values of these keys, in one round trip (one per node of a cluster); None where there is
+    none, or something else than a string.
+
+    One command of many keys takes the client a tenth of the work that as many commands do. Raises
+    `StoreUnavailableError` or `StoreCommandError`.
+    """
+    if not names:
+        return []
+    if isinstance(client, RedisCluster):
+        found = await pipelined(client, [Command("MGET", (name,)) for name in names])
+        return [value for [value] in found]
+    command = Command("MGET", tuple(names))
+    try:
+        values: list[bytes | None] = await cast(Any, client).execute_command("MGET", *names)
+    except _UNAVAILABLE as error:
+        raise _unavailable(error) from error
+    except errors.ResponseError as error:
+        _raise_failures([command], [error])
+        raise
+    return values
+
+
 async def _send(client: Client, commands: Sequence[Command], *, full: bool) -> list[Any]:
     pipeline: Any
     if isinstance(client, RedisCluster):

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from feature_store.buckets import CorruptStateError
-from feature_store.client import Client, Command, pipelined
+from feature_store.client import Client, Command, pipelined, strings
 from feature_store.keys import Keys
 from feature_store.plan import SCORE_SCALE, decode_deletion
 from feature_store.records import CacheEntry, QueryResult
@@ -89,28 +89,22 @@ class QueryCache:
 
     async def lookup(self, pairs: Sequence[tuple[str, str | None]]) -> list[Lookup]:
         """What is cached for each (video, user), in their order."""
-        users = list(dict.fromkeys(user_id for _, user_id in pairs if user_id is not None))
-        commands = [Command("MGET", self._names(*pair)) for pair in pairs]
-        commands += [Command("GET", (self.keys.deletion(user_id),)) for user_id in users]
-        replies = await pipelined(self.client, commands)
-        forgotten = {
-            user_id: _forgotten_until(value)
-            for user_id, value in zip(users, replies[len(pairs) :], strict=True)
-        }
+        names = [name for pair in pairs for name in self._names(*pair)]
+        values = iter(await strings(self.client, names))
         lookups = []
-        for (_, user_id), values in zip(pairs, replies[: len(pairs)], strict=True):
-            video = self._body(values[0])
-            if user_id is None:
-                lookups.append(Lookup(None, video))
-            else:
-                personal = self._personal(values[1], video, forgotten[user_id])
-                lookups.append(Lookup(personal, video))
+        for _, user_id in pairs:
+            video = self._body(next(values))
+            personal = None
+            if user_id is not None:
+                value, deletion = next(values), next(values)
+                personal = self._personal(value, video, _forgotten_until(deletion))
+            lookups.append(Lookup(personal, video))
         return lookups
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
         """What one prompt gave, whoever it was for: the `video_id` in it is empty."""
-        commands = [Command("GET", (self.keys.digest(digest),)) for digest in digests]
-        return [self._body(value) for value in await pipelined(self.client, commands)]
+        names = [self.keys.digest(digest) for digest in digests]
+        return [self._body(value) for value in await strings(self.client, names)]
 
     async def put(self, entries: Sequence[CacheEntry]) -> None:
         """Keep the results for the hard TTL, and each under its digest as well.
@@ -164,9 +158,11 @@ class QueryCache:
         ]
 
     def _names(self, video_id: str, user_id: str | None) -> tuple[str, ...]:
+        """What answers a pair: the video's queries, the user's own, and the user's deletion."""
+        keys = self.keys
         if user_id is None:
-            return (self.keys.cached(video_id),)
-        return self.keys.cached(video_id), self.keys.cached_for(video_id, user_id)
+            return (keys.cached(video_id),)
+        return keys.cached(video_id), keys.cached_for(video_id, user_id), keys.deletion(user_id)
 
     def _personal(
         self, value: bytes | None, video: CachedBody | None, forgotten: float

@@ -1,0 +1,311 @@
+"""How fast a cached lookup is, beside the same server sending the same bytes without a lookup.
+
+    python benchmarks/lookup.py                       # on an embedded Valkey
+    python benchmarks/lookup.py --rounds 1 --seconds 1 --pairs 200 --json
+
+Round by round each server is asked in turn over 64 connections by wrk, which has to be installed
+(the Debian package wrk): the API (`GET /v1/queries` of one of many cached pairs), FastAPI with a
+static route, a bare ASGI application, and the API with 64 pairs a call. One worker each; client and
+server share the machine. Prints medians over the rounds, ratios within each round, and the latency
+at half of the API's saturation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from feature_store.client import connect
+from feature_store.keys import Keys
+from feature_store.query_cache import QueryCache
+from feature_store.records import CacheEntry, Candidate, QueryResult
+from onebar.processes import Child, Children
+from onebar.servers import free_port, start_broker, start_valkey
+
+CONNECTIONS = 64
+BATCH = 64
+BATCH_CONNECTIONS = 4
+"""Calls of a batch at a time: many more, and each would wait for the others beyond its budget."""
+HERE = Path(__file__).parent
+QUERIES = tuple(
+    Candidate(f"waterproof hiking boots for wide feet {n}", -0.4 - n / 10) for n in range(8)
+)
+SINGLE_LUA = """
+local paths = {}
+for line in io.lines("%(paths)s") do paths[#paths + 1] = line end
+local at = math.random(#paths)
+request = function()
+  at = at %% #paths + 1
+  return wrk.format("GET", paths[at])
+end
+"""
+BATCH_LUA = """
+local bodies = {}
+for line in io.lines("%(bodies)s") do bodies[#bodies + 1] = line end
+local at = math.random(#bodies)
+request = function()
+  at = at %% #bodies + 1
+  return wrk.format("POST", "/v1/queries", {["Content-Type"] = "application/json"}, bodies[at])
+end
+"""
+
+
+def pairs_of(count: int) -> list[tuple[str, str]]:
+    return [(f"video-{n:06d}", f"user-{n:06d}") for n in range(count)]
+
+
+async def fill(url: str, keys: Keys, pairs: Sequence[tuple[str, str]]) -> None:
+    """Cache eight queries for each pair, for the longest there is."""
+    cache = QueryCache(connect(url, timeout_s=30.0), keys, soft_ttl_s=86_400, hard_ttl_s=90_000)
+    now = time.time()
+    for start in range(0, len(pairs), 500):
+        await cache.put(
+            [
+                CacheEntry(
+                    QueryResult(video, QUERIES, False, "bench", f"{video:0>32}"[:32], now), user
+                )
+                for video, user in pairs[start : start + 500]
+            ]
+        )
+    await cache.client.aclose()
+
+
+def wrk(
+    port: int, seconds: float, *, script: Path | None = None, connections: int = CONNECTIONS
+) -> float:
+    """Requests a second over as long; every answer must be a 2xx."""
+    command = [
+        "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s",
+        *(("-s", str(script)) if script else ()), f"http://127.0.0.1:{port}/v1/queries",
+    ]  # fmt: skip
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise SystemExit(f"the server did not answer every request:\n{said}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert rate is not None, said
+    return float(rate[1])
+
+
+class Asker(asyncio.Protocol):
+    """One connection: asks for the next path that is due as soon as it has its answer."""
+
+    def __init__(
+        self, due: deque[tuple[float, bytes]], took: list[float], count: int, done: asyncio.Event
+    ) -> None:
+        """`done` is set when `took` has `count` latencies."""
+        self._due = due
+        self._took = took
+        self._count = count
+        self._done = done
+        self._asked: float | None = None
+        self._left = 0
+        self._clock = asyncio.get_running_loop().time
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    @property
+    def idle(self) -> bool:
+        return self._asked is None
+
+    def ask(self) -> None:
+        if self._due:
+            self._asked, request = self._due.popleft()
+            self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._asked is not None
+        if self._left == 0:
+            head = data.find(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", data, re.IGNORECASE)
+            assert data.startswith(b"HTTP/1.1 200"), data
+            assert length is not None
+            assert head > 0, data
+            self._left = head + 4 + int(length[1])
+        self._left -= len(data)
+        if self._left == 0:
+            self._took.append(self._clock() - self._asked)
+            self._asked = None
+            if len(self._took) == self._count:
+                self._done.set()
+            self.ask()
+
+
+async def at_rate(port: int, paths: Sequence[str], rate: float, seconds: float) -> dict[str, float]:
+    """Latency at a fixed rate, counted from when a request was due: ms."""
+    loop = asyncio.get_running_loop()
+    due: deque[tuple[float, bytes]] = deque()
+    took: list[float] = []
+    count = max(1, round(rate * seconds))
+    done = asyncio.Event()
+    askers = [
+        (await loop.create_connection(lambda: Asker(due, took, count, done), "127.0.0.1", port))[1]
+        for _ in range(CONNECTIONS)
+    ]
+    requests = [f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() for path in paths]
+    began = loop.time()
+    for n in range(count):
+        moment = began + n / rate
+        due.append((moment, requests[n % len(requests)]))
+        free = next((asker for asker in askers if asker.idle), None)
+        if free is not None:
+            free.ask()
+        await asyncio.sleep(max(0.0, moment - loop.time()))
+    await done.wait()
+    p50, p99 = np.percentile(took, [50, 99]) * 1000
+    return {"rate": round(rate), "p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
+
+
+def answers(port: int, path: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def cached(port: int, path: str) -> bytes:
+    """A body of the API's, which must come from the cache."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        body: bytes = answer.read()
+    source = json.loads(body)["source"]
+    if source != "cache":
+        raise SystemExit(f"the API answered from {source}, not from the cache: {body!r}")
+    return body
+
+
+def fallbacks(port: int) -> float:
+    """How many answers of the API's did not come from the cache."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return sum(
+        float(value)
+        for source, value in re.findall(
+            r'^onebar_answers_total\{.*source="(\w+)".*\} (\S+)$', text, re.M
+        )
+        if source != "cache"
+    )
+
+
+def start_api(children: Children, work: Path, redis_url: str, namespace: str) -> tuple[Child, int]:
+    port = free_port()
+    env = {
+        **os.environ,
+        "ONEBAR_REDIS_URL": redis_url,
+        "ONEBAR_NAMESPACE": namespace,
+        "ONEBAR_KAFKA_BOOTSTRAP": start_broker(children, work),
+        "ONEBAR_API_PORT": str(port),
+        "ONEBAR_API_GENERATE": "0",
+        "ONEBAR_LOG_LEVEL": "error",
+    }
+    command = [sys.executable, "-m", "onebar.cli", "api"]
+    child = children.start("api", command, work / "api.log", env)
+    child.wait_until(lambda: answers(port, "/healthz"), 30)
+    return child, port
+
+
+def start_static(children: Children, work: Path, name: str, body: Path) -> tuple[Child, int]:
+    port = free_port()
+    command = [
+        sys.executable, str(HERE / "static_apps.py"), name, "--port", str(port),
+        "--body", str(body),
+    ]  # fmt: skip
+    child = children.start(name, command, work / f"{name}.log")
+    child.wait_until(lambda: answers(port, "/v1/queries"), 30)
+    return child, port
+
+
+def median(values: Sequence[float]) -> float:
+    return round(statistics.median(values), 3)
+
+
+def measure(options: argparse.Namespace, work: Path, children: Children) -> dict[str, Any]:
+    redis_url = options.redis_url or start_valkey(children, work)
+    namespace = f"bench{os.getpid()}"
+    pairs = pairs_of(options.pairs)
+    asyncio.run(fill(redis_url, Keys(namespace=namespace), pairs))
+    paths = [f"/v1/queries?video_id={video}&user_id={user}" for video, user in pairs]
+    (work / "paths").write_text("\n".join(paths) + "\n")
+    (work / "single.lua").write_text(SINGLE_LUA % {"paths": work / "paths"})
+    batches = [
+        json.dumps(
+            {"requests": [{"video_id": v, "user_id": u} for v, u in (pairs * 2)[at : at + BATCH]]}
+        )
+        for at in range(0, len(pairs), max(1, BATCH // 2))
+    ]
+    (work / "bodies").write_text("\n".join(batches) + "\n")
+    (work / "batch.lua").write_text(BATCH_LUA % {"bodies": work / "bodies"})
+
+    _, api = start_api(children, work, redis_url, namespace)
+    (work / "body.json").write_bytes(cached(api, paths[0]))
+    _, fastapi = start_static(children, work, "fastapi", work / "body.json")
+    _, asgi = start_static(children, work, "asgi", work / "body.json")
+    targets: dict[str, tuple[int, Path | None, int, int]] = {
+        "lookup": (api, work / "single.lua", CONNECTIONS, 1),
+        "fastapi_static": (fastapi, None, CONNECTIONS, 1),
+        "asgi_static": (asgi, None, CONNECTIONS, 1),
+        "batch_of_64": (api, work / "batch.lua", BATCH_CONNECTIONS, BATCH),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in targets}
+    for port, script, connections, _ in targets.values():
+        wrk(port, 1, script=script, connections=connections)  # warm
+    turns = [(name, *targets[name]) for _ in range(options.rounds) for name in targets]
+    for name, port, script, connections, size in track(turns, "asking", transient=True):
+        rate = wrk(port, options.seconds, script=script, connections=connections)
+        rates[name].append(size * rate)
+
+    def ratio(one: str, other: str) -> float:
+        return median([a / b for a, b in zip(rates[one], rates[other], strict=True)])
+
+    missed = fallbacks(api)
+    if missed:
+        raise SystemExit(
+            f"{missed:,.0f} answers did not come from the cache: they count for nothing"
+        )
+    half = statistics.median(rates["lookup"]) / 2
+    return {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "pairs": len(pairs),
+        "pairs_per_s": {name: round(statistics.median(found)) for name, found in rates.items()},
+        "lookup_to_fastapi_static": ratio("lookup", "fastapi_static"),
+        "lookup_to_asgi_static": ratio("lookup", "asgi_static"),
+        "batch_to_lookup": ratio("batch_of_64", "lookup"),
+        "at_half_load": asyncio.run(at_rate(api, paths, half, options.seconds)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4, help="of each turn")
+    parser.add_argument("--pairs", type=int, default=10_000, help="cached pairs asked for")
+    parser.add_argument("--redis-url", help="default: an embedded Valkey")
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not installed: on Debian, apt-get install wrk")
+    with tempfile.TemporaryDirectory(prefix="onebar-bench-") as work, Children() as children:
+        print(json.dumps(measure(options, Path(work), children)))
+
+
+if __name__ == "__main__":
+    main()
