@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from msgspec import Struct
@@ -126,11 +127,16 @@ def assemble(
     *,
     max_anchors: int = MAX_ANCHORS,
     max_history: int = MAX_HISTORY,
+    neighbors: bool = False,
     relevance: Relevance = shares_a_term,
 ) -> Evidence:
-    """The evidence in what the store knows of a pair. Empty fields where nothing is known."""
+    """The evidence in what the store knows of a pair. Empty fields where nothing is known.
+
+    With `neighbors` the anchors of videos near this one stand behind its own.
+    """
     video = features.text or VideoText()
-    anchors = tuple(anchor.query for anchor in features.anchors[:max_anchors])
+    asked = (a.query for a in features.anchors if neighbors or a.source != "neighbor")
+    anchors = tuple(islice(asked, max_anchors))
     return Evidence(
         text=video_line(video),
         summary=video.summary,

@@ -38,6 +38,9 @@ class PromptConfig(Struct, frozen=True, omit_defaults=True):
     history_bytes: int = 56
     max_anchors: int = 8
     max_history: int = 3
+    neighbors: bool = False
+    """Whether the anchors of near videos stand behind the video's own in A: only where the model
+    was trained with them."""
     form: Form = "compact"
     """`verbose` is the instruction in sentences that the paper compares with (its Table 4)."""
 

@@ -132,6 +132,7 @@ class Recommender:
             features,
             max_anchors=self._config.max_anchors,
             max_history=self._config.max_history,
+            neighbors=self._config.neighbors,
             relevance=self._relevance,
         )
         prompt = build_prompt(evidence, self._config)

@@ -210,7 +210,11 @@ def dataset(
         "neighbors": msgspec.to_builtins(config) | {"anchors": limit} if neighbors else None,
         "history": history,
     }
-    card = structs.replace(opened.card, source={**opened.card.source, "embedder": told})
+    card = structs.replace(
+        opened.card,
+        source={**opened.card.source, "embedder": told},
+        neighbors=neighbors or opened.card.neighbors,
+    )
     with progress("embedding") as update:
         # One pass: the parts are written in the order of their time.
         parts = {split: enriched(split, update) for split in SPLITS}

@@ -152,7 +152,7 @@ def begin(config: RunConfig, directory: Path) -> Start:
     """Open everything a run begins with; the tokenizer is made, or copied, into `directory`."""
     dataset = open_dataset(config.dataset)
     if config.init is None:
-        prompt = config.prompt or PromptConfig()
+        prompt = _of(config.prompt or PromptConfig(), dataset)
         generation = config.generation or GenerationConfig()
         path = directory / TOKENIZER
         if not path.exists():
@@ -173,10 +173,15 @@ def begin(config: RunConfig, directory: Path) -> Start:
     model, path = load_pretrained(config.init, directory)
     parent = parent_card(config.init)
     generation = config.generation or (parent.generation if parent else GenerationConfig())
-    prompt = config.prompt or (parent.prompt if parent else PromptConfig())
+    prompt = _of(config.prompt or (parent.prompt if parent else PromptConfig()), dataset)
     tokenizer = generation.tokenizer(path)
     name = parent.preset if parent else source_name(config.init)
     return Start(dataset, model, tokenizer, path, prompt, generation, parent, name)
+
+
+def _of(prompt: PromptConfig, dataset: TriggerDataset) -> PromptConfig:
+    """The prompt config as it serves: neighbours' anchors in A where the dataset has them there."""
+    return msgspec.structs.replace(prompt, neighbors=dataset.card.neighbors)
 
 
 def parent_card(init: str | None) -> Card | None:

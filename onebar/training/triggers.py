@@ -129,6 +129,8 @@ class DatasetCard(Struct, frozen=True, kw_only=True):
     created_at: str
     source: dict[str, Any] = {}
     settings: dict[str, Any] = {}
+    neighbors: bool = False
+    """Whether the anchors of near videos stand behind a trigger's own."""
     splits: dict[str, dict[str, float | int]] = {}
 
 

@@ -91,6 +91,8 @@ def test_calibration_is_kept_and_used(made: Path) -> None:
     onebar("embed", "dataset", made / "dataset", "--embedder", embedder, "--out", made / "near")
     near, plain = open_dataset(made / "near"), open_dataset(made / "dataset")
     assert near.card.source["embedder"]["neighbors"]["threshold"] == chosen
+    assert near.card.neighbors
+    assert not plain.card.neighbors
     assert near.embedder is not None
     assert read_card(near.embedder) == card
     relevance = relevance_of(embedder)

@@ -14,7 +14,7 @@ from msgspec import structs
 from tiny_models import make_static
 from toy import toy_dataset
 
-from feature_store.records import Features, HistoryEntry, VideoText
+from feature_store.records import Anchor, Features, HistoryEntry, VideoText
 from onebar.checkpoint import open_checkpoint
 from onebar.embedding.encoder import EmbedderError, Vectors, read_card, unit, write_card
 from onebar.embedding.enrich import with_history
@@ -84,6 +84,14 @@ class TestNearEnough:
             past(*queries), "ab", (), limit=8, relevance=lambda q, t, a: [True] * len(q)
         )
         assert found == tuple(dict.fromkeys(queries))
+
+
+def test_anchors_of_neighbours_enter_the_evidence_where_the_model_learnt_from_them() -> None:
+    anchors = (Anchor("own", 1.0), Anchor("near", 9.0, "neighbor"), Anchor("mine", 0.5))
+    known = Features(anchors=anchors)
+    assert assemble(known).anchors == ("own", "mine")
+    assert assemble(known, max_anchors=1).anchors == ("own",)
+    assert assemble(known, neighbors=True).anchors == ("own", "near", "mine")
 
 
 class TestRemembering:
@@ -163,17 +171,21 @@ def test_a_checkpoint_serves_with_what_chose_its_histories(tmp_path: Path) -> No
     named = Settings(checkpoint=checkpoint.path, embedder="other")
     assert configured_embedder(named) == "other"
     model = load_model(settings)
+    assert not model.prompt_config.neighbors
     assert model.relevance(["anything at all"], "a lamp", ()) == [True]
     model.engine.close()
 
-    other = train_sft(structs.replace(config, dataset=plain.path, out=tmp_path / "o"))
+    card = structs.replace(plain.card, neighbors=True)
+    near = write_dataset(tmp_path / "n", {"train": plain.read("train")}, plain.texts(), card=card)
+    other = train_sft(structs.replace(config, dataset=near.path, out=tmp_path / "o"))
+    assert open_checkpoint(other).card.prompt.neighbors
     assert open_checkpoint(other).embedder is None
     assert configured_embedder(Settings(checkpoint=other)) is None
     assert open_relevance(open_checkpoint(other)) is shares_a_term
 
     # Without its threshold the embedder tells nothing of histories.
-    card = read_card(checkpoint.embedder)
-    assert card is not None
-    write_card(checkpoint.embedder, structs.replace(card, history_threshold=None))
+    embedder_card = read_card(checkpoint.embedder)
+    assert embedder_card is not None
+    write_card(checkpoint.embedder, structs.replace(embedder_card, history_threshold=None))
     with pytest.raises(CheckpointUnusableError, match="calibrate"):
         open_relevance(checkpoint)
