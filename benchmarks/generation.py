@@ -6,10 +6,10 @@
 CHECKPOINT needs its float weights as well (`onebar train` keeps them); prompts are those of
 DATASET's test part. Beam 8, 8 results. Each engine has a process of its own and as many threads;
 they are asked turn by turn. `one` is one prompt at a time, `many` the prompts a second at the best
-of several batch sizes (for CTranslate2: prompts side by side). transformers is timed as it is fastest,
-with `early_stopping=True`. `same_first` is the share of prompts whose first candidate is that of
-transformers in float32 with `early_stopping=False`, which finds better ones: with True it stops
-while a beam that is not yet at its end is still ahead of all that are.
+of several batch sizes (for CTranslate2: prompts side by side). transformers is timed as it is
+fastest, with `early_stopping=True`. `same_first` is the share of prompts whose first candidate is
+that of transformers in float32 with `early_stopping=False`, which finds better ones: with True it
+stops while a beam that is not yet at its end is still ahead of all that are.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ ENGINES: dict[str, Callable[[Path, int], Runner]] = {
 
 
 def serve(name: str, checkpoint: Path, threads: int) -> None:
-    """Answer jobs, one a line: {"prompts": [], "size": n, "fast": true} -> {"seconds": [], "first": []}."""
+    """Answer jobs, one a line: {"prompts", "size", "fast"} -> {"seconds", "first"}."""
     runner = ENGINES[name](checkpoint, threads)
     for line in sys.stdin:
         job = json.loads(line)

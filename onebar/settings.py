@@ -67,9 +67,7 @@ class Settings(BaseSettings):
 
     # Stream worker
     stream_batch: int = Field(default=500, ge=1)
-    """Most events folded in one round trip."""
-    stream_linger_s: float = Field(default=0.02, gt=0)
-    """Longest wait for a batch to fill."""
+    """Most events of a partition folded in one round trip."""
 
     # Generator
     checkpoint: Path | None = None

@@ -2,8 +2,13 @@
 of faust.
 
 What is built on here, as read in and tried with faust-streaming 0.15.3:
+- for every message Faust starts two tasks and wakes as many queues, which costs about as much as
+  all that is done with an event here. So a message is not a record but what was fetched of a
+  partition: the records of it, up to `stream_batch`.
+- where the buffers of all partitions are full it looks again after a second; a partition is never
+  taken out here, the delivery waits instead.
 - `stream.take` acknowledges its events in a `finally`, so also when the body failed or was
-  cancelled; `noack_take` leaves it to us.
+  cancelled; and it waits for a batch to fill. A stream with `noack` does neither.
 - what may be committed Faust finds by counting offsets one by one, and it stays behind for good
   where the log has gaps near its start (transaction markers, compaction). Records of a partition
   are acknowledged in order here, so the last one says it all.
@@ -17,6 +22,9 @@ What is built on here, as read in and tried with faust-streaming 0.15.3:
   embedded broker only after half of that; so the wait is made short.
 - events of transactions that were aborted are delivered unless Faust's own exactly-once is on;
   not here.
+- the thread of the consumer is awaited without a limit while the event loop stands still, and
+  stopping one that has ended by itself raises; a crashed worker could hang instead of ending. Here
+  it is given up after a while: what it had to commit it has committed by then.
 """
 
 from __future__ import annotations
@@ -24,11 +32,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import faust
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
+from mode.threads import WorkerThread
 
 from onebar.settings import Settings
 from stream.groups import stream_group
@@ -42,9 +52,30 @@ class _App(faust.App):
 
 Take = Callable[[Sequence[Record]], Awaitable[None]]
 FETCH_MAX_WAIT_MS = 50
+BUFFERED = 4
+"""Batches of a topic that may wait for the one in hand."""
+
+
+THREAD_END_S = 10.0
+
+
+class _Thread(WorkerThread):
+    def __init__(self, service: Any, **options: Any) -> None:
+        super().__init__(service, **options)
+        self.daemon = True
+
+    def stop(self) -> None:
+        if self.is_stopped.wait(THREAD_END_S):
+            self.join(THREAD_END_S)
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    Worker = _Thread
+
+    def _stopped_set(self) -> None:
+        with suppress(RuntimeError):  # its event loop is closed: it has ended already
+            super()._stopped_set()
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
@@ -52,7 +83,27 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
 
+class _Partitions:
+    """The order in which what was fetched is handled: the records of a partition together."""
+
+    def iterate(self, fetched: Any) -> Any:
+        return iter(fetched.items())
+
+
 class _Consumer(driver.Consumer):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.scheduler = _Partitions()
+
+    def _to_message(self, tp: Any, records: Any) -> Any:
+        """A message that stands for the records fetched of a partition, at the last's offset."""
+        message = super()._to_message(tp, records[-1])
+        message.records = records
+        return message
+
+    def on_buffer_full(self, tp: Any) -> None:
+        """Nothing: who delivers to a full buffer waits until there is room."""
+
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -91,7 +142,7 @@ def build_app(settings: Settings, topics: Sequence[str], take: Take) -> faust.Ap
         broker_max_poll_records=settings.stream_batch,
         broker_commit_livelock_soft_timeout=24 * 3600.0,
         consumer_auto_offset_reset="earliest",
-        stream_buffer_maxsize=4 * settings.stream_batch,
+        stream_buffer_maxsize=BUFFERED,
         stream_wait_empty=False,
         stream_processing_timeout=24 * 3600.0,
         topic_disable_leader=True,
@@ -117,7 +168,9 @@ async def lags(app: faust.App, prefix: str) -> dict[tuple[str, int], int]:
         assigned = consumer.assignment()
     except ConsumerNotStarted:
         return found
-    in_hand = Counter(message.tp for message in consumer.unacked)
+    in_hand: Counter[Any] = Counter()
+    for message in consumer.unacked:
+        in_hand[message.tp] += len(message.records)
     for tp in assigned:
         try:
             end = consumer.highwater(tp)
@@ -143,27 +196,26 @@ def _add_agent(app: faust.App, settings: Settings, name: str, take: Take) -> Non
     )
 
     async def run(stream: Any) -> AsyncIterator[None]:
-        batches = stream.noack_take(settings.stream_batch, within=settings.stream_linger_s)
-        async for events in batches:
+        batches = stream.noack()
+        async for event in batches.events():
             try:
-                await take([_record(name, event.message) for event in events])
+                await take([_record(name, record) for record in event.message.records])
             except Exception as error:
                 await app.crash(error)
                 await asyncio.Event().wait()  # until the app, which is stopping now, cancels us
-            for event in events:
-                await stream.ack(event)
+            await batches.ack(event)
             yield
 
     app.agent(topic, name=f"{name}-agent", concurrency=1)(run)
 
 
-def _record(topic: str, message: Any) -> Record:
+def _record(topic: str, record: Any) -> Record:
     return Record(
         topic=topic,
-        partition=message.partition,
-        offset=message.offset,
-        timestamp=message.timestamp,
-        key=message.key,
-        value=message.value or b"",
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=record.timestamp / 1000,
+        key=record.key,
+        value=record.value or b"",
         headers=(),
     )

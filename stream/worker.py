@@ -114,7 +114,12 @@ async def run_stream_worker(settings: Settings) -> None:
         async with watching(runtime, behind) as watch:
             await asyncio.wait((ended, stopped, watch), return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            await app.stop()
+            try:
+                await app.stop()
+            except Exception as error:
+                if app.crash_reason is None:
+                    raise
+                log.warning("stream_worker_stop_failed", error=repr(error))  # the crash says why
             ended.cancel()
         if app.crash_reason is not None:
             reason = f"the stream worker crashed: {app.crash_reason!r}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import onebar.text
 from feature_store.records import VideoText
 from onebar.text import (
     FIELD_LIMIT,
@@ -101,6 +103,14 @@ def test_normalising_a_query_is_idempotent_and_safe(raw: str) -> None:
     assert len(query) <= QUERY_LIMIT
     assert query == " ".join(query.split())
     assert neutralize(query) == query
+
+
+@given(st.from_regex(onebar.text._NORMAL, fullmatch=True))
+def test_what_is_taken_as_normal_is_normal(query: str) -> None:
+    short = query[:QUERY_LIMIT].strip()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onebar.text, "_NORMAL", re.compile(r"(?!)"))
+        assert normalize_query(short) == short
 
 
 def test_spellings_of_one_query_meet() -> None:

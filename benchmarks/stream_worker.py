@@ -1,0 +1,196 @@
+"""How many events a second one stream worker takes in on one core, beside peers that read the same.
+
+    python benchmarks/stream_worker.py                  # embedded broker and Valkey
+    python deploy/real_servers.py run -- python benchmarks/stream_worker.py    # Apache Kafka, Redis
+    python benchmarks/stream_worker.py --peers VENV/bin/python    # one with quixstreams and redis
+
+A simulated log's videos and behaviour go to topics of one partition, once. Then, turn by turn, each
+of these reads them from their start, alone on the first core (the servers have the others):
+
+- `onebar`: `onebar stream`, everything on: parsing, de-duplication, fences, metrics, Redis;
+- `faust`: a plain Faust agent that receives the same bytes in batches and drops them;
+- `quix` (with --peers): quix-streams counting the same anchors in its state, a write to Redis each.
+
+Counted from the first tenth to the end. Prints medians over the rounds, ratios within each round,
+and the worker's processor time an event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.progress import track
+
+from feature_store.client import connect
+from feature_store.keys import Keys
+from feature_store.store import FeatureStore
+from onebar.local import environment
+from onebar.processes import Child, Children
+from onebar.servers import start_broker, start_valkey
+from onebar.settings import Settings
+from stream.events import BEHAVIORS, VIDEOS
+from stream.producer import EventProducer
+from stream.simulator import SimulatorConfig, simulate
+from stream.topics import delete_topics, ensure_topics
+
+HERE = Path(__file__).parent
+TIMEOUT_S = 300.0
+LOOK_EVERY_S = 0.005
+Progress = list[tuple[int, float]]
+"""(events, monotonic seconds), as far as it had come."""
+
+
+async def fill(settings: Settings, count: int) -> dict[str, int]:
+    """Send a log's videos and behaviour to new topics; how many went to each."""
+    await ensure_topics(
+        settings.kafka_bootstrap,
+        prefix=settings.topic_prefix,
+        partitions=settings.partitions,
+        replication_factor=settings.replication_factor,
+    )
+    sent = {VIDEOS: 0, BEHAVIORS: 0}
+    # About six tenths of a simulated log are read by the stream worker.
+    events = simulate(SimulatorConfig(seed=5, events=count * 2))
+    wanted = [event for event in events if event.topic in sent][:count]
+    async with EventProducer(
+        settings.kafka_bootstrap,
+        prefix=settings.topic_prefix,
+        idempotent=settings.idempotent_producer,
+    ) as producer:
+        for at in range(0, len(wanted), 1000):
+            await producer.send(wanted[at : at + 1000])
+    for event in wanted:
+        sent[event.topic] += 1
+    return sent
+
+
+def start(children: Children, work: Path, name: str, settings: Settings, python: str) -> Child:
+    """One reader, bound to the first core."""
+    command = {
+        "onebar": [sys.executable, "-m", "onebar.cli", "stream"],
+        "faust": [sys.executable, str(HERE / "stream_peers.py"), "faust"],
+        "quix": [python, str(HERE / "stream_peers.py"), "quix"],
+    }[name]
+    env = {**environment(settings), "ONEBAR_LOG_LEVEL": "error", "OMP_NUM_THREADS": "1"}
+    child = children.start(name, command, work / f"{name}-{settings.consumer_group}.log", env)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(child.pid, {min(os.sched_getaffinity(0))})
+    return child
+
+
+async def by_store(child: Child, store: FeatureStore, sent: dict[str, int]) -> Progress:
+    """The stream worker's progress, as it notes it in Redis."""
+    found: Progress = []
+    pairs = [(topic, 0) for topic in sent]
+    while not found or found[-1][0] < sum(sent.values()):
+        child.check()
+        reached = await store.reached(pairs)
+        count = sum(reached.get(pair, -1) + 1 for pair in pairs)
+        if count and (not found or count > found[-1][0]):
+            found.append((count, time.monotonic()))
+        await asyncio.sleep(LOOK_EVERY_S)
+    return found
+
+
+async def by_log(child: Child, sent: dict[str, int]) -> Progress:
+    """A peer's progress, as it prints it: `count seconds` a line."""
+    while True:
+        said = child.log.read_text()
+        lines = [line.split() for line in said[: said.rfind("\n") + 1].splitlines() if line]
+        found = [(int(line[0]), float(line[1])) for line in lines if line[0].isdigit()]
+        if found and found[-1][0] >= sum(sent.values()):
+            return found
+        child.check()
+        await asyncio.sleep(0.1)
+
+
+async def turn(
+    children: Children, work: Path, name: str, base: Settings, sent: dict[str, int], python: str
+) -> tuple[float, float]:
+    """One reader from the start of the log to its end: events a second, processor µs an event."""
+    unique = uuid.uuid4().hex[:8]
+    settings = base.model_copy(update={"namespace": f"b{unique}", "consumer_group": f"b{unique}"})
+    client = connect(settings.redis_url, timeout_s=30.0)
+    store = FeatureStore(client, Keys(settings.namespace, settings.generation), settings.policy)
+    child = start(children, work, name, settings, python)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            looking = by_store(child, store, sent) if name == "onebar" else by_log(child, sent)
+            progress = await looking
+        used = psutil.Process(child.pid).cpu_times()
+    finally:
+        children.end(child)
+        await store.close()
+    total = sum(sent.values())
+    early = next(sample for sample in progress if sample[0] >= total / 10)
+    seconds = progress[-1][1] - early[1]
+    return (total - early[0]) / seconds, 1e6 * (used.user + used.system) / total
+
+
+async def measure(options: argparse.Namespace, work: Path, children: Children) -> dict[str, Any]:
+    settings = Settings()
+    named = settings.model_fields_set
+    update: dict[str, Any] = {"topic_prefix": f"b{uuid.uuid4().hex[:8]}.", "partitions": 1}
+    if "kafka_bootstrap" not in named:
+        update |= {"kafka_bootstrap": start_broker(children, work), "idempotent_producer": False}
+    if "redis_url" not in named:
+        update["redis_url"] = start_valkey(children, work)
+    settings = settings.model_copy(update=update)
+    if hasattr(os, "sched_setaffinity") and len(cores := os.sched_getaffinity(0)) > 1:
+        for child in children:
+            os.sched_setaffinity(child.pid, cores - {min(cores)})
+    sent = await fill(settings, options.events)
+    names = ["onebar", "faust", *(["quix"] if options.peers else [])]
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    spent: dict[str, list[float]] = {name: [] for name in names}
+    try:
+        turns = [name for _ in range(options.rounds) for name in names]
+        for name in track(turns, "reading", transient=True):
+            rate, micros = await turn(children, work, name, settings, sent, options.peers)
+            rates[name].append(rate)
+            spent[name].append(micros)
+    finally:
+        prefix = settings.topic_prefix
+        await delete_topics(settings.kafka_bootstrap, [prefix + topic for topic in sent])
+    return {
+        "servers": "named by the environment" if named & {"redis_url"} else "embedded",
+        "events": sum(sent.values()),
+        "rounds": options.rounds,
+        "events_per_s": {name: round(statistics.median(rates[name])) for name in names},
+        "cpu_us_per_event": {name: round(statistics.median(spent[name])) for name in names},
+        **{f"onebar_to_{name}": ratio(rates["onebar"], rates[name]) for name in names[1:]},
+    }
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """Median over the rounds of their ratio within a round."""
+    return round(statistics.median(a / b for a, b in zip(one, other, strict=True)), 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=60_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", default="", help="a Python that has quixstreams and redis")
+    options = parser.parse_args()
+    run: Callable[..., Any] = asyncio.run
+    with tempfile.TemporaryDirectory(prefix="onebar-bench-") as work, Children() as children:
+        print(json.dumps(run(measure(options, Path(work), children))))
+
+
+if __name__ == "__main__":
+    main()
