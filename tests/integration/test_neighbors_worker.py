@@ -51,7 +51,7 @@ def named(settings: Settings, embedder: str, tmp_path: Path) -> Settings:
         update={
             "embedder": embedder,
             "index": tmp_path / "index",
-            "neighbor_threshold": 0.2,  # queries of the same kind are at 0.4 and more, others below 0
+            "neighbor_threshold": 0.2,  # a kind's own queries: 0.4 and more
             "neighbor_refresh_s": 1.0,
         }
     )
