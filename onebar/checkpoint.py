@@ -30,6 +30,9 @@ TOKENIZER = "tokenizer.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CTRANSLATE2 = "ct2"
+MODEL = f"{CTRANSLATE2}/model.bin"
+SHORTLIST = f"{CTRANSLATE2}/vmap.txt"
+"""Which vocabulary entries a query may use, by its prompt's; CTranslate2 fixes the name."""
 EMBEDDER = "embedder"
 FORMAT = 1
 _FIRST = frozenset(
@@ -124,7 +127,11 @@ class Checkpoint(Struct, frozen=True):
 
     @property
     def has_ctranslate2(self) -> bool:
-        return f"{CTRANSLATE2}/model.bin" in self.card.files
+        return MODEL in self.card.files
+
+    @property
+    def has_shortlist(self) -> bool:
+        return SHORTLIST in self.card.files
 
     @property
     def has_weights(self) -> bool:

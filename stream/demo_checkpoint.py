@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from onebar.checkpoint import CTRANSLATE2, SHIPPED, WEIGHTS, annotate, open_checkpoint, seal
+from onebar.checkpoint import SHIPPED, WEIGHTS, annotate, open_checkpoint, seal
 from onebar.directories import staging
 from onebar.training.triggers import TriggerDataset, open_dataset
 from stream.archive.reader import open_archive
@@ -115,7 +115,6 @@ def _ship(source: Path, out: Path) -> None:
             if name != WEIGHTS:
                 (staged / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, staged / name)
-        assert (staged / CTRANSLATE2).is_dir()
         card = checkpoint.card
         seal(
             staged,

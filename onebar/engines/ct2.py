@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feature_store.records import Candidate
-from onebar.checkpoint import CTRANSLATE2, Checkpoint
+from onebar.checkpoint import MODEL, Checkpoint
 from onebar.engines import EngineError, ordered
 
 
@@ -19,6 +19,9 @@ class CTranslate2Engine:
     depend on its company: padding in a batch of 16 was seen to move int8 log probabilities by up
     to 0.04, and on a CPU such a batch took no less time a prompt than singles. A candidate's
     score is as `GenerationConfig.length_penalty` says; equal scores (to 1e-5) are ordered by text.
+
+    Where the checkpoint has a shortlist (`onebar.training.shortlist`), a query is made of the
+    vocabulary entries it allows, and scores are log probabilities among these.
     """
 
     batch_limit = 1
@@ -27,7 +30,8 @@ class CTranslate2Engine:
     def __init__(
         self, checkpoint: Checkpoint, *, beam_size: int = 8, workers: int = 1, threads: int = 1
     ) -> None:
-        directory = checkpoint.need(f"{CTRANSLATE2}/model.bin").parent
+        directory = checkpoint.need(MODEL).parent
+        self._shortlist = checkpoint.has_shortlist
         self._tokenizer = checkpoint.tokenizer()
         self._generation = checkpoint.card.generation
         self._model = checkpoint.name
@@ -59,6 +63,7 @@ class CTranslate2Engine:
             min_decoding_length=0,
             max_input_length=0,
             max_batch_size=1,
+            use_vmap=self._shortlist,
             return_scores=True,
         )
         return [self._candidates(result)[:k] for result in results]

@@ -24,6 +24,7 @@ from onebar.directories import staging
 from onebar.prompt import PromptConfig
 from onebar.tokens import BOS, EOS, MASK, PAD, UNK, PromptTokenizer
 from onebar.training.quiet import quiet_transformers
+from onebar.training.shortlist import Shortlist, write_shortlist
 
 
 def export_checkpoint(
@@ -36,21 +37,26 @@ def export_checkpoint(
     generation: GenerationConfig,
     training: Mapping[str, Any],
     embedder: Path | None = None,
+    shortlist: Shortlist | None = None,
     weights: bool = True,
     quantization: str = "int8",
 ) -> Checkpoint:
     """Write a checkpoint of a transformers BART model to `out`, whole or not at all.
 
     `weights` keeps the float weights as well, for the torch engine and further training.
+    `shortlist` is what CTranslate2 chooses among, the whole vocabulary where there is none.
     `embedder` is the directory of what chose the histories, if an embedder did. `quantization` is
     one of CTranslate2's: int8, float32, ... Raises `CheckpointMismatchError` where model, tokenizer
     and lengths don't go together.
     """
-    _check(model.config, generation.tokenizer(tokenizer_path))
+    tokenizer = generation.tokenizer(tokenizer_path)
+    _check(model.config, tokenizer)
     with staging(out) as staged:
         shutil.copyfile(tokenizer_path, staged / TOKENIZER)
         model.config.to_json_file(str(staged / CONFIG))
         convert(model, tokenizer_path, staged / CTRANSLATE2, quantization=quantization)
+        if shortlist is not None:
+            write_shortlist(shortlist, tokenizer, staged)
         if embedder is not None:
             shutil.copytree(embedder, staged / EMBEDDER)
         if weights:

@@ -21,6 +21,7 @@ from onebar.training.batches import BatchT
 from onebar.training.export import export_checkpoint
 from onebar.training.loop import Loop, LoopConfig, Stage, make_accelerator
 from onebar.training.presets import bart_config, learning_rate, preset
+from onebar.training.shortlist import shortlist_of
 from onebar.training.tokenizer import train_tokenizer
 from onebar.training.triggers import CARD as DATASET_CARD
 from onebar.training.triggers import EmptyDatasetError, TriggerDataset, open_dataset
@@ -141,6 +142,7 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
                 **config.facts,
             },
             embedder=start.dataset.embedder,
+            shortlist=shortlist_of(start.dataset, start.tokenizer, start.prompt),
             weights=config.weights,
         )
         shutil.rmtree(directory)
