@@ -180,6 +180,10 @@ async def lags(app: faust.App, prefix: str) -> dict[tuple[str, int], int]:
             behind = end - await consumer.position(tp) + in_hand[tp]
         except (AssertionError, driver.KafkaError):  # taken away meanwhile
             continue
+        except RuntimeError:
+            if app.should_stop:  # the consumer's thread has ended, and its event loop
+                return found
+            raise
         committed = consumer._committed_offset.get(tp) or 0
         lag = end - committed if end < committed else max(0, behind)
         found[tp.topic[len(prefix) :], tp.partition] = lag

@@ -25,8 +25,11 @@ from onebar.prompt import PromptConfig, build_prompt
 from onebar.tokens import PromptTokenizer
 from onebar.training.triggers import Kind, TriggerDataset
 
-COMMON = 300
-EACH = 24
+COMMON = 50
+EACH = 64
+"""On a simulated feed that the shortlist had not seen these allow 900 of 8,000 entries, and with
+them every entry of 97.9 % of the clicked queries; (300, 24) 742 and 96.5 %, (100, 128) 1,467 and
+98.9 %."""
 MOST_TRIGGERS = 50_000
 ANSWERED: tuple[Kind, ...] = ("click", "search", "reject")
 BATCH = 500
