@@ -4,7 +4,8 @@
     python benchmarks/redis_memory.py --users 100 --videos 100 --redis-url redis://host:6379/0
 
 A user has 20 queries; a video has a text of about 700 bytes and 16 anchors with 24 events behind
-them, and then, measured apart, counters for those 16 queries as well. Prints one JSON object.
+them, and then, measured apart, counters for those 16 queries as well. An answer is one (video,
+user)'s eight cached queries, also kept under its prompt's digest. Prints one JSON object.
 Memory is the growth of the server's `used_memory`, so name an otherwise idle server; the keys
 written are removed again. Under a thousand of each, the server's own tables blur the numbers.
 """
@@ -24,7 +25,8 @@ from typing import Any
 from feature_store.client import Command, connect, pipelined, scan
 from feature_store.keys import Keys
 from feature_store.policy import StatePolicy
-from feature_store.records import VideoText
+from feature_store.query_cache import QueryCache
+from feature_store.records import CacheEntry, Candidate, QueryResult, VideoText
 from feature_store.store import FeatureStore
 from feature_store.writes import BehaviorAdd, HistoryPut, Position, VideoPut, Write
 
@@ -96,6 +98,29 @@ async def fill(store: FeatureStore, writes: list[Write]) -> float:
     return time.perf_counter() - started
 
 
+async def answer(store: FeatureStore, count: int) -> None:
+    """Cache eight queries for each of so many pairs, ten videos a user, a prompt a pair."""
+    cache = QueryCache(store.client, store.keys, soft_ttl_s=3600.0, hard_ttl_s=3600.0)
+    rng = random.Random(11)
+    for first in range(0, count, BATCH):
+        await cache.put(
+            [
+                CacheEntry(
+                    QueryResult(
+                        f"video-{number:08d}",
+                        tuple(Candidate(query(rng), -n / 3) for n in range(8)),
+                        False,
+                        "demo-1a2b3c4d",
+                        f"{number:032x}",
+                        time.time(),
+                    ),
+                    f"user-{number // 10:08d}",
+                )
+                for number in range(first, min(first + BATCH, count))
+            ]
+        )
+
+
 async def clear(store: FeatureStore) -> None:
     names = [name async for name in scan(store.client, store.keys.prefix)]
     for first in range(0, len(names), BATCH):
@@ -122,6 +147,8 @@ async def measure(url: str, users: int, videos: int) -> dict[str, float]:
         before = await used_memory(store)
         await fill(store, list(video_writes(videos, rng, counters=True)))
         with_counters = await used_memory(store)
+        await answer(store, videos)
+        with_answers = await used_memory(store)
         pairs = [(f"video-{i % videos:08d}", f"user-{i % users:08d}") for i in range(256)]
         started = time.perf_counter()
         await store.features(pairs)
@@ -132,6 +159,7 @@ async def measure(url: str, users: int, videos: int) -> dict[str, float]:
             "videos": videos,
             "bytes_per_video": round((with_videos - with_users) / videos, 1),
             "bytes_per_video_with_counters": round((with_counters - before) / videos, 1),
+            "bytes_per_answer": round((with_answers - with_counters) / videos, 1),
             "history_writes_per_s": round(len(histories) / user_seconds),
             "video_writes_per_s": round(len(events) / video_seconds),
             "features_of_256_pairs_ms": round(read_seconds * 1000, 2),
