@@ -1,17 +1,18 @@
 """Fresh answers a second under many callers, beside LitServe with the same model.
 
-    python benchmarks/batching.py CHECKPOINT --peers VENV/bin/python
-    python benchmarks/batching.py CHECKPOINT --requests 32 --rounds 1
+    python benchmarks/batching.py --checkpoint CHECKPOINT --peers VENV/bin/python
+    python benchmarks/batching.py --requests 32 --rounds 1
 
-The same prompts, each asked for once a turn, by 1, 8 and 32 callers that each wait for their answer:
+The same prompts, each asked for once a turn, by 1, 8 and 32 callers who wait for their answers:
 
 - `onebar`: `GET /v1/queries` of pairs that nothing is cached for. Evidence is read from Redis, the
   prompt built and generated, the result cached;
 - `litserve` (with --peers, a Python that has litserve, torch and transformers): the prompts
   themselves, ready made, to `transformers.generate` in batches of up to 16 within 5 ms.
 
-CHECKPOINT needs its float weights for the peer. Beam 8, 8 results, one thread for each engine. Both
-share the machine with this client. Prints rates, latencies, and their ratio at equal callers.
+The checkpoint is the shipped one, or CHECKPOINT, which the peer needs with its float weights.
+Beam 8, 8 results, one thread for each engine. Both share the machine with this client. Prints
+rates, latencies, and their ratio at equal callers.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from feature_store.keys import Keys
 from feature_store.policy import StatePolicy
 from feature_store.store import FeatureStore
 from feature_store.writes import VideoPut
+from onebar.checkpoint import SHIPPED
 from onebar.processes import Children
 from onebar.servers import free_port, start_broker, start_valkey
 from onebar.text import clean_video
@@ -190,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", default="", help="a Python with litserve and transformers")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from math import ceil
+from textwrap import fill
 
 import msgspec
 from msgspec import Struct
@@ -128,9 +129,12 @@ def page(feed: Assumptions, costs: Costs, sizes: tuple[int, ...] = (1_000_000, 1
     lines = [
         "# Capacity",
         "",
-        "Printed by `python benchmarks/capacity.py`. Rates are those of the busiest second, a core",
-        f"is planned to be {HEADROOM:.0%} busy then, and all of it is multiplication: put in what you",
-        "measure on your machines and know of your feed (`--help`).",
+        fill(
+            "Printed by `python benchmarks/capacity.py`. Rates are those of the busiest second, a "
+            f"core is planned to be {HEADROOM:.0%} busy then, and all of it is multiplication: put "
+            "in what you measure on your machines and know of your feed (`--help`).",
+            110,
+        ),
         "",
         "| daily users | " + " | ".join(f"{users:,}" for users in sizes) + " |",
         "|---|" + "---:|" * len(sizes),
@@ -146,9 +150,12 @@ def page(feed: Assumptions, costs: Costs, sizes: tuple[int, ...] = (1_000_000, 1
         ]
     lines += [
         "",
-        "A core here is a hardware thread of a shared server. The generator takes most of them:",
-        "fewer fresh generations (longer TTLs, fewer users whose history bears on the video) or",
-        "a GPU change the sum more than anything else does.",
+        fill(
+            "A core here is a hardware thread of a shared server. The generator takes most of "
+            "them: fewer fresh generations (longer TTLs, fewer users whose history bears on the "
+            "video) or a GPU change the sum more than anything else does.",
+            110,
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -25,3 +25,15 @@ def test_the_index_is_measured() -> None:
     assert found["videos"] == 3000
     assert found["recall"] > 0.95
     assert found["search_p50_ms"] > 0
+
+
+def test_the_capacity_page_is_what_the_script_prints() -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/capacity.py"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert done.stdout == (ROOT / "docs" / "capacity.md").read_text()

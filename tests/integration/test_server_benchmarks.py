@@ -1,0 +1,49 @@
+"""Short forms of the benchmarks that need servers: that they run and report, not how fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def measured(name: str, *options: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", *options],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_stream_worker_is_measured() -> None:
+    found = measured("stream_worker", "--events", "2000", "--rounds", "1")
+    assert found["events"] == 2000
+    assert set(found["events_per_s"]) == {"onebar", "faust"}
+    assert all(rate > 0 for rate in found["events_per_s"].values())
+
+
+def test_freshness_is_measured() -> None:
+    found = measured("freshness", "--rate", "100", "--probes", "5", "--impressions", "2")
+    assert found["rate"] > 0
+    for kind in ("behavior_ms", "impression_ms"):
+        assert found[kind]["p99"] >= found[kind]["p50"] > 0
+
+
+def test_fresh_answers_under_many_callers_are_measured() -> None:
+    found = measured("batching", "--requests", "10", "--rounds", "1")
+    assert set(found["onebar"]) == {"1", "8", "32"}
+    assert all(run["per_s"] > 0 for run in found["onebar"].values())
