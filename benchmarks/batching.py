@@ -21,11 +21,12 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,45 @@ from stream.simulator import SimulatorConfig, simulate
 
 CALLERS = (1, 8, 32)
 BUDGET_MS = 2000
-Ask = Callable[[int], Awaitable[None]]
+
+
+class Caller:
+    """A connection that is kept: an HTTP client that costs next to nothing."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self) -> Caller:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+    async def ask(self, request: bytes) -> Any:
+        """The JSON of an answer, which must be a 200."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        assert length is not None, head
+        body = await self._reader.readexactly(int(length[1]))
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"not a 200: {head!r} {body!r}")
+        return json.loads(body)
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
+def post(path: str, value: object) -> bytes:
+    body = json.dumps(value).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 async def fill(store: FeatureStore, count: int) -> list[str]:
@@ -67,7 +106,7 @@ async def fill(store: FeatureStore, count: int) -> list[str]:
     return list(texts)
 
 
-def start_api(children: Children, work: Path, redis_url: str, namespace: str, path: Path) -> str:
+def start_api(children: Children, work: Path, redis_url: str, namespace: str, path: Path) -> int:
     port = free_port()
     env = {
         **os.environ,
@@ -75,6 +114,7 @@ def start_api(children: Children, work: Path, redis_url: str, namespace: str, pa
         "ONEBAR_NAMESPACE": namespace,
         "ONEBAR_KAFKA_BOOTSTRAP": start_broker(children, work),
         "ONEBAR_API_PORT": str(port),
+        "ONEBAR_IDEMPOTENT_PRODUCER": "0",
         "ONEBAR_CHECKPOINT": str(path),
         "ONEBAR_LOG_LEVEL": "error",
         "OMP_NUM_THREADS": "1",
@@ -82,19 +122,17 @@ def start_api(children: Children, work: Path, redis_url: str, namespace: str, pa
     child = children.start(
         "api", [sys.executable, "-m", "onebar.cli", "api"], work / "api.log", env
     )
-    url = f"http://127.0.0.1:{port}"
-    child.wait_until(lambda: answers(f"{url}/readyz"), 60)
-    return url
+    child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 60)
+    return port
 
 
-def start_litserve(children: Children, work: Path, python: str, path: Path) -> str:
+def start_litserve(children: Children, work: Path, python: str, path: Path) -> int:
     port = free_port()
     command = [python, str(Path(__file__).with_name("litserve_peer.py")), str(path), str(port)]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     child = children.start("litserve", command, work / "litserve.log", env)
-    url = f"http://127.0.0.1:{port}"
-    child.wait_until(lambda: answers(f"{url}/health"), 120)
-    return url
+    child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
+    return port
 
 
 def answers(url: str) -> bool:
@@ -104,22 +142,26 @@ def answers(url: str) -> bool:
         return False
 
 
-async def by_callers(ask: Ask, count: int, callers: int) -> dict[str, float]:
+async def by_callers(port: int, requests: Sequence[bytes], callers: int) -> dict[str, float]:
     """Ask for everything once, by so many at a time."""
     took: list[float] = []
-    left = iter(range(count))
+    left = iter(requests)
 
     async def call() -> None:
-        for number in left:
-            began = time.perf_counter()
-            await ask(number)
-            took.append(time.perf_counter() - began)
+        async with Caller(port) as caller:
+            for request in left:
+                began = time.perf_counter()
+                body = await caller.ask(request)
+                took.append(time.perf_counter() - began)
+                fresh = body.get("source", "generated") == "generated"
+                if not fresh or not (body["queries"] or body.get("rejected")):
+                    raise SystemExit(f"no fresh answer: {body}")
 
     began = time.perf_counter()
     await asyncio.gather(*(call() for _ in range(callers)))
     seconds = time.perf_counter() - began
     p50, p99 = np.percentile(took, [50, 99]) * 1000
-    return {"per_s": count / seconds, "p50_ms": float(p50), "p99_ms": float(p99)}
+    return {"per_s": len(requests) / seconds, "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
 async def measure(options: argparse.Namespace, work: Path, children: Children) -> dict[str, Any]:
@@ -129,33 +171,25 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
     videos = await fill(store, options.requests)
     api = start_api(children, work, redis_url, keys.namespace, options.checkpoint)
     peer = options.peers and start_litserve(children, work, options.peers, options.checkpoint)
-    limits = httpx.Limits(max_connections=max(CALLERS))
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+    async with Caller(api) as caller:
         prompts = [
-            (await client.get(f"{api}/v1/evidence?video_id={video}")).json()["prompt"]
-            for video in videos
+            (await caller.ask(get(f"/v1/evidence?video_id={video}")))["prompt"] for video in videos
         ]
-
-        async def onebar(number: int) -> None:
-            path = f"/v1/queries?video_id={videos[number]}&budget_ms={BUDGET_MS}"
-            body = (await client.get(api + path)).json()
-            if body["source"] != "generated":
-                raise SystemExit(f"{videos[number]} was answered from {body['source']}")
-
-        async def litserve(number: int) -> None:
-            answer = await client.post(f"{peer}/predict", json={"prompt": prompts[number]})
-            if len(answer.raise_for_status().json()["queries"]) != 8:
-                raise SystemExit(f"LitServe did not answer eight queries: {answer.text}")
-
-        askers: dict[str, Ask] = {"onebar": onebar, **({"litserve": litserve} if peer else {})}
-        for ask in askers.values():
-            await by_callers(ask, 8, 2)  # warm
-        turns = [(n, c) for _ in range(options.rounds) for c in CALLERS for n in askers]
-        for name, callers in track(turns, "asking", transient=True):
-            await forget_answers(store)
-            one = await by_callers(askers[name], len(videos), callers)
-            found.setdefault((name, callers), []).append(one)
+    targets = {
+        "onebar": (
+            api,
+            [get(f"/v1/queries?video_id={video}&budget_ms={BUDGET_MS}") for video in videos],
+        )
+    }
+    if peer:
+        targets["litserve"] = peer, [post("/predict", {"prompt": prompt}) for prompt in prompts]
+    for port, requests in targets.values():
+        await by_callers(port, requests[:8], 2)  # warm
+    turns = [(n, c) for _ in range(options.rounds) for c in CALLERS for n in targets]
+    for name, callers in track(turns, "asking", transient=True):
+        await forget_answers(store)
+        found.setdefault((name, callers), []).append(await by_callers(*targets[name], callers))
     await store.close()
     report: dict[str, Any] = {
         "checkpoint": options.checkpoint.name,

@@ -47,17 +47,17 @@ class Costs(Struct, frozen=True, kw_only=True):
     """Unit costs. Each was printed by the command in docs/performance.md, on one core of a shared
     server."""
 
-    lookups_per_core: float = 9_000.0
+    lookups_per_core: float = 11_500.0
     """cached lookups a second (benchmarks/lookup.py)"""
-    events_per_core: float = 6_000.0
+    events_per_core: float = 6_500.0
     """events a second of a stream worker (benchmarks/stream_worker.py)"""
     generations_per_core: float = 340.0
     """prompts a second, demo checkpoint, beam 8 (benchmarks/generation.py)"""
-    bytes_per_user: float = 913.0
+    bytes_per_user: float = 800.0
     """20 queries (benchmarks/redis_memory.py)"""
-    bytes_per_video: float = 2_600.0
+    bytes_per_video: float = 2_300.0
     """text, 16 anchors and their counters (benchmarks/redis_memory.py)"""
-    bytes_per_answer: float = 2_000.0
+    bytes_per_answer: float = 1_500.0
     """a user's eight cached queries for a video (benchmarks/redis_memory.py)"""
     bytes_per_event: float = 290.0
     """an event, uncompressed (the mean of a simulated log)"""
