@@ -75,9 +75,14 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
 def curve(directory: Path, name: str, tag: str = "loss") -> list[float]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(directory / "curves" / name))
-    events.Reload()
-    return [point.value for point in events.Scalars(tag)]
+    # A file at a time: of two that were begun in one second TensorBoard may take the later for the
+    # earlier, and leave out the other.
+    points = []
+    for path in (directory / "curves" / name).iterdir():
+        events = EventAccumulator(str(path))
+        events.Reload()
+        points += events.Scalars(tag)
+    return [point.value for point in sorted(points, key=lambda point: point.step)]
 
 
 def test_a_dataset_survives_its_files(tmp_path: Path) -> None:
