@@ -12,6 +12,7 @@ from onebar.recommend import FeatureReader, Recommender, ResultCache
 from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
 from onebar.swap import LiveModel
+from onebar.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +71,5 @@ class Model:
     async def stop(self) -> None:
         """Finish what the engine has begun, and free it."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
         await self.live.close()

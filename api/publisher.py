@@ -9,6 +9,7 @@ from typing import Protocol
 import structlog
 
 from api.problems import UnavailableError
+from onebar.tasks import end_tasks
 from stream.events import Event
 
 log = structlog.get_logger(__name__)
@@ -112,8 +113,7 @@ class Publisher:
     async def stop(self) -> None:
         """Close the connection; what is not acknowledged by then was not promised."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
         if self._producer is not None:
             await _quietly(self._producer.stop())
             self._producer = None

@@ -10,6 +10,7 @@ from api.metrics import REFRESHES
 from api.model import Model
 from feature_store.client import StoreUnavailableError
 from onebar.recommend import Pair
+from onebar.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,4 @@ class Refresher:
 
     async def stop(self) -> None:
         """Give up what is under way."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*self._tasks.values())

@@ -12,8 +12,9 @@ What is built on here, as read in and tried with faust-streaming 0.15.3:
 - what may be committed Faust finds by counting offsets one by one, and it stays behind for good
   where the log has gaps near its start (transaction markers, compaction). Records of a partition
   are acknowledged in order here, so the last one says it all.
-- an agent that fails is started again with the next batch; ours ends the worker instead, before
-  anything after the failure could be acknowledged.
+- an agent that fails is started again with the next batch, and so may be those of an app that
+  has crashed. What the failed batch held would then be passed over for good, so after a failure
+  nothing is handed on or acknowledged any more: the worker ends.
 - with more than one concurrent instance of an agent the consumer can commit past a message in
   flight (issue 606), so concurrency is 1.
 - tables are not used: the state is in Redis. Faust makes their directories all the same, in the
@@ -36,6 +37,7 @@ from contextlib import suppress
 from typing import Any
 
 import faust
+import structlog
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from mode.threads import WorkerThread
@@ -43,6 +45,8 @@ from mode.threads import WorkerThread
 from onebar.settings import Settings
 from stream.groups import stream_group
 from stream.records import Record
+
+log = structlog.get_logger(__name__)
 
 
 class _App(faust.App):
@@ -57,6 +61,7 @@ BUFFERED = 4
 
 
 THREAD_END_S = 10.0
+GIVE_UP_S = 30.0
 
 
 class _Thread(WorkerThread):
@@ -126,9 +131,24 @@ class _Transport(driver.Transport):
     Consumer = _Consumer
 
 
-def build_app(settings: Settings, topics: Sequence[str], take: Take) -> faust.App:
+class Failure:
+    """Whether a batch was not taken to its end, and why. Made within the event loop."""
+
+    def __init__(self) -> None:
+        self.reason: BaseException | None = None
+        self.happened = asyncio.Event()
+
+    def note(self, reason: BaseException) -> None:
+        """The first one counts."""
+        if self.reason is None:
+            self.reason = reason
+            self.happened.set()
+
+
+def build_app(settings: Settings, topics: Sequence[str], take: Take, failure: Failure) -> faust.App:
     """The app of one worker. `take` has a batch's effect before it returns; it may be called for
-    several topics at once, but for each topic one batch at a time.
+    several topics at once, but for each topic one batch at a time. Where it raises or is
+    cancelled, `failure` says so and it is not called again.
 
     Opens nothing until started.
     """
@@ -155,8 +175,22 @@ def build_app(settings: Settings, topics: Sequence[str], take: Take) -> faust.Ap
     )
     app.transport = _Transport(app.conf.broker_consumer, app)
     for name in topics:
-        _add_agent(app, settings, name, take)
+        _add_agent(app, settings, name, take, failure)
     return app
+
+
+async def stop(app: faust.App, crash: BaseException | None) -> None:
+    """Stop the app. One that has crashed may be unable to; its offsets come again all the same,
+    so it is given up after `GIVE_UP_S`."""
+    stopping = asyncio.create_task(app.stop())
+    await asyncio.wait((stopping,), timeout=None if crash is None else GIVE_UP_S)
+    if crash is None:
+        await stopping
+    elif not stopping.done():
+        log.error("stream_worker_stop_given_up", after_s=GIVE_UP_S)
+        stopping.cancel()
+    elif error := stopping.exception():
+        log.warning("stream_worker_stop_failed", error=repr(error))  # the crash says why
 
 
 async def lags(app: faust.App, prefix: str) -> dict[tuple[str, int], int]:
@@ -190,7 +224,7 @@ async def lags(app: faust.App, prefix: str) -> dict[tuple[str, int], int]:
     return found
 
 
-def _add_agent(app: faust.App, settings: Settings, name: str, take: Take) -> None:
+def _add_agent(app: faust.App, settings: Settings, name: str, take: Take, failure: Failure) -> None:
     topic = app.topic(
         settings.topic_prefix + name,
         key_type=bytes,
@@ -202,13 +236,20 @@ def _add_agent(app: faust.App, settings: Settings, name: str, take: Take) -> Non
     async def run(stream: Any) -> AsyncIterator[None]:
         batches = stream.noack()
         async for event in batches.events():
+            if failure.happened.is_set():
+                break
             try:
                 await take([_record(name, record) for record in event.message.records])
             except Exception as error:
-                await app.crash(error)
-                await asyncio.Event().wait()  # until the app, which is stopping now, cancels us
+                log.error("batch_failed", topic=name, error=repr(error))
+                failure.note(error)
+                break
+            except asyncio.CancelledError as error:  # half taken: it must not be passed over
+                failure.note(error)
+                raise
             await batches.ack(event)
             yield
+        await asyncio.Event().wait()  # until the app, which is to stop now, cancels us
 
     app.agent(topic, name=f"{name}-agent", concurrency=1)(run)
 

@@ -16,6 +16,7 @@ from onebar.logs import configure_logging
 from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
 from onebar.swap import LiveModel
+from onebar.tasks import end_tasks
 from stream.consumer import RecordConsumer
 from stream.events import IMPRESSIONS
 from stream.generation import Generation
@@ -183,8 +184,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
         async with watching(runtime, loop.lags):
             await loop.run()
     finally:
-        following.cancel()
-        await asyncio.wait((following,))
+        await end_tasks(following)
         await live.close()
 
 

@@ -16,6 +16,7 @@ from feature_store.client import Client, connect
 from feature_store.keys import Keys
 from feature_store.store import FeatureStore
 from onebar.settings import Settings
+from onebar.tasks import end_tasks
 from stream import metrics
 from stream.producer import EventProducer
 from stream.retry import until_back
@@ -116,6 +117,5 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     if task.done():
         await task
         return True
-    task.cancel()
-    await asyncio.wait((task,))
+    await end_tasks(task)
     return False

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from feature_store.client import StoreUnavailableError
+from onebar.tasks import end_tasks
 from stream.metrics import LAG, Health
 from stream.runtime import Runtime
 from stream.topics import KafkaUnavailableError
@@ -60,8 +61,7 @@ async def watching(
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.wait((task,))
+        await end_tasks(task)
     if not task.cancelled():
         task.result()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import sys
 
@@ -21,6 +22,8 @@ from stream.topics import partition_counts
 from stream.watch import Lags, watching
 
 log = structlog.get_logger(__name__)
+
+EXIT_S = 10.0
 
 INPUTS = (VIDEOS, BEHAVIORS)
 """The topics that the state is the fold of."""
@@ -80,7 +83,7 @@ async def run_stream_worker(settings: Settings) -> None:
     Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError`,
     `StateLostError` and `WorkerCrashedError`.
     """
-    from stream.app import build_app, lags
+    from stream.app import Failure, build_app, lags, stop
 
     async with open_runtime(settings) as runtime:
         if runtime.stop.is_set():
@@ -92,7 +95,8 @@ async def run_stream_worker(settings: Settings) -> None:
             runtime.health,
             future_allowance_s=settings.future_allowance_s,
         )
-        app = build_app(settings, INPUTS, ingester.take)
+        failure = Failure()
+        app = build_app(settings, INPUTS, ingester.take, failure)
         app.finalize()
         await app.maybe_start()
         runtime.health.started()
@@ -109,21 +113,18 @@ async def run_stream_worker(settings: Settings) -> None:
             checked.update(found)
             return {pair: max(0, lag) for pair, lag in found.items()}
 
-        ended = asyncio.create_task(app.wait_until_stopped())
-        stopped = asyncio.create_task(runtime.stop.wait())
+        ends = [
+            asyncio.create_task(end)
+            for end in (app.wait_until_stopped(), failure.happened.wait(), runtime.stop.wait())
+        ]
         async with watching(runtime, behind) as watch:
-            await asyncio.wait((ended, stopped, watch), return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            try:
-                await app.stop()
-            except Exception as error:
-                if app.crash_reason is None:
-                    raise
-                log.warning("stream_worker_stop_failed", error=repr(error))  # the crash says why
-            ended.cancel()
-        if app.crash_reason is not None:
-            reason = f"the stream worker crashed: {app.crash_reason!r}"
-            raise WorkerCrashedError(reason) from app.crash_reason
+            await asyncio.wait((*ends, watch), return_when=asyncio.FIRST_COMPLETED)
+            crash = failure.reason or app.crash_reason
+            for end in ends:
+                end.cancel()
+            await stop(app, crash)
+        if crash is not None:
+            raise WorkerCrashedError(f"the stream worker crashed: {crash!r}") from crash
         log.info("stream_worker_stopped")
 
 
@@ -131,7 +132,14 @@ def main() -> int:
     """Run a worker with the environment's settings; the exit status."""
     settings = Settings()
     configure_logging(settings.log_level, settings.log_json)
-    asyncio.run(run_stream_worker(settings))
+
+    async def run() -> None:
+        try:
+            await run_stream_worker(settings)
+        finally:  # a task that will not be cancelled must not keep the process
+            faulthandler.dump_traceback_later(EXIT_S, exit=True)
+
+    asyncio.run(run())
     return 0
 
 

@@ -250,6 +250,7 @@ async def test_a_failure_nobody_foresaw_ends_the_worker_and_loses_nothing(
         patch.setattr(Ingester, "take", fails_later)
         with pytest.raises(WorkerCrashedError, match="a bug"):
             await run_stream_worker(small)
+    assert taken == 4  # nothing was handed on after it
     assert await lag(settings, VIDEOS, BEHAVIORS) > 0
     workers.start("stream")
     await caught_up(settings)
