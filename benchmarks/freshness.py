@@ -28,19 +28,17 @@ from typing import Any
 
 import httpx
 import numpy as np
-from msgspec import structs
+from load import Load
 from rich.progress import Progress
 
 from onebar.local import LocalStack
 from onebar.settings import Settings
-from stream.events import BEHAVIORS, Event, Impression, Search, Video
+from stream.events import Event, Impression, Search, Video
 from stream.producer import EventProducer
 from stream.simulator import SimulatorConfig, simulate
 
 LOOK_EVERY_S = 0.002
 WITHIN_S = 30.0
-GROUP = 10
-"""Events sent together."""
 
 
 def main() -> None:
@@ -82,18 +80,17 @@ class Run:
     ) -> None:
         self._options = options
         self._videos = [event for event in events if isinstance(event, Video)]
-        self._behaviors = [event for event in events if event.topic == BEHAVIORS]
+        self._events = events
         self._client = client
         self._producer = producer
-        self._sent = 0
 
     async def report(self) -> dict[str, Any]:
         await self._producer.send(self._videos)
         last = self._videos[-1].video_id
         await self._search(last, "warm up")  # everything is connected and has been used once
         await self._impression(last, "warm-up")
-        began = time.perf_counter()
-        load = asyncio.create_task(self._load(began))
+        load = Load(self._events, self._producer, self._options.rate)
+        loading = asyncio.create_task(load.run())
         behavior: list[float] = []
         impression: list[asyncio.Task[float]] = []
         try:
@@ -108,10 +105,10 @@ class Run:
                     behavior.append(await self._search(video, f"probe {number}"))
                     await pause
                     bar.advance(task)
-            rate = self._sent / (time.perf_counter() - began)
+            rate = load.rate
             impressions = await asyncio.gather(*impression)
         finally:
-            load.cancel()
+            loading.cancel()
         return {
             "rate": round(rate),
             "probes": self._options.probes,
@@ -119,23 +116,6 @@ class Run:
             "behavior_ms": percentiles(behavior),
             "impression_ms": percentiles(impressions),
         }
-
-    async def _load(self, began: float) -> None:
-        """Send the behaviour over and over, each time under new ids and with the present time."""
-        while True:
-            now = time.time()
-            group = [
-                structs.replace(
-                    self._behaviors[(self._sent + n) % len(self._behaviors)],
-                    event_id=f"load-{self._sent + n}",
-                    ts=now,
-                )
-                for n in range(GROUP)
-            ]
-            await self._producer.send(group)
-            self._sent += GROUP
-            due = began + self._sent / self._options.rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
     async def _search(self, video_id: str, query: str) -> float:
         event = Search(

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -109,6 +109,11 @@ class LocalStack:
         self._workers = (*WORKERS, NEIGHBORS) if settings.embedder else WORKERS
         self._say = say
         self._processes = Children()
+
+    @property
+    def processes(self) -> Iterator[Child]:
+        """All that runs of it: the servers that were started, and the workers."""
+        return iter(self._processes)
 
     @property
     def url(self) -> str:

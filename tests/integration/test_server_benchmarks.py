@@ -43,6 +43,14 @@ def test_freshness_is_measured() -> None:
         assert found[kind]["p99"] >= found[kind]["p50"] > 0
 
 
+def test_the_memory_of_a_loaded_stack_is_read() -> None:
+    found = measured("soak", "--minutes", "0.1", "--rate", "100", "--every", "0.5")
+    assert found["rate"] > 0
+    assert sum(found["lookups"].values()) > 0
+    assert {"stream", "generator", "api"} <= found["memory"].keys()
+    assert all(read["at_the_end_mib"] > 10 for read in map(found["memory"].get, ("stream", "api")))
+
+
 def test_fresh_answers_under_many_callers_are_measured() -> None:
     found = measured("batching", "--requests", "10", "--rounds", "1")
     assert set(found["onebar"]) == {"1", "8", "32"}
