@@ -43,6 +43,12 @@ def test_freshness_is_measured() -> None:
         assert found[kind]["p99"] >= found[kind]["p50"] > 0
 
 
+def test_starts_are_measured() -> None:
+    found = measured("start", "--rounds", "1")
+    assert set(found["seconds"]) == {"python", "help", "fastapi_ready", "api_ready"}
+    assert found["seconds"]["help"] > found["seconds"]["python"] > 0
+
+
 def test_the_memory_of_a_loaded_stack_is_read() -> None:
     found = measured("soak", "--minutes", "0.1", "--rate", "100", "--every", "0.5")
     assert found["rate"] > 0
