@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from toy import train_toy
 
 from onebar.checkpoint import Checkpoint, open_checkpoint
@@ -12,6 +14,16 @@ from onebar.checkpoint import Checkpoint, open_checkpoint
 
 @pytest.fixture(scope="session")
 def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A tiny model trained on the toy task: read it, never write to it."""
-    directory: Path = tmp_path_factory.mktemp("toy")
-    return open_checkpoint(train_toy(directory))
+    """A tiny model trained on the toy task: read it, never write to it.
+
+    Trained once; the other processes of pytest-xdist wait for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    directory: Path = shared / "toy"
+    with FileLock(shared / "toy.lock"):
+        trained = directory / "trained"
+        if not trained.exists():
+            directory.mkdir(exist_ok=True)
+            trained.write_text(train_toy(directory).name)
+    return open_checkpoint(directory / trained.read_text())
