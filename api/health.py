@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -13,7 +14,9 @@ from feature_store.store import FeatureStore
 
 CHECK_TIMEOUT_S = 1.0
 KEPT_S = 1.0
-"""How long an answer about readiness holds, so that asking often costs nothing."""
+"""How long it holds that the servers are there, so that asking often costs nothing."""
+KEPT_AWAY_S = 0.1
+"""How long it holds that one is not."""
 
 
 class Health:
@@ -31,27 +34,27 @@ class Health:
         self._publisher = publisher
         self._model = model
         self._clock = clock
-        self._kept: Readiness | None = None
-        self._at = 0.0
+        self._servers: tuple[str, str] = ("unknown", "unknown")
+        self._at = -math.inf
         self._lock = asyncio.Lock()
 
     async def readiness(self) -> Readiness:
-        """As of now, or of a second ago."""
+        """As of now; of the servers, as of a moment ago."""
         async with self._lock:
-            if self._kept is None or self._clock() - self._at >= KEPT_S:
-                kafka, redis = await asyncio.gather(self._publisher.check(), self._redis())
-                model = self._model.state
-                ready = kafka == redis == model == "ok"
-                self._kept = Readiness(
-                    ready=ready,
-                    kafka=kafka,
-                    redis=redis,
-                    model=model,
-                    checkpoint=self._model.live.name,
-                    warning=self._model.live.warning,
-                )
+            fine = all(state == "ok" for state in self._servers)
+            if self._clock() - self._at >= (KEPT_S if fine else KEPT_AWAY_S):
+                self._servers = await asyncio.gather(self._publisher.check(), self._redis())
                 self._at = self._clock()
-            return self._kept
+        kafka, redis = self._servers
+        model, live = self._model.state, self._model.live
+        return Readiness(
+            ready=kafka == redis == model == "ok",
+            kafka=kafka,
+            redis=redis,
+            model=model,
+            checkpoint=live.name,
+            warning=live.warning,
+        )
 
     async def _redis(self) -> str:
         try:

@@ -84,15 +84,8 @@ def version(as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """Entry point. An error of ours is one line on stderr; only a bug shows a traceback."""
-    from pydantic import ValidationError
-
     try:
         app(prog_name="onebar")
-    except ValidationError as error:
-        for fault in error.errors():
-            variable = "ONEBAR_" + "_".join(map(str, fault["loc"])).upper()
-            say(f"onebar: {variable}={fault['input']!r}: {fault['msg']}")
-        sys.exit(USAGE)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(str(error.name).partition(".")[0])
         if extra is None:
@@ -100,11 +93,27 @@ def main() -> None:
         say(f"onebar: {error.name} is not installed: pip install 'onebar[{extra}]'")
         sys.exit(1)
     except Exception as error:
+        if _say_faults_of_settings(error):
+            sys.exit(USAGE)
         told = _told(error)
         if told is None:
             raise
         say(f"onebar: {told}")
         sys.exit(USAGE if type(error).__name__ in USAGE_ERRORS else 1)
+
+
+def _say_faults_of_settings(error: Exception) -> bool:
+    """Whether this is pydantic's error about settings; each fault has been told then."""
+    if "pydantic_core" not in sys.modules:  # it takes longer to load than `--help` may
+        return False
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return False
+    for fault in error.errors():
+        variable = "ONEBAR_" + "_".join(map(str, fault["loc"])).upper()
+        say(f"onebar: {variable}={fault['input']!r}: {fault['msg']}")
+    return True
 
 
 def _told(error: BaseException) -> str | None:

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from onebar.commands.anchors import (
@@ -180,7 +179,7 @@ def dataset(
 
     Example: onebar embed dataset data/march --embedder embedders/march/all --out data/march-near
     """
-    from msgspec import structs
+    from msgspec import structs, to_builtins
 
     from onebar.embedding.encoder import threshold_of
     from onebar.embedding.enrich import Past, merged, with_history
@@ -207,7 +206,7 @@ def dataset(
 
     told = {
         "name": encoder.name,
-        "neighbors": msgspec.to_builtins(config) | {"anchors": limit} if neighbors else None,
+        "neighbors": to_builtins(config) | {"anchors": limit} if neighbors else None,
         "history": history,
     }
     card = structs.replace(
