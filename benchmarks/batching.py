@@ -21,7 +21,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -39,6 +38,7 @@ from feature_store.keys import Keys
 from feature_store.policy import StatePolicy
 from feature_store.store import FeatureStore
 from feature_store.writes import VideoPut
+from onebar.bench.caller import Caller
 from onebar.checkpoint import SHIPPED
 from onebar.processes import Children
 from onebar.servers import free_port, start_broker, start_valkey
@@ -49,45 +49,6 @@ from stream.simulator import SimulatorConfig, simulate
 
 CALLERS = (1, 8, 32)
 BUDGET_MS = 2000
-
-
-class Caller:
-    """A connection that is kept: an HTTP client that costs next to nothing."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-
-    async def __aenter__(self) -> Caller:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._writer.close()
-        await self._writer.wait_closed()
-
-    async def ask(self, request: bytes) -> Any:
-        """The JSON of an answer, which must be a 200."""
-        self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        assert length is not None, head
-        body = await self._reader.readexactly(int(length[1]))
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise SystemExit(f"not a 200: {head!r} {body!r}")
-        return json.loads(body)
-
-
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
-
-
-def post(path: str, value: object) -> bytes:
-    body = json.dumps(value).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
 
 
 async def fill(store: FeatureStore, count: int) -> list[str]:
@@ -142,13 +103,17 @@ def answers(url: str) -> bool:
         return False
 
 
+def caller_of(port: int) -> Caller:
+    return Caller(f"http://127.0.0.1:{port}")
+
+
 async def by_callers(port: int, requests: Sequence[bytes], callers: int) -> dict[str, float]:
     """Ask for everything once, by so many at a time."""
     took: list[float] = []
     left = iter(requests)
 
     async def call() -> None:
-        async with Caller(port) as caller:
+        async with caller_of(port) as caller:
             for request in left:
                 began = time.perf_counter()
                 body = await caller.ask(request)
@@ -172,7 +137,8 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
     api = start_api(children, work, redis_url, keys.namespace, options.checkpoint)
     peer = options.peers and start_litserve(children, work, options.peers, options.checkpoint)
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
-    async with Caller(api) as caller:
+    async with caller_of(api) as caller:
+        get, post = caller.get, caller.post
         prompts = [
             (await caller.ask(get(f"/v1/evidence?video_id={video}")))["prompt"] for video in videos
         ]

@@ -8,6 +8,7 @@ import typer
 
 from onebar.commands import (
     archive,
+    bench,
     dataset,
     embed,
     evaluate,
@@ -58,6 +59,7 @@ app.add_typer(letters.dead_letters, name="dead-letters")
 app.add_typer(training.train, name="train")
 app.add_typer(embed.embed, name="embed")
 app.add_typer(models.models, name="models")
+app.add_typer(bench.bench, name="bench")
 
 
 @app.command()

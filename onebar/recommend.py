@@ -231,8 +231,9 @@ class Recommender:
             for grounding in groundings
             if not grounding.sensitive
             for digest, prompt in (
-                (grounding.video_digest, grounding.video_prompt),
+                # What was asked for goes first; the video's own is for whoever comes next.
                 (grounding.digest, grounding.prompt),
+                (grounding.video_digest, grounding.video_prompt),
             )
         }
         if not prompts:

@@ -156,3 +156,20 @@ def write_shortlist(found: Shortlist, tokenizer: PromptTokenizer, directory: Pat
     entries = tokenizer.tokens(range(tokenizer.vocab_size))
     path = directory / SHORTLIST
     path.write_text("".join(f"{line}\n" for line in found.lines(entries)), encoding="utf-8")
+
+
+def allowed_counts(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[int]:
+    """How many vocabulary entries a checkpoint's shortlist allows each prompt.
+
+    Raises `CheckpointMismatchError` where it has none.
+    """
+    tokenizer = checkpoint.tokenizer()
+    with checkpoint.need(SHORTLIST).open(encoding="utf-8") as file:
+        rows = {
+            entry: set(allowed.split())
+            for entry, _, allowed in (line.rstrip("\n").partition("\t") for line in file)
+        }
+    return [
+        len(set().union(rows[""], *(rows[entry] for entry in set(tokenizer.tokens(ids)))))
+        for ids in tokenizer.encode(list(prompts))
+    ]

@@ -165,7 +165,9 @@ async def test_relevant_history_gives_an_own_result_and_the_video_gets_one_too(
         ("shoes", "runner", False),
         ("shoes", None, False),
     ]
-    assert len(world.engine.prompts) == 2
+    (grounding,) = await world.recommender.evidence([("shoes", "runner")])
+    # What was asked for is generated before what others may ask for.
+    assert world.engine.prompts == [grounding.prompt, grounding.video_prompt]
     (everyones,) = await world.ask(("shoes", None))
     assert own.evidence_digest != everyones.evidence_digest
     assert len(world.engine.prompts) == 2
@@ -244,9 +246,10 @@ async def test_a_full_queue_is_the_pairs_answer() -> None:
     world = World(queue_size=1, max_batch=1)
     world.engine.gate.clear()
     await world.batcher.start()
-    blockers = [world.batcher.begin("x")]
-    await until(lambda: world.batcher.running == 1)
-    blockers.append(world.batcher.begin("y"))
+    # One runs, one is at the engine's door, one fills the queue.
+    for prompt, running in (("x", 1), ("y", 2), ("z", 2)):
+        world.batcher.begin(prompt)
+        await until(lambda running=running: world.batcher.running == running)  # type: ignore[misc]
     (answer,) = await world.recommender.recommend([("shoes", None)])
     assert isinstance(answer, QueueFullError)
     world.engine.gate.set()
