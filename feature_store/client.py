@@ -13,8 +13,21 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
-Client = Redis | RedisCluster
-Argument = str | bytes | int | float
+from feature_store.pipe import Argument, Pipe, Words
+
+
+class PipedRedis(Redis):
+    """A client whose calls through this module share one connection. The pool is for the rest."""
+
+    pipe: Pipe
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close every connection."""
+        await self.pipe.close()
+        await super().aclose(close_connection_pool)
+
+
+Client = PipedRedis | RedisCluster
 
 MAX_CONNECTIONS = 64
 """Connections a client opens at most; further requests wait for a free one."""
@@ -31,7 +44,10 @@ _UNAVAILABLE = (
     OSError,
     TimeoutError,
 )
-_UNAVAILABLE_CODES = ("MISCONF", "NOREPLICAS", "LOADING", "BUSY", "MASTERDOWN", "UNBLOCKED")
+_UNAVAILABLE_CODES = (
+    *("ASK", "BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"),
+    *("TRYAGAIN", "UNBLOCKED"),
+)
 
 
 class StoreUnavailableError(Exception):
@@ -114,7 +130,9 @@ def connect(url: str, *, timeout_s: float) -> Client:
         socket_connect_timeout=timeout_s,
         retry=retry,
     )
-    return Redis.from_pool(pool)
+    client = cast(PipedRedis, PipedRedis.from_pool(pool))
+    client.pipe = Pipe(pool, timeout_s=timeout_s)
+    return client
 
 
 async def pipelined(client: Client, commands: Sequence[Command]) -> list[Any]:
@@ -148,34 +166,31 @@ async def strings(client: Client, names: Sequence[str]) -> list[bytes | None]:
     if isinstance(client, RedisCluster):
         found = await pipelined(client, [Command("MGET", (name,)) for name in names])
         return [value for [value] in found]
-    command = Command("MGET", tuple(names))
-    try:
-        values: list[bytes | None] = await cast(Any, client).execute_command("MGET", *names)
-    except _UNAVAILABLE as error:
-        raise _unavailable(error) from error
-    except errors.ResponseError as error:
-        _raise_failures([command], [error])
-        raise
-    return values
+    [values] = await pipelined(client, [Command("MGET", tuple(names))])
+    return cast(list[bytes | None], values)
 
 
 async def _send(client: Client, commands: Sequence[Command], *, full: bool) -> list[Any]:
-    pipeline: Any
-    if isinstance(client, RedisCluster):
-        pipeline = client.pipeline()
-    else:
-        pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        cast(_Pipeline, pipeline).execute_command(*_words(command, full=full))
+    words = [_words(command, full=full) for command in commands]
     try:
-        return await cast(_Pipeline, pipeline).execute(raise_on_error=False)
+        if isinstance(client, RedisCluster):
+            return await _send_to_cluster(client, words)
+        return await client.pipe.call(words)
     except _UNAVAILABLE as error:
         raise _unavailable(error) from error
+
+
+async def _send_to_cluster(client: RedisCluster, commands: Sequence[Words]) -> list[Any]:
+    pipeline: Any = client.pipeline()
+    for words in commands:
+        cast(_Pipeline, pipeline).execute_command(*words)
+    try:
+        return await cast(_Pipeline, pipeline).execute(raise_on_error=False)
     finally:
         await pipeline.reset()
 
 
-def _words(command: Command, *, full: bool) -> tuple[Argument, ...]:
+def _words(command: Command, *, full: bool) -> Words:
     if not isinstance(command.name, Script):
         return (command.name, *command.keys, *command.args)
     script = command.name

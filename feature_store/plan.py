@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from feature_store.buckets import CorruptStateError, count_increments, encode_field
-from feature_store.client import Argument, Command, load_script
+from feature_store.client import Command, load_script
 from feature_store.keys import Keys
+from feature_store.pipe import Argument
 from feature_store.policy import StatePolicy
 from feature_store.records import HistoryEntry, VideoText
 from feature_store.writes import (

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api": ("api", "feature_store", "onebar", "stream.events", "stream.producer"),
 }
 ONLY_IN: dict[str, set[str]] = {
-    "redis": {"feature_store.client"},
+    "redis": {"feature_store.client", "feature_store.pipe"},
     "faust": {"stream.app"},
     "aiokafka": {"stream.consumer", "stream.producer", "stream.topics"},
 }

@@ -1,0 +1,166 @@
+"""One connection to Redis for all calls of an event loop: commands go out as they come, replies
+come back in their order.
+
+redis-py takes a connection from a pool for each call and waits for each of its replies in turn;
+that is nine tenths of what a small call costs this process. Opening the connection (address, TLS,
+login, database) is left to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import hiredis
+import redis.exceptions as errors
+from redis.asyncio import ConnectionPool
+
+Argument = str | bytes | int | float
+Words = Sequence[Argument]
+
+_INCOMPLETE = object()
+
+
+class Pipe:
+    """Calls to one Redis server. Connects with the first call, and again after a loss."""
+
+    def __init__(self, pool: ConnectionPool, *, timeout_s: float) -> None:
+        """The pool says how connections are made; none of them is taken."""
+        self._pool = pool
+        self._timeout_s = timeout_s
+        self._line: _Line | None = None
+        self._connecting = asyncio.Lock()
+
+    async def call(self, commands: Iterable[Words]) -> list[Any]:
+        """The replies, in order; that of a command which Redis refused is its error.
+
+        Commands that a broken connection may have lost are sent once more, so each must bear to be
+        repeated. Raises `ConnectionError` and `TimeoutError` of redis-py; the latter where Redis
+        says nothing for `timeout_s` while somebody waits.
+        """
+        packed = [hiredis.pack_command(cast(Any, tuple(words))) for words in commands]
+        line = await self._open()
+        try:
+            return await line.ask(packed)
+        except errors.ConnectionError:
+            line = await self._open()
+            return await line.ask(packed)
+
+    async def close(self) -> None:
+        """Close the connection. A later call opens another."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    async def _open(self) -> _Line:
+        line = self._line
+        if line is not None and line.usable:
+            return line
+        async with self._connecting:
+            if self._line is None or not self._line.usable:
+                self._line = _Line(await self._connect(), self._timeout_s)
+            return self._line
+
+    async def _connect(self) -> asyncio.StreamWriter:
+        connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()
+        writer: asyncio.StreamWriter = connection._writer
+        # From here on nobody reads it but us, and redis-py does not close it.
+        connection._reader = connection._writer = None
+        return writer
+
+
+class _Call:
+    __slots__ = ("future", "left", "replies")
+
+    def __init__(self, count: int, future: asyncio.Future[list[Any]]) -> None:
+        self.replies: list[Any] = []
+        self.left = count
+        self.future = future
+
+
+class _Line(asyncio.Protocol):
+    """An open connection, and who waits for what comes next on it."""
+
+    def __init__(self, writer: asyncio.StreamWriter, timeout_s: float) -> None:
+        self._writer = writer  # closes its transport when it is no longer referred to
+        self._transport = cast(asyncio.Transport, writer.transport)
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._waiting: deque[_Call] = deque()
+        self._heard = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._reader = hiredis.Reader(
+            protocolError=errors.InvalidResponse,
+            replyError=_refusal,
+            notEnoughData=_INCOMPLETE,
+        )
+        self._transport.set_protocol(self)
+
+    @property
+    def usable(self) -> bool:
+        return not self._transport.is_closing() and self._loop is asyncio.get_running_loop()
+
+    def ask(self, packed: Sequence[bytes]) -> asyncio.Future[list[Any]]:
+        """Send at least one command; the replies to come. Raises `ConnectionError` if closed."""
+        if self._transport.is_closing():
+            raise errors.ConnectionError("the connection was closed")
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if not self._waiting:
+            self._heard = self._loop.time()
+        self._waiting.append(_Call(len(packed), future))
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._timeout_s, self._check)
+        self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not _INCOMPLETE:
+                if isinstance(reply, hiredis.PushNotification):
+                    continue  # Redis says things of its own accord too
+                call = self._waiting[0]
+                call.replies.append(reply)
+                call.left -= 1
+                if call.left == 0:
+                    self._waiting.popleft()
+                    if not call.future.done():
+                        call.future.set_result(call.replies)
+        except (errors.InvalidResponse, IndexError) as error:
+            self._fail(errors.ConnectionError(f"not the protocol of Redis: {error!r}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(errors.ConnectionError(f"the connection was lost: {error or 'closed'}"))
+
+    def close(self) -> None:
+        self._fail(errors.ConnectionError("the connection was closed"))
+
+    def _check(self) -> None:
+        """Give the connection up if Redis has said nothing for too long."""
+        self._watch = None
+        if not self._waiting:
+            return
+        left = self._heard + self._timeout_s - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._check)
+        else:
+            self._fail(errors.TimeoutError(f"no answer for {self._timeout_s:g} s"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._transport.abort()
+        while self._waiting:
+            future = self._waiting.popleft().future
+            if not future.done():
+                future.set_exception(error)
+
+
+def _refusal(message: str) -> errors.ResponseError:
+    kind = errors.NoScriptError if message.startswith("NOSCRIPT") else errors.ResponseError
+    return kind(message)
