@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -32,11 +32,11 @@ class Api(FastAPI):
         super().__init__(**settings)
         self._direct = direct
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         direct = None
         if scope["type"] == "http":
             direct = self._direct.get((scope["method"], scope["path"]))
-        await (direct or super().__call__)(scope, receive, send)
+        return (direct or super().__call__)(scope, receive, send)
 
 
 def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = load_model) -> FastAPI:

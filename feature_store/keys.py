@@ -91,6 +91,16 @@ class Keys(Struct, frozen=True):
         """string: the queries of a video for one user, or the mark that they are the video's."""
         return self._video(video_id, f"q:{escape(user_id)}")
 
+    def answering(self, video_id: str, user_id: str | None) -> tuple[str, ...]:
+        """What answers a pair, in one go: `cached`, and where there is a user `cached_for` and
+        `deletion`."""
+        prefix = self.prefix
+        cached = f"{prefix}{{v:{escape(video_id)}}}:q"
+        if user_id is None:
+            return (cached,)
+        user = escape(user_id)
+        return cached, f"{cached}:{user}", f"{prefix}{{u:{user}}}:d"
+
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this generation."""
         return f"{self.prefix}log:{escape(topic)}/{partition}"

@@ -89,7 +89,7 @@ class QueryCache:
 
     async def lookup(self, pairs: Sequence[tuple[str, str | None]]) -> list[Lookup]:
         """What is cached for each (video, user), in their order."""
-        names = [name for pair in pairs for name in self._names(*pair)]
+        names = [name for pair in pairs for name in self.keys.answering(*pair)]
         values = iter(await strings(self.client, names))
         lookups = []
         for _, user_id in pairs:
@@ -156,13 +156,6 @@ class QueryCache:
             Command("ZREMRANGEBYRANK", (name,), (0, -RECENT_VIDEOS - 1)),
             Command("PEXPIRE", (name,), (ttl,)),
         ]
-
-    def _names(self, video_id: str, user_id: str | None) -> tuple[str, ...]:
-        """What answers a pair: the video's queries, the user's own, and the user's deletion."""
-        keys = self.keys
-        if user_id is None:
-            return (keys.cached(video_id),)
-        return keys.cached(video_id), keys.cached_for(video_id, user_id), keys.deletion(user_id)
 
     def _personal(
         self, value: bytes | None, video: CachedBody | None, forgotten: float

@@ -47,6 +47,13 @@ def test_personal_keys_name_exactly_one_pair(v1: str, u1: str, v2: str, u2: str)
     assert (KEYS.cached_for(v1, u1) == KEYS.cached_for(v2, u2)) == ((v1, u1) == (v2, u2))
 
 
+@given(nasty, nasty)
+def test_what_answers_a_pair_is_named_as_elsewhere(video_id: str, user_id: str) -> None:
+    names = (KEYS.cached(video_id), KEYS.cached_for(video_id, user_id), KEYS.deletion(user_id))
+    assert KEYS.answering(video_id, user_id) == names
+    assert KEYS.answering(video_id, None) == names[:1]
+
+
 @given(nasty, st.sampled_from(sorted(NAMES)))
 def test_the_hash_tag_is_the_entity(entity_id: str, kind: str) -> None:
     key = NAMES[kind](entity_id)
