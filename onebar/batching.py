@@ -7,7 +7,6 @@ for it. Nothing here knows Kafka, Redis or HTTP.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,10 +54,6 @@ class _Job:
         self.waiters = 0
         self.pinned = False
 
-    def late(self, now: float) -> bool:
-        """Whether its deadline has passed; `now` in loop time, which is monotonic time."""
-        return self.deadline is not None and now >= self.deadline
-
 
 def _retrieve(future: asyncio.Future[list[Candidate]]) -> None:
     """Mark an error as seen: nobody may be left to see it, and that is no news."""
@@ -73,8 +68,8 @@ class Batcher:
     already waiting or running is joined, not run again. Every call asks for the same `k`.
     `workers` batches run side by side. An engine that gains nothing from company has a
     `batch_limit`: no more go together then. With 1 none waits for company, and one more than
-    there are workers is begun: it stands at the engine's door, so that the engine need not wait
-    for an event loop with requests to answer.
+    there are workers is begun: while the engine decodes, the next prompt is tokenised, so that the
+    engine need wait neither for that nor for an event loop with requests to answer.
     """
 
     def __init__(
@@ -112,16 +107,16 @@ class Batcher:
 
     @property
     def running(self) -> int:
-        """Prompts that are inside the engine, or at its door."""
+        """Prompts that are inside the engine."""
         return len(self._running)
 
     async def start(self) -> None:
         """Begin to take prompts. Call once, on the loop that will submit."""
         if self._tasks:
             return
-        self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="engine")
-        self._open = True
         begun = self._workers + (1 if self._max_batch == 1 else 0)
+        self._threads = ThreadPoolExecutor(begun, thread_name_prefix="engine")
+        self._open = True
         self._tasks = [asyncio.create_task(self._work()) for _ in range(begun)]
 
     async def stop(self) -> None:
@@ -221,8 +216,11 @@ class Batcher:
         batch: list[_Job] = []
         while self._waiting and len(batch) < self._max_batch:
             prompt, job = self._waiting.popitem(last=False)
-            if job.late(now):
-                self._fail_late(job)
+            if job.deadline is not None and now >= job.deadline:
+                OUTCOMES.labels("late").inc()
+                job.future.set_exception(
+                    DeadlineExceededError("the deadline passed while the prompt waited")
+                )
                 continue
             self._running[prompt] = job
             batch.append(job)
@@ -241,15 +239,12 @@ class Batcher:
 
     async def _run(self, batch: list[_Job]) -> None:
         loop = asyncio.get_running_loop()
+        started = loop.time()
         prompts = [job.prompt for job in batch]
         try:
-            while True:
-                results = await loop.run_in_executor(self._threads, self._generate, batch, prompts)
-                if results is not None:
-                    break
-                if batch[0].late(loop.time()):  # else somebody joined who has more time
-                    self._fail_late(batch[0])
-                    return
+            results = await loop.run_in_executor(
+                self._threads, self.engine.generate, prompts, self.k
+            )
             if len(results) != len(batch):
                 raise EngineError(f"{len(batch)} prompts gave {len(results)} results")
         except Exception as error:
@@ -266,20 +261,5 @@ class Batcher:
         finally:
             for job in batch:
                 self._running.pop(job.prompt, None)
-
-    def _generate(self, batch: list[_Job], prompts: list[str]) -> list[list[Candidate]] | None:
-        """Runs in a thread. None: one prompt by itself was too late when its turn came."""
-        started = time.monotonic()
-        if len(batch) == 1 and batch[0].late(started):
-            return None
-        try:
-            return self.engine.generate(prompts, self.k)
-        finally:
             BATCH_SIZE.observe(len(batch))
-            ENGINE_SECONDS.observe(time.monotonic() - started)
-
-    def _fail_late(self, job: _Job) -> None:
-        OUTCOMES.labels("late").inc()
-        job.future.set_exception(
-            DeadlineExceededError("the deadline passed while the prompt waited")
-        )
+            ENGINE_SECONDS.observe(loop.time() - started)

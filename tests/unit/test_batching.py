@@ -89,36 +89,16 @@ async def test_an_engine_without_use_for_company_gets_one_at_a_time_at_once() ->
     assert engine.batches == [["a"], ["b"], ["c"]]
 
 
-async def test_the_next_prompt_is_at_the_door_of_an_engine_that_takes_one_at_a_time() -> None:
+async def test_an_engine_that_takes_one_at_a_time_has_the_next_in_hand() -> None:
     engine = GatedEngine(opened=False)
-    async with running(engine, max_batch=1) as batcher:
-        loop = asyncio.get_running_loop()
-        first = asyncio.create_task(batcher.submit("a"))
-        await until(engine.entered.is_set)
-        hasty = asyncio.create_task(batcher.submit("b", deadline=loop.time() + 0.05))
-        await until(lambda: batcher.running == 2)
-        third = asyncio.create_task(batcher.submit("c"))
-        with pytest.raises(DeadlineExceededError):
-            await hasty
+    async with running(engine, max_batch=1, workers=2) as batcher:
+        tasks = [asyncio.create_task(batcher.submit(prompt)) for prompt in "abcd"]
+        await until(lambda: batcher.running == 3)
         assert batcher.waiting == 1
+        await until(lambda: len(engine.batches) == 3)
         engine.gate.set()
-        assert [answer[0].text for answer in await asyncio.gather(first, third)] == ["A", "C"]
-    assert engine.batches == [["a"], ["c"]]  # what stood at the door for too long is not begun
-
-
-async def test_who_joins_at_the_door_gives_a_prompt_more_time() -> None:
-    engine = GatedEngine(opened=False)
-    async with running(engine, max_batch=1) as batcher:
-        loop = asyncio.get_running_loop()
-        first = asyncio.create_task(batcher.submit("a"))
-        await until(engine.entered.is_set)
-        hasty = asyncio.create_task(batcher.submit("b", deadline=loop.time() + 0.05))
-        await until(lambda: batcher.running == 2)
-        patient = asyncio.create_task(batcher.submit("b", deadline=loop.time() + 30))
-        with pytest.raises(DeadlineExceededError):
-            await hasty
-        engine.gate.set()
-        assert [answer[0].text for answer in await asyncio.gather(first, patient)] == ["A", "B"]
+        answers = await asyncio.gather(*tasks)
+    assert [answer[0].text for answer in answers] == list("ABCD")
 
 
 async def test_equal_prompts_run_once_whether_waiting_or_running() -> None:

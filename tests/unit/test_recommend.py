@@ -246,7 +246,7 @@ async def test_a_full_queue_is_the_pairs_answer() -> None:
     world = World(queue_size=1, max_batch=1)
     world.engine.gate.clear()
     await world.batcher.start()
-    # One runs, one is at the engine's door, one fills the queue.
+    # Two are in hand, one fills the queue.
     for prompt, running in (("x", 1), ("y", 2), ("z", 2)):
         world.batcher.begin(prompt)
         await until(lambda running=running: world.batcher.running == running)  # type: ignore[misc]
