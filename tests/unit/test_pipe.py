@@ -1,0 +1,258 @@
+"""The shared connection: whose reply is whose, whatever the server and the network do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import hiredis
+import pytest
+import redis.exceptions as errors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.asyncio import ConnectionPool
+
+from feature_store.client import Command, PipedRedis, StoreUnavailableError, connect, pipelined
+from feature_store.pipe import Pipe
+
+TIMEOUT_S = 0.5
+HANDSHAKE = {
+    b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n",
+    b"CLIENT": b"+OK\r\n",
+    b"SELECT": b"+OK\r\n",
+}
+
+Words = list[bytes]
+Answer = Callable[["Visit", Words], None]
+
+
+def bulk(data: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+class Visit:
+    """One connection to the fake server."""
+
+    def __init__(self, number: int, writer: asyncio.StreamWriter) -> None:
+        self.number = number
+        self._writer = writer
+
+    def say(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def hang_up(self) -> None:
+        self._writer.transport.abort()
+
+
+def echo(visit: Visit, words: Words) -> None:
+    visit.say(bulk(words[1]))
+
+
+@asynccontextmanager
+async def fake_redis(answer: Answer = echo) -> AsyncIterator[tuple[Pipe, list[Words]]]:
+    """A server that shakes hands and then answers as told; a pipe to it, and what it was asked."""
+    asked: list[Words] = []
+    visits = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal visits
+        visits += 1
+        visit = Visit(visits, writer)
+        commands = hiredis.Reader(notEnoughData=...)
+        try:
+            while data := await reader.read(65_536):
+                commands.feed(data)
+                while (words := commands.gets()) is not ...:
+                    if words[0] in HANDSHAKE:
+                        visit.say(HANDSHAKE[words[0]])
+                    else:
+                        asked.append(words)
+                        answer(visit, words)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    pipe = Pipe(ConnectionPool.from_url(f"redis://127.0.0.1:{port}"), timeout_s=TIMEOUT_S)
+    try:
+        yield pipe, asked
+    finally:
+        await pipe.close()
+        server.close()
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    calls=st.lists(st.lists(st.binary(max_size=40), min_size=1, max_size=5), max_size=12),
+    chunk=st.integers(1, 64),
+)
+def test_each_call_gets_its_own_replies_however_they_are_cut(
+    calls: list[list[bytes]], chunk: int
+) -> None:
+    async def check() -> None:
+        def answer(visit: Visit, words: Words) -> None:
+            reply = bulk(words[1])
+            for at in range(0, len(reply), chunk):
+                visit.say(reply[at : at + chunk])
+
+        async with fake_redis(answer) as (pipe, _):
+            found = await asyncio.gather(
+                *(pipe.call([("ECHO", word) for word in call]) for call in calls)
+            )
+        assert found == calls
+
+    asyncio.run(check())
+
+
+async def test_what_redis_says_of_its_own_accord_is_nobodys_reply() -> None:
+    def answer(visit: Visit, words: Words) -> None:
+        visit.say(b">2\r\n$10\r\ninvalidate\r\n*0\r\n")
+        echo(visit, words)
+
+    async with fake_redis(answer) as (pipe, _):
+        assert await pipe.call([("ECHO", "a"), ("ECHO", "b")]) == [b"a", b"b"]
+
+
+async def test_a_refusal_stands_where_its_reply_would() -> None:
+    def answer(visit: Visit, words: Words) -> None:
+        if words[0] == b"ECHO":
+            echo(visit, words)
+        else:
+            visit.say(b"-%b of that\r\n" % words[0])
+
+    async with fake_redis(answer) as (pipe, _):
+        found = await pipe.call([("ECHO", "a"), ("WRONGTYPE",), ("NOSCRIPT",), ("ECHO", "b")])
+    assert (found[0], found[3]) == (b"a", b"b")
+    assert type(found[1]) is errors.ResponseError
+    assert str(found[1]) == "WRONGTYPE of that"
+    assert isinstance(found[2], errors.NoScriptError)
+
+
+async def test_a_broken_connection_is_made_again_once_for_each_call() -> None:
+    def answer(visit: Visit, words: Words) -> None:
+        if visit.number == 1 and words[1] == b"c":
+            visit.say(bulk(b"half a reply")[:7])
+            visit.hang_up()
+        else:
+            echo(visit, words)
+
+    async with fake_redis(answer) as (pipe, asked):
+        assert await pipe.call([("ECHO", "a")]) == [b"a"]
+        found = await asyncio.gather(*(pipe.call([("ECHO", word)]) for word in "bcd"))
+        assert found == [[b"b"], [b"c"], [b"d"]]
+        assert [words[1] for words in asked].count(b"c") == 2
+
+
+async def test_a_server_that_always_hangs_up_is_away() -> None:
+    async with fake_redis(lambda visit, _: visit.hang_up()) as (pipe, asked):
+        with pytest.raises(errors.ConnectionError):
+            await pipe.call([("ECHO", "a")])
+        assert len(asked) == 2
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_no_loss() -> None:
+    visits: list[Visit] = []
+
+    def answer(visit: Visit, words: Words) -> None:
+        visits.append(visit)
+        echo(visit, words)
+
+    async with fake_redis(answer) as (pipe, asked):
+        assert await pipe.call([("ECHO", "a")]) == [b"a"]
+        visits[0].hang_up()
+        assert await pipe.call([("ECHO", "b")]) == [b"b"]
+        assert len(asked) >= 2
+        await pipe.close()
+        assert await pipe.call([("ECHO", "c")]) == [b"c"]
+
+
+async def test_silence_is_a_timeout_and_the_next_call_starts_afresh() -> None:
+    def answer(visit: Visit, words: Words) -> None:
+        if visit.number > 1:
+            echo(visit, words)
+
+    async with fake_redis(answer) as (pipe, _):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(errors.TimeoutError):
+            await pipe.call([("ECHO", "a")])
+        assert TIMEOUT_S <= loop.time() - began < 10 * TIMEOUT_S
+        assert await pipe.call([("ECHO", "b")]) == [b"b"]
+
+
+async def test_replies_that_go_on_coming_may_take_their_time() -> None:
+    loop = asyncio.get_running_loop()
+
+    def answer(visit: Visit, words: Words) -> None:
+        loop.call_later(int(words[2]) * TIMEOUT_S * 0.6, echo, visit, words)
+
+    async with fake_redis(answer) as (pipe, _):
+        began = loop.time()
+        words = [("ECHO", f"{n}", n) for n in range(4)]
+        assert await pipe.call(words) == [b"0", b"1", b"2", b"3"]
+        assert loop.time() - began > TIMEOUT_S
+
+
+async def test_the_reply_of_one_who_has_gone_is_not_the_next_ones() -> None:
+    loop = asyncio.get_running_loop()
+
+    def answer(visit: Visit, words: Words) -> None:
+        loop.call_later(0.05, echo, visit, words)
+
+    async with fake_redis(answer) as (pipe, asked):
+        gone = asyncio.create_task(pipe.call([("ECHO", "gone")]))
+        async with asyncio.timeout(10):
+            while not asked:  # noqa: ASYNC110 - the server makes it true
+                await asyncio.sleep(0.001)
+        gone.cancel()
+        assert await pipe.call([("ECHO", "stays")]) == [b"stays"]
+        assert gone.cancelled()
+
+
+async def test_what_is_not_the_protocol_is_an_error() -> None:
+    async with fake_redis(lambda visit, _: visit.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as (
+        pipe,
+        asked,
+    ):
+        with pytest.raises(errors.ConnectionError, match="protocol"):
+            await pipe.call([("ECHO", "a")])
+        assert len(asked) == 2
+
+
+async def test_more_replies_than_were_asked_for_end_the_connection() -> None:
+    """Whose would the next one be?"""
+    visits: list[int] = []
+
+    def answer(visit: Visit, words: Words) -> None:
+        visits.append(visit.number)
+        visit.say((bulk(words[1])) * (3 if visit.number == 1 else 1))
+
+    async with fake_redis(answer) as (pipe, _):
+        assert await pipe.call([("ECHO", "a")]) == [b"a"]
+        assert await pipe.call([("ECHO", "b")]) == [b"b"]
+        assert visits == [1, 2]
+
+
+def test_a_client_may_be_used_on_one_event_loop_after_another() -> None:
+    async def check(pipes: list[Pipe]) -> None:
+        async with fake_redis() as (pipe, _):
+            if pipes:  # the old one, sent to the new server
+                pipes[0]._pool = pipe._pool
+                pipe = pipes[0]
+            pipes.append(pipe)
+            assert await pipe.call([("ECHO", "a")]) == [b"a"]
+
+    pipes: list[Pipe] = []
+    asyncio.run(check(pipes))
+    asyncio.run(check(pipes))
+
+
+async def test_nobody_there_is_told_as_the_store_tells_it() -> None:
+    client = connect("redis://127.0.0.1:1", timeout_s=TIMEOUT_S)
+    assert isinstance(client, PipedRedis)
+    with pytest.raises(StoreUnavailableError, match="ONEBAR_REDIS_URL"):
+        await pipelined(client, [Command("GET", ("a",))])
+    await client.aclose()
