@@ -62,7 +62,7 @@ class Answerer:
         self,
         *,
         lookups: Coalescer[Pair, Lookup],
-        lookup_many: Callable[[Sequence[Pair]], Awaitable[Sequence[Lookup]]],
+        lookup_many: Callable[[Sequence[Pair]], Awaitable[list[Lookup]]],
         features: Coalescer[Pair, Features],
         model: Model,
         refresher: Refresher,
@@ -72,7 +72,7 @@ class Answerer:
     ) -> None:
         self._lookups = lookups
         self._lookup_many = lookup_many
-        self._looking: set[asyncio.Future[Sequence[Lookup]]] = set()
+        self._looking: set[asyncio.Future[list[Lookup]]] = set()
         self._features = features
         self._model = model
         self._refresher = refresher
@@ -87,51 +87,54 @@ class Answerer:
         A budget of 0 means: generate nothing. The look into the cache then has the usual budget.
         """
         granted = self._budget_ms if budget_ms is None else budget_ms
-        budget_s = (granted or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
-        deadline = arrived + budget_s - min(MARGIN_S, budget_s / 10)
-        return Ask(deadline, k, granted > 0)
+        return Ask(arrived + self._allowance_s(granted), k, granted > 0)
+
+    def _allowance_s(self, budget_ms: float) -> float:
+        budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
+        return budget_s - min(MARGIN_S, budget_s / 10)
 
     async def one(self, pair: Pair, ask: Ask) -> bytes:
         """The answer for one pair: a JSON object."""
-        found = await self._lookup(pair, ask.deadline)
+        try:
+            found = await self._lookups.ask(pair, ask.deadline)
+        except Exception as error:
+            return self._empty(pair, ask, _why(pair, error))
         body = _own(pair, found)
-        if body is not None:
-            return self._hit(pair, body, ask)
-        return await self._miss(pair, found, ask)
+        if body is None:
+            return await self._miss(pair, found, ask)
+        now = self._clock()
+        if not ask.peek:
+            _CACHE.inc()
+            self._renew(pair, body, now)
+        return _from_body(pair, body, ask.k, now, b'"cache"')
 
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> list[bytes]:
         """The answers, in order. They share the deadline, and their round trips."""
         if not pairs:
             return []
+        found = await self._lookup_all(pairs, ask.deadline)
+        if not isinstance(found, list):
+            return [self._empty(pair, ask, found) for pair in pairs]
+        now = self._clock()
         answers: list[bytes] = [b""] * len(pairs)
-        missing = []
-        for at, (pair, found) in enumerate(
-            zip(pairs, await self._lookup_all(pairs, ask.deadline), strict=True)
-        ):
-            body = _own(pair, found)
-            if body is not None:
-                answers[at] = self._hit(pair, body, ask)
-            else:
-                missing.append((at, self._miss(pair, found, ask)))
-        made = await asyncio.gather(*(miss for _, miss in missing))
-        for (at, _), answer in zip(missing, made, strict=True):
-            answers[at] = answer
+        missing: list[tuple[int, Awaitable[bytes]]] = []
+        for at, (pair, lookup) in enumerate(zip(pairs, found, strict=True)):
+            body = _own(pair, lookup)
+            if body is None:
+                missing.append((at, self._miss(pair, lookup, ask)))
+                continue
+            if not ask.peek:
+                self._renew(pair, body, now)
+            answers[at] = _from_body(pair, body, ask.k, now, b'"cache"')
+        if not ask.peek:
+            _CACHE.inc(len(pairs) - len(missing))
+        if missing:
+            made = await asyncio.gather(*(miss for _, miss in missing))
+            for (at, _), answer in zip(missing, made, strict=True):
+                answers[at] = answer
         return answers
 
-    async def _lookup(self, pair: Pair, deadline: float) -> Lookup | Reason:
-        future = self._lookups.ask(pair)
-        # A third of what `asyncio.timeout_at` costs, and this is asked for every hit.
-        timer = asyncio.get_running_loop().call_at(deadline, _give_up, future)
-        try:
-            return await future
-        except Exception as error:
-            return _why(pair, error)
-        finally:
-            timer.cancel()
-
-    async def _lookup_all(
-        self, pairs: Sequence[Pair], deadline: float
-    ) -> Sequence[Lookup | Reason]:
+    async def _lookup_all(self, pairs: Sequence[Pair], deadline: float) -> list[Lookup] | Reason:
         """Many at once are a round trip of their own: nothing is gained by waiting for others.
 
         One that comes too late is left to end by itself: cut off, it would cost its connection.
@@ -143,22 +146,17 @@ class Answerer:
         await asyncio.wait((looking,), timeout=timeout)
         if not looking.done():
             looking.add_done_callback(_unheard)
-            return ["deadline"] * len(pairs)
+            return "deadline"
         error = looking.exception()
-        return looking.result() if error is None else [_why(pairs[0], error)] * len(pairs)
+        return looking.result() if error is None else _why(pairs[0], error)
 
-    def _hit(self, pair: Pair, body: CachedBody, ask: Ask) -> bytes:
-        now = self._clock()
-        if not ask.peek:
-            _CACHE.inc()
-            if now >= body.fresh_until or self._model.outdated(body):
-                STALE.inc()
-                self._refresher.want(pair)
-        return _from_body(pair, body, ask.k, now, b'"cache"')
+    def _renew(self, pair: Pair, body: CachedBody, now: float) -> None:
+        """Have what is about to be served generated anew, if it is due."""
+        if now >= body.fresh_until or self._model.outdated(body):
+            STALE.inc()
+            self._refresher.want(pair)
 
-    async def _miss(self, pair: Pair, found: Lookup | Reason, ask: Ask) -> bytes:
-        if not isinstance(found, Lookup):
-            return self._empty(pair, ask, found)
+    async def _miss(self, pair: Pair, found: Lookup, ask: Ask) -> bytes:
         # What a fallback needs is read beside the generation, in the same round trip.
         features = None if found.video is not None else self._features.ask((pair[0], None))
         try:
@@ -276,11 +274,6 @@ class Answerer:
         )
 
 
-def _give_up(future: asyncio.Future[Lookup]) -> None:
-    if not future.done():
-        future.set_exception(DeadlineExceededError("the cache did not answer by the deadline"))
-
-
 def _unheard(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()  # whoever asked has answered without it
@@ -289,7 +282,7 @@ def _unheard(future: asyncio.Future[Any]) -> None:
 def _why(pair: Pair, error: BaseException) -> Reason:
     """What a failed look into the cache means for the answer."""
     match error:
-        case DeadlineExceededError():
+        case TimeoutError():
             return "deadline"
         case StoreUnavailableError():
             return "store_unavailable"
@@ -298,10 +291,8 @@ def _why(pair: Pair, error: BaseException) -> Reason:
             return "store_failed"
 
 
-def _own(pair: Pair, found: Lookup | Reason) -> CachedBody | None:
+def _own(pair: Pair, found: Lookup) -> CachedBody | None:
     """The body that answers exactly this pair, if there is one."""
-    if not isinstance(found, Lookup):
-        return None
     return found.video if pair[1] is None else found.personal
 
 
@@ -330,12 +321,12 @@ def _from_body(pair: Pair, body: CachedBody, k: int | None, now: float, source: 
     if k is not None and kept.count(_QUERY) > k:
         result = body.result()
         kept = msgspec.json.encode(msgspec.structs.replace(result, queries=result.queries[:k]))[:-1]
-    return b'%b,"request_id":"%b","user_id":%b,"source":%b,"age_s":%.3f}' % (
+    return b'%b,"request_id":"%024x","user_id":%b,"source":%b,"age_s":%.3f}' % (
         kept,
-        request_id().encode(),
-        b"null" if pair[1] is None else orjson.dumps(pair[1]),
+        random.getrandbits(96),
+        orjson.dumps(pair[1]),
         source,
-        _age(now, body.generated_at),
+        max(0.0, now - body.generated_at),
     )
 
 

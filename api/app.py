@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
@@ -28,14 +29,12 @@ do, and none of them implies another. Times are UTC epoch seconds.
 class Api(FastAPI):
     """A FastAPI application with endpoints that are answered before its layers."""
 
-    def __init__(self, *, direct: Mapping[Route, Direct], **settings: Any) -> None:
-        super().__init__(**settings)
-        self._direct = direct
+    direct: Mapping[Route, Direct] = MappingProxyType({})
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         direct = None
         if scope["type"] == "http":
-            direct = self._direct.get((scope["method"], scope["path"]))
+            direct = self.direct.get((scope["method"], scope["path"]))
         return (direct or super().__call__)(scope, receive, send)
 
 
@@ -52,10 +51,7 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
         async with services.running():
             yield
 
-    single = queries.QueriesEndpoint(services)
-    route = ("GET", queries.PATH)
     app = Api(
-        direct={route: Direct(route, single)},
         title="OneBar",
         version=version("onebar"),
         description=DESCRIPTION,
@@ -68,8 +64,8 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
     )
     app.state.services = services
     problems.install(app)
-    queries.add_single(app, single, settings)
-    for part in (queries, events, state, users, feed, operations, page):
+    app.direct = queries.add_routes(app, queries.QueriesEndpoint(services), settings)
+    for part in (events, state, users, feed, operations, page):
         app.include_router(part.router)
     app.add_middleware(Front)
     _describe(app)

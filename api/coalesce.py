@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
+from api.deadlines import Deadlines
 from feature_store.client import StoreUnavailableError
 
 Item = TypeVar("Item", bound=Hashable)
@@ -22,6 +23,7 @@ class Coalescer(Generic[Item, Result]):
     At most `max_flights` calls are on their way: under load, and while the server stalls, what
     comes meanwhile gathers for the next. An item whose waiters have all gone is not asked for.
     A server that is away fails all of a call; another error only the item it belongs to.
+    Whoever names a deadline is told by then: one timer sees to all of them.
     """
 
     def __init__(
@@ -37,17 +39,23 @@ class Coalescer(Generic[Item, Result]):
         self._waiting: dict[Item, list[asyncio.Future[Result]]] = {}
         self._flights: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._deadlines = Deadlines()
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is on its way."""
         return not self._waiting and not self._flights
 
-    def ask(self, item: Item) -> asyncio.Future[Result]:
-        """The result to be, for this caller alone: cancel it when it is no longer wanted."""
+    def ask(self, item: Item, deadline: float | None = None) -> asyncio.Future[Result]:
+        """The result to be, for this caller alone: cancel it when it is no longer wanted.
+
+        It fails with `TimeoutError` at `deadline` (loop time; None is never).
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.setdefault(item, []).append(future)
+        if deadline is not None:
+            self._deadlines.watch(future, deadline)
         if not self._scheduled and len(self._flights) < self._max_flights:
             self._scheduled = True
             loop.call_soon(self._depart)

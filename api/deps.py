@@ -9,10 +9,10 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security.base import SecurityBase
 from pydantic import AfterValidator
-from starlette.requests import ClientDisconnect
 
 from api.auth import Scope
-from api.problems import InvalidParameterError, ProblemError, too_large
+from api.body import read_body
+from api.problems import InvalidParameterError
 from api.schemas import ID_RULE, is_id
 from api.services import Services
 
@@ -89,29 +89,8 @@ UserQuery = Annotated[
 
 
 async def read_json(request: Request, limit: int) -> Any:
-    """The JSON value in the body.
-
-    Raises `ProblemError`: 415 for another content type (a browser sends no other without asking
-    first, so a strange page can't post for its visitor), 413 over `limit` bytes, 422 for no JSON.
-    """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise ProblemError(
-            415,
-            "unsupported-media-type",
-            f"Expected Content-Type: application/json, got {media_type[:100]!r}.",
-        )
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise too_large(limit)
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise too_large(limit)
-    except ClientDisconnect:
-        raise ProblemError(400, "disconnected", "The body ended early.") from None
+    """The JSON value in the body. Raises `ProblemError`: what `read_body` does, 422 for no JSON."""
+    body = await read_body(request.scope, request.receive, limit)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

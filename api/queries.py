@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
+import re
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
-from api.deps import ServicesDep, needs, read_json
+from api.body import read_body
+from api.deps import needs
+from api.front import Direct, Route
 from api.problems import InvalidParameterError
-from api.schemas import ID_RULE, BatchRequest, content, is_id, problems, reference, responses
+from api.schemas import (
+    ID_RULE,
+    BatchRequest,
+    are_in_ids,
+    content,
+    is_id,
+    problems,
+    reference,
+    responses,
+)
 from api.services import Services
 from onebar.recommend import Pair
 from onebar.settings import Settings
@@ -48,7 +60,7 @@ _FALLBACK = {
 
 
 class QueriesEndpoint:
-    """`GET /v1/queries` as a bare ASGI application: the path that has to be fast.
+    """Answers `GET` and `POST /v1/queries` without a framework: the paths that have to be fast.
 
     Parameters are read without a model, and a hit is sent as the cache keeps it.
     """
@@ -59,27 +71,59 @@ class QueriesEndpoint:
         self._max_k = settings.k
         self._max_budget_ms = settings.max_budget_ms
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        arrived = scope.get("onebar.arrived") or asyncio.get_running_loop().time()
+    def single(self, scope: Any, receive: Any, arrived: float) -> Awaitable[bytes]:
+        """The answer for one pair, named in the query string."""
         self._services.gate.admit(scope, "read")
         pair, k, budget_ms = self.parameters(scope["query_string"])
         answerer = self._services.answerer
-        body = await answerer.one(pair, answerer.ask(arrived, k=k, budget_ms=budget_ms))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [
-                    (b"content-type", b"application/json"),
-                    (b"content-length", b"%d" % len(body)),
-                    *HEADERS,
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": body})
+        return answerer.one(pair, answerer.ask(arrived, k=k, budget_ms=budget_ms))
+
+    async def batch(self, scope: Any, receive: Any, arrived: float) -> bytes:
+        """Up to 256 pairs, answered in order by one deadline for all of them."""
+        self._services.gate.admit(scope, "read")
+        batch = self.requests(await read_body(scope, receive, MAX_BODY))
+        pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
+        answerer = self._services.answerer
+        ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms)
+        answers = await answerer.many(pairs, ask)
+        return b'{"results":[%b]}' % b",".join(answers)
+
+    def requests(self, body: bytes) -> BatchRequest:
+        """The pairs asked for. Raises `InvalidParameterError` naming each fault."""
+        try:
+            batch = _read_batch(body)
+        except msgspec.ValidationError as error:
+            detail, _, path = str(error).partition(" - at `$")
+            name = path.rstrip("`").lstrip(".") or "body"
+            raise InvalidParameterError.of(name, detail) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidParameterError.of("body", f"not JSON: {error}") from None
+        faults = []
+        ids = [item.video_id for item in batch.requests]
+        ids += [item.user_id for item in batch.requests if item.user_id]
+        if not are_in_ids("".join(ids)):
+            faults += [
+                {"name": f"requests[{at}].{name}", "detail": ID_RULE}
+                for at, item in enumerate(batch.requests)
+                for name in ("video_id", "user_id")
+                if not are_in_ids(getattr(item, name) or "")
+            ]
+        if batch.k is not None and batch.k > self._max_k:
+            detail = f"expected a whole number from 1 to {self._max_k}"
+            faults.append({"name": "k", "detail": detail})
+        if batch.budget_ms is not None and not batch.budget_ms <= self._max_budget_ms:
+            detail = f"expected milliseconds from 0 to {self._max_budget_ms:g}"
+            faults.append({"name": "budget_ms", "detail": detail})
+        if faults:
+            raise InvalidParameterError(faults)
+        return batch
 
     def parameters(self, query: bytes) -> tuple[Pair, int | None, float | None]:
         """The pair, k and the budget. Raises `InvalidParameterError` naming each fault."""
+        plain = _PLAIN.fullmatch(query)
+        if plain is not None:
+            video, user = plain.groups()
+            return (video.decode(), None if user is None else user.decode()), None, None
         values: dict[bytes, bytes] = {}
         faults: list[dict[str, str]] = []
         for part in query.split(b"&"):
@@ -108,10 +152,9 @@ class QueriesEndpoint:
 
 
 _KNOWN = frozenset((b"video_id", b"user_id", b"k", b"budget_ms"))
-HEADERS: tuple[tuple[bytes, bytes], ...] = (
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-)
+_PLAIN = re.compile(rb"video_id=([\w.~:-]{1,256})(?:&user_id=([\w.~:-]{1,256}))?")
+"""What nearly every request looks like: ids that need no decoding, and nothing else."""
+_read_batch = msgspec.json.Decoder(BatchRequest).decode
 
 
 def _text(value: bytes | None, name: str, faults: list[dict[str, str]]) -> str | None:
@@ -153,26 +196,50 @@ async def get_queries() -> Response:
     """The queries for a video, from the cache, else generated within the budget, else the best
     fallback; never later than the budget, and the answer says which. A video nobody has heard of
     is answered too: with nothing, and `reason: unknown_video`."""
-    raise NotImplementedError("documents the route; `QueriesEndpoint` answers it")
+    raise NotImplementedError(_DOCUMENTS)
 
 
-def add_single(app: FastAPI, endpoint: QueriesEndpoint, settings: Settings) -> None:
-    """Put the bare endpoint under the route that documents it."""
+async def post_queries() -> Response:
+    """Up to 256 pairs, answered in order by one deadline for all of them."""
+    raise NotImplementedError(_DOCUMENTS)
+
+
+_DOCUMENTS = "documents the route; `QueriesEndpoint` answers it"
+
+
+def add_routes(app: FastAPI, endpoint: QueriesEndpoint, settings: Settings) -> dict[Route, Direct]:
+    """Document both routes in `app`; what answers them, for the front of it."""
+    common: dict[str, Any] = {
+        "tags": ["queries"],
+        "dependencies": [needs("read")],
+        "response_class": Response,
+    }
     app.add_api_route(
         PATH,
         get_queries,
         methods=["GET"],
-        tags=["queries"],
         summary="Queries for one video",
         operation_id="get_queries",
-        dependencies=[needs("read")],
-        response_class=Response,
         responses=_SINGLE,
         openapi_extra={"parameters": _parameters(settings)},
+        **common,
     )
-    route = app.router.routes[-1]
-    assert isinstance(route, APIRoute)
-    route.app = endpoint
+    app.add_api_route(
+        PATH,
+        post_queries,
+        methods=["POST"],
+        summary="Queries for many videos",
+        operation_id="post_queries",
+        responses=_BATCH,
+        openapi_extra={"requestBody": _BATCH_BODY},
+        **common,
+    )
+    get, post = ("GET", PATH), ("POST", PATH)
+    direct = {get: Direct(get, endpoint.single), post: Direct(post, endpoint.batch)}
+    for route, answered in zip(app.router.routes[-2:], direct.values(), strict=True):
+        assert isinstance(route, APIRoute)
+        route.app = answered.routed
+    return direct
 
 
 _SINGLE: dict[int | str, Any] = {
@@ -186,6 +253,21 @@ _SINGLE: dict[int | str, Any] = {
             }
         },
     },
+}
+_BATCH: dict[int | str, Any] = {
+    **responses(200, "BatchAnswer", "The answers, in order.", {"results": [_EXAMPLE]}),
+    **problems(413, 415),
+}
+_BATCH_BODY = {
+    "required": True,
+    "content": content(
+        "BatchRequest",
+        {
+            "requests": [{"video_id": "v42", "user_id": "u7"}, {"video_id": "v43"}],
+            "k": 8,
+            "budget_ms": 80,
+        },
+    ),
 }
 
 
@@ -230,60 +312,3 @@ def _parameters(settings: Settings) -> list[dict[str, Any]]:
             settings.budget_ms,
         ),
     ]
-
-
-router = APIRouter(tags=["queries"])
-
-
-@router.post(
-    PATH,
-    summary="Queries for many videos",
-    operation_id="post_queries",
-    dependencies=[needs("read")],
-    response_class=Response,
-    responses={
-        **responses(200, "BatchAnswer", "The answers, in order.", {"results": [_EXAMPLE]}),
-        **problems(413, 415),
-    },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": content(
-                "BatchRequest",
-                {
-                    "requests": [{"video_id": "v42", "user_id": "u7"}, {"video_id": "v43"}],
-                    "k": 8,
-                    "budget_ms": 80,
-                },
-            ),
-        }
-    },
-)
-async def post_queries(request: Request, services: ServicesDep) -> Response:
-    """Up to 256 pairs, answered in order by one deadline for all of them."""
-    arrived = request.scope.get("onebar.arrived") or asyncio.get_running_loop().time()
-    batch = _batch(await read_json(request, MAX_BODY), services)
-    pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
-    answerer = services.answerer
-    ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms)
-    answers = await answerer.many(pairs, ask)
-    return Response(b'{"results":[%b]}' % b",".join(answers), media_type="application/json")
-
-
-def _batch(value: Any, services: Services) -> BatchRequest:
-    try:
-        batch = msgspec.convert(value, BatchRequest)
-    except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `$")
-        name = path.rstrip("`").lstrip(".") or "body"
-        raise InvalidParameterError.of(name, detail) from None
-    settings = services.settings
-    faults = []
-    if batch.k is not None and batch.k > settings.k:
-        faults.append({"name": "k", "detail": f"expected a whole number from 1 to {settings.k}"})
-    if batch.budget_ms is not None and not batch.budget_ms <= settings.max_budget_ms:
-        most = settings.max_budget_ms
-        faults.append({"name": "budget_ms", "detail": f"expected milliseconds from 0 to {most:g}"})
-    if faults:
-        raise InvalidParameterError(faults)
-    return batch

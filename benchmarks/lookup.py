@@ -1,12 +1,14 @@
 """How fast a cached lookup is, beside the same server sending the same bytes without a lookup.
 
     python benchmarks/lookup.py                       # on an embedded Valkey
+    python benchmarks/lookup.py --peers VENV/bin/python       # one with feast[redis]
     python benchmarks/lookup.py --rounds 1 --seconds 1 --pairs 200 --json
 
 Round by round each server is asked in turn over 64 connections by wrk, which has to be installed
 (the Debian package wrk): the API (`GET /v1/queries` of one of many cached pairs), FastAPI with a
-static route, a bare ASGI application, and the API with 64 pairs a call. One worker each; client and
-server share the machine. Prints medians over the rounds, ratios within each round, the share of
+static route, a bare ASGI application, the API with 64 pairs a call, and with --peers Feast's
+feature server (a precomputed list a key in the same Redis). One worker each; client and server
+share the machine. Prints medians over the rounds, ratios within each round, the share of
 answers whose deadline passed before the cache answered (`not_cached`: it should be 0), and the
 latency at half of the API's saturation.
 """
@@ -57,13 +59,13 @@ request = function()
   return wrk.format("GET", paths[at])
 end
 """
-BATCH_LUA = """
+POST_LUA = """
 local bodies = {}
 for line in io.lines("%(bodies)s") do bodies[#bodies + 1] = line end
 local at = math.random(#bodies)
 request = function()
   at = at %% #bodies + 1
-  return wrk.format("POST", "/v1/queries", {["Content-Type"] = "application/json"}, bodies[at])
+  return wrk.format("POST", "%(path)s", {["Content-Type"] = "application/json"}, bodies[at])
 end
 """
 
@@ -174,6 +176,30 @@ async def at_rate(port: int, paths: Sequence[str], rate: float, seconds: float) 
     return {"rate": round(rate), "p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
 
 
+FEAST_PATH = "/get-online-features"
+
+
+def feast_request(pair: tuple[str, str]) -> str:
+    """What asks Feast's server for the list of a pair."""
+    key = {"features": ["cached_queries:body"], "entities": {"pair": ["/".join(pair)]}}
+    return json.dumps(key)
+
+
+def start_feast(
+    children: Children, work: Path, python: str, redis_url: str, pairs: Sequence[tuple[str, str]]
+) -> int:
+    port = free_port()
+    keys = work / "keys"
+    keys.write_text("\n".join(map("/".join, pairs)))
+    command = [
+        python, str(HERE / "feast_peer.py"), redis_url, str(port),
+        "--keys", str(keys), "--body", str(work / "body.json"),
+    ]  # fmt: skip
+    child = children.start("feast", command, work / "feast.log")
+    child.wait_until(lambda: answers(port, "/health"), 300)
+    return port
+
+
 def answers(port: int, path: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1) as answer:
@@ -248,7 +274,7 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         for at in range(0, len(pairs), max(1, BATCH // 2))
     ]
     (work / "bodies").write_text("\n".join(batches) + "\n")
-    (work / "batch.lua").write_text(BATCH_LUA % {"bodies": work / "bodies"})
+    (work / "batch.lua").write_text(POST_LUA % {"bodies": work / "bodies", "path": "/v1/queries"})
 
     _, api = start_api(children, work, redis_url, namespace)
     (work / "body.json").write_bytes(cached(api, paths[0]))
@@ -260,6 +286,13 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         "asgi_static": (asgi, None, CONNECTIONS, 1),
         "batch_of_64": (api, work / "batch.lua", BATCH_CONNECTIONS, BATCH),
     }
+    if options.peers:
+        feast = start_feast(children, work, options.peers, redis_url, pairs)
+        bodies = work / "feast-bodies"
+        bodies.write_text("\n".join(map(feast_request, pairs)) + "\n")
+        script = work / "feast.lua"
+        script.write_text(POST_LUA % {"bodies": bodies, "path": FEAST_PATH})
+        targets["feast"] = (feast, script, CONNECTIONS, 1)
     rates: dict[str, list[float]] = {name: [] for name in targets}
     for port, script, connections, _ in targets.values():
         wrk(port, 1, script=script, connections=connections)  # warm
@@ -280,6 +313,7 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         "lookup_to_fastapi_static": ratio("lookup", "fastapi_static"),
         "lookup_to_asgi_static": ratio("lookup", "asgi_static"),
         "batch_to_lookup": ratio("batch_of_64", "lookup"),
+        **({"lookup_to_feast": ratio("lookup", "feast")} if options.peers else {}),
         "not_cached": round(not_cached(api), 6),
         "at_half_load": asyncio.run(at_rate(api, paths, half, options.seconds)),
     }
@@ -292,6 +326,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4, help="of each turn")
     parser.add_argument("--pairs", type=int, default=10_000, help="cached pairs asked for")
+    parser.add_argument("--peers", help="the Python of an environment with feast[redis]")
     parser.add_argument("--redis-url", help="default: an embedded Valkey")
     options = parser.parse_args()
     if shutil.which("wrk") is None:

@@ -8,6 +8,7 @@ forge another's key or leave its own slot.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -91,15 +92,18 @@ class Keys(Struct, frozen=True):
         """string: the queries of a video for one user, or the mark that they are the video's."""
         return self._video(video_id, f"q:{escape(user_id)}")
 
-    def answering(self, video_id: str, user_id: str | None) -> tuple[str, ...]:
-        """What answers a pair, in one go: `cached`, and where there is a user `cached_for` and
-        `deletion`."""
+    def answering(self, pairs: Iterable[tuple[str, str | None]]) -> list[str]:
+        """What answers these pairs, in one go: `cached` of each, and where there is a user
+        `cached_for` and `deletion`."""
         prefix = self.prefix
-        cached = f"{prefix}{{v:{escape(video_id)}}}:q"
-        if user_id is None:
-            return (cached,)
-        user = escape(user_id)
-        return cached, f"{cached}:{user}", f"{prefix}{{u:{user}}}:d"
+        names: list[str] = []
+        for video_id, user_id in pairs:
+            cached = f"{prefix}{{v:{escape(video_id)}}}:q"
+            names.append(cached)
+            if user_id is not None:
+                user = escape(user_id)
+                names += (f"{cached}:{user}", f"{prefix}{{u:{user}}}:d")
+        return names
 
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this generation."""

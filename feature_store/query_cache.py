@@ -89,15 +89,13 @@ class QueryCache:
 
     async def lookup(self, pairs: Sequence[tuple[str, str | None]]) -> list[Lookup]:
         """What is cached for each (video, user), in their order."""
-        names = [name for pair in pairs for name in self.keys.answering(*pair)]
-        values = iter(await strings(self.client, names))
+        values = iter(await strings(self.client, self.keys.answering(pairs)))
         lookups = []
         for _, user_id in pairs:
             video = self._body(next(values))
             personal = None
             if user_id is not None:
-                value, deletion = next(values), next(values)
-                personal = self._personal(value, video, _forgotten_until(deletion))
+                personal = self._personal(next(values), video, next(values))
             lookups.append(Lookup(personal, video))
         return lookups
 
@@ -158,23 +156,27 @@ class QueryCache:
         ]
 
     def _personal(
-        self, value: bytes | None, video: CachedBody | None, forgotten: float
+        self, value: bytes | None, video: CachedBody | None, deletion: bytes | None
     ) -> CachedBody | None:
+        """A user's own body, or the video's where `value` is the mark for that."""
         if value is None:
             return None
-        magic, _, generated_at = _header(value)
-        if magic != _SAME:
+        forgotten = _forgotten_until(deletion)
+        if not value.startswith(_SAME):
             body = self._body(value)
             return body if body is not None and body.generated_at > forgotten else None
-        if video is None or generated_at <= forgotten:
+        if video is None or len(value) < _HEADER.size:
+            return None
+        _, _, generated_at = _HEADER.unpack_from(value)
+        if generated_at <= forgotten:
             return None
         fresh_until = min(video.fresh_until, generated_at + self.soft_ttl_s)
         return structs.replace(video, fresh_until=fresh_until)
 
     def _body(self, value: bytes | None) -> CachedBody | None:
-        if value is None:
+        if value is None or len(value) < _HEADER.size:
             return None
-        magic, checksum, generated_at = _header(value)
+        magic, checksum, generated_at = _HEADER.unpack_from(value)
         body = value[_HEADER.size :]
         if magic != _BODY or zlib.crc32(body) != checksum:
             return None
@@ -194,10 +196,3 @@ def _forgotten_until(deletion: bytes | None) -> float:
 def _encode(result: QueryResult) -> bytes:
     body = msgspec.json.encode(result)[:-1]
     return _HEADER.pack(_BODY, zlib.crc32(body), result.generated_at) + body
-
-
-def _header(value: bytes) -> tuple[bytes, int, float]:
-    if len(value) < _HEADER.size:
-        return b"", 0, 0.0
-    magic, checksum, generated_at = _HEADER.unpack_from(value)
-    return magic, checksum, generated_at

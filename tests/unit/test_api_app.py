@@ -330,6 +330,64 @@ def test_empty_users_are_nobody() -> None:
     assert endpoint.parameters(b"video_id=v&user_id=u&k=3&budget_ms=1.5") == (("v", "u"), 3, 1.5)
 
 
+PLAIN = st.text("abcXYZ019_.~:-", min_size=1, max_size=256)
+
+
+@given(PLAIN, st.none() | PLAIN)
+def test_plain_ids_are_read_alike_wherever_they_stand(video_id: str, user_id: str | None) -> None:
+    endpoint = QueriesEndpoint(SERVICES)
+    user = "" if user_id is None else f"&user_id={user_id}"
+    read = endpoint.parameters(f"video_id={video_id}{user}".encode())
+    assert read == endpoint.parameters(f"video_id={video_id}{user}&other=1".encode())
+    assert read == ((video_id, user_id), None, None)
+
+
+def body_of(*pairs: tuple[Any, Any], **rest: Any) -> bytes:
+    requests = [{"video_id": video_id, "user_id": user_id} for video_id, user_id in pairs]
+    return json.dumps({"requests": requests, **rest}).encode()
+
+
+@given(st.lists(st.tuples(st.text(max_size=300), st.none() | st.text(max_size=300)), max_size=5))
+def test_a_batch_is_read_or_its_faults_are_named(pairs: list[tuple[str, str | None]]) -> None:
+    endpoint = QueriesEndpoint(SERVICES)
+    good = [is_id(video_id) and (not user_id or is_id(user_id)) for video_id, user_id in pairs]
+    if pairs and all(good):
+        read = endpoint.requests(body_of(*pairs)).requests
+        assert [(pair.video_id, pair.user_id) for pair in read] == pairs
+        return
+    with pytest.raises(InvalidParameterError) as caught:
+        endpoint.requests(body_of(*pairs))
+    assert caught.value.status == 422
+
+
+def test_every_fault_of_a_batch_is_named() -> None:
+    endpoint = QueriesEndpoint(SERVICES)
+    with pytest.raises(InvalidParameterError) as caught:
+        endpoint.requests(body_of(("v", "u"), ("v\n", "\x7f"), ("v", ""), k=64, budget_ms=1e9))
+    names = [fault["name"] for fault in caught.value.extra["errors"]]
+    assert names == ["requests[1].video_id", "requests[1].user_id", "k", "budget_ms"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b'{"requests":[{"video_id":"\xff"}]}', "not JSON"),
+        (b'{"requests":[{"video_id":"\\ud800"}]}', "not JSON"),
+        (b"[]", "Expected `object`"),
+        (body_of(), "length >= 1"),
+        (body_of(*[("v", None)] * 257), "length <= 256"),
+        (body_of((3, None)), "Expected `str`"),
+        (b'{"requests":[{"video_id":"v"}],"budget_ms":NaN}', "not JSON"),
+        (b'{"requests":[{"video_id":"v"}]} x', "not JSON"),
+    ],
+)
+def test_what_is_no_batch_is_refused(body: bytes, said: str) -> None:
+    with pytest.raises(InvalidParameterError, match=said):
+        QueriesEndpoint(SERVICES).requests(body)
+
+
 GOOD = {"type": "impression", "event_id": "e", "ts": 100.0, "video_id": "v"}
 
 
