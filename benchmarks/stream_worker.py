@@ -11,8 +11,11 @@ of these reads them from their start, alone on the first core (the servers have 
 - `faust`: a plain Faust agent that receives the same bytes in batches and drops them;
 - `quix` (with --peers): quix-streams counting the same anchors in its state, a write to Redis each.
 
+With --workers N there are N partitions, and another turn, `onebar_together`: N workers that share
+them, each on a core of its own as far as there are cores.
+
 Counted from the first tenth to the end. Prints medians over the rounds, ratios within each round,
-and the worker's processor time an event.
+and the processor time an event, of all workers together.
 """
 
 from __future__ import annotations
@@ -76,26 +79,34 @@ async def fill(settings: Settings, count: int) -> dict[str, int]:
     return sent
 
 
-def start(children: Children, work: Path, name: str, settings: Settings, python: str) -> Child:
-    """One reader, bound to the first core."""
+def start(
+    children: Children, work: Path, name: str, settings: Settings, python: str, number: int
+) -> Child:
+    """One reader, bound to a core."""
     command = {
         "onebar": [sys.executable, "-m", "onebar.cli", "stream"],
+        "onebar_together": [sys.executable, "-m", "onebar.cli", "stream"],
         "faust": [sys.executable, str(HERE / "stream_peers.py"), "faust"],
         "quix": [python, str(HERE / "stream_peers.py"), "quix"],
     }[name]
     env = {**environment(settings), "ONEBAR_LOG_LEVEL": "error", "OMP_NUM_THREADS": "1"}
-    child = children.start(name, command, work / f"{name}-{settings.consumer_group}.log", env)
+    log = work / f"{name}-{number}-{settings.consumer_group}.log"
+    child = children.start(f"{name}-{number}", command, log, env)
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(child.pid, {min(os.sched_getaffinity(0))})
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(child.pid, {cores[number % len(cores)]})
     return child
 
 
-async def by_store(child: Child, store: FeatureStore, sent: dict[str, int]) -> Progress:
-    """The stream worker's progress, as it notes it in Redis."""
+async def by_store(
+    readers: Sequence[Child], store: FeatureStore, sent: dict[str, int], partitions: int
+) -> Progress:
+    """The stream workers' progress, as they note it in Redis."""
     found: Progress = []
-    pairs = [(topic, 0) for topic in sent]
+    pairs = [(topic, partition) for topic in sent for partition in range(partitions)]
     while not found or found[-1][0] < sum(sent.values()):
-        child.check()
+        for reader in readers:
+            reader.check()
         reached = await store.reached(pairs)
         count = sum(reached.get(pair, -1) + 1 for pair in pairs)
         if count and (not found or count > found[-1][0]):
@@ -119,30 +130,35 @@ async def by_log(child: Child, sent: dict[str, int]) -> Progress:
 async def turn(
     children: Children, work: Path, name: str, base: Settings, sent: dict[str, int], python: str
 ) -> tuple[float, float]:
-    """One reader from the start of the log to its end: events a second, processor µs an event."""
+    """From the start of the log to its end: events a second, processor µs an event."""
     unique = uuid.uuid4().hex[:8]
     settings = base.model_copy(update={"namespace": f"b{unique}", "consumer_group": f"b{unique}"})
     client = connect(settings.redis_url, timeout_s=30.0)
     store = FeatureStore(client, Keys(settings.namespace, settings.generation), settings.policy)
-    child = start(children, work, name, settings, python)
+    count = base.partitions if name == "onebar_together" else 1
+    readers = [start(children, work, name, settings, python, number) for number in range(count)]
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            looking = by_store(child, store, sent) if name == "onebar" else by_log(child, sent)
-            progress = await looking
-        used = psutil.Process(child.pid).cpu_times()
+            if name.startswith("onebar"):
+                progress = await by_store(readers, store, sent, base.partitions)
+            else:
+                progress = await by_log(readers[0], sent)
+        used = [psutil.Process(reader.pid).cpu_times() for reader in readers]
     finally:
-        children.end(child)
+        for reader in readers:
+            children.end(reader)
         await store.close()
     total = sum(sent.values())
     early = next(sample for sample in progress if sample[0] >= total / 10)
     seconds = progress[-1][1] - early[1]
-    return (total - early[0]) / seconds, 1e6 * (used.user + used.system) / total
+    return (total - early[0]) / seconds, 1e6 * sum(each.user + each.system for each in used) / total
 
 
 async def measure(options: argparse.Namespace, work: Path, children: Children) -> dict[str, Any]:
     settings = Settings()
     named = settings.model_fields_set
-    update: dict[str, Any] = {"topic_prefix": f"b{uuid.uuid4().hex[:8]}.", "partitions": 1}
+    update: dict[str, Any] = {"topic_prefix": f"b{uuid.uuid4().hex[:8]}."}
+    update["partitions"] = options.workers
     if "kafka_bootstrap" not in named:
         update |= {"kafka_bootstrap": start_broker(children, work), "idempotent_producer": False}
     if "redis_url" not in named:
@@ -152,7 +168,8 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
         for child in children:
             os.sched_setaffinity(child.pid, cores - {min(cores)})
     sent = await fill(settings, options.events)
-    names = ["onebar", "faust", *(["quix"] if options.peers else [])]
+    together = ["onebar_together"] if options.workers > 1 else []
+    names = ["onebar", *together, "faust", *(["quix"] if options.peers else [])]
     rates: dict[str, list[float]] = {name: [] for name in names}
     spent: dict[str, list[float]] = {name: [] for name in names}
     try:
@@ -168,9 +185,16 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
         "servers": "named by the environment" if named & {"redis_url"} else "embedded",
         "events": sum(sent.values()),
         "rounds": options.rounds,
+        "cores": os.cpu_count(),
+        "workers": options.workers,
         "events_per_s": {name: round(statistics.median(rates[name])) for name in names},
         "cpu_us_per_event": {name: round(statistics.median(spent[name])) for name in names},
-        **{f"onebar_to_{name}": ratio(rates["onebar"], rates[name]) for name in names[1:]},
+        **{
+            f"onebar_to_{name}": ratio(rates["onebar"], rates[name])
+            for name in names
+            if not name.startswith("onebar")
+        },
+        **{f"{name}_to_onebar": ratio(rates[name], rates["onebar"]) for name in together},
     }
 
 
@@ -185,6 +209,7 @@ def main() -> None:
     )
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="also as many together")
     parser.add_argument("--peers", default="", help="a Python that has quixstreams and redis")
     options = parser.parse_args()
     run: Callable[..., Any] = asyncio.run
