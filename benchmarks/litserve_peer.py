@@ -65,4 +65,9 @@ class Queries(litserve.LitAPI):
 if __name__ == "__main__":
     api = Queries(max_batch_size=16, batch_timeout=0.005)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
-    server.run(host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+    server.run(
+        host="127.0.0.1",
+        port=int(sys.argv[2]),
+        log_level="warning",
+        generate_client_file=False,  # it would be written where we stand
+    )
