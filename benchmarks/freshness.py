@@ -5,7 +5,7 @@
     python benchmarks/freshness.py --rate 500 --probes 20 --impressions 2
 
 Starts the local stack (or uses the servers that the environment names) and sends the behaviour of a
-simulated log at a steady rate, in tens. Meanwhile, one after the other:
+simulated log at a steady rate. Meanwhile, one after the other:
 
 - `behavior`: a search nobody made before; the time from Kafka's acknowledgement until
   `GET /v1/videos/{id}/anchors` shows it;

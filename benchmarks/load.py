@@ -12,7 +12,8 @@ from stream.events import BEHAVIORS, Event
 from stream.producer import EventProducer
 
 GROUP = 10
-"""Events sent together."""
+"""Fewest events sent together; what has become due meanwhile goes with them."""
+MOST = 500
 
 
 class Load:
@@ -35,6 +36,10 @@ class Load:
         """Until cancelled."""
         self._began = time.perf_counter()
         while True:
+            due = int((time.perf_counter() - self._began) * self._rate) - self.sent
+            if due < GROUP:
+                await asyncio.sleep((GROUP - due) / self._rate)
+                continue
             now = time.time()
             group = [
                 structs.replace(
@@ -42,9 +47,7 @@ class Load:
                     event_id=f"load-{self.sent + n}",
                     ts=now,
                 )
-                for n in range(GROUP)
+                for n in range(min(due, MOST))
             ]
             await self._producer.send(group)
-            self.sent += GROUP
-            due = self._began + self.sent / self._rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            self.sent += len(group)

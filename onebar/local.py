@@ -197,6 +197,7 @@ class LocalStack:
             update["kafka_bootstrap"] = start_broker(self._processes, self.run_dir)
             update["idempotent_producer"] = False
             update["replication_factor"] = 1
+            update["fetch_max_wait_ms"] = min(20, settings.fetch_max_wait_ms)
             self._say(f"broker: {update['kafka_bootstrap']} (embedded, in memory)")
         if "ONEBAR_REDIS_URL" not in os.environ:
             update["redis_url"] = start_valkey(self._processes, self.run_dir)

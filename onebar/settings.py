@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     """Without a heartbeat for this long a worker counts as dead and its partitions move."""
     heartbeat_interval_s: float = Field(default=3.0, gt=0)
     """At most a third of `session_timeout_s`."""
+    fetch_max_wait_ms: int = Field(default=50, ge=1)
+    """How long a broker may keep a worker waiting for new records. Apache Kafka answers as soon as
+    there is one; the embedded broker looks only now and then, so the local stack has less."""
 
     # State
     half_life_s: float = Field(default=StatePolicy().half_life_s, gt=0)

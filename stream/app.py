@@ -19,8 +19,7 @@ What is built on here, as read in and tried with faust-streaming 0.15.3:
   flight (issue 606), so concurrency is 1.
 - tables are not used: the state is in Redis. Faust makes their directories all the same, in the
   working directory; not here.
-- a fetch waits up to 1.5 s for data, hard-coded. Apache Kafka answers as soon as there is any, the
-  embedded broker only after half of that; so the wait is made short.
+- a fetch waits up to 1.5 s for data, hard-coded; here as long as the settings say.
 - events of transactions that were aborted are delivered unless Faust's own exactly-once is on;
   not here.
 - the thread of the consumer is awaited without a limit while the event loop stands still, and
@@ -50,12 +49,13 @@ log = structlog.get_logger(__name__)
 
 
 class _App(faust.App):
+    fetch_max_wait_ms: int
+
     def _create_directories(self) -> None:
         """None: there are no tables."""
 
 
 Take = Callable[[Sequence[Record]], Awaitable[None]]
-FETCH_MAX_WAIT_MS = 50
 BUFFERED = 4
 """Batches of a topic that may wait for the one in hand."""
 
@@ -83,7 +83,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        consumer._fetch_max_wait_ms = self.app.fetch_max_wait_ms
         consumer._isolation_level = "read_committed"
         return consumer
 
@@ -173,6 +173,7 @@ def build_app(settings: Settings, topics: Sequence[str], take: Take, failure: Fa
         worker_redirect_stdouts=False,
         table_standby_replicas=0,
     )
+    app.fetch_max_wait_ms = settings.fetch_max_wait_ms
     app.transport = _Transport(app.conf.broker_consumer, app)
     for name in topics:
         _add_agent(app, settings, name, take, failure)

@@ -86,7 +86,7 @@ class RecordConsumer:
             heartbeat_interval_ms=round(settings.heartbeat_interval_s * 1000),
             max_poll_records=self._max_records,
             max_partition_fetch_bytes=2 * 1024 * 1024,
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
             isolation_level="read_committed",
         )
         names = [settings.topic_prefix + topic for topic in self._topics]
