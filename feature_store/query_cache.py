@@ -89,20 +89,27 @@ class QueryCache:
 
     async def lookup(self, pairs: Sequence[tuple[str, str | None]]) -> list[Lookup]:
         """What is cached for each (video, user), in their order."""
-        values = iter(await strings(self.client, self.keys.answering(pairs)))
+        values = await strings(self.client, self.keys.answering(pairs))
         lookups = []
+        at = 0
         for _, user_id in pairs:
-            video = self._body(next(values))
-            personal = None
-            if user_id is not None:
-                personal = self._personal(next(values), video, next(values))
+            shared = values[at]
+            video = None if shared is None else self._body(shared)
+            if user_id is None:
+                lookups.append(Lookup(None, video))
+                at += 1
+                continue
+            value, deletion = values[at + 1], values[at + 2]
+            personal = None if value is None else self._personal(value, video, deletion)
             lookups.append(Lookup(personal, video))
+            at += 3
         return lookups
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
         """What one prompt gave, whoever it was for: the `video_id` in it is empty."""
         names = [self.keys.digest(digest) for digest in digests]
-        return [self._body(value) for value in await strings(self.client, names)]
+        values = await strings(self.client, names)
+        return [None if value is None else self._body(value) for value in values]
 
     async def put(self, entries: Sequence[CacheEntry]) -> None:
         """Keep the results for the hard TTL, and each under its digest as well.
@@ -156,12 +163,10 @@ class QueryCache:
         ]
 
     def _personal(
-        self, value: bytes | None, video: CachedBody | None, deletion: bytes | None
+        self, value: bytes, video: CachedBody | None, deletion: bytes | None
     ) -> CachedBody | None:
         """A user's own body, or the video's where `value` is the mark for that."""
-        if value is None:
-            return None
-        forgotten = _forgotten_until(deletion)
+        forgotten = -math.inf if deletion is None else _forgotten_until(deletion)
         if not value.startswith(_SAME):
             body = self._body(value)
             return body if body is not None and body.generated_at > forgotten else None
@@ -173,8 +178,8 @@ class QueryCache:
         fresh_until = min(video.fresh_until, generated_at + self.soft_ttl_s)
         return structs.replace(video, fresh_until=fresh_until)
 
-    def _body(self, value: bytes | None) -> CachedBody | None:
-        if value is None or len(value) < _HEADER.size:
+    def _body(self, value: bytes) -> CachedBody | None:
+        if len(value) < _HEADER.size:
             return None
         magic, checksum, generated_at = _HEADER.unpack_from(value)
         body = value[_HEADER.size :]
@@ -183,10 +188,8 @@ class QueryCache:
         return CachedBody(generated_at, generated_at + self.soft_ttl_s, body)
 
 
-def _forgotten_until(deletion: bytes | None) -> float:
+def _forgotten_until(deletion: bytes) -> float:
     """Bodies generated up to then are not for a user with this deletion."""
-    if deletion is None:
-        return -math.inf
     try:
         return decode_deletion(deletion)[1] + DELETION_GRACE_S
     except CorruptStateError:
