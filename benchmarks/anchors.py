@@ -12,10 +12,10 @@ the video's own anchors, or also those of near videos and of the log. Every step
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from experiments import PAIRS, PRESET, RATE, SIMULATOR
 from layout import dataset_directory, source_directory
 from msgspec import Struct
 from sources import make_simulated
+
+from onebar.cli import app
 
 STAGES = ("q2v", "all")
 PAPER = 0.335 / 0.282
@@ -83,8 +85,13 @@ def parse() -> argparse.Namespace:
 
 
 def onebar(*words: object) -> str:
-    command = [sys.executable, "-m", "onebar.cli", *map(str, words)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    """What a command prints; run in this process, for most of them would load torch anew."""
+    said = io.StringIO()
+    with redirect_stdout(said):
+        failed = app([str(word) for word in words], standalone_mode=False)
+    if failed:
+        raise RuntimeError(f"onebar {' '.join(map(str, words))} ended with {failed}")
+    return said.getvalue()
 
 
 def steps(count: int, options: argparse.Namespace) -> int:
