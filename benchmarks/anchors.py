@@ -95,7 +95,8 @@ def onebar(*words: object) -> str:
 
 
 def steps(count: int, options: argparse.Namespace) -> int:
-    return max(2, round(count * options.scale))
+    scaled: int = max(2, round(count * options.scale))
+    return scaled
 
 
 def embedders(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
