@@ -25,6 +25,9 @@ from msgspec import Struct
 from sources import make_simulated
 
 from onebar.cli import app
+from onebar.evaluation.predict import EnginePredictor
+from onebar.evaluation.read import evaluation_triggers
+from onebar.training.triggers import open_dataset
 
 STAGES = ("q2v", "all")
 PAPER = 0.335 / 0.282
@@ -65,6 +68,7 @@ def main() -> None:
         "card": json.loads((dataset_directory(work, SIMULATOR) / "dataset.json").read_text()),
         "embedders": embedders(work, options),
         "generators": generators(work, options),
+        "cold": [cold_hits(work, arm, options.limit) for arm in ARMS],
     }
     options.out.write_text(page(found, options), encoding="utf-8")
     print(options.out)
@@ -144,6 +148,30 @@ def generators(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def cold_hits(work: Path, arm: Arm, limit: int) -> dict[str, list[float]]:
+    """[clicks, HR@8] of new videos, by whether the enriched A holds the query that was clicked."""
+    report = work / f"{arm.name}-cold.json"
+    if not report.exists():
+        near = open_dataset(work / "dataset-near")
+        read = near if arm.enriched else open_dataset(dataset_directory(work, SIMULATOR))
+        given = {trigger.trigger_id: trigger.anchors for trigger in near.read("test", ("click",))}
+        cold = [
+            trigger for trigger in evaluation_triggers(read, "test", limit)
+            if trigger.kind == "click" and not trigger.video_behaviors
+        ]  # fmt: skip
+        predictor = EnginePredictor(work / arm.name, threads=1)
+        answers = predictor.predict(cold, 8)
+        predictor.close()
+        hits: dict[str, list[bool]] = {"in A": [], "elsewhere": []}
+        for trigger, answer in zip(cold, answers, strict=True):
+            place = "in A" if trigger.target in given[trigger.trigger_id] else "elsewhere"
+            hits[place].append(trigger.target in answer.queries)
+        told = {place: [len(h), sum(h) / max(1, len(h))] for place, h in hits.items()}
+        report.write_text(json.dumps(told))
+    found: dict[str, list[float]] = json.loads(report.read_text())
+    return found
+
+
 def page(found: Mapping[str, Any], options: argparse.Namespace) -> str:
     shaping = ("events", "days", "limit", "scale", "preset")
     said = " ".join(f"--{name} {getattr(options, name)}" for name in shaping)
@@ -172,6 +200,9 @@ def page(found: Mapping[str, Any], options: argparse.Namespace) -> str:
             histories(last),
             "## The generator",
             *generator_part(found["generators"], options),
+            "HR@8 on new videos, where the clicked query is among the eight anchors that near "
+            "videos and the log give, and where it is not:",
+            cold_table(found["cold"]),
         ]
     ) + "\n"  # fmt: skip
 
@@ -251,8 +282,8 @@ def generator_part(rows: list[dict[str, Any]], options: argparse.Namespace) -> l
     pieces = [p for p in SLICES[1:] if p in rows[0]["slices"]]
     head = ["A", "HR@8", *(f"{p} ({rows[0]['slices'][p]['triggers']:,})" for p in pieces)]
     lines = [
-        [arm.title, said(row["metrics"]["hr@8"]),
-         *(said(row["slices"][p]["metrics"]["hr@8"]) for p in pieces)]
+        [arm.title, interval(row["metrics"]["hr@8"]),
+         *(interval(row["slices"][p]["metrics"]["hr@8"]) for p in pieces)]
         for arm, row in zip(ARMS, rows, strict=True)
     ]  # fmt: skip
     shares = "\n".join(share(arm, row) for arm, row in zip(ARMS, rows, strict=True))
@@ -267,7 +298,16 @@ def generator_part(rows: list[dict[str, Any]], options: argparse.Namespace) -> l
     ]
 
 
-def said(value: list[float | None]) -> str:
+def cold_table(rows: list[dict[str, list[float]]]) -> str:
+    head = ["A", *(f"{place} ({count:,})" for place, (count, _) in rows[0].items())]
+    return table(
+        head,
+        [[arm.title, *(f"{rate:.3f}" for _, rate in row.values())]
+         for arm, row in zip(ARMS, rows, strict=True)],
+    )  # fmt: skip
+
+
+def interval(value: list[float | None]) -> str:
     middle, low, high = value
     return "–" if middle is None else f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
