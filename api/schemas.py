@@ -141,7 +141,7 @@ class ShownAnchor(Struct, frozen=True):
 
     query: str
     weight: float
-    source: Literal["behavior", "neighbor"]
+    source: Literal["behavior", "neighbor", "retrieved"]
     exposures: int
     clicks: int
     engagements: int

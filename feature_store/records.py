@@ -6,7 +6,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-AnchorSource = Literal["behavior", "neighbor"]
+AnchorSource = Literal["behavior", "neighbor", "retrieved"]
+"""What people did after this video; after one near it; or anywhere: a query of the log whose own
+vector is near the video's."""
 
 
 class VideoText(Struct, frozen=True, omit_defaults=True):
@@ -28,7 +30,7 @@ class VideoText(Struct, frozen=True, omit_defaults=True):
 
 
 class Anchor(Struct, frozen=True):
-    """A query that other users' behaviour ties to a video (A of the evidence).
+    """A query that other users' behaviour ties to a video, or that is near it (A of the evidence).
 
     `weight` is decayed to the moment of reading, in units of one search (> 0).
     """

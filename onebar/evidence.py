@@ -132,10 +132,11 @@ def assemble(
 ) -> Evidence:
     """The evidence in what the store knows of a pair. Empty fields where nothing is known.
 
-    With `neighbors` the anchors of videos near this one stand behind its own.
+    With `neighbors` the anchors of videos near this one, and queries of the log that are, stand
+    behind its own.
     """
     video = features.text or VideoText()
-    asked = (a.query for a in features.anchors if neighbors or a.source != "neighbor")
+    asked = (a.query for a in features.anchors if neighbors or a.source == "behavior")
     anchors = tuple(islice(asked, max_anchors))
     return Evidence(
         text=video_line(video),

@@ -104,8 +104,9 @@ class Settings(BaseSettings):
     """An embedder (`onebar embed train`), or any sentence-transformers model, for `onebar
     neighbors`; the one that the checkpoint brings where none is named."""
     index: Path | None = None
-    """Where `onebar neighbors` keeps a snapshot of its index, to start from the next time; without
-    one it reads the whole topic of videos at each start."""
+    """Where `onebar neighbors` keeps a snapshot of its index of videos, to start from the next
+    time, and beside it, with `-queries` to its name, that of queries; without one it reads the
+    whole topics of videos and of behaviours at each start."""
     index_save_s: float = Field(default=300.0, gt=0)
     """Between two snapshots."""
     neighbor_threshold: float | None = Field(default=None, ge=-1, le=1)
@@ -113,8 +114,13 @@ class Settings(BaseSettings):
     where not set."""
     neighbor_nearest: int = Field(default=32, ge=1, le=256)
     """Neighbours whose anchors a video is given."""
+    neighbor_queries: int = Field(default=32, ge=0, le=256)
+    """Queries of the log that a video is given beside them, the nearest to it; with 0 the topic of
+    behaviours is not read for it."""
+    neighbor_queries_kept: int = Field(default=200_000, ge=1)
+    """Queries of the log kept at hand for that, those asked last; about 1 KB each."""
     neighbor_limit: int = Field(default=16, ge=1)
-    """Neighbour anchors kept of a video."""
+    """Neighbour anchors kept of a video, the log's among them."""
     neighbor_refresh_s: float = Field(default=600.0, gt=0)
     """Age from which a video's neighbour anchors are worked out anew, the oldest first."""
 

@@ -185,6 +185,14 @@ class RecordConsumer:
         stable = self._consumer.last_stable_offset(at)
         return bool(position >= end or (stable is not None and 0 <= stable <= position))
 
+    async def outgrown(self) -> bool:
+        """Whether its topics have more partitions than it reads. For one that reads alone, which
+        nobody gives those that are added. Raises `KafkaUnavailableError`."""
+        assert self._consumer is not None
+        counts = await partition_counts(self._settings.kafka_bootstrap)
+        names = (self._settings.topic_prefix + topic for topic in self._topics)
+        return sum(counts.get(name, 0) for name in names) > len(self._consumer.assignment())
+
     async def lags(self) -> dict[tuple[str, int], int]:
         """Records of each assigned (topic, partition) that are not fetched yet, as far as heard;
         empty before `start`."""

@@ -51,6 +51,7 @@ NEIGHBORS_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 INDEXED = Gauge("onebar_neighbors_indexed", "Videos in the index.")
+KNOWN_QUERIES = Gauge("onebar_neighbors_queries", "Queries of the log in the index.")
 ARCHIVED = Counter("onebar_archive_records", "Records put into the archive.", ["topic"])
 LAG = Gauge(
     "onebar_worker_lag",

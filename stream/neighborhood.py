@@ -15,15 +15,17 @@ import structlog
 from feature_store.buckets import CorruptStateError
 from feature_store.records import Anchor, Features
 from feature_store.store import FeatureStore
+from feature_store.writes import HistoryPut
 from onebar.embedding.encoder import Encoder, Vectors
 from onebar.embedding.index import Near, VectorIndex
 from onebar.embedding.memo import Remembering
 from onebar.embedding.neighbors import Likeness, NeighborConfig, neighbor_anchors
+from onebar.embedding.queries import KnownQueries
 from onebar.evidence import trigger_text
 from onebar.text import clean_video
-from stream.events import InvalidEventError, Video, parse
-from stream.fold import text_of
-from stream.metrics import INDEXED, NEIGHBORS, NEIGHBORS_SECONDS, Health
+from stream.events import BEHAVIORS, Event, InvalidEventError, Video, parse
+from stream.fold import fold, text_of
+from stream.metrics import INDEXED, KNOWN_QUERIES, NEIGHBORS, NEIGHBORS_SECONDS, Health
 from stream.records import Record
 from stream.retry import until_back
 
@@ -40,7 +42,8 @@ the index is full."""
 
 
 class Neighborhood:
-    """Keeps every video's vector, and writes the anchors of those near it.
+    """Keeps every video's vector and those of the log's queries, and writes what is near a video:
+    the anchors of near videos, and near queries.
 
     A sensitive video is near nothing: neither does it get queries nor do its own spread.
     """
@@ -49,6 +52,7 @@ class Neighborhood:
         self,
         encoder: Encoder,
         index: VectorIndex,
+        known: KnownQueries,
         store: FeatureStore,
         health: Health,
         config: NeighborConfig,
@@ -59,6 +63,7 @@ class Neighborhood:
         self._encoder = encoder
         self._queries = Remembering(encoder, most=QUERIES)
         self._index = index
+        self._known = known
         self._store = store
         self._health = health
         self._config = config
@@ -69,15 +74,29 @@ class Neighborhood:
         # When each video's anchors were written, the oldest first; 0 is never.
         self._written: OrderedDict[str, float] = OrderedDict.fromkeys(index, 0.0)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a log line says of it."""
+        return {
+            "embedder": self._encoder.name,
+            "threshold": self._config.threshold,
+            "videos": len(self._index),
+            "queries": len(self._known),
+        }
+
     async def take(self, records: Sequence[Record]) -> None:
-        """Put a batch of videos into the index, and write the anchors of the new ones."""
+        """Put a batch of videos and behaviours into the indexes, and write the anchors of the new
+        videos."""
         newest: dict[str, tuple[Video, Record]] = {}
+        asked: list[tuple[str, str]] = []
         for record in records:
             try:
                 event = parse(record.value)
             except InvalidEventError:
                 continue  # the stream worker has set it aside
-            if isinstance(event, Video):
+            if record.topic == BEHAVIORS:
+                asked += _asked(event)
+            elif isinstance(event, Video):
                 known = newest.get(event.video_id, (event, record))[0]
                 if (event.ts, event.event_id) >= (known.ts, known.event_id):
                     newest[event.video_id] = event, record
@@ -86,8 +105,9 @@ class Neighborhood:
             for video_id, (event, _) in newest.items()
         }
         videos = list(texts)
-        await self._apart(self._put, texts)
+        await self._apart(self._put, texts, asked)
         INDEXED.set(len(self._index))
+        KNOWN_QUERIES.set(len(self._known))
         now = self._clock()
         fresh: list[str] = []
         for video_id in videos:
@@ -115,10 +135,13 @@ class Neighborhood:
         await self._write(due, "refresh")
         return len(due)
 
-    async def save(self, path: Path, offsets: Mapping[str, int]) -> None:
-        """Write a snapshot of the index, with what of the log is in it at least."""
+    async def save(self, path: Path, queries: Path, offsets: Mapping[str, int]) -> None:
+        """Write a snapshot of videos to `path`, and of queries to `queries` where any are wanted,
+        each with what of the log is in it at least."""
         await self._apart(self._index.save, path, dict(offsets))
-        log.info("index_saved", videos=len(self._index), index=str(path))
+        if self._config.queries:
+            await self._apart(self._known.index.save, queries, dict(offsets))
+        log.info("index_saved", index=str(path), **self.facts)
 
     async def _write(self, videos: Sequence[str], reason: str) -> None:
         if not videos:
@@ -137,17 +160,22 @@ class Neighborhood:
             self._written.move_to_end(video_id)
         self._health.beat()
 
-    def _put(self, texts: Mapping[str, str]) -> None:
+    def _put(self, texts: Mapping[str, str], asked: Sequence[tuple[str, str]]) -> None:
         self._index.put(list(texts), self._encoder.encode(list(texts.values())))
+        self._known.note(asked)
 
     def _chosen(
         self, videos: Sequence[str], voices: Sequence[Sequence[tuple[float, tuple[Anchor, ...]]]]
     ) -> dict[str, tuple[Anchor, ...]]:
-        """The anchors of each video by the voices of its neighbours."""
+        """The anchors of each video by the voices of its neighbours, and by the log's."""
         vectors = self._index.vectors(videos)
+        most = self._config.queries
+        retrieved = self._known.nearest(vectors, most) if most else [[]] * len(videos)
         return {
-            video_id: neighbor_anchors(spoken, self._likeness(own), self._config)
-            for video_id, own, spoken in zip(videos, vectors, voices, strict=True)
+            video_id: neighbor_anchors(
+                spoken, [near.name for near in row], self._likeness(own), self._config
+            )
+            for video_id, own, spoken, row in zip(videos, vectors, voices, retrieved, strict=True)
         }
 
     def _likeness(self, own: Vectors) -> Likeness:
@@ -196,3 +224,9 @@ class Neighborhood:
         except CorruptStateError as error:
             log.warning("neighbor_unreadable", video_id=video_id, error=str(error))
             return [Features()]
+
+
+def _asked(event: Event) -> list[tuple[str, str]]:
+    """(user, query) of what enters a user's history."""
+    writes = fold(event, clean_video)
+    return [(write.user_id, write.query) for write in writes if isinstance(write, HistoryPut)]

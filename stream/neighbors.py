@@ -1,8 +1,10 @@
-"""The neighbour worker: what was asked after near videos, for every video as it is uploaded.
+"""The neighbour worker: what was asked after near videos, and what of the log is near itself, for
+every video as it is uploaded.
 
-It reads the whole topic of videos by itself, for a neighbour may be in any partition, and keeps
-their vectors in memory; a snapshot spares it the reading at the next start. A second worker does
-the same work over again and writes the same: it is a spare, not a share.
+It reads the whole topics of videos and behaviours by itself, for a neighbour may be in any
+partition, and keeps vectors of videos and of queries in memory; snapshots spare it the reading at
+the next start. A second worker does the same work over again and writes the same: it is a spare,
+not a share.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -19,11 +22,12 @@ from onebar.directories import occupied
 from onebar.embedding.encoder import EmbedderError, Encoder, load_encoder, threshold_of
 from onebar.embedding.index import CARD, VectorIndex, VectorIndexError
 from onebar.embedding.neighbors import NeighborConfig
+from onebar.embedding.queries import KnownQueries
 from onebar.logs import configure_logging
 from onebar.serving import configured_embedder
 from onebar.settings import Settings
 from stream.consumer import OffsetGoneError, Offsets, RecordConsumer, begin_offsets
-from stream.events import VIDEOS
+from stream.events import BEHAVIORS, VIDEOS
 from stream.neighborhood import Neighborhood
 from stream.retry import until_back
 from stream.runtime import Runtime, open_runtime, unless
@@ -33,9 +37,11 @@ from stream.watch import Lags, watching
 log = structlog.get_logger(__name__)
 
 BATCH = 256
-"""Most videos embedded together."""
+"""Most records taken together."""
 REFRESHED = 64
 """Videos whose anchors are worked out anew between two fetches."""
+LOOK_S = 10.0
+"""Between two looks whether partitions were added to a topic."""
 
 
 class NoEmbedderError(EmbedderError):
@@ -49,7 +55,7 @@ class NoEmbedderError(EmbedderError):
 
 
 async def run_neighbors(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, then write the snapshot.
+    """Run until SIGTERM or SIGINT, then write the snapshots.
 
     Waits for Kafka and Redis as long as they are away. Raises `EmbedderError`, `VectorIndexError`,
     `CheckpointError`, `RegistryError`.
@@ -61,6 +67,7 @@ async def run_neighbors(settings: Settings) -> None:
     threshold = settings.neighbor_threshold
     config = NeighborConfig(
         nearest=settings.neighbor_nearest,
+        queries=settings.neighbor_queries,
         limit=settings.neighbor_limit,
         threshold=threshold_of(embedder) if threshold is None else threshold,
     )
@@ -72,105 +79,129 @@ async def run_neighbors(settings: Settings) -> None:
 async def _serve(
     settings: Settings, runtime: Runtime, encoder: Encoder, config: NeighborConfig
 ) -> None:
-    index = open_index(settings.index, encoder)
-    consumer = await _start(settings, runtime, index.offsets)
-    if consumer is None:
-        return
-    try:
-        await _loop(settings, runtime, encoder, config, index, consumer)
-    except OffsetGoneError as error:
-        # The topic was made anew since the snapshot: what it says of the log is void.
-        log.warning("index_of_another_log", error=str(error), index=str(settings.index))
-        await consumer.stop()
-        index = VectorIndex(encoder.name, encoder.dim)
-        consumer = await _start(settings, runtime, {})
-        if consumer is not None:
-            await _loop(settings, runtime, encoder, config, index, consumer)
-    finally:
-        if consumer is not None:
+    def hood_of(videos: VectorIndex, queries: VectorIndex) -> Neighborhood:
+        return Neighborhood(
+            encoder,
+            videos,
+            KnownQueries(encoder, queries, most=settings.neighbor_queries_kept),
+            runtime.store,
+            runtime.health,
+            config,
+            refresh_s=settings.neighbor_refresh_s,
+        )
+
+    topics = [VIDEOS, BEHAVIORS] if config.queries else [VIDEOS]
+    videos = open_index(settings.index, encoder)
+    kept = beside(settings.index) if settings.index is not None and config.queries else None
+    queries = open_index(kept, encoder)
+    # Of either topic, where its own index ends.
+    offsets = of_topic(videos.offsets, VIDEOS) | of_topic(queries.offsets, BEHAVIORS)
+    hood = hood_of(videos, queries)
+    again = True
+    while again:
+        consumer = await _start(settings, runtime, topics, offsets)
+        if consumer is None:
+            break
+        try:
+            again = await _loop(settings, runtime, hood, offsets, consumer)
+        except OffsetGoneError as error:
+            # A topic was made anew since the snapshot: what it says of the log is void.
+            log.warning("index_of_another_log", error=str(error), index=str(settings.index))
+            hood = hood_of(*(VectorIndex(encoder.name, encoder.dim) for _ in range(2)))
+            offsets.clear()
+        finally:
             await consumer.stop()
+    log.info("neighbors_stopped")
 
 
 async def _start(
-    settings: Settings, runtime: Runtime, offsets: dict[str, int]
+    settings: Settings, runtime: Runtime, topics: Sequence[str], offsets: Mapping[str, int]
 ) -> RecordConsumer | None:
-    """A consumer of all videos from these offsets on; None where the worker was told to stop."""
+    """A consumer of all of these topics from these offsets on; None where the worker was told to
+    stop."""
     start_from: Offsets | None = None
     if offsets:
-        start_from = await until_back(lambda: _everywhere(settings, offsets), runtime.health)
+        start_from = await until_back(
+            lambda: _everywhere(settings, topics, offsets), runtime.health
+        )
     consumer = RecordConsumer(
-        settings, [VIDEOS], group=None, max_records=BATCH, alone=True, start_from=start_from
+        settings, topics, group=None, max_records=BATCH, alone=True, start_from=start_from
     )
     started = await unless(runtime.stop, until_back(consumer.start, runtime.health))
     return consumer if started else None
 
 
-async def _everywhere(settings: Settings, offsets: dict[str, int]) -> Offsets:
-    """Where to read every partition from: a snapshot knows nothing of those that were empty."""
-    topic = settings.topic_prefix + VIDEOS
+async def _everywhere(
+    settings: Settings, topics: Sequence[str], offsets: Mapping[str, int]
+) -> Offsets:
+    """Where to read every partition from: a snapshot knows nothing of those that were empty, and
+    what it ends with may have expired since."""
     counts = await partition_counts(settings.kafka_bootstrap)
-    pairs = [(topic, partition) for partition in range(counts.get(topic, 0))]
+    prefix = settings.topic_prefix
+    pairs = [(prefix + topic, p) for topic in topics for p in range(counts.get(prefix + topic, 0))]
     begins = await begin_offsets(settings.kafka_bootstrap, pairs)
     return {
-        (VIDEOS, partition): offsets.get(f"{VIDEOS}/{partition}", begin)
-        for (_, partition), begin in begins.items()
+        (name[len(prefix) :], p): max(offsets.get(f"{name[len(prefix) :]}/{p}", begin), begin)
+        for (name, p), begin in begins.items()
     }
 
 
 async def _loop(
     settings: Settings,
     runtime: Runtime,
-    encoder: Encoder,
-    config: NeighborConfig,
-    index: VectorIndex,
+    hood: Neighborhood,
+    offsets: dict[str, int],
     consumer: RecordConsumer,
-) -> None:
-    hood = Neighborhood(
-        encoder,
-        index,
-        runtime.store,
-        runtime.health,
-        config,
-        refresh_s=settings.neighbor_refresh_s,
-    )
-    offsets = dict(index.offsets)
-    saved = time.monotonic()
+) -> bool:
+    """Work until the worker is told to stop; True where it is to go on with a new consumer, for
+    there are partitions that this one does not read. Keeps `offsets` at what has been taken."""
+    saved = looked = time.monotonic()
 
     async def save() -> None:
         if settings.index is None:
             return
         try:
-            await hood.save(settings.index, offsets)
+            await hood.save(settings.index, beside(settings.index), offsets)
         except OSError as error:  # a full disk: the next start reads the log instead
             log.warning("index_not_saved", index=str(settings.index), error=str(error))
 
     async def work() -> None:
-        nonlocal saved
+        nonlocal saved, looked
         while True:
             records = await until_back(lambda: consumer.fetch(0.05), runtime.health)
             await hood.take(records)
             for record in records:
                 offsets[f"{record.topic}/{record.partition}"] = record.offset + 1
             await hood.refresh(REFRESHED)
-            if time.monotonic() - saved >= settings.index_save_s:
+            now = time.monotonic()
+            if now - saved >= settings.index_save_s:
                 await save()
                 saved = time.monotonic()
+            if now - looked >= LOOK_S:
+                if await until_back(consumer.outgrown, runtime.health):
+                    log.info("partitions_came")
+                    return
+                looked = now
 
     async def lags() -> Lags:
         return await consumer.lags()
 
     runtime.health.started()
-    log.info(
-        "neighbors_started",
-        embedder=encoder.name,
-        threshold=config.threshold,
-        videos=len(index),
-        pid=os.getpid(),
-    )
+    log.info("neighbors_started", **hood.facts, pid=os.getpid())
     async with watching(runtime, lags):
-        await unless(runtime.stop, work())
+        again = await unless(runtime.stop, work())
     await save()
-    log.info("neighbors_stopped", videos=len(index))
+    return again
+
+
+def beside(index: Path) -> Path:
+    """Where the index of queries is kept, by where that of videos is."""
+    return index.with_name(f"{index.name}-queries")
+
+
+def of_topic(offsets: Mapping[str, int], topic: str) -> dict[str, int]:
+    """Those of one topic."""
+    return {name: at for name, at in offsets.items() if name.rpartition("/")[0] == topic}
 
 
 def open_index(path: Path | None, encoder: Encoder) -> VectorIndex:

@@ -33,6 +33,10 @@ ThresholdOption = Annotated[
     ),
 ]
 NearestOption = Annotated[int, typer.Option(min=1, max=256, help="Neighbours that are asked.")]
+QueriesOption = Annotated[
+    int,
+    typer.Option(min=0, max=256, help="Queries of the log nearest to the video; 0 takes none."),
+]
 SplitOption = Annotated[SplitName, typer.Option(help="The part to measure on.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Most clicks, the first ones.")]
 KINDS: tuple[Kind, ...] = ("click", "search")
@@ -46,11 +50,13 @@ def evaluate(
     ],
     threshold: ThresholdOption = None,
     nearest: NearestOption = 32,
+    queries: QueriesOption = 32,
     split: SplitOption = SplitName.test,
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How often the clicked query is among the anchors: the video's own, its neighbours', both.
+    """How often the clicked query is among the anchors: the video's own (raw co-occurrence), those
+    of its neighbours (`near`), those of the whole log that are near it (`log`), and all together.
 
     `by voices` are the neighbours' in the order in which neighbours asked for them, whether they
     fit the video or not. A second table says how well H is chosen: precision and recall of those of
@@ -65,26 +71,35 @@ def evaluate(
 
     from onebar.embedding.encoder import read_card, threshold_of
     from onebar.embedding.relevance import NearEnough
-    from onebar.evaluation.anchors import both, neighbors, own
+    from onebar.evaluation.anchors import both, near, own
     from onebar.evaluation.histories import history_quality
     from onebar.evidence import shares_a_term
 
     reports = []
     for name in embedder:
         opened, encoder = open_both(dataset, name)
-        found = measured(opened, encoder, split, nearest, limit)
+        found = measured(opened, encoder, split, nearest, queries, limit)
         masks = _masks(opened, found)
         least = threshold_of(name) if threshold is None else threshold
-        free = neighbor_config(-1.0, nearest)
-        kept = neighbor_config(least, nearest)
+        videos = neighbor_config(-1.0, nearest, 0)
+        log = neighbor_config(-1.0, 0, queries)
+        every = neighbor_config(-1.0, nearest, queries)
+        kept = neighbor_config(least, nearest, queries)
         sources = {
             "own": own,
-            "near, by voices": neighbors(structs.replace(free, temperature=inf)),
-            "near": neighbors(free),
-            f"near ≥ {least:g}": neighbors(kept),
-            "own + near": both(free),
-            f"own + near ≥ {least:g}": both(kept),
+            "near, by voices": near(structs.replace(videos, temperature=inf)),
+            "near": near(videos),
+            f"near ≥ {least:g}": near(structs.replace(videos, threshold=least)),
+            "log": near(log),
+            f"log ≥ {least:g}": near(structs.replace(log, threshold=least)),
+            "near + log": near(every),
+            f"near + log ≥ {least:g}": near(kept),
+            "own + near": both(videos),
+            "own + near + log": both(every),
+            f"own + near + log ≥ {least:g}": both(kept),
         }
+        if not queries:
+            sources = {label: source for label, source in sources.items() if "log" not in label}
         triggers = [each.trigger for each in found]
         histories = {"terms": history_quality(triggers, shares_a_term)}
         card = read_card(Path(name))
@@ -114,16 +129,21 @@ def open_both(dataset: Path, embedder: str) -> tuple[TriggerDataset, Encoder]:
     return open_dataset(dataset), load_encoder(embedder)
 
 
-def neighbor_config(threshold: float, nearest: int) -> NeighborConfig:
+def neighbor_config(threshold: float, nearest: int, queries: int) -> NeighborConfig:
     from onebar.embedding.neighbors import NeighborConfig
 
-    return NeighborConfig(threshold=threshold, nearest=nearest)
+    return NeighborConfig(threshold=threshold, nearest=nearest, queries=queries)
 
 
 def measured(
-    dataset: TriggerDataset, encoder: Encoder, split: SplitName, nearest: int, limit: int | None
+    dataset: TriggerDataset,
+    encoder: Encoder,
+    split: SplitName,
+    nearest: int,
+    queries: int,
+    limit: int | None,
 ) -> list[Enriched]:
-    """The clicks of a split with their neighbours; what came before them is the past."""
+    """The clicks of a split with what is near them; what came before them is the past."""
     from onebar.embedding.enrich import Past
     from onebar.training.triggers import SPLITS
 
@@ -143,7 +163,8 @@ def measured(
     total = sum(dataset.size(name, KINDS) for name in SPLITS)
     found = []
     with progress("embedding") as update:
-        for at, each in enumerate(Past(encoder, nearest).follow(until_then()), 1):
+        past = Past(encoder, nearest, queries)
+        for at, each in enumerate(past.follow(until_then()), 1):
             update(at / max(total, at), f"{at:,} triggers")
             if each.trigger.trigger_id in wanted:
                 found.append(each)

@@ -12,6 +12,7 @@ from onebar.commands.anchors import (
     EmbedderOption,
     LimitOption,
     NearestOption,
+    QueriesOption,
     SplitOption,
     measured,
     neighbor_config,
@@ -31,6 +32,7 @@ def calibrate(
     dataset: DatasetArgument,
     embedder: EmbedderOption,
     nearest: NearestOption = 32,
+    queries: QueriesOption = 32,
     split: SplitOption = SplitName.valid,
     limit: LimitOption = None,
     save: Annotated[
@@ -49,15 +51,15 @@ def calibrate(
 
     from onebar.embedding.encoder import read_card, write_card
     from onebar.embedding.relevance import NearEnough
-    from onebar.evaluation.anchors import neighbors, quality
+    from onebar.evaluation.anchors import near, quality
     from onebar.evaluation.histories import history_quality
 
     opened, encoder = open_both(dataset, embedder)
     card = read_card(Path(embedder))
     if save and card is None:
         raise typer.BadParameter(f"--save: {embedder} is no embedder of `onebar embed train`")
-    found = measured(opened, encoder, split, nearest, limit)
-    rows = {t: quality(found, neighbors(neighbor_config(t, nearest))) for t in THRESHOLDS}
+    found = measured(opened, encoder, split, nearest, queries, limit)
+    rows = {t: quality(found, near(neighbor_config(t, nearest, queries))) for t in THRESHOLDS}
     best = max(row.hit_rate for row in rows.values())
     chosen = max(t for t, row in rows.items() if row.hit_rate >= NEARLY * best)
     triggers = [each.trigger for each in found]

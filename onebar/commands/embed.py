@@ -14,6 +14,7 @@ from onebar.commands.anchors import (
     DatasetArgument,
     EmbedderOption,
     NearestOption,
+    QueriesOption,
     ThresholdOption,
     evaluate,
     neighbor_config,
@@ -164,13 +165,17 @@ def dataset(
     embedder: EmbedderOption,
     out: Annotated[Path, typer.Option(help="The dataset to write.")],
     neighbors: Annotated[
-        bool, typer.Option(help="Put the anchors of its neighbours behind a trigger's own.")
+        bool,
+        typer.Option(
+            help="Put the anchors of its neighbours, and the log's, behind a trigger's own."
+        ),
     ] = True,
     history: Annotated[
         bool, typer.Option(help="Choose histories by similarity, with a calibrated embedder.")
     ] = True,
     threshold: ThresholdOption = None,
     nearest: NearestOption = 32,
+    queries: QueriesOption = 32,
     limit: Annotated[int, typer.Option(min=1, help="Anchors a trigger has at most.")] = 8,
 ) -> None:
     """A dataset like this one, with the evidence that this embedder gives: A and H.
@@ -191,9 +196,10 @@ def dataset(
         raise typer.BadParameter("with --no-neighbors and --no-history nothing is left to do")
     opened, encoder = open_both(dataset, embedder)
     relevance = relevance_of(Path(embedder)) if history else None
-    config = neighbor_config(threshold_of(embedder) if threshold is None else threshold, nearest)
+    least = threshold_of(embedder) if threshold is None else threshold
+    config = neighbor_config(least, nearest, queries)
     most = int(opened.card.settings.get("max_history", MAX_HISTORY))
-    past = Past(encoder, nearest)
+    past = Past(encoder, nearest, queries)
     total = sum(opened.size(split) for split in SPLITS)
     done = itertools.count(1)
 

@@ -181,7 +181,9 @@ def static_module(path: Path) -> Path | None:
 
 
 def load_sentence_transformer(source: str) -> Any:
-    """A sentence-transformers model. Raises `EmbedderError`."""
+    """A sentence-transformers model, in float32 whatever its weights were saved in: steps of
+    training are lost between two numbers of bfloat16, and in it a text's vector depends on the
+    batch it came in. Raises `EmbedderError`."""
     from onebar.training.quiet import quiet_transformers
 
     try:
@@ -193,7 +195,7 @@ def load_sentence_transformer(source: str) -> Any:
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     try:
         with quiet_transformers():
-            return SentenceTransformer(source)
+            return SentenceTransformer(source, model_kwargs={"dtype": "float32"})
     except Exception as error:
         raise EmbedderError(
             f"{source} can't be loaded as a sentence-transformers model: {error}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from msgspec import Struct, structs
 
@@ -12,6 +12,7 @@ from onebar.embedding.encoder import Encoder, Vectors
 from onebar.embedding.index import Near, VectorIndex
 from onebar.embedding.memo import Remembering
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
+from onebar.embedding.queries import KnownQueries
 from onebar.evidence import MAX_HISTORY, Relevance
 from onebar.training.triggers import DatasetError, Trigger
 
@@ -19,20 +20,23 @@ _BATCH = 256
 
 
 class Enriched(Struct, frozen=True):
-    """A trigger, and what its neighbours had by then.
+    """A trigger, what its neighbours had by then, and what had been asked anywhere that is near it.
 
-    `near` are the neighbours by similarity, each with its anchors of that moment; `likeness` says
-    how near each query among these is to the trigger.
+    `near` are the neighbours by similarity, each with its anchors of that moment; `retrieved` the
+    nearest queries of the log, nearest first; `likeness` says how near each query is to the
+    trigger.
     """
 
     trigger: Trigger
     near: tuple[tuple[float, tuple[Anchor, ...]], ...]
+    retrieved: tuple[str, ...]
     likeness: Mapping[str, float]
 
     def anchors(self, config: NeighborConfig) -> tuple[Anchor, ...]:
         """The neighbour anchors under these settings."""
         return neighbor_anchors(
             self.near[: config.nearest],
+            self.retrieved[: config.queries],
             lambda queries: [self.likeness[query] for query in queries],
             config,
         )
@@ -41,14 +45,18 @@ class Enriched(Struct, frozen=True):
 class Past:
     """What is known of every video so far, as triggers go by in the order of their time.
 
-    What is known of a neighbour is what its own newest earlier trigger had for evidence: nothing of
-    the future can be in it. Neighbours without an anchor are passed over.
+    What is known of a neighbour is what its own newest earlier trigger had for evidence, and what
+    is known of the log what earlier triggers' users had asked before: nothing of the future can be
+    in it. Neighbours without an anchor are passed over.
     """
 
-    def __init__(self, encoder: Encoder, nearest: int) -> None:
+    def __init__(self, encoder: Encoder, nearest: int, queries: int) -> None:
+        """At most `nearest` neighbours and `queries` of the log are found for a trigger."""
         self._encoder = encoder
         self._queries = Remembering(encoder)
         self._nearest = nearest
+        self._most = queries
+        self._asked = KnownQueries(self._queries)
         self._index = VectorIndex(encoder.name, encoder.dim)
         self._known: dict[str, tuple[Anchor, ...]] = {}
 
@@ -61,15 +69,27 @@ class Past:
                 own = vectors[at : at + 1]
                 [found] = self._index.nearest(own, self._nearest + 1)
                 near = _with_anchors(found, self._known, trigger.video_id)[: self._nearest]
-                yield Enriched(trigger, near, self._likeness(vectors[at], near))
+                retrieved = self._retrieved(own)
+                likeness = self._likeness(vectors[at], near, retrieved)
+                yield Enriched(trigger, near, retrieved, likeness)
+                self._asked.note((trigger.user_id, query) for query in trigger.recent)
                 if trigger.anchors:
                     self._known[trigger.video_id] = ranked(trigger.anchors)
                     self._index.put([trigger.video_id], own)
 
+    def _retrieved(self, own: Vectors) -> tuple[str, ...]:
+        if not self._most:
+            return ()
+        return tuple(near.name for near in self._asked.nearest(own, self._most)[0])
+
     def _likeness(
-        self, own: Vectors, near: Iterable[tuple[float, tuple[Anchor, ...]]]
+        self,
+        own: Vectors,
+        near: Iterable[tuple[float, tuple[Anchor, ...]]],
+        retrieved: Iterable[str],
     ) -> dict[str, float]:
-        queries = list({anchor.query: None for _, anchors in near for anchor in anchors})
+        asked = (anchor.query for _, anchors in near for anchor in anchors)
+        queries = list(dict.fromkeys(chain(asked, retrieved)))
         return dict(zip(queries, (self._queries.encode(queries) @ own).tolist(), strict=True))
 
 

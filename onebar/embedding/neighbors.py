@@ -1,13 +1,14 @@
-"""Neighbour anchors: what was asked after videos that are near this one. Pure.
+"""Neighbour anchors: what was asked after videos near this one, or is near it itself. Pure.
 
 A video nobody has reacted to yet has no anchors of its own. The queries of its nearest triggers
-stand in: proposed by the neighbours, ordered and filtered by their own similarity to the video
-(paper, section on collaborative anchors: those of a trigger similarity above 0.88 are kept).
+stand in, and those of the whole log that are nearest to it: proposed by neighbours and by the log,
+ordered and filtered by their own similarity to the video (paper, section on collaborative anchors:
+those of a trigger similarity above 0.88 are kept).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import exp
 
 from msgspec import Struct
@@ -23,7 +24,12 @@ class NeighborConfig(Struct, frozen=True, kw_only=True):
     """How neighbours become anchors."""
 
     nearest: int = 32
-    """Neighbours that are asked."""
+    """Neighbours that are asked; 0 asks none."""
+    queries: int = 32
+    """Queries of the log that are asked for; 0 for none."""
+    loudness: float = 16.0
+    """The log speaks as loud as this many neighbours. On simulated feeds a quarter of it and four
+    times as much made little difference."""
     threshold: float = THRESHOLD
     """The least similarity of an anchor to the video, -1 to 1. `onebar embed calibrate` shows what
     another one would do."""
@@ -38,14 +44,20 @@ class NeighborConfig(Struct, frozen=True, kw_only=True):
 
 
 def neighbor_anchors(
-    neighbors: Iterable[tuple[float, Sequence[Anchor]]], likeness: Likeness, config: NeighborConfig
+    neighbors: Iterable[tuple[float, Sequence[Anchor]]],
+    retrieved: Collection[str],
+    likeness: Likeness,
+    config: NeighborConfig,
 ) -> tuple[Anchor, ...]:
-    """The anchors of neighbours, given as (similarity, own anchors strongest first).
+    """The anchors that neighbours, given as (similarity, own anchors strongest first), and the log,
+    given as the queries retrieved from it, have for a video.
 
     A neighbour has one voice, divided among its anchors by their weight and as loud as it is near,
-    so a popular neighbour does not drown the nearer ones. A query's weight is the sum of the voices
-    for it times exp((likeness - 1) / temperature): neighbours watch other products too, and this
-    tells their queries from those that fit. Strongest first, equal ones by query.
+    so a popular neighbour does not drown the nearer ones. The log is one more, with `loudness` for
+    its voice and all of its queries alike. A query's weight is the sum of the voices for it times
+    exp((likeness - 1) / temperature): neighbours watch other products too, and this tells their
+    queries from those that fit. Strongest first, equal ones by query; what both propose has the
+    neighbours for its source.
     """
     voices: dict[str, float] = {}
     for similarity, anchors in neighbors:
@@ -56,6 +68,9 @@ def neighbor_anchors(
         for anchor in asked:
             share = similarity * anchor.weight / total
             voices[anchor.query] = voices.get(anchor.query, 0.0) + share
+    heard = frozenset(voices)
+    for query in retrieved:
+        voices[query] = voices.get(query, 0.0) + config.loudness / len(retrieved)
     queries = list(voices)
     weights = {
         query: voices[query] * exp((near - 1) / config.temperature)
@@ -64,5 +79,7 @@ def neighbor_anchors(
     }
     ranked = sorted(weights.items(), key=lambda item: (-item[1], item[0]))
     return tuple(
-        Anchor(query, weight, "neighbor") for query, weight in ranked[: config.limit] if weight > 0
+        Anchor(query, weight, "neighbor" if query in heard else "retrieved")
+        for query, weight in ranked[: config.limit]
+        if weight > 0
     )

@@ -37,16 +37,16 @@ def own(found: Enriched) -> Sequence[str]:
     return found.trigger.anchors
 
 
-def neighbors(config: NeighborConfig) -> Source:
-    """What was asked after near videos."""
+def near(config: NeighborConfig) -> Source:
+    """What was asked after near videos, and what of the log is near itself."""
     return lambda found: [anchor.query for anchor in found.anchors(config)]
 
 
 def both(config: NeighborConfig) -> Source:
-    """Its own, then those of near videos."""
+    """Its own, then those."""
 
     def source(found: Enriched) -> Sequence[str]:
-        queries = [*own(found), *neighbors(config)(found)]
+        queries = [*own(found), *near(config)(found)]
         return list(dict.fromkeys(queries))
 
     return source
@@ -82,6 +82,8 @@ def anchor_slices(
 ) -> dict[str, NDArray[np.bool_]]:
     """The slices that anchors differ by: how well the video and the target are known."""
     triggers: list[Trigger] = [each.trigger for each in found]
-    wanted = ("cold video", "warm video", "head target", "tail target", "unseen target")
+    wanted = (
+        "cold video", "tail video", "head video", "head target", "tail target", "unseen target",
+    )  # fmt: skip
     known = slices(triggers, clicks)
     return {name: known[name] for name in wanted if name in known}

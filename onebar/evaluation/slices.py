@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +40,15 @@ def slices(
 ) -> dict[str, NDArray[np.bool_]]:
     """Masks over the triggers by name: what is in the evidence, how well the video is known, the
     category; and, with the train part's `clicks`, how popular the target is. Slices that hold
-    nothing are left out. Head, tail and unseen are parts of the triggers with a target only."""
+    nothing are left out. Head, tail and unseen targets are parts of the triggers with a target
+    only. Head videos are the better known half of the warm ones, by what had been done after them.
+    """
+    half = median([t.video_behaviors for t in triggers if t.video_behaviors] or [1])
     found: dict[str, list[bool]] = {
         "cold video": [t.video_behaviors == 0 for t in triggers],
         "warm video": [t.video_behaviors > 0 for t in triggers],
+        "head video": [t.video_behaviors >= half for t in triggers],
+        "tail video": [0 < t.video_behaviors < half for t in triggers],
         "with history": [bool(t.history) for t in triggers],
         "no history": [not t.history for t in triggers],
         "with summary": [bool(t.summary) for t in triggers],

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from conftest import Servers
 from stream_fixtures import producer
 from support import Workers, eventually
 
 from feature_store.client import Client
-from feature_store.records import Anchor
+from feature_store.records import Anchor, AnchorSource
 from feature_store.store import FeatureStore
 from onebar.embedding.index import VectorIndex
 from onebar.embedding.relations import Relation, write_relations
 from onebar.embedding.train import EmbedConfig, train_embedder
 from onebar.settings import Settings
-from stream.events import Click, Event, Video
+from stream.events import VIDEOS, Click, Event, Search, Video
 from stream.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
@@ -69,6 +71,11 @@ def video(name: str, title: str, **fields: object) -> Video:
     return Video(event_id=event_id, ts=time.time(), video_id=name, title=title, **fields)  # type: ignore[arg-type]
 
 
+def search(user: str, query: str) -> Search:
+    """Typed with no video before it."""
+    return Search(event_id=f"s-{user}-{query}", ts=time.time(), user_id=user, query=query)
+
+
 def click(name: str, query: str, number: int = 0) -> Click:
     return Click(
         event_id=f"c-{name}-{query}-{number}", ts=time.time(), video_id=name, user_id="u",
@@ -81,14 +88,16 @@ async def send(settings: Settings, events: Sequence[Event]) -> None:
         await kafka.send(events)
 
 
-async def has(store: FeatureStore, name: str, *expected: str) -> None:
-    """Await these neighbour anchors and no other, in any order."""
+async def has(
+    store: FeatureStore, name: str, *expected: str, source: AnchorSource = "neighbor"
+) -> None:
+    """Await these anchors of the source and no other, in any order."""
 
     async def there() -> bool:
         found = await store.anchors(name)
-        return {a.query for a in found if a.source == "neighbor"} == set(expected)
+        return {a.query for a in found if a.source == source} == set(expected)
 
-    await eventually(there, 60, what=f"neighbour anchors {expected} of {name}")
+    await eventually(there, 60, what=f"{source} anchors {expected} of {name}")
 
 
 async def test_an_upload_gets_the_anchors_of_its_neighbours(
@@ -99,7 +108,8 @@ async def test_an_upload_gets_the_anchors_of_its_neighbours(
     seen = [video(f"v{at}", f"my {kind} number {at}") for at, kind in enumerate(KINDS)]
     clicks = [click(f"v{at}", query) for at, query in enumerate(QUERIES)]
     await send(named, [*seen, *clicks])
-    await send(named, [video("new", "my trail shoes number 17"), video("odd", "zzzz")])
+    uploads = [video("mute", ""), video("new", "my trail shoes number 17"), video("odd", "zzzz")]
+    await send(named, uploads)
     await has(store, "new", QUERIES[0])
     # What is asked later after a neighbour reaches it as well, unless it is about something else.
     await send(named, [click("v0", BOOTS), click("v0", QUERIES[1], 1)])
@@ -126,7 +136,56 @@ async def test_an_upload_gets_the_anchors_of_its_neighbours(
     assert workers.stop(worker) == 0, worker.tail()
     saved = VectorIndex.load(named.index or Path())
     assert {"v0", "v1", "new"} <= set(saved)
-    assert "v2" not in saved
+    # A sensitive video has no vector, nor has one without a word.
+    assert {"v2", "mute"}.isdisjoint(saved)
+    assert not await store.anchors("mute")
+
+
+async def test_a_query_of_the_log_near_an_upload_is_its_anchor_once_two_users_asked_it(
+    named: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    first = workers.start("neighbors", settings=named)
+    asked = [search(user, query) for user in ("u", "w") for query in QUERIES]
+    await send(named, [*asked, search("u", BOOTS), search("u", BOOTS)])
+    await send(named, [video("new", "my trail shoes number 17")])
+    await has(store, "new", QUERIES[0], source="retrieved")
+    assert workers.stop(first) == 0, first.tail()
+    # What was known is known to the next one, which reads no more than what came meanwhile.
+    await send(named, [search("x", GRIP), search("y", GRIP)])
+    second = workers.start("neighbors", settings=named)
+    await has(store, "new", QUERIES[0], GRIP, source="retrieved")
+    assert workers.stop(second) == 0, second.tail()
+    assert named.index is not None
+    queries = VectorIndex.load(named.index.with_name("index-queries"))
+    assert set(queries) == {*QUERIES, GRIP}
+    # Where none are wanted, none are written.
+    third = workers.start("neighbors", settings=named.model_copy(update={"neighbor_queries": 0}))
+    await has(store, "new", source="retrieved")
+    assert workers.stop(third) == 0, third.tail()
+
+
+async def test_partitions_that_come_later_are_read(
+    named: Settings, servers: Servers, store: FeatureStore, workers: Workers
+) -> None:
+    if servers.embedded:
+        pytest.skip("the embedded broker adds no partitions")
+    workers.start("stream")
+    worker = workers.start("neighbors", settings=named)
+    await send(named, [video("v0", "my trail shoes number 1"), click("v0", QUERIES[0])])
+    await send(named, [video("v1", "my trail shoes number 2")])
+    await has(store, "v1", QUERIES[0])
+    admin = AIOKafkaAdminClient(bootstrap_servers=named.kafka_bootstrap)
+    await admin.start()
+    more = NewPartitions(total_count=named.partitions + 2)
+    await admin.create_partitions({named.topic_prefix + VIDEOS: more})
+    await admin.close()
+    # Enough of them that some are in the new ones.
+    names = [f"w{number}" for number in range(30)]
+    await send(named, [video(name, "my trail shoes number 3") for name in names])
+    for name in names:
+        await has(store, name, QUERIES[0])
+    assert workers.stop(worker) == 0, worker.tail()
+    assert "partitions_came" in worker.tail(400)
 
 
 async def test_a_snapshot_is_gone_on_from_and_a_broken_one_is_made_anew(

@@ -77,13 +77,14 @@ async def test_features_are_what_was_written(small_store: FeatureStore) -> None:
             (HistoryPut("u", "new", 1e9 + 0.1), at(3)),
         ]
     )
+    retrieved = Anchor("r", 0.4, "retrieved")
     await small_store.put_neighbors(
-        {"v": [Anchor("b", 0.9, "neighbor"), Anchor("n", 0.5, "neighbor")]}
+        {"v": [Anchor("b", 0.9, "neighbor"), Anchor("n", 0.5, "neighbor"), retrieved]}
     )
-    anchors = (Anchor("b", 3.0), Anchor("a", 1.0), Anchor("n", 0.5, "neighbor"))
+    anchors = (Anchor("b", 3.0), Anchor("a", 1.0), Anchor("n", 0.5, "neighbor"), retrieved)
     history = (HistoryEntry("new", 1e9 + 0.1), HistoryEntry("old", 1.25))
     assert await small_store.features(
-        [("v", "u"), ("w", "u"), ("v", None), ("w", "x")], now=0.0, max_anchors=3
+        [("v", "u"), ("w", "u"), ("v", None), ("w", "x")], now=0.0, max_anchors=4
     ) == [
         Features(text, anchors, history),
         Features(None, (), history),

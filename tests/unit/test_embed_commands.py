@@ -62,12 +62,18 @@ def test_cold_videos_have_anchors_of_their_neighbours(made: Path) -> None:
     found = {(row["anchors"], row["slice"]): row for row in rows}
     assert found["own", "cold video"]["covered"] == 0.0
     assert found["near", "cold video"]["covered"] == 1.0
+    assert found["log", "cold video"]["covered"] == 1.0
+    assert found["near + log", "all"]["hit_rate"] > found["near", "all"]["hit_rate"]
+    assert found["own + near + log", "all"]["hit_rate"] >= found["own", "all"]["hit_rate"]
+    assert {"head video", "tail video", "head target", "tail target"} <= {at for _, at in found}
     assert found["own + near", "all"]["hit_rate"] >= found["own", "all"]["hit_rate"] > 0
     assert found["near, by voices", "all"]["covered"] == found["near", "all"]["covered"]
     assert 0 < reports[-1]["histories"]["terms"]["shared"] < 1
     embedder = made / "embedders" / "q2v"
     shown = onebar("embed", "evaluate", made / "dataset", "--embedder", embedder)
     assert "voices" in shown
+    without = onebar("embed", "evaluate", made / "dataset", "--embedder", embedder, "--queries", 0)
+    assert "log" not in without
     assert "terms" in shown
 
 

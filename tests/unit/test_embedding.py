@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from tiny_models import make_bert
+from tiny_models import make_bert, make_qwen3
 
 from onebar.embedding.encoder import (
     CARD,
@@ -19,6 +19,7 @@ from onebar.embedding.encoder import (
     StaticEncoder,
     Vectors,
     load_encoder,
+    load_sentence_transformer,
     read_card,
     unit,
 )
@@ -176,6 +177,27 @@ class TestTraining:
             config(mined, tmp_path / "2", init=str(out), steps=2, batch_size=8, kinds=["q2q"])
         )
         assert load_encoder(again).dim == 16
+
+    def test_a_base_like_qwen3_embedding(self, mined: Path, tmp_path: Path) -> None:
+        base = make_qwen3(tmp_path / "qwen3")
+        settings = {"base": base, "steps": 2, "batch_size": 8, "kinds": ["q2q"], "dim": 128}
+        encoder = load_encoder(train_embedder(config(mined, tmp_path / "out", **settings)))
+        assert isinstance(encoder, SentenceEncoder)
+        assert encoder.dim == 128
+        texts = ["best kicks", " ", "a text that is longer than the others are"]
+        together = encoder.encode(texts)
+        assert together.dtype == np.float32
+        assert np.linalg.norm(together, axis=1).tolist() == pytest.approx([1.0, 0.0, 1.0])
+        alone = np.vstack([encoder.encode([text]) for text in texts])
+        assert np.allclose(together, alone, atol=1e-5)
+        before = SentenceEncoder(load_sentence_transformer(base), name="")
+        trained = load_sentence_transformer(str(tmp_path / "out"))
+        weights = dict(trained.named_parameters())
+        moved = [
+            name for name, old in before._model.named_parameters()
+            if not torch.equal(old, weights[name].to(old.dtype))
+        ]  # fmt: skip
+        assert len(moved) > 10
 
     def test_a_log_without_engagements_is_enough(self, tmp_path: Path) -> None:
         some = [relation for relation in relations() if relation.kind == "v2q"]

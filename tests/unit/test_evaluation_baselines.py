@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onebar.candidates import REJECT
 from onebar.evaluation.baselines import AnchorsAlone, Popularity, TitleCopy
@@ -152,7 +155,21 @@ def test_slices_are_masks_over_the_triggers() -> None:
     assert found["unseen target"] == [False, False, True, False]
     assert found["cold video"] == [False, True, True, True]
     assert found["warm video"] == [True, False, False, False]
+    assert found["head video"] == [True, False, False, False]
+    assert "tail video" not in found
     assert found["with history"] == [True, False, False, False]
     assert found["category: wear"] == [True, True, False, False]
     assert "with summary" not in found
     assert "head target" not in slices(asked)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1))
+def test_the_head_is_half_of_the_warm_videos_or_more(behaviors: list[int]) -> None:
+    found = slices([trigger(n, "q", behaviors=many) for n, many in enumerate(behaviors)])
+    nothing = np.zeros(len(behaviors), dtype=bool)
+    head, tail = found.get("head video", nothing), found.get("tail video", nothing)
+    assert np.array_equal(head ^ tail, found.get("warm video", nothing))
+    assert head.sum() >= tail.sum()
+    if tail.any():
+        least = min(many for many, yes in zip(behaviors, head, strict=True) if yes)
+        assert all(many < least for many, yes in zip(behaviors, tail, strict=True) if yes)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from feature_store.records import Anchor
 from onebar.embedding.encoder import Vectors, unit
@@ -21,7 +22,8 @@ from onebar.embedding.index import (
     VectorIndexError,
 )
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
-from onebar.evaluation.anchors import both, neighbors, own, quality
+from onebar.embedding.queries import KnownQueries
+from onebar.evaluation.anchors import both, near, own, quality
 from onebar.training.triggers import Trigger
 from stream.neighbors import open_index
 
@@ -45,9 +47,9 @@ class TestIndex:
         for one, found in zip(asked, index.nearest(asked, 5), strict=True):
             cosines = rows @ one
             best = [f"v{at}" for at in np.argsort(-cosines)[:5]]
-            assert [near.name for near in found] == best
-            for near in found:
-                assert near.similarity == pytest.approx(cosines[int(near.name[1:])], abs=1e-3)
+            assert [each.name for each in found] == best
+            for each in found:
+                assert each.similarity == pytest.approx(cosines[int(each.name[1:])], abs=1e-3)
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), max_size=40))
@@ -151,14 +153,14 @@ class TestNeighborAnchors:
         voices = [(0.9, [anchor("lipstick", 8.0), anchor("stove", 3.0), anchor("tent", 2.0)])]
 
         def asked(config: NeighborConfig) -> list[str]:
-            found = neighbor_anchors(voices, lambda queries: [near[q] for q in queries], config)
+            found = neighbor_anchors(voices, (), lambda queries: [near[q] for q in queries], config)
             return [a.query for a in found]
 
         assert asked(NeighborConfig(threshold=-1.0)) == ["tent", "stove", "lipstick"]
         assert asked(NeighborConfig(threshold=0.7)) == ["tent", "stove"]
         voices_alone = NeighborConfig(threshold=-1.0, temperature=math.inf)
         assert asked(voices_alone) == ["lipstick", "stove", "tent"]
-        assert neighbor_anchors([], alike, NeighborConfig()) == ()
+        assert neighbor_anchors([], (), alike, NeighborConfig()) == ()
 
     def test_a_neighbour_has_one_voice_as_loud_as_it_is_near(self) -> None:
         found = neighbor_anchors(
@@ -166,6 +168,7 @@ class TestNeighborAnchors:
                 (0.9, [anchor("a", 300.0), anchor("b", 100.0)]),
                 (0.5, [anchor("b", 1.0)]),
             ],
+            (),
             alike,
             NeighborConfig(),
         )
@@ -177,13 +180,27 @@ class TestNeighborAnchors:
     def test_the_order_of_neighbours_says_nothing(self, order: list[tuple[float, str]]) -> None:
         def anchors(order: Sequence[tuple[float, str]]) -> list[str]:
             given = [(s, [anchor(query, 1.0) for query in queries]) for s, queries in order]
-            return [a.query for a in neighbor_anchors(given, alike, NeighborConfig())]
+            return [a.query for a in neighbor_anchors(given, (), alike, NeighborConfig())]
 
         assert anchors(order) == anchors(sorted(order))
 
+    def test_the_log_is_one_more_voice(self) -> None:
+        """What only the log proposes says so; what neighbours do as well is theirs."""
+        voices = [(0.5, [anchor("both", 1.0), anchor("asked", 1.0)])]
+        config = NeighborConfig(loudness=3.0)
+        found = neighbor_anchors(voices, ("both", "known", "other"), alike, config)
+        assert [(a.query, a.source) for a in found] == [
+            ("both", "neighbor"), ("known", "retrieved"), ("other", "retrieved"),
+            ("asked", "neighbor"),
+        ]  # fmt: skip
+        assert [a.weight for a in found] == pytest.approx([1.25, 1.0, 1.0, 0.25])
+        near = {"known": 0.9, "other": 0.1}
+        alone = neighbor_anchors([], near, lambda queries: [near[q] for q in queries], config)
+        assert [a.query for a in alone] == ["known"]
+
     def test_it_is_bounded(self) -> None:
         many = [(0.9, [anchor(f"q{n}-{m}", 1.0) for m in range(50)]) for n in range(50)]
-        assert len(neighbor_anchors(many, alike, NeighborConfig(limit=5))) == 5
+        assert len(neighbor_anchors(many, (), alike, NeighborConfig(limit=5))) == 5
 
 
 class Letters:
@@ -199,6 +216,53 @@ class Letters:
                 if letter.isalpha():
                     found[at, ord(letter) - 97] += 1
         return unit(found)
+
+
+asks = st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from(["ab", "bc", "cd", "d"])))
+
+
+class TestKnownQueries:
+    def test_a_query_of_one_user_is_known_to_nobody_else(self) -> None:
+        known = KnownQueries(Letters())
+        known.note([("u", "aab"), ("u", "aab"), ("u", "xyz"), ("v", "xyz")])
+        assert set(known.index) == {"xyz"}
+        known.note([("w", "aab")])
+        found = known.nearest(Letters().encode(["aab"]), 2)
+        assert [each.name for each in found[0]] == ["aab", "xyz"]
+
+    @given(asks, st.integers(0, 9))
+    def test_how_the_log_is_cut_into_batches_says_nothing(
+        self, asked: list[tuple[str, str]], at: int
+    ) -> None:
+        once, twice = KnownQueries(Letters()), KnownQueries(Letters())
+        once.note(asked)
+        twice.note(asked[:at])
+        twice.note(asked[at:])
+        users = {query: {u for u, q in asked if q == query} for _, query in asked}
+        known = {query for query, who in users.items() if len(who) > 1}
+        assert set(once.index) == set(twice.index) == known
+
+    @given(asks)
+    def test_those_asked_last_are_kept(self, asked: list[tuple[str, str]]) -> None:
+        whole, few = KnownQueries(Letters()), KnownQueries(Letters(), most=2)
+        for one in asked:
+            whole.note([one])
+            few.note([one])
+        assert len(few) <= 2
+        assert set(few.index) <= set(whole.index)
+
+    def test_a_query_without_a_vector_is_left_out(self) -> None:
+        known = KnownQueries(Letters())
+        known.note([(user, "42") for user in "uvw"])
+        assert len(known) == 0
+
+    def test_a_snapshot_is_gone_on_from(self, tmp_path: Path) -> None:
+        known = KnownQueries(Letters())
+        known.note([("u", "ab"), ("v", "ab"), ("u", "waits")])
+        known.index.save(tmp_path / "queries")
+        again = KnownQueries(Letters(), VectorIndex.load(tmp_path / "queries"), most=1)
+        again.note([("u", "ab"), ("u", "cd"), ("v", "cd")])
+        assert set(again.index) == {"cd"}
 
 
 def trigger(number: int, video: str, text: str, *anchors: str, target: str = "") -> Trigger:
@@ -218,27 +282,44 @@ class TestEnrich:
     )
 
     def test_neighbours_have_what_they_had_by_then(self) -> None:
-        found = list(Past(Letters(), 8).follow(self.log))
+        found = list(Past(Letters(), 8, 8).follow(self.log))
         config = NeighborConfig(threshold=0.9)
         asked = [[anchor.query for anchor in each.anchors(config)] for each in found]
         assert asked == [[], ["ab"], [], [], ["ab", "aabb"]]
 
     def test_the_future_changes_nothing(self) -> None:
-        whole = list(Past(Letters(), 8).follow(self.log))
+        whole = list(Past(Letters(), 8, 8).follow(self.log))
         for end in range(len(self.log)):
-            assert list(Past(Letters(), 8).follow(self.log[:end])) == whole[:end]
+            assert list(Past(Letters(), 8, 8).follow(self.log[:end])) == whole[:end]
+
+    def test_what_others_asked_before_is_retrieved(self) -> None:
+        def asking(number: int, user: str, *recent: str) -> Trigger:
+            asked = trigger(number, f"v{number}", "aab")
+            return structs.replace(asked, user_id=user, recent=recent)
+
+        log = [asking(0, "u", "aa", "ab"), asking(1, "v", "ab"), asking(2, "u", "aa")]
+        found = list(Past(Letters(), 8, 8).follow([*log, asking(3, "w")]))
+        assert [each.retrieved for each in found] == [(), (), ("ab",), ("ab",)]
+        [anchors] = found[3].anchors(NeighborConfig(threshold=0.9))
+        assert (anchors.query, anchors.source) == ("ab", "retrieved")
+        assert not list(Past(Letters(), 8, 0).follow(log))[2].retrieved
 
     def test_own_anchors_stand_before_the_neighbours(self) -> None:
-        last = list(Past(Letters(), 8).follow(self.log))[-1]
+        last = list(Past(Letters(), 8, 8).follow(self.log))[-1]
         config = NeighborConfig(threshold=0.9)
         assert merged(last, config, 2).anchors == ("own", "ab")
         assert merged(last, config, 8).anchors == ("own", "ab", "aabb")
 
     def test_quality_counts_the_clicked_query(self) -> None:
-        last = list(Past(Letters(), 8).follow(self.log))[-1:]
+        last = list(Past(Letters(), 8, 8).follow(self.log))[-1:]
         config = NeighborConfig(threshold=0.9)
         assert quality(last, own).hit_rate == 0.0
-        near = quality(last, neighbors(config))
-        assert (near.hit_rate, near.recall[1], near.recall[4], near.size) == (1.0, 0.0, 1.0, 2.0)
+        found = quality(last, near(config))
+        assert (found.hit_rate, found.recall[1], found.recall[4], found.size) == (
+            1.0,
+            0.0,
+            1.0,
+            2.0,
+        )
         assert quality(last, both(config)).size == 3.0
         assert quality([], own).triggers == 0

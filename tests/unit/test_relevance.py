@@ -87,11 +87,12 @@ class TestNearEnough:
 
 
 def test_anchors_of_neighbours_enter_the_evidence_where_the_model_learnt_from_them() -> None:
-    anchors = (Anchor("own", 1.0), Anchor("near", 9.0, "neighbor"), Anchor("mine", 0.5))
+    near = (Anchor("near", 9.0, "neighbor"), Anchor("log", 8.0, "retrieved"))
+    anchors = (Anchor("own", 1.0), *near, Anchor("mine", 0.5))
     known = Features(anchors=anchors)
     assert assemble(known).anchors == ("own", "mine")
     assert assemble(known, max_anchors=1).anchors == ("own",)
-    assert assemble(known, neighbors=True).anchors == ("own", "near", "mine")
+    assert assemble(known, neighbors=True).anchors == ("own", "near", "log", "mine")
 
 
 class TestRemembering:

@@ -10,8 +10,13 @@ import numpy as np
 import torch
 from msgspec import structs
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+from sentence_transformers.sentence_transformer.modules import (
+    Normalize,
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+)
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import (
@@ -24,6 +29,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
@@ -72,6 +79,32 @@ def make_bert(path: Path) -> str:
     BertModel(config).save_pretrained(path)
     fast.save_pretrained(path)
     return str(path)
+
+
+def make_qwen3(path: Path) -> str:
+    """What Qwen3-Embedding is made of: bfloat16 weights, an end token after each text, padding on
+    the left, the last token's vector at unit length, a prompt for queries."""
+    torch.manual_seed(0)
+    fast = make_tokenizer()
+    fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", fast.eos_token_id)]
+    )
+    config = Qwen3Config(
+        vocab_size=len(fast), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, intermediate_size=48, max_position_embeddings=64,
+        pad_token_id=0,
+    )  # fmt: skip
+    parts = path / "parts"
+    Qwen3Model(config).to(torch.bfloat16).save_pretrained(parts)
+    fast.save_pretrained(parts)
+    body = Transformer(str(parts))
+    model = SentenceTransformer(
+        modules=[body, Pooling(32, pooling_mode="lasttoken"), Normalize()],
+        prompts={"query": "Query: ", "document": ""},
+        device="cpu",
+    )
+    model.save(str(path / "model"), create_model_card=False)
+    return str(path / "model")
 
 
 def make_static(path: Path, *, history_threshold: float | None = None) -> Path:
