@@ -28,8 +28,8 @@ class NeighborConfig(Struct, frozen=True, kw_only=True):
     queries: int = 32
     """Queries of the log that are asked for; 0 for none."""
     loudness: float = 16.0
-    """The log speaks as loud as this many neighbours. On simulated feeds a quarter of it and four
-    times as much made little difference."""
+    """The log speaks as loud as this many neighbours. On a simulated feed less was worse: a quarter
+    of it cost up to a tenth of the hits."""
     threshold: float = THRESHOLD
     """The least similarity of an anchor to the video, -1 to 1. `onebar embed calibrate` shows what
     another one would do."""
