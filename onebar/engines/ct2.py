@@ -10,7 +10,7 @@ from typing import Any
 
 from feature_store.records import Candidate
 from onebar.checkpoint import MODEL, Checkpoint
-from onebar.engines import EngineError, ordered
+from onebar.engines import EngineError, ended_hypotheses, ordered
 
 
 class CTranslate2Engine:
@@ -79,11 +79,13 @@ class CTranslate2Engine:
     ) -> list[list[Candidate]]:
         if not sources:
             return []
+        ended = ended_hypotheses(beams)
         results = translator.translate_batch(
             sources,
             beam_size=beams,
             # Fewer would end the search sooner, and with other candidates.
-            num_hypotheses=beams,
+            num_hypotheses=ended,
+            patience=ended / beams,
             length_penalty=self._generation.length_penalty,
             max_decoding_length=self._generation.max_target_tokens,
             # 0: the default of 1 forbids an empty output and shifts every score.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from feature_store.records import Candidate
 from onebar.checkpoint import CONFIG, WEIGHTS, Checkpoint
-from onebar.engines import EngineError, ordered
+from onebar.engines import EngineError, ended_hypotheses, ordered
 from onebar.engines.bart import Bart, Cache
 
 NEVER = -1e9
@@ -72,26 +72,37 @@ class TorchEngine:
         source, hidden = _pad(sources, bart.architecture.pad_token_id, self._device)
         cache = bart.begin(source, hidden, beams=beams, most=most)
         ids, scores = search(
-            bart, cache, beams=beams, most=most, length_penalty=self._generation.length_penalty
+            *(bart, cache),
+            beams=beams,
+            hypotheses=ended_hypotheses(beams),
+            most=most,
+            length_penalty=self._generation.length_penalty,
         )
         return [
             ordered(
                 [
                     Candidate(self._tokenizer.decode(row), min(0.0, score))
-                    for row, score in zip(rows[:k], row_scores[:k], strict=True)
+                    for row, score in zip(rows, row_scores, strict=True)
                     if score > NEVER / 2
                 ]
-            )
+            )[:k]
             for rows, row_scores in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
 
 
 def search(
-    bart: Bart, cache: Cache, *, beams: int, most: int, length_penalty: float
+    bart: Bart,
+    cache: Cache,
+    *,
+    beams: int,
+    hypotheses: int,
+    most: int,
+    length_penalty: float,
 ) -> tuple[Tensor, Tensor]:
-    """Beam search: ids (B, beams, most) padded with the end token, scores (B, beams), best first.
+    """Beam search: ids (B, hypotheses, most) padded with the end token, scores (B, hypotheses),
+    best first.
 
-    A prompt is done once `beams` hypotheses have ended and, without a length penalty, one of them
+    A prompt is done once so many hypotheses have ended and, without a length penalty, one of them
     was ahead of all that went on, so that none of these can become the first. Those that never
     end are cut at `most` ids. A hypothesis' score is its log probability over (ids with the end
     token) to the power of `length_penalty`. Only hypotheses among the best `beams` of a step may
@@ -106,8 +117,8 @@ def search(
     )
     running = torch.full((prompts, beams), NEVER, device=device)
     running[:, 0] = 0.0
-    ended_ids = ids.clone()
-    ended = torch.full((prompts, beams), NEVER, device=device)
+    ended_ids = torch.full((prompts, hypotheses, most), end, device=device)
+    ended = torch.full((prompts, hypotheses), NEVER, device=device)
     done = torch.zeros((prompts, 1), dtype=torch.bool, device=device)
     # With a length penalty scores can rise, and nothing is won before all have ended.
     won = torch.full_like(done, length_penalty != 0)
@@ -127,7 +138,7 @@ def search(
         stops = (token == end) | last
         score = best / float(at + 1) ** length_penalty
         score = score.masked_fill(~(stops & (rank < beams)) | done, NEVER)
-        ended, chosen = torch.cat([ended, score], 1).topk(beams, dim=1)
+        ended, chosen = torch.cat([ended, score], 1).topk(hypotheses, dim=1)
         pool = torch.cat([ended_ids, grown], 1)
         ended_ids = pool.gather(1, chosen[:, :, None].expand(-1, -1, most))
         won |= token[:, :1] == end

@@ -41,8 +41,11 @@ def test_it_learned_the_task(engine: Engine) -> None:
 
 
 def test_candidates_are_ordered_log_probabilities(engine: Engine) -> None:
-    for candidates in engine.generate(toy_prompts(10, seed=3), BEAMS):
-        assert len(candidates) == BEAMS
+    found = engine.generate(toy_prompts(10, seed=3), BEAMS)
+    assert max(map(len, found)) == BEAMS
+    for candidates in found:
+        assert 1 <= len(candidates) <= BEAMS
+        assert len({candidate.text for candidate in candidates}) == len(candidates)
         scores = [candidate.score for candidate in candidates]
         assert scores == sorted(scores, reverse=True)
         assert scores[0] <= 0
@@ -109,7 +112,13 @@ def test_torch_search_agrees_with_transformers(
     source, hidden = _pad(sources, tokenizer.pad_id, torch.device("cpu"))
     with torch.inference_mode():
         cache = bart.begin(source, hidden, beams=BEAMS, most=most)
-        ids, scores = search(bart, cache, beams=BEAMS, most=most, length_penalty=length_penalty)
+        ids, scores = search(
+            *(bart, cache),
+            beams=BEAMS,
+            hypotheses=BEAMS,
+            most=most,
+            length_penalty=length_penalty,
+        )
         expected = (
             load_pretrained(toy_checkpoint.path, tmp_path)[0]
             .eval()
@@ -177,7 +186,8 @@ def test_close_calls_are_searched_again_in_float32(
 
 
 def test_ties_stand_in_the_order_of_their_text() -> None:
-    tied = [Candidate("b", -1.0), Candidate("a", -1.000001), Candidate("c", -0.5)]
+    tied = [*(Candidate(text, -1.0) for text in "bb"), Candidate("a", -1.000001)]
+    tied.append(Candidate("c", -0.5))
     assert [candidate.text for candidate in ordered(tied)] == ["c", "a", "b"]
 
 
