@@ -53,14 +53,11 @@ def export_checkpoint(
     `weights` keeps the float weights as well, for the torch engine and further training.
     `outputs` are the vocabulary's ids that CTranslate2 chooses among, all where nothing is said.
     `embedder` is the directory of what chose the histories, if an embedder did. `quantization` is
-    one of CTranslate2's: int8, float32, ... With int8 the model's own weights are rounded too, so
-    that both engines, and training that goes on, have the same model. Raises
-    `CheckpointMismatchError` where model, tokenizer and lengths don't go together.
+    one of CTranslate2's: int8, float32, ... Raises `CheckpointMismatchError` where model, tokenizer
+    and lengths don't go together.
     """
     tokenizer = generation.tokenizer(tokenizer_path)
     _check(model.config, tokenizer)
-    if quantization == "int8":
-        round_weights(model)
     with staging(out) as staged:
         shutil.copyfile(tokenizer_path, staged / TOKENIZER)
         model.config.to_json_file(str(staged / CONFIG))
@@ -86,9 +83,9 @@ def export_again(
     exact_within: float | None = None,
     weights: bool = True,
 ) -> Checkpoint:
-    """Write a checkpoint that has float weights to `out` anew; what is not said stays as it was.
-
-    Raises `CheckpointError`.
+    """Write a checkpoint that has float weights to `out` anew, to serve: what is not said stays as
+    it was, but for its float weights. These are rounded to what 8 bits hold, so that all engines
+    have one model; to train on, take `source`. Raises `CheckpointError`.
     """
     opened = open_checkpoint(source)
     card, generation = opened.card, opened.card.generation
@@ -96,6 +93,7 @@ def export_again(
         generation = replace(generation, exact_within=exact_within)
     with tempfile.TemporaryDirectory() as work:
         model, tokenizer_path = load_pretrained(source, Path(work))
+        round_weights(model)
         return export_checkpoint(
             model,
             tokenizer_path,

