@@ -2,14 +2,22 @@
 
     python benchmarks/generation.py CHECKPOINT DATASET
     python benchmarks/generation.py CHECKPOINT DATASET --threads 1 --rounds 1 --prompts 8 --same 32
+    python benchmarks/generation.py deep DATASET                 # a preset, with random weights
 
 CHECKPOINT needs its float weights as well (`onebar train` keeps them); prompts are those of
 DATASET's test part. Beam 8, 8 results. Each engine has a process of its own and as many threads;
 they are asked turn by turn. `one` is one prompt at a time, `many` the prompts a second at the best
-of several batch sizes (for CTranslate2: prompts side by side). transformers is timed as it is
-fastest, with `early_stopping=True`. `same_first` is the share of prompts whose first candidate is
-that of transformers in float32 with `early_stopping=False`, which finds better ones: with True it
-stops while a beam that is not yet at its end is still ahead of all that are.
+of several batch sizes (for CTranslate2: prompts side by side). `floor_ms` is the least that `one`
+can take with 8-bit weights (`onebar.bench.floor`).
+
+`same_first` is the share of prompts whose first candidate is that of transformers in float32 with
+the search that our engines do without a length penalty, `early_stopping=False`: it goes on while
+a candidate that has not ended is ahead of one of the eight that have. `transformers_early` is
+with True, which ends sooner and finds worse: both are timed, and compared with. `hr8` are the
+shares of prompts with the clicked query among the eight.
+
+A preset has the vocabulary that DATASET gives it, and the ends of its queries are forbidden: for
+every prompt both engines make {steps} steps. Nothing is compared then but time.
 """
 
 from __future__ import annotations
@@ -21,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -30,12 +38,48 @@ from rich.progress import track
 
 BEAMS = 8
 SIZES = (4, 16, 32)
+STEPS = 12
+"""Steps of an untrained model."""
 
 
 class Runner(Protocol):
-    """First candidates of prompts, given `size` at a time. `fast` may stop a search early."""
+    """Candidates of prompts, given `size` at a time. `fast` may stop a search early."""
 
-    def __call__(self, prompts: Sequence[str], size: int, *, fast: bool) -> list[str]: ...
+    def __call__(self, prompts: Sequence[str], size: int, *, fast: bool) -> list[list[str]]: ...
+
+
+def untrained(name: str, dataset: Path, out: Path) -> None:
+    """Write a checkpoint of a preset with random weights that never ends a query."""
+    import torch
+    from transformers import BartForConditionalGeneration
+
+    from onebar.checkpoint import TOKENIZER, GenerationConfig
+    from onebar.prompt import PromptConfig
+    from onebar.training.export import export_checkpoint
+    from onebar.training.outputs import outputs_of
+    from onebar.training.presets import bart_config, preset
+    from onebar.training.tokenizer import train_tokenizer
+    from onebar.training.triggers import open_dataset
+
+    opened = open_dataset(dataset)
+    generation = GenerationConfig(max_target_tokens=STEPS)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / TOKENIZER
+        train_tokenizer(opened.texts(), path, vocab_size=preset(name).vocab_size)
+        tokenizer = generation.tokenizer(path)
+        torch.manual_seed(0)
+        model = BartForConditionalGeneration(bart_config(preset(name), tokenizer.vocab_size))
+        model.final_logits_bias[0, tokenizer.eos_id] = -1e4
+        export_checkpoint(
+            model,
+            path,
+            out,
+            preset=name,
+            prompt=PromptConfig(),
+            generation=generation,
+            training={},
+            outputs=outputs_of(opened, tokenizer),
+        )
 
 
 def transformers_runner(checkpoint: Path, threads: int) -> Runner:
@@ -51,8 +95,8 @@ def transformers_runner(checkpoint: Path, threads: int) -> Runner:
     with tempfile.TemporaryDirectory() as scratch:
         model = load_pretrained(str(checkpoint), Path(scratch))[0].eval()
 
-    def run(prompts: Sequence[str], size: int, *, fast: bool) -> list[str]:
-        first = []
+    def run(prompts: Sequence[str], size: int, *, fast: bool) -> list[list[str]]:
+        candidates = []
         for at in range(0, len(prompts), size):
             rows = tokenizer.encode(prompts[at : at + size])
             longest = max(map(len, rows))
@@ -70,8 +114,9 @@ def transformers_runner(checkpoint: Path, threads: int) -> Runner:
                     decoder_start_token_id=tokenizer.eos_id,
                     pad_token_id=tokenizer.pad_id,
                 )
-            first += [tokenizer.decode(row[1:]) for row in found[::BEAMS].tolist()]
-        return first
+            texts = [tokenizer.decode(row[1:]) for row in found.tolist()]
+            candidates += [texts[at : at + BEAMS] for at in range(0, len(texts), BEAMS)]
+        return candidates
 
     return run
 
@@ -89,9 +134,9 @@ def engine_runner(checkpoint: Path, threads: int, *, together: bool) -> Runner:
         threads=threads if together else 1,
     )
 
-    def run(prompts: Sequence[str], size: int, *, fast: bool) -> list[str]:
+    def run(prompts: Sequence[str], size: int, *, fast: bool) -> list[list[str]]:
         return [
-            candidates[0].text
+            [candidate.text for candidate in candidates]
             for at in range(0, len(prompts), size)
             for candidates in engine.generate(prompts[at : at + size], BEAMS)
         ]
@@ -107,17 +152,17 @@ ENGINES: dict[str, Callable[[Path, int], Runner]] = {
 
 
 def serve(name: str, checkpoint: Path, threads: int) -> None:
-    """Answer jobs, one a line: {"prompts", "size", "fast"} -> {"seconds", "first"}."""
+    """Answer jobs, one a line: {"prompts", "size", "fast"} -> {"seconds", "candidates"}."""
     runner = ENGINES[name](checkpoint, threads)
     for line in sys.stdin:
         job = json.loads(line)
-        seconds, first = [], []
+        seconds, candidates = [], []
         groups = [[prompt] for prompt in job["prompts"]] if job["size"] == 1 else [job["prompts"]]
         for group in groups:
             began = time.perf_counter()
-            first += runner(group, job["size"], fast=job["fast"])
+            candidates += runner(group, job["size"], fast=job["fast"])
             seconds.append(time.perf_counter() - began)
-        print(json.dumps({"seconds": seconds, "first": first}), flush=True)
+        print(json.dumps({"seconds": seconds, "candidates": candidates}), flush=True)
 
 
 class Worker:
@@ -156,49 +201,89 @@ class Worker:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
+    from onebar.bench.floor import floor_s, measure_machine
+    from onebar.bench.generation import scored_entries, shape_of
     from onebar.checkpoint import open_checkpoint
     from onebar.prompt import build_prompt
     from onebar.training.triggers import open_dataset
 
     opened = open_checkpoint(options.checkpoint)
-    triggers = islice(open_dataset(options.dataset).read("test", ("click",)), options.same)
-    prompts = [build_prompt(trigger.evidence, opened.card.prompt) for trigger in triggers]
+    wanted = options.prompts if options.random else max(options.same, options.prompts)
+    clicks = list(islice(open_dataset(options.dataset).read("test", ("click",)), wanted))
+    prompts = [build_prompt(trigger.evidence, opened.card.prompt) for trigger in clicks]
     timed = prompts[: options.prompts]
     workers = {name: Worker(name, options) for name in ENGINES}
     for worker in workers.values():
         worker.ask(prompts[:4], 1)  # loads and warms
-    one: dict[str, list[float]] = {name: [] for name in ("transformers", "onebar_one")}
+    asked = {"transformers": False, "transformers_early": True}
+    one: dict[str, list[float]] = {name: [] for name in (*asked, "onebar")}
     many: dict[tuple[str, int], list[float]] = {
-        **{("transformers", size): [] for size in SIZES},
-        ("onebar_many", 32): [],
+        **{(name, size): [] for name in asked for size in SIZES},
+        ("onebar", 32): [],
     }
     for _ in track(range(options.rounds), "generating", transient=True):
         for name, seconds in one.items():
-            seconds.append(statistics.median(workers[name].ask(timed, 1)["seconds"]))
+            worker = workers["transformers" if name in asked else "onebar_one"]
+            found = worker.ask(timed, 1, fast=asked.get(name, True))
+            seconds.append(statistics.median(found["seconds"]))
         for (name, size), rates in many.items():
-            rates.append(len(timed) / sum(workers[name].ask(timed, size)["seconds"]))
-    exact = workers["transformers"].ask(prompts, 16, fast=False)["first"]
-    ours = workers["onebar_one"].ask(prompts, 32)["first"]
+            worker = workers["transformers" if name in asked else "onebar_many"]
+            found = worker.ask(timed, size, fast=asked.get(name, True))
+            rates.append(len(timed) / sum(found["seconds"]))
+    ours = workers["onebar_one"].ask(prompts, 32)["candidates"]
+    compared: dict[str, Any] = {}
+    if not options.random:
+        theirs = workers["transformers"].ask(prompts, 16, fast=False)["candidates"]
+        early = workers["transformers"].ask(prompts, 16)["candidates"]
+        compared = {
+            "same_first": share(a[0] == b[0] for a, b in zip(ours, theirs, strict=True)),
+            "same_first_early": share(a[0] == b[0] for a, b in zip(ours, early, strict=True)),
+            "same_of": len(prompts),
+            "hr8": {
+                name: share(click.target in each for click, each in zip(clicks, found, strict=True))
+                for name, found in (
+                    ("transformers", theirs),
+                    ("transformers_early", early),
+                    ("onebar", ours),
+                )
+            },
+        }
     for worker in workers.values():
         worker.end()
-    best = max(SIZES, key=lambda size: statistics.median(many["transformers", size]))
-    theirs = many["transformers", best]
+    best = {
+        name: max((rates for (of, _), rates in many.items() if of == name), key=statistics.median)
+        for name in one
+    }
+    tokenizer = opened.tokenizer()
+    source = statistics.fmean(map(len, tokenizer.encode(timed)))
+    # A search goes on until its longest candidate has ended.
+    longest = (max(map(len, tokenizer.encode_targets(each))) for each in ours[: len(timed)])
+    steps = STEPS if options.random else statistics.fmean(longest)
+    shape = shape_of(opened, scored_entries(opened))
+    weights = shape.encoder_weights + shape.crossing_weights + shape.decoder_weights
+    machine = measure_machine(weights, options.threads)
+    floor = floor_s(shape, machine, source_tokens=source, steps=steps, beams=BEAMS)
     return {
         "checkpoint": opened.name,
         "threads": options.threads,
         "prompts": len(timed),
+        "source_tokens": round(source, 1),
+        "steps": round(steps, 1),
+        "vocabulary": tokenizer.vocab_size,
+        "scored": shape.outputs,
         "rounds": options.rounds,
         "one_ms": {name: round(1000 * statistics.median(found), 2) for name, found in one.items()},
-        "one_times": ratio(one["transformers"], one["onebar_one"]),
-        "many_per_s": {
-            "transformers": round(statistics.median(theirs), 1),
-            "transformers_batch": best,
-            "onebar": round(statistics.median(many["onebar_many", 32]), 1),
-        },
-        "many_times": ratio(many["onebar_many", 32], theirs),
-        "same_first": round(sum(a == b for a, b in zip(ours, exact, strict=True)) / len(exact), 4),
-        "same_of": len(exact),
+        "one_times": {name: ratio(one[name], one["onebar"]) for name in asked},
+        "floor_ms": round(1000 * floor, 2),
+        "one_times_floor": round(statistics.median(one["onebar"]) / floor, 2),
+        "many_per_s": {name: round(statistics.median(rates), 1) for name, rates in best.items()},
+        "many_times": {name: ratio(best["onebar"], best[name]) for name in asked},
+        **compared,
     }
+
+
+def share(found: Iterable[bool]) -> float:
+    return round(statistics.fmean(found), 4)
 
 
 def ratio(one: Sequence[float], other: Sequence[float]) -> float:
@@ -208,9 +293,10 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__.format(steps=STEPS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="a directory, or the name of a preset")
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompts", type=int, default=64, help="prompts that are timed")
@@ -220,7 +306,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         serve(options.serve, options.checkpoint, options.threads)
-    else:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        options.random = not options.checkpoint.is_dir()
+        if options.random:
+            name, options.checkpoint = str(options.checkpoint), Path(scratch) / "untrained"
+            untrained(name, options.dataset, options.checkpoint)
         print(json.dumps(measure(options)))
 
 

@@ -31,8 +31,10 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CTRANSLATE2 = "ct2"
 MODEL = f"{CTRANSLATE2}/model.bin"
+OUTPUTS = f"{CTRANSLATE2}/target_vocabulary.json"
+"""The vocabulary entries that a query may use, if not all; CTranslate2 fixes the name."""
 SHORTLIST = f"{CTRANSLATE2}/vmap.txt"
-"""Which vocabulary entries a query may use, by its prompt's; CTranslate2 fixes the name."""
+"""Of earlier checkpoints: which entries a query may use, by its prompt's."""
 EMBEDDER = "embedder"
 FORMAT = 1
 _FIRST = frozenset(
@@ -69,12 +71,15 @@ class GenerationConfig(Struct, frozen=True):
     `length_penalty` 0 scores a candidate by its log probability; with p > 0 that is divided by
     (tokens with the end token) ** p. `field_tokens` are the most tokens of T, M, A and H in a
     prompt (`onebar.tokens.PromptTokenizer`); None leaves it to the budgets of the prompt config.
+    Where 8-bit arithmetic finds two first candidates whose scores are less than `exact_within`
+    apart, the search is done again in float32; 0 never does.
     """
 
     max_source_tokens: int = 96
     max_target_tokens: int = 24
     length_penalty: float = 0.0
     field_tokens: FieldTokens | None = None
+    exact_within: float = 0.0
 
     def __post_init__(self) -> None:
         if self.field_tokens is not None and min(self.field_tokens) < 0:

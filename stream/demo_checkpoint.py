@@ -8,7 +8,6 @@ query follows from evidence: with one, a model learns that world's queries by he
 from __future__ import annotations
 
 import heapq
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -16,8 +15,7 @@ from typing import Any
 
 import structlog
 
-from onebar.checkpoint import SHIPPED, WEIGHTS, annotate, open_checkpoint, seal
-from onebar.directories import staging
+from onebar.checkpoint import SHIPPED, annotate, open_checkpoint
 from onebar.training.triggers import TriggerDataset, open_dataset
 from stream.archive.reader import open_archive
 from stream.archive.writer import ArchiveWriter
@@ -86,6 +84,8 @@ def build_demo_checkpoint(
     facts that the card says of how good each stage is on a log of a seed it has not seen;
     `changes` are settings by stage, as for `train_all`.
     """
+    from onebar.training.export import EXACT_WITHIN, export_again
+    from onebar.training.outputs import outputs_of
     from onebar.training.recipe import RECIPES, train_all
 
     dataset = simulated_dataset(work / "train", seeds=seeds, events=events, config=DatasetConfig())
@@ -98,29 +98,12 @@ def build_demo_checkpoint(
         # The first half of the log is where anchors and histories come from.
         config=DatasetConfig(valid=0.0, test=0.5, searches=False),
     )
-    _ship(last, out)
+    outputs = outputs_of(dataset, open_checkpoint(last).tokenizer())
+    export_again(last, out, outputs=outputs, exact_within=EXACT_WITHIN, weights=False)
     if measure is not None:
         answering = [stage for stage in RECIPES[PRESET] if stage != "pretrain"]
-        stages = {stage: measure(work / "stages" / stage, held_out) for stage in answering}
+        paths = {stage: work / "stages" / stage for stage in answering} | {last.name: out}
+        stages = {stage: measure(path, held_out) for stage, path in paths.items()}
         annotate(out, {"held_out": {"seed": HELD_OUT_SEED, "stages": stages}})
     log.info("demo_checkpoint_made", checkpoint=open_checkpoint(out).name, out=str(out))
     return out
-
-
-def _ship(source: Path, out: Path) -> None:
-    """A copy of a checkpoint without its float weights."""
-    checkpoint = open_checkpoint(source)
-    with staging(out) as staged:
-        for name in checkpoint.card.files:
-            if name != WEIGHTS:
-                (staged / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / name, staged / name)
-        card = checkpoint.card
-        seal(
-            staged,
-            out,
-            preset=card.preset,
-            prompt=card.prompt,
-            generation=card.generation,
-            training=card.training,
-        )

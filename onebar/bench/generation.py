@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from onebar.bench.floor import Shape, floor_s, measure_machine
-from onebar.checkpoint import CONFIG, Checkpoint
+from onebar.checkpoint import CONFIG, OUTPUTS, Checkpoint
 from onebar.engines import Engine, EngineName, load_engine
 
 Told = Callable[[float, str], None]
@@ -101,7 +101,7 @@ def measure_generation(
     )
     floor = None
     if not uses_torch:
-        shape = shape_of(checkpoint, _outputs(checkpoint, prompts))
+        shape = shape_of(checkpoint, scored_entries(checkpoint))
         weights = shape.encoder_weights + shape.crossing_weights + shape.decoder_weights
         machine = measure_machine(weights, threads)
         floor = 1000 * floor_s(shape, machine, source_tokens=source, steps=steps, beams=beams)
@@ -130,13 +130,11 @@ def _side_by_side(engine: Engine, prompts: Sequence[str], beams: int, threads: i
     return len(prompts) / (time.perf_counter() - began)
 
 
-def _outputs(checkpoint: Checkpoint, prompts: Sequence[str]) -> int | None:
-    """How many vocabulary entries a prompt allows on average, where there is a shortlist."""
-    if not checkpoint.has_shortlist:
+def scored_entries(checkpoint: Checkpoint) -> int | None:
+    """How many vocabulary entries a step scores, where the checkpoint says that not all."""
+    if OUTPUTS not in checkpoint.card.files:
         return None
-    from onebar.training.shortlist import allowed_counts
-
-    return round(statistics.fmean(allowed_counts(checkpoint, prompts)))
+    return len(json.loads(checkpoint.need(OUTPUTS).read_bytes()))
 
 
 def _quantiles(seconds: Sequence[float]) -> tuple[float, float]:

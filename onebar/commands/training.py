@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from onebar.commands.common import INTERRUPTED, read_settings
+from onebar.commands.exporting import export
 from onebar.commands.importing import import_model
-from onebar.commands.shortlist import shortlist
 from onebar.console import say
 
 train = typer.Typer(
@@ -18,7 +18,7 @@ train = typer.Typer(
     no_args_is_help=True,
 )
 train.command("import")(import_model)
-train.command()(shortlist)
+train.command()(export)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="A directory that `onebar dataset` wrote.")]
 OutOption = Annotated[Path, typer.Option(help="The checkpoint directory to write.")]

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 EngineName = Literal["auto", "ctranslate2", "torch"]
 
+PATIENCE = 1.5
+"""A search goes on until this many times as many hypotheses have ended as the beam is wide. On the
+`demo` preset 1.5 instead of 1 takes an eighth longer and has HR@8 at 0.347 instead of 0.331; 2 adds
+nothing to speak of."""
+
 
 class EngineError(RuntimeError):
     """An engine failed while generating. The cause is chained."""
@@ -41,10 +46,19 @@ class Engine(Protocol):
         ...
 
 
+def ended_hypotheses(beams: int) -> int:
+    """How many hypotheses a search with so wide a beam ends with."""
+    return round(PATIENCE * beams)
+
+
 def ordered(candidates: list[Candidate]) -> list[Candidate]:
-    """Best first; scores are rounded to 1e-5 and ties stand in the order of their text."""
+    """Best first, each text once (other tokens may spell it too); scores are rounded to 1e-5 and
+    ties stand in the order of their text."""
     rounded = [Candidate(c.text, round(c.score, 5) + 0.0) for c in candidates]
-    return sorted(rounded, key=lambda candidate: (-candidate.score, candidate.text))
+    best: dict[str, Candidate] = {}
+    for candidate in sorted(rounded, key=lambda candidate: (-candidate.score, candidate.text)):
+        best.setdefault(candidate.text, candidate)
+    return list(best.values())
 
 
 def load_engine(

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from feature_store.records import Candidate
 from onebar.checkpoint import CONFIG, WEIGHTS, Checkpoint
-from onebar.engines import EngineError, ordered
+from onebar.engines import EngineError, ended_hypotheses, ordered
 from onebar.engines.bart import Bart, Cache
 
 NEVER = -1e9
 
 
 class TorchEngine:
-    """Beam search that agrees with `transformers.generate` (`early_stopping=True`).
+    """Beam search that agrees with CTranslate2's in float32, and with a length penalty with
+    `transformers.generate` too (`early_stopping=True`).
 
     On a CPU prompts are decoded one by one, so that company can't change a result even by
     rounding. On a GPU they go together; there scores are equal to about 1e-5 only.
@@ -71,28 +72,41 @@ class TorchEngine:
         source, hidden = _pad(sources, bart.architecture.pad_token_id, self._device)
         cache = bart.begin(source, hidden, beams=beams, most=most)
         ids, scores = search(
-            bart, cache, beams=beams, most=most, length_penalty=self._generation.length_penalty
+            *(bart, cache),
+            beams=beams,
+            hypotheses=ended_hypotheses(beams),
+            most=most,
+            length_penalty=self._generation.length_penalty,
         )
         return [
             ordered(
                 [
                     Candidate(self._tokenizer.decode(row), min(0.0, score))
-                    for row, score in zip(rows[:k], row_scores[:k], strict=True)
+                    for row, score in zip(rows, row_scores, strict=True)
                     if score > NEVER / 2
                 ]
-            )
+            )[:k]
             for rows, row_scores in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
 
 
 def search(
-    bart: Bart, cache: Cache, *, beams: int, most: int, length_penalty: float
+    bart: Bart,
+    cache: Cache,
+    *,
+    beams: int,
+    hypotheses: int,
+    most: int,
+    length_penalty: float,
 ) -> tuple[Tensor, Tensor]:
-    """Beam search: ids (B, beams, most) padded with the end token, scores (B, beams), best first.
+    """Beam search: ids (B, hypotheses, most) padded with the end token, scores (B, hypotheses),
+    best first.
 
-    A prompt is done once `beams` hypotheses have ended; those that never end are cut at `most`
-    ids. A hypothesis' score is its log probability over (ids with the end token) to the power of
-    `length_penalty`. Only hypotheses among the best `beams` of a step may end in it.
+    A prompt is done once so many hypotheses have ended and, without a length penalty, one of them
+    was ahead of all that went on, so that none of these can become the first. Those that never
+    end are cut at `most` ids. A hypothesis' score is its log probability over (ids with the end
+    token) to the power of `length_penalty`. Only hypotheses among the best `beams` of a step may
+    end in it.
     """
     prompts = cache.hidden.shape[0]
     device = cache.hidden.device
@@ -103,8 +117,11 @@ def search(
     )
     running = torch.full((prompts, beams), NEVER, device=device)
     running[:, 0] = 0.0
-    ended_ids = ids.clone()
-    ended = torch.full((prompts, beams), NEVER, device=device)
+    ended_ids = torch.full((prompts, hypotheses, most), end, device=device)
+    ended = torch.full((prompts, hypotheses), NEVER, device=device)
+    done = torch.zeros((prompts, 1), dtype=torch.bool, device=device)
+    # With a length penalty scores can rise, and nothing is won before all have ended.
+    won = torch.full_like(done, length_penalty != 0)
     base = torch.arange(prompts, device=device)[:, None] * beams
     rank = torch.arange(2 * beams, device=device)
 
@@ -117,15 +134,16 @@ def search(
         grown = ids.gather(1, origin[:, :, None].expand(-1, -1, most)).clone()
         grown[:, :, at] = token
 
-        full = (ended > NEVER / 2).all(dim=1, keepdim=True)
         last = at + 1 == most
         stops = (token == end) | last
         score = best / float(at + 1) ** length_penalty
-        score = score.masked_fill(~(stops & (rank < beams)) | full, NEVER)
-        ended, chosen = torch.cat([ended, score], 1).topk(beams, dim=1)
+        score = score.masked_fill(~(stops & (rank < beams)) | done, NEVER)
+        ended, chosen = torch.cat([ended, score], 1).topk(hypotheses, dim=1)
         pool = torch.cat([ended_ids, grown], 1)
         ended_ids = pool.gather(1, chosen[:, :, None].expand(-1, -1, most))
-        if last or bool((ended > NEVER / 2).all()):
+        won |= token[:, :1] == end
+        done = (ended[:, -1:] > NEVER / 2) & won
+        if last or bool(done.all()):
             break
 
         running, kept = best.masked_fill(token == end, NEVER).topk(beams, dim=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onebar.checkpoint import CARD, Checkpoint, CheckpointMismatchError, GenerationConfig
 from onebar.prompt import PromptConfig
-from onebar.training.export import export_checkpoint
+from onebar.training.export import EXACT_WITHIN, export_checkpoint
 from onebar.training.pretrained import load_pretrained, locate, source_name
 
 
@@ -37,7 +37,8 @@ def import_model(
             out,
             preset=name or source_name(source),
             prompt=prompt or PromptConfig(),
-            generation=generation or GenerationConfig(),
+            generation=generation
+            or GenerationConfig(exact_within=EXACT_WITHIN if quantization == "int8" else 0.0),
             training={
                 "stage": "import",
                 "parent": source_name(source),

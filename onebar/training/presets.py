@@ -28,12 +28,13 @@ PRESETS = {
         Preset("tiny", 1_000, 64, 2, 128, 1, 1, learning_rate=3e-3, dropout=0.0),
         Preset("mini", 4_000, 128, 4, 512, 2, 1, learning_rate=2e-3, dropout=0.0),
         Preset("demo", 8_000, 192, 4, 576, 2, 1, learning_rate=1.5e-3, dropout=0.0),
+        Preset("deep", 16_000, 512, 8, 2048, 6, 1, learning_rate=5e-4),
         Preset("small", 16_000, 512, 8, 2048, 6, 2, learning_rate=5e-4),
         Preset("base", 32_000, 768, 12, 3072, 6, 6, max_positions=512, learning_rate=2e-4),
     )
 }
-"""`tiny` is for tests, `mini` for experiments on a CPU, `demo` is what ships; `small` and `base`
-(bart-base's shape) want a GPU."""
+"""`tiny` is for tests, `mini` for experiments on a CPU, `demo` is what ships; `deep`, `small` and
+`base` (bart-base's shape) want a GPU to be trained, and `deep` the least of a CPU to serve."""
 PRETRAINED_RATE = 3e-5
 """For a model that was pretrained elsewhere: higher rates undo what it knows."""
 

@@ -18,10 +18,10 @@ from onebar.checkpoint import TOKENIZER, Card, GenerationConfig, open_checkpoint
 from onebar.prompt import PromptConfig
 from onebar.tokens import PromptTokenizer
 from onebar.training.batches import BatchT
-from onebar.training.export import export_checkpoint
+from onebar.training.export import EXACT_WITHIN, export_checkpoint
 from onebar.training.loop import Loop, LoopConfig, Stage, make_accelerator
+from onebar.training.outputs import outputs_of
 from onebar.training.presets import bart_config, learning_rate, preset
-from onebar.training.shortlist import shortlist_of
 from onebar.training.tokenizer import train_tokenizer
 from onebar.training.triggers import CARD as DATASET_CARD
 from onebar.training.triggers import EmptyDatasetError, TriggerDataset, open_dataset
@@ -142,7 +142,7 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
                 **config.facts,
             },
             embedder=start.dataset.embedder,
-            shortlist=shortlist_of(start.dataset, start.tokenizer, start.prompt),
+            outputs=outputs_of(start.dataset, start.tokenizer),
             weights=config.weights,
         )
         shutil.rmtree(directory)
@@ -155,7 +155,7 @@ def begin(config: RunConfig, directory: Path) -> Start:
     dataset = open_dataset(config.dataset)
     if config.init is None:
         prompt = _of(config.prompt or PromptConfig(), dataset)
-        generation = config.generation or GenerationConfig()
+        generation = config.generation or GenerationConfig(exact_within=EXACT_WITHIN)
         path = directory / TOKENIZER
         if not path.exists():
             temporary = path.with_suffix(".tmp")
@@ -174,7 +174,9 @@ def begin(config: RunConfig, directory: Path) -> Start:
 
     model, path = load_pretrained(config.init, directory)
     parent = parent_card(config.init)
-    generation = config.generation or (parent.generation if parent else GenerationConfig())
+    generation = config.generation or (
+        parent.generation if parent else GenerationConfig(exact_within=EXACT_WITHIN)
+    )
     prompt = _of(config.prompt or (parent.prompt if parent else PromptConfig()), dataset)
     tokenizer = generation.tokenizer(path)
     name = parent.preset if parent else source_name(config.init)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from toy import toy_prompts, toy_triggers
 
 from feature_store.records import Candidate
@@ -16,6 +17,7 @@ from onebar.checkpoint import Checkpoint, CheckpointMismatchError
 from onebar.engines import Engine, EngineError, load_engine, ordered
 from onebar.prompt import PromptConfig, build_prompt
 from onebar.text import REJECT
+from onebar.training.export import export_again
 
 BEAMS = 8
 
@@ -39,8 +41,11 @@ def test_it_learned_the_task(engine: Engine) -> None:
 
 
 def test_candidates_are_ordered_log_probabilities(engine: Engine) -> None:
-    for candidates in engine.generate(toy_prompts(10, seed=3), BEAMS):
-        assert len(candidates) == BEAMS
+    found = engine.generate(toy_prompts(10, seed=3), BEAMS)
+    assert max(map(len, found)) == BEAMS
+    for candidates in found:
+        assert 1 <= len(candidates) <= BEAMS
+        assert len({candidate.text for candidate in candidates}) == len(candidates)
         scores = [candidate.score for candidate in candidates]
         assert scores == sorted(scores, reverse=True)
         assert scores[0] <= 0
@@ -107,7 +112,13 @@ def test_torch_search_agrees_with_transformers(
     source, hidden = _pad(sources, tokenizer.pad_id, torch.device("cpu"))
     with torch.inference_mode():
         cache = bart.begin(source, hidden, beams=BEAMS, most=most)
-        ids, scores = search(bart, cache, beams=BEAMS, most=most, length_penalty=length_penalty)
+        ids, scores = search(
+            *(bart, cache),
+            beams=BEAMS,
+            hypotheses=BEAMS,
+            most=most,
+            length_penalty=length_penalty,
+        )
         expected = (
             load_pretrained(toy_checkpoint.path, tmp_path)[0]
             .eval()
@@ -116,7 +127,7 @@ def test_torch_search_agrees_with_transformers(
                 attention_mask=(~hidden).long(),
                 num_beams=BEAMS,
                 num_return_sequences=BEAMS,
-                early_stopping=True,
+                early_stopping=length_penalty > 0,
                 length_penalty=length_penalty,
                 max_new_tokens=most,
                 min_new_tokens=0,
@@ -129,12 +140,54 @@ def test_torch_search_agrees_with_transformers(
         )
     theirs = [tokenizer.decode(row[1:]) for row in expected.sequences.tolist()]
     ours = [tokenizer.decode(row) for rows in ids.tolist() for row in rows]
-    assert ours == theirs
-    torch.testing.assert_close(scores.view(-1), expected.sequences_scores, atol=1e-4, rtol=0)
+    # Without a penalty transformers waits until none can become the eighth, we until the first.
+    each = 1 if length_penalty > 0 else BEAMS
+    assert ours[::each] == theirs[::each]
+    torch.testing.assert_close(
+        scores.view(-1)[::each], expected.sequences_scores[::each], atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_both_engines_find_the_same_in_float32(
+    toy_checkpoint: Checkpoint, length_penalty: float, tmp_path: Path
+) -> None:
+    """All candidates: it is one search, wherever it stops."""
+    always = export_again(toy_checkpoint.path, tmp_path / "always", exact_within=1e9)
+    generation = replace(always.card.generation, length_penalty=length_penalty)
+    always = replace(always, card=replace(always.card, generation=generation))
+    prompts = ["", *toy_prompts(40, seed=13)]
+    one, other = (
+        load_engine(always, engine=name).generate(prompts, BEAMS)
+        for name in ("ctranslate2", "torch")
+    )
+    for a, b in zip(one, other, strict=True):
+        assert sorted(each.text for each in a) == sorted(each.text for each in b)
+        assert [each.score for each in a] == pytest.approx([each.score for each in b], abs=1e-3)
+
+
+def test_close_calls_are_searched_again_in_float32(
+    toy_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Where 8 bits are sure of the first their answer stands, to the bit."""
+    prompts = toy_prompts(60, seed=17)
+
+    def found(exact_within: float) -> list[list[Candidate]]:
+        path = tmp_path / str(exact_within)
+        made = export_again(toy_checkpoint.path, path, exact_within=exact_within)
+        return load_engine(made, engine="ctranslate2").generate(prompts, BEAMS)
+
+    rough, exact = found(0.0), found(1e9)
+    gaps = sorted(each[0].score - each[1].score for each in rough)
+    within = gaps[20]
+    for a, b, c in zip(rough, exact, found(within), strict=True):
+        assert c == (b if a[0].score - a[1].score < within else a)
+    assert sum(a != b for a, b in zip(rough, exact, strict=True)) > 50
 
 
 def test_ties_stand_in_the_order_of_their_text() -> None:
-    tied = [Candidate("b", -1.0), Candidate("a", -1.000001), Candidate("c", -0.5)]
+    tied = [*(Candidate(text, -1.0) for text in "bb"), Candidate("a", -1.000001)]
+    tied.append(Candidate("c", -0.5))
     assert [candidate.text for candidate in ordered(tied)] == ["c", "a", "b"]
 
 

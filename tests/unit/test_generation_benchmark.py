@@ -33,4 +33,6 @@ def test_generation_is_measured(toy_checkpoint: Checkpoint, tmp_path: Path) -> N
     assert found["checkpoint"] == toy_checkpoint.name
     assert found["same_of"] == 40
     assert found["same_first"] > 0.9
-    assert found["one_times"] > 0
+    assert found["one_times"]["transformers"] > 0
+    assert found["many_times"]["transformers_early"] > 0
+    assert found["floor_ms"] > 0
