@@ -20,6 +20,7 @@ from granian.log import LogLevels
 
 from api import METRICS_DIRECTORY
 from api.auth import KeyRing, check_bind, parse_api_keys
+from onebar.garbage import spare_garbage_collection
 from onebar.logs import configure_logging
 from onebar.settings import Settings
 
@@ -76,7 +77,9 @@ def _load(settings: Settings) -> Callable[..., Any]:
     _end_with_parent()
 
     configure_logging(settings.log_level, settings.log_json)
-    return create_app(settings)
+    app = create_app(settings)
+    spare_garbage_collection()
+    return app
 
 
 def _end_with_parent() -> None:

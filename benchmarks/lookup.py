@@ -10,7 +10,7 @@ static route, a bare ASGI application, the API with 64 pairs a call, and with --
 feature server (a precomputed list a key in the same Redis). One worker each; client and server
 share the machine. Prints medians over the rounds, ratios within each round, the share of
 answers whose deadline passed before the cache answered (`not_cached`: it should be 0), and the
-latency at half of the API's saturation.
+latency at half of the API's saturation, of clients that pause between requests.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import track
 
 from feature_store.client import connect
@@ -93,87 +91,58 @@ async def fill(url: str, keys: Keys, pairs: Sequence[tuple[str, str]]) -> None:
 def wrk(
     port: int, seconds: float, *, script: Path | None = None, connections: int = CONNECTIONS
 ) -> float:
-    """Requests a second over as long; every answer must be a 2xx."""
+    """Requests a second over as long."""
+    return rate_of(run_wrk(port, seconds, script=script, connections=connections))
+
+
+def run_wrk(
+    port: int,
+    seconds: float,
+    *,
+    script: Path | None = None,
+    connections: int = CONNECTIONS,
+    options: Sequence[str] = (),
+) -> str:
+    """What wrk says; every answer must be a 2xx."""
     command = [
         "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s",
-        *(("-s", str(script)) if script else ()), f"http://127.0.0.1:{port}/v1/queries",
+        *options, *(("-s", str(script)) if script else ()), f"http://127.0.0.1:{port}/v1/queries",
     ]  # fmt: skip
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
         raise SystemExit(f"the server did not answer every request:\n{said}")
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    assert rate is not None, said
-    return float(rate[1])
+    return said
 
 
-class Asker(asyncio.Protocol):
-    """One connection: asks for the next path that is due as soon as it has its answer."""
-
-    def __init__(
-        self, due: deque[tuple[float, bytes]], took: list[float], count: int, done: asyncio.Event
-    ) -> None:
-        """`done` is set when `took` has `count` latencies."""
-        self._due = due
-        self._took = took
-        self._count = count
-        self._done = done
-        self._asked: float | None = None
-        self._left = 0
-        self._clock = asyncio.get_running_loop().time
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    @property
-    def idle(self) -> bool:
-        return self._asked is None
-
-    def ask(self) -> None:
-        if self._due:
-            self._asked, request = self._due.popleft()
-            self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        assert self._asked is not None
-        if self._left == 0:
-            head = data.find(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", data, re.IGNORECASE)
-            assert data.startswith(b"HTTP/1.1 200"), data
-            assert length is not None
-            assert head > 0, data
-            self._left = head + 4 + int(length[1])
-        self._left -= len(data)
-        if self._left == 0:
-            self._took.append(self._clock() - self._asked)
-            self._asked = None
-            if len(self._took) == self._count:
-                self._done.set()
-            self.ask()
+def rate_of(said: str) -> float:
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert found is not None, said
+    return float(found[1])
 
 
-async def at_rate(port: int, paths: Sequence[str], rate: float, seconds: float) -> dict[str, float]:
-    """Latency at a fixed rate, counted from when a request was due: ms."""
-    loop = asyncio.get_running_loop()
-    due: deque[tuple[float, bytes]] = deque()
-    took: list[float] = []
-    count = max(1, round(rate * seconds))
-    done = asyncio.Event()
-    askers = [
-        (await loop.create_connection(lambda: Asker(due, took, count, done), "127.0.0.1", port))[1]
-        for _ in range(CONNECTIONS)
-    ]
-    requests = [f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() for path in paths]
-    began = loop.time()
-    for n in range(count):
-        moment = began + n / rate
-        due.append((moment, requests[n % len(requests)]))
-        free = next((asker for asker in askers if asker.idle), None)
-        if free is not None:
-            free.ask()
-        await asyncio.sleep(max(0.0, moment - loop.time()))
-    await done.wait()
-    p50, p99 = np.percentile(took, [50, 99]) * 1000
-    return {"rate": round(rate), "p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
+def at_rate(port: int, work: Path, script: Path, rate: float, seconds: float) -> dict[str, float]:
+    """Latency in ms of clients that pause between their requests, so that these come at the rate.
+
+    The pauses are drawn by chance; how long they have to be is found by trying.
+    """
+    pause_ms = 1000 * CONNECTIONS / rate
+    paced = work / "paced.lua"
+    for trial in (1.0, 1.0, 1.0, seconds):
+        spread = max(1, round(2 * pause_ms))
+        pauses = f"function delay() return math.random(0, {spread}) end"
+        paced.write_text(script.read_text() + pauses)
+        said = run_wrk(port, trial, script=paced, options=("--latency",))
+        reached = rate_of(said)
+        pause_ms = max(0.5, pause_ms + 1000 * CONNECTIONS * (1 / rate - 1 / reached))
+    p50, p99 = (latency_ms(said, share) for share in ("50%", "99%"))
+    return {"rate": round(reached), "p50_ms": p50, "p99_ms": p99}
+
+
+def latency_ms(said: str, share: str) -> float:
+    """One line of what wrk tells of the latencies."""
+    found = re.search(rf"{share}\s+([\d.]+)(us|ms|s)\b", said)
+    assert found is not None, said
+    return round(float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]], 2)
 
 
 FEAST_PATH = "/get-online-features"
@@ -315,7 +284,7 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         "batch_to_lookup": ratio("batch_of_64", "lookup"),
         **({"lookup_to_feast": ratio("lookup", "feast")} if options.peers else {}),
         "not_cached": round(not_cached(api), 6),
-        "at_half_load": asyncio.run(at_rate(api, paths, half, options.seconds)),
+        "at_half_load": at_rate(api, work, work / "single.lua", half, options.seconds),
     }
 
 

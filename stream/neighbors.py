@@ -23,6 +23,7 @@ from onebar.embedding.encoder import EmbedderError, Encoder, load_encoder, thres
 from onebar.embedding.index import CARD, VectorIndex, VectorIndexError
 from onebar.embedding.neighbors import NeighborConfig
 from onebar.embedding.queries import KnownQueries
+from onebar.garbage import spare_garbage_collection
 from onebar.logs import configure_logging
 from onebar.serving import configured_embedder
 from onebar.settings import Settings
@@ -187,6 +188,7 @@ async def _loop(
         return await consumer.lags()
 
     runtime.health.started()
+    spare_garbage_collection()
     log.info("neighbors_started", **hood.facts, pid=os.getpid())
     async with watching(runtime, lags):
         again = await unless(runtime.stop, work())

@@ -10,6 +10,7 @@ import sys
 import structlog
 
 from feature_store.store import FeatureStore
+from onebar.garbage import spare_garbage_collection
 from onebar.logs import configure_logging
 from onebar.settings import Settings
 from stream.consumer import committed_offsets, end_offsets
@@ -100,6 +101,7 @@ async def run_stream_worker(settings: Settings) -> None:
         app.finalize()
         await app.maybe_start()
         runtime.health.started()
+        spare_garbage_collection()
         log.info("stream_worker_started", group=stream_group(settings), pid=os.getpid())
 
         checked: set[tuple[str, int]] = set()
