@@ -49,11 +49,11 @@ class Costs(Struct, frozen=True, kw_only=True):
     """Unit costs. Each was printed by the command in docs/performance.md, on one core of a shared
     server."""
 
-    lookups_per_core: float = 11_500.0
+    lookups_per_core: float = 32_000.0
     """cached lookups a second (benchmarks/lookup.py)"""
-    events_per_core: float = 6_500.0
+    events_per_core: float = 13_800.0
     """events a second of a stream worker (benchmarks/stream_worker.py)"""
-    generations_per_core: float = 340.0
+    generations_per_core: float = 420.0
     """prompts a second, demo checkpoint, beam 8 (benchmarks/generation.py)"""
     bytes_per_user: float = 800.0
     """20 queries (benchmarks/redis_memory.py)"""
