@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from feature_store.query_cache import QueryCache
+from onebar.garbage import spare_garbage_collection
 from onebar.logs import configure_logging
 from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
@@ -74,6 +75,7 @@ class Loop:
         if not await unless(self._stop, until_back(self._consumer.start, self._health)):
             return
         self._health.started()
+        spare_garbage_collection()
         log.info("generator_started", pid=os.getpid())
         try:
             await unless(self._stop, self._serve())
