@@ -125,9 +125,14 @@ def _use_avx512() -> None:
         told = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return
-    flags = told.partition("\nflags")[2].partition("\n")[0].split()
-    if {"avx512f", "avx512cd", "avx512vl", "avx512bw", "avx512dq"} <= set(flags):
+    if has_avx512(told):
         os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")
+
+
+def has_avx512(cpuinfo: str) -> bool:
+    """Whether the CPU of this `/proc/cpuinfo` has what CTranslate2's AVX-512 code uses."""
+    flags = cpuinfo.partition("\nflags")[2].partition("\n")[0].split()
+    return {"avx512f", "avx512cd", "avx512vl", "avx512bw", "avx512dq"} <= set(flags)
 
 
 def _load(directory: str, *, compute_type: str, workers: int, threads: int) -> Any:

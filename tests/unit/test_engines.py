@@ -15,6 +15,7 @@ from toy import toy_prompts, toy_triggers
 from feature_store.records import Candidate
 from onebar.checkpoint import Checkpoint, CheckpointMismatchError
 from onebar.engines import Engine, EngineError, load_engine, ordered
+from onebar.engines.ct2 import has_avx512
 from onebar.prompt import PromptConfig, build_prompt
 from onebar.text import REJECT
 from onebar.training.export import export_again
@@ -183,6 +184,22 @@ def test_close_calls_are_searched_again_in_float32(
     for a, b, c in zip(rough, exact, found(within), strict=True):
         assert c == (b if a[0].score - a[1].score < within else a)
     assert sum(a != b for a, b in zip(rough, exact, strict=True)) > 50
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "has"),
+    [
+        (
+            "processor\t: 0\nflags\t\t: fpu avx512f avx512dq avx512cd avx512bw avx512vl\nbugs: x",
+            True,
+        ),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512cd\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", False),
+        ("", False),
+    ],
+)
+def test_avx512_is_told_by_the_flags_of_the_cpu(cpuinfo: str, has: bool) -> None:
+    assert has_avx512(cpuinfo) is has
 
 
 def test_ties_stand_in_the_order_of_their_text() -> None:
