@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+import orjson
 from fastapi import FastAPI
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -97,7 +98,7 @@ class QueriesEndpoint:
             name = path.rstrip("`").lstrip(".") or "body"
             raise InvalidParameterError.of(name, detail) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidParameterError.of("body", f"not JSON: {error}") from None
+            raise InvalidParameterError.of("body", f"not JSON: {_fault(body, error)}") from None
         faults = []
         ids = [item.video_id for item in batch.requests]
         ids += [item.user_id for item in batch.requests if item.user_id]
@@ -152,6 +153,17 @@ class QueriesEndpoint:
 
 
 _KNOWN = frozenset((b"video_id", b"user_id", b"k", b"budget_ms"))
+
+
+def _fault(body: bytes, found: Exception) -> str:
+    """What is wrong with JSON, in better words than msgspec's where there are any."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return str(error)
+    return str(found)
+
+
 _PLAIN = re.compile(rb"video_id=([\w.~:-]{1,256})(?:&user_id=([\w.~:-]{1,256}))?")
 """What nearly every request looks like: ids that need no decoding, and nothing else."""
 _read_batch = msgspec.json.Decoder(BatchRequest).decode
@@ -302,7 +314,7 @@ def _parameters(settings: Settings) -> list[dict[str, Any]]:
         parameter(
             "budget_ms",
             "How long the answer may take, in milliseconds. 0: generate nothing, answer from the "
-            "cache or fall back.",
+            "cache or fall back; the look into the cache may then take as long as usual.",
             {
                 "type": "number",
                 "minimum": 0,

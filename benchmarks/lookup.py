@@ -2,7 +2,7 @@
 
     python benchmarks/lookup.py                       # on an embedded Valkey
     python benchmarks/lookup.py --peers VENV/bin/python       # one with feast[redis]
-    python benchmarks/lookup.py --rounds 1 --seconds 1 --pairs 200 --json
+    python benchmarks/lookup.py --rounds 1 --seconds 1 --pairs 200
 
 Round by round each server is asked in turn over 64 connections by wrk, which has to be installed
 (the Debian package wrk): the API (`GET /v1/queries` of one of many cached pairs), FastAPI with a

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -84,6 +85,8 @@ class GenerationConfig(Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.field_tokens is not None and min(self.field_tokens) < 0:
             raise ValueError(f"field_tokens must be 0 or more, got {self.field_tokens}")
+        if not 0 <= self.exact_within < inf:
+            raise ValueError(f"exact_within must be 0 or more, and finite, got {self.exact_within}")
 
     def tokenizer(self, path: Path) -> PromptTokenizer:
         """A tokenizer that keeps these lengths. Raises `CheckpointMismatchError` where the file

@@ -198,18 +198,22 @@ class LocalStack:
             update["idempotent_producer"] = False
             update["replication_factor"] = 1
             update["fetch_max_wait_ms"] = min(20, settings.fetch_max_wait_ms)
+            # A group begins after half of it there.
+            update["session_timeout_s"] = min(6.0, settings.session_timeout_s)
+            update["heartbeat_interval_s"] = min(2.0, settings.heartbeat_interval_s)
             self._say(f"broker: {update['kafka_bootstrap']} (embedded, in memory)")
         if "ONEBAR_REDIS_URL" not in os.environ:
             update["redis_url"] = start_valkey(self._processes, self.run_dir)
             self._say(f"redis: {update['redis_url']} (embedded, in memory)")
         if self._own_names:
             name = f"onebar-run-{uuid.uuid4().hex[:10]}"
-            update |= {
+            update = {
+                "session_timeout_s": min(10.0, settings.session_timeout_s),
+                "heartbeat_interval_s": min(3.0, settings.heartbeat_interval_s),
+                **update,
                 "namespace": name,
                 "topic_prefix": f"{name}.",
                 "consumer_group": name,
-                "session_timeout_s": min(10.0, settings.session_timeout_s),
-                "heartbeat_interval_s": min(3.0, settings.heartbeat_interval_s),
             }
         if "kafka_bootstrap" in update or self._own_names:
             update["index"] = None  # a snapshot is of one log, and these topics are new

@@ -194,6 +194,8 @@ def dataset(
 
     if not neighbors and not history:
         raise typer.BadParameter("with --no-neighbors and --no-history nothing is left to do")
+    if out.resolve() == dataset.resolve():
+        raise typer.BadParameter(f"--out: {out} is the dataset itself; name another")
     opened, encoder = open_both(dataset, embedder)
     relevance = relevance_of(Path(embedder)) if history else None
     least = threshold_of(embedder) if threshold is None else threshold

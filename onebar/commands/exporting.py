@@ -19,6 +19,7 @@ def export(
         float | None,
         typer.Option(
             min=0,
+            max=1000,
             help="Search again in float32 where the first two scores are closer; 0 is never "
             "[default: as the checkpoint says].",
         ),

@@ -88,6 +88,10 @@ def export_again(
     it was, but for its float weights. These are rounded to what 8 bits hold, so that all engines
     have one model; to train on, take `source`. Raises `CheckpointError`.
     """
+    if out.resolve() == source.resolve():
+        raise CheckpointMismatchError(
+            f"{out} is the checkpoint itself: its float weights would be lost; name another --out"
+        )
     opened = open_checkpoint(source)
     card, generation = opened.card, opened.card.generation
     if exact_within is not None:

@@ -113,6 +113,12 @@ async def test_every_refusal_is_a_problem(
     is_problem(await http.request(method, path), status)
 
 
+async def test_what_is_allowed_at_a_path_is_all_of_it(http: httpx.AsyncClient) -> None:
+    answer = await http.put("/v1/queries")
+    assert answer.headers["allow"] == "GET, POST"
+    assert "GET, POST" in answer.json()["detail"]
+
+
 async def test_a_missing_video_is_named(http: httpx.AsyncClient) -> None:
     body = is_problem(await http.get("/v1/queries?k=x"), 422)
     assert [error["name"] for error in body["errors"]] == ["video_id", "k"]

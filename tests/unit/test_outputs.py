@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,17 @@ def test_float_weights_that_serve_are_those_that_8_bits_hold(
         if tensor.dim() == 2 and "positions" not in name and "logits" not in name:
             steps = 127 * tensor / tensor.abs().amax(dim=1, keepdim=True)
             torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
+
+
+def test_a_checkpoint_is_not_written_over_itself(toy_checkpoint: Checkpoint) -> None:
+    with pytest.raises(CheckpointMismatchError, match="itself"):
+        export_again(toy_checkpoint.path, toy_checkpoint.path / ".." / toy_checkpoint.path.name)
+
+
+@pytest.mark.parametrize("value", [inf, -1.0, nan])
+def test_how_close_is_close_is_a_number(
+    value: float, toy_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="exact_within"):
+        export_again(toy_checkpoint.path, tmp_path / "made", exact_within=value)
+    assert not (tmp_path / "made").exists()
