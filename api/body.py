@@ -29,14 +29,13 @@ async def read_body(scope: Any, receive: Any, limit: int) -> bytes:
         )
     if length.isdigit() and int(length[:20]) > limit:
         raise too_large(limit)
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ProblemError(400, "disconnected", "The body ended early.")
-        part: bytes = message.get("body", b"")
-        body += part
+        body += message.get("body", b"")
         if len(body) > limit:
             raise too_large(limit)
         if not message.get("more_body", False):
-            return body
+            return bytes(body)

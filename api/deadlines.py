@@ -1,4 +1,4 @@
-"""One timer for the deadlines of many futures: a timer each costs more than all else of a hit."""
+"""One timer for the deadlines of many futures: setting and cancelling one each is felt in a hit."""
 
 from __future__ import annotations
 

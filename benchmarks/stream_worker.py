@@ -85,10 +85,9 @@ def start(
     """One reader, bound to a core."""
     command = {
         "onebar": [sys.executable, "-m", "onebar.cli", "stream"],
-        "onebar_together": [sys.executable, "-m", "onebar.cli", "stream"],
         "faust": [sys.executable, str(HERE / "stream_peers.py"), "faust"],
         "quix": [python, str(HERE / "stream_peers.py"), "quix"],
-    }[name]
+    }[name.removesuffix("_together")]
     env = {**environment(settings), "ONEBAR_LOG_LEVEL": "error", "OMP_NUM_THREADS": "1"}
     log = work / f"{name}-{number}-{settings.consumer_group}.log"
     child = children.start(f"{name}-{number}", command, log, env)
