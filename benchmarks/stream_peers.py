@@ -40,7 +40,11 @@ def faust() -> None:
 
     import faust
 
-    app = faust.App(
+    class App(faust.App):
+        def _create_directories(self) -> None:
+            """None: there are no tables."""
+
+    app = App(
         GROUP,
         broker=";".join(f"kafka://{host}" for host in BOOTSTRAP.split(",")),
         store="memory://",
