@@ -18,12 +18,12 @@ import structlog
 from msgspec import Struct
 
 from api.coalesce import Coalescer
-from api.metrics import ANSWERS, FALLBACKS, SHEDS, STALE
+from api.metrics import ANSWERS, FALLBACKS, LOOKUPS, SHEDS, STALE
 from api.model import Model
 from api.refresh import Refresher
 from api.schemas import Answer, Fallback, Reason
+from feature_store.bodies import CachedBody, Lookup
 from feature_store.client import StoreUnavailableError
-from feature_store.query_cache import CachedBody, Lookup
 from feature_store.records import Candidate, Features, QueryResult
 from onebar.batching import DeadlineExceededError, QueueFullError
 from onebar.candidates import presentable
@@ -63,6 +63,7 @@ class Answerer:
         *,
         lookups: Coalescer[Pair, Lookup],
         lookup_many: Callable[[Sequence[Pair]], Awaitable[list[Lookup]]],
+        at_hand: Callable[[Pair, float], CachedBody | None],
         features: Coalescer[Pair, Features],
         model: Model,
         refresher: Refresher,
@@ -72,6 +73,7 @@ class Answerer:
     ) -> None:
         self._lookups = lookups
         self._lookup_many = lookup_many
+        self._at_hand = at_hand
         self._looking: set[asyncio.Future[list[Lookup]]] = set()
         self._features = features
         self._model = model
@@ -95,44 +97,48 @@ class Answerer:
 
     async def one(self, pair: Pair, ask: Ask) -> bytes:
         """The answer for one pair: a JSON object."""
-        try:
-            found = await self._lookups.ask(pair, ask.deadline)
-        except Exception as error:
-            return self._empty(pair, ask, _why(pair, error))
-        body = _own(pair, found)
-        if body is None:
-            return await self._miss(pair, found, ask)
         now = self._clock()
+        body = self._at_hand(pair, now)
+        if body is None:
+            LOOKUPS.inc()
+            try:
+                found = await self._lookups.ask(pair, ask.deadline)
+            except Exception as error:
+                return self._empty(pair, ask, _why(pair, error))
+            body = _own(pair, found)
+            if body is None:
+                return await self._miss(pair, found, ask)
+            now = self._clock()
         if not ask.peek:
             _CACHE.inc()
-            self._renew(pair, body, now)
-        return _from_body(pair, body, ask.k, now, b'"cache"')
+        return self._hit(pair, body, ask, now)
 
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> list[bytes]:
         """The answers, in order. They share the deadline, and their round trips."""
-        if not pairs:
-            return []
-        found = await self._lookup_all(pairs, ask.deadline)
-        if not isinstance(found, list):
-            return [self._empty(pair, ask, found) for pair in pairs]
         now = self._clock()
-        answers: list[bytes] = [b""] * len(pairs)
-        missing: list[tuple[int, Awaitable[bytes]]] = []
-        for at, (pair, lookup) in enumerate(zip(pairs, found, strict=True)):
-            body = _own(pair, lookup)
-            if body is None:
-                missing.append((at, self._miss(pair, lookup, ask)))
-                continue
-            if not ask.peek:
-                self._renew(pair, body, now)
-            answers[at] = _from_body(pair, body, ask.k, now, b'"cache"')
+        bodies = [self._at_hand(pair, now) for pair in pairs]
+        answers: dict[int, bytes] = {}
+        away = [at for at, body in enumerate(bodies) if body is None]
+        if away:
+            LOOKUPS.inc(len(away))
+            found = await self._lookup_all([pairs[at] for at in away], ask.deadline)
+            if isinstance(found, list):
+                misses = {}
+                for at, lookup in zip(away, found, strict=True):
+                    bodies[at] = _own(pairs[at], lookup)
+                    if bodies[at] is None:
+                        misses[at] = self._miss(pairs[at], lookup, ask)
+                made = await asyncio.gather(*misses.values()) if misses else []
+                answers.update(zip(misses, made, strict=True))
+            else:
+                answers.update({at: self._empty(pairs[at], ask, found) for at in away})
+            now = self._clock()
         if not ask.peek:
-            _CACHE.inc(len(pairs) - len(missing))
-        if missing:
-            made = await asyncio.gather(*(miss for _, miss in missing))
-            for (at, _), answer in zip(missing, made, strict=True):
-                answers[at] = answer
-        return answers
+            _CACHE.inc(len(pairs) - len(answers))
+        return [
+            answers[at] if body is None else self._hit(pair, body, ask, now)
+            for at, (pair, body) in enumerate(zip(pairs, bodies, strict=True))
+        ]
 
     async def _lookup_all(self, pairs: Sequence[Pair], deadline: float) -> list[Lookup] | Reason:
         """Many at once are a round trip of their own: nothing is gained by waiting for others.
@@ -150,11 +156,12 @@ class Answerer:
         error = looking.exception()
         return looking.result() if error is None else _why(pairs[0], error)
 
-    def _renew(self, pair: Pair, body: CachedBody, now: float) -> None:
-        """Have what is about to be served generated anew, if it is due."""
-        if now >= body.fresh_until or self._model.outdated(body):
+    def _hit(self, pair: Pair, body: CachedBody, ask: Ask, now: float) -> bytes:
+        """What is served from the cache, to be generated anew behind it if that is due."""
+        if (now >= body.fresh_until or self._model.outdated(body)) and not ask.peek:
             STALE.inc()
             self._refresher.want(pair)
+        return _from_body(pair, body, ask.k, now, b'"cache"')
 
     async def _miss(self, pair: Pair, found: Lookup, ask: Ask) -> bytes:
         # What a fallback needs is read beside the generation, in the same round trip.

@@ -27,6 +27,9 @@ ANSWERS = Counter(
     "Answered (video, user) pairs by where the queries came from.",
     ["source", "fallback"],
 )
+LOOKUPS = Counter(
+    "onebar_lookups", "Answered pairs that Redis was asked for: the rest were at hand."
+)
 FALLBACKS = Counter("onebar_fallbacks", "Fallbacks by why they were needed.", ["reason"])
 SHEDS = Counter("onebar_sheds", "Generations not begun because too many were waiting.")
 STALE = Counter(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from feature_store.query_cache import CachedBody
+from feature_store.bodies import CachedBody
 from onebar.recommend import FeatureReader, Recommender, ResultCache
 from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings

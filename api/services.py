@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from api.answer import Answerer
 from api.auth import KeyRing, check_bind, parse_api_keys
@@ -15,9 +16,11 @@ from api.limits import RateLimiter
 from api.model import Model
 from api.publisher import Publisher
 from api.refresh import Refresher
-from feature_store.client import connect
+from feature_store.bodies import CachedBody, Lookup
+from feature_store.client import connect, tells_changes
 from feature_store.keys import Keys
-from feature_store.query_cache import CachedBody, Lookup, QueryCache
+from feature_store.near_cache import NearCache
+from feature_store.query_cache import QueryCache
 from feature_store.records import CacheEntry, Features
 from feature_store.store import FeatureStore
 from onebar.recommend import Pair
@@ -47,13 +50,16 @@ class Services:
         self.store = FeatureStore(client, names, settings.policy)
         self.cache = QueryCache(client, names, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
         self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
-        lookups: Coalescer[Pair, Lookup] = Coalescer(self.cache.lookup)
+        self.near = self._near_cache(names) if tells_changes(client) else None
+        lookup = self.cache.lookup if self.near is None else self.near.lookup
+        lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
         self.results = TogetherCache(self.cache)
         self.model = Model(settings, TogetherStore(self.features), self.results, load=load)
         self.refresher = Refresher(self.model)
         self.answerer = Answerer(
             lookups=lookups,
-            lookup_many=self.cache.lookup,
+            lookup_many=lookup,
+            at_hand=_nothing_at_hand if self.near is None else self.near.at_hand,
             features=self.features,
             model=self.model,
             refresher=self.refresher,
@@ -79,7 +85,32 @@ class Services:
         finally:
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
+            if self.near is not None:
+                await self.near.close()
             await self.store.close()
+
+    def _near_cache(self, names: Keys) -> NearCache | None:
+        settings = self.settings
+        limit_bytes = round(settings.near_cache_mb * 2**20)
+        if limit_bytes == 0:
+            return None
+        return NearCache(
+            partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s),
+            names,
+            settings.cache_soft_ttl_s,
+            settings.cache_hard_ttl_s,
+            limit_bytes=limit_bytes,
+        )
+
+    async def forget(self, user_id: str, ts: float) -> None:
+        """Delete a user in the store; nothing personal is served from here once this returns."""
+        await self.store.delete_user(user_id, ts)
+        if self.near is not None:
+            await self.near.settle()
+
+
+def _nothing_at_hand(pair: Pair, now: float) -> None:
+    """Without a near cache Redis is asked each time."""
 
 
 class TogetherStore:

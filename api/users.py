@@ -64,5 +64,5 @@ async def delete_user(services: ServicesDep, user_id: UserId) -> Response:
 
 async def _forget(services: ServicesDep, user_id: str, now: float) -> bool:
     async with asyncio.timeout(STORE_TIMEOUT_S):
-        await services.store.delete_user(user_id, now)
+        await services.forget(user_id, now)
     return True

@@ -13,7 +13,7 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
-from feature_store.pipe import Argument, Pipe, Words
+from feature_store.pipe import Argument, Pipe, Watcher, Words
 
 
 class PipedRedis(Redis):
@@ -101,11 +101,12 @@ def load_script(name: str, *preludes: str) -> Script:
     return Script(name=name, source=source, sha=digest)
 
 
-def connect(url: str, *, timeout_s: float) -> Client:
+def connect(url: str, *, timeout_s: float, watcher: Watcher | None = None) -> Client:
     """A client for `redis://`, `rediss://`, `unix://`, or `redis+cluster://host:port`.
 
     Opens nothing until its first command. A command takes `timeout_s` at most, twice that where
-    a broken connection made it start again. Raises `ValueError` for another scheme.
+    a broken connection made it start again. A `watcher` is told of changes to whatever is read
+    through this client, but for a cluster's. Raises `ValueError` for another scheme.
     """
     scheme, separator, rest = url.partition("://")
     retry = Retry(ExponentialBackoff(cap=0.1, base=0.02), 1, (errors.ConnectionError,))
@@ -131,7 +132,7 @@ def connect(url: str, *, timeout_s: float) -> Client:
         retry=retry,
     )
     client = cast(PipedRedis, PipedRedis.from_pool(pool))
-    client.pipe = Pipe(pool, timeout_s=timeout_s)
+    client.pipe = Pipe(pool, timeout_s=timeout_s, watcher=watcher)
     return client
 
 
@@ -223,6 +224,11 @@ def _unavailable(error: BaseException) -> StoreUnavailableError:
     what = "takes no writes for now" if refused else "cannot be reached"
     hint = "" if refused else "; is it running, and is ONEBAR_REDIS_URL right?"
     return StoreUnavailableError(f"Redis {what} ({type(error).__name__}: {error}){hint}")
+
+
+def tells_changes(client: Client) -> bool:
+    """Whether `connect` can have somebody watch through such a client."""
+    return isinstance(client, PipedRedis)
 
 
 async def ping(client: Client) -> None:

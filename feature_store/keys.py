@@ -14,6 +14,13 @@ from msgspec import Struct
 
 _UNSAFE = re.compile(r"[^!#-$&-9;-z|~\x80-\U0010ffff]")
 _ESCAPED = re.compile(r"%([0-9a-f]{2})")
+_ANSWERING = re.compile(r"\{u:([^{}:]+)\}:d|\{v:([^{}:]+)\}:q(?::([^{}:]*))?")
+
+Pair = tuple[str, str | None]
+"""A video, and who watches it, if anybody in particular."""
+Slot = Pair | str
+"""What one key of the query cache holds: the queries of a (video, user), those of a video whoever
+watches, or, as the user's id alone, whether that user was deleted."""
 
 
 def escape(entity_id: str) -> str:
@@ -92,7 +99,7 @@ class Keys(Struct, frozen=True):
         """string: the queries of a video for one user, or the mark that they are the video's."""
         return self._video(video_id, f"q:{escape(user_id)}")
 
-    def answering(self, pairs: Iterable[tuple[str, str | None]]) -> list[str]:
+    def answering(self, pairs: Iterable[Pair]) -> list[str]:
         """What answers these pairs, in one go: `cached` of each, and where there is a user
         `cached_for` and `deletion`."""
         prefix = self.prefix
@@ -104,6 +111,30 @@ class Keys(Struct, frozen=True):
                 user = escape(user_id)
                 names += (f"{cached}:{user}", f"{prefix}{{u:{user}}}:d")
         return names
+
+    def slot(self, name: bytes) -> Slot | None:
+        """What one of the keys of `answering` holds; None for any other key."""
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            return None
+        if not text.startswith(self.prefix):
+            return None
+        found = _ANSWERING.fullmatch(text, len(self.prefix))
+        if found is None:
+            return None
+        deleted, video, user = (None if part is None else unescape(part) for part in found.groups())
+        if deleted is not None:
+            return deleted
+        assert video is not None
+        return video, user
+
+    def slot_name(self, slot: Slot) -> str:
+        """The key that holds a slot."""
+        if isinstance(slot, str):
+            return self.deletion(slot)
+        video_id, user_id = slot
+        return self.cached(video_id) if user_id is None else self.cached_for(video_id, user_id)
 
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this generation."""

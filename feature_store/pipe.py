@@ -11,11 +11,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hiredis
 import redis.exceptions as errors
+import structlog
 from redis.asyncio import ConnectionPool
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_S = 1.0
+"""How often a watched connection is asked for a sign of life."""
 
 Argument = str | bytes | int | float
 Words = Sequence[Argument]
@@ -23,13 +29,33 @@ Words = Sequence[Argument]
 _INCOMPLETE = object()
 
 
+class Watcher(Protocol):
+    """Is told of changes to the keys that a connection has read (`CLIENT TRACKING`)."""
+
+    def began(self) -> None:
+        """Whatever is read from now on, its next change will be told."""
+        ...
+
+    def changed(self, names: Sequence[bytes] | None) -> None:
+        """These keys have changed or gone; None: any may have."""
+        ...
+
+    def lost(self) -> None:
+        """Nothing more will be told, and something may have been missed."""
+        ...
+
+
 class Pipe:
     """Calls to one Redis server. Connects with the first call, and again after a loss."""
 
-    def __init__(self, pool: ConnectionPool, *, timeout_s: float) -> None:
-        """The pool says how connections are made; none of them is taken."""
+    def __init__(
+        self, pool: ConnectionPool, *, timeout_s: float, watcher: Watcher | None = None
+    ) -> None:
+        """The pool says how connections are made; none of them is taken. A server that can't tell
+        of changes never tells the watcher that it begins to."""
         self._pool = pool
         self._timeout_s = timeout_s
+        self._watcher = watcher
         self._line: _Line | None = None
         self._connecting = asyncio.Lock()
 
@@ -40,7 +66,7 @@ class Pipe:
         repeated. Raises `ConnectionError` and `TimeoutError` of redis-py; the latter where Redis
         says nothing for `timeout_s` while somebody waits.
         """
-        packed = [hiredis.pack_command(cast(Any, tuple(words))) for words in commands]
+        packed = [_pack(words) for words in commands]
         line = await self._open()
         try:
             return await line.ask(packed)
@@ -60,7 +86,10 @@ class Pipe:
             return line
         async with self._connecting:
             if self._line is None or not self._line.usable:
-                self._line = _Line(await self._connect(), self._timeout_s)
+                line = _Line(await self._connect(), self._timeout_s)
+                if self._watcher is not None:
+                    await line.watch(self._watcher)
+                self._line = line
             return self._line
 
     async def _connect(self) -> asyncio.StreamWriter:
@@ -91,7 +120,8 @@ class _Line(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._waiting: deque[_Call] = deque()
         self._heard = 0.0
-        self._watch: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._watcher: Watcher | None = None
         self._reader = hiredis.Reader(
             protocolError=errors.InvalidResponse,
             replyError=_refusal,
@@ -103,6 +133,24 @@ class _Line(asyncio.Protocol):
     def usable(self) -> bool:
         return not self._transport.is_closing() and self._loop is asyncio.get_running_loop()
 
+    async def watch(self, watcher: Watcher) -> None:
+        """Have the watcher told of changes, if the server can do that."""
+        [reply] = await self.ask([_pack(("CLIENT", "TRACKING", "ON"))])
+        if isinstance(reply, Exception):
+            log.warning("redis_tells_no_changes", reason=str(reply))
+            return
+        self._watcher = watcher
+        watcher.began()
+        self._beat()
+
+    def _beat(self) -> None:
+        """Ask for a sign of life now and then: no answer within the timeout ends the connection."""
+        if self._watcher is None or self._transport.is_closing():
+            return
+        if not self._waiting:
+            self.ask([_pack(("PING",))]).add_done_callback(_heard)
+        self._loop.call_later(HEARTBEAT_S, self._beat)
+
     def ask(self, packed: Sequence[bytes]) -> asyncio.Future[list[Any]]:
         """Send at least one command; the replies to come. Raises `ConnectionError` if closed."""
         if self._transport.is_closing():
@@ -111,8 +159,8 @@ class _Line(asyncio.Protocol):
         if not self._waiting:
             self._heard = self._loop.time()
         self._waiting.append(_Call(len(packed), future))
-        if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout_s, self._check)
+        if self._deadline is None:
+            self._deadline = self._loop.call_later(self._timeout_s, self._check)
         self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
         return future
 
@@ -122,7 +170,9 @@ class _Line(asyncio.Protocol):
         try:
             while (reply := self._reader.gets()) is not _INCOMPLETE:
                 if isinstance(reply, hiredis.PushNotification):
-                    continue  # Redis says things of its own accord too
+                    if self._watcher is not None and reply[0] == b"invalidate":
+                        self._watcher.changed(reply[1])
+                    continue
                 call = self._waiting[0]
                 call.replies.append(reply)
                 call.left -= 1
@@ -141,24 +191,36 @@ class _Line(asyncio.Protocol):
 
     def _check(self) -> None:
         """Give the connection up if Redis has said nothing for too long."""
-        self._watch = None
+        self._deadline = None
         if not self._waiting:
             return
         left = self._heard + self._timeout_s - self._loop.time()
         if left > 0:
-            self._watch = self._loop.call_later(left, self._check)
+            self._deadline = self._loop.call_later(left, self._check)
         else:
             self._fail(errors.TimeoutError(f"no answer for {self._timeout_s:g} s"))
 
     def _fail(self, error: Exception) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        if self._watcher is not None:
+            self._watcher.lost()
+            self._watcher = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         self._transport.abort()
         while self._waiting:
             future = self._waiting.popleft().future
             if not future.done():
                 future.set_exception(error)
+
+
+def _pack(words: Words) -> bytes:
+    return hiredis.pack_command(cast(Any, tuple(words)))
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()  # the connection has ended: whoever asks next will see
 
 
 def _refusal(message: str) -> errors.ResponseError:

@@ -11,9 +11,10 @@ import orjson
 import structlog
 from msgspec import UNSET
 
+from feature_store.bodies import Lookup
 from feature_store.buckets import CorruptStateError
 from feature_store.client import StoreCommandError
-from feature_store.query_cache import Lookup, QueryCache
+from feature_store.query_cache import QueryCache
 from feature_store.records import QueryResult
 from onebar.recommend import Grounding, Pair, Recommender, UnknownVideoError
 from stream.dead_letters import dead_letter, set_aside

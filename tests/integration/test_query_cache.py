@@ -9,14 +9,9 @@ import msgspec
 import pytest
 from store_fixtures import fresh_store, key_names, small_cluster
 
+from feature_store.bodies import DELETION_GRACE_S, CachedBody, Lookup
 from feature_store.buckets import CorruptStateError
-from feature_store.query_cache import (
-    DELETION_GRACE_S,
-    RECENT_VIDEOS,
-    CachedBody,
-    Lookup,
-    QueryCache,
-)
+from feature_store.query_cache import RECENT_VIDEOS, QueryCache
 from feature_store.records import CacheEntry, Candidate, QueryResult
 from feature_store.store import FeatureStore
 from feature_store.writes import UserDelete

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.query_cache import _HEADER, CachedBody, _encode
+from feature_store.bodies import CachedBody, decode_body, encode_body
 from feature_store.records import Candidate, QueryResult
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
@@ -15,7 +15,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
 
 
 def body(result: QueryResult) -> CachedBody:
-    return CachedBody(0.0, 0.0, _encode(result)[_HEADER.size :])
+    found = decode_body(encode_body(result), 300.0)
+    assert found is not None
+    return found
 
 
 @given(TEXT, st.lists(TEXT, max_size=3), st.from_regex(r"\A[A-Za-z0-9._-]{1,20}\Z"), TEXT)

@@ -9,8 +9,8 @@ import orjson
 import pytest
 from test_recommend import World
 
+from feature_store.bodies import Lookup
 from feature_store.client import StoreUnavailableError
-from feature_store.query_cache import Lookup
 from feature_store.records import CacheEntry, Features, VideoText
 from onebar.recommend import Pair, Recommender
 from stream import retry

@@ -1,0 +1,152 @@
+"""The query cache, seen from a process that keeps what it read until Redis says it changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from feature_store.bodies import (
+    CachedBody,
+    Lookup,
+    Own,
+    decode_own,
+    forgotten_until,
+    personal_body,
+)
+from feature_store.client import Client, Command, close, pipelined, strings
+from feature_store.kept import Kept
+from feature_store.keys import Keys, Pair, Slot
+from feature_store.pipe import Watcher
+
+
+class Connect(Protocol):
+    """Gives a client for nothing but a near cache, which tells the watcher."""
+
+    def __call__(self, *, watcher: Watcher) -> Client: ...
+
+
+ENTRY_BYTES = 400
+"""What a kept value takes beside its body, about: its name and its places in dictionaries."""
+
+
+class NearCache:
+    """Lookups that go to Redis only for what this process has not read lately.
+
+    Kept are bodies, marks, and whether a user was deleted; never that there is no body, as
+    somebody may be about to put one. A value is served until Redis tells of its change, which takes
+    a fraction of a millisecond while the connection is sound; a connection that has broken in
+    silence is found out within `feature_store.pipe.HEARTBEAT_S` and the client's timeout. A server
+    that can't tell is asked each time.
+
+    Belongs to one event loop. Raises what `QueryCache` does.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        keys: Keys,
+        soft_ttl_s: float,
+        hard_ttl_s: float,
+        *,
+        limit_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = connect(watcher=self)
+        self._keys = keys
+        self._soft_ttl_s = soft_ttl_s
+        self._hard_ttl_s = hard_ttl_s
+        self._clock = clock
+        self._bodies: Kept[Pair, Own] = Kept(limit_bytes * 3 // 4, _size_of)
+        self._deletions: Kept[str, float] = Kept(limit_bytes // 4, lambda _: ENTRY_BYTES)
+
+    def __len__(self) -> int:
+        return len(self._bodies) + len(self._deletions)
+
+    async def close(self) -> None:
+        """Close the connection. A later lookup opens another."""
+        await close(self._client)
+
+    def at_hand(self, pair: Pair, now: float) -> CachedBody | None:
+        """The body that answers exactly this (video, user), if all that says so is kept."""
+        own = self._body(pair, now)
+        video_id, user_id = pair
+        if own is None or user_id is None:
+            return own if isinstance(own, CachedBody) else None
+        forgotten = self._deletions.get(user_id)
+        if forgotten is None:
+            return None
+        video = None if isinstance(own, CachedBody) else self._body((video_id, None), now)
+        return self._personal(own, video, forgotten)
+
+    async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
+        """What is cached for each (video, user), in their order; one round trip at most."""
+        now = self._clock()
+        bodies: dict[Pair, Own | None] = {}
+        deletions: dict[str, float | None] = {}
+        for pair in pairs:
+            video_id, user_id = pair
+            bodies[video_id, None] = self._body((video_id, None), now)
+            if user_id is not None:
+                bodies[pair] = self._body(pair, now)
+                deletions[user_id] = self._deletions.get(user_id)
+        wanted: list[Slot] = [pair for pair, body in bodies.items() if body is None]
+        wanted += [user_id for user_id, known in deletions.items() if known is None]
+        with self._bodies.reading() as body_reading, self._deletions.reading() as deletion_reading:
+            values = await strings(self._client, list(map(self._keys.slot_name, wanted)))
+            for slot, value in zip(wanted, values, strict=True):
+                if isinstance(slot, str):
+                    deletions[slot] = until = forgotten_until(value)
+                    self._deletions.keep(deletion_reading, slot, until)
+                elif (own := decode_own(value, self._soft_ttl_s)) is not None:
+                    bodies[slot] = own
+                    self._bodies.keep(body_reading, slot, own)
+        lookups = []
+        for pair in pairs:
+            video_id, user_id = pair
+            video = bodies[video_id, None]
+            personal = None
+            if user_id is not None and (own := bodies[pair]) is not None:
+                personal = self._personal(own, video, deletions[user_id])
+            lookups.append(Lookup(personal, video if isinstance(video, CachedBody) else None))
+        return lookups
+
+    async def settle(self) -> None:
+        """Return when every change that Redis has made by now has been told."""
+        await pipelined(self._client, [Command("PING", ())])
+
+    def began(self) -> None:
+        """Redis tells of changes from now on."""
+        self._bodies.trust()
+        self._deletions.trust()
+
+    def changed(self, names: Sequence[bytes] | None) -> None:
+        """Redis tells of these keys, or of all."""
+        if names is None:
+            self._bodies.change_all()
+            self._deletions.change_all()
+            return
+        for slot in map(self._keys.slot, names):
+            if isinstance(slot, str):
+                self._deletions.change(slot)
+            elif slot is not None:
+                self._bodies.change(slot)
+
+    def lost(self) -> None:
+        """Redis tells no more."""
+        self._bodies.distrust()
+        self._deletions.distrust()
+
+    def _body(self, pair: Pair, now: float) -> Own | None:
+        """What is kept, unless Redis has let it go by now."""
+        own = self._bodies.get(pair)
+        return own if own is not None and own.generated_at > now - self._hard_ttl_s else None
+
+    def _personal(self, own: Own, video: Own | None, forgotten: float | None) -> CachedBody | None:
+        assert forgotten is not None
+        body = video if isinstance(video, CachedBody) else None
+        return personal_body(own, body, forgotten, self._soft_ttl_s)
+
+
+def _size_of(own: Own) -> int:
+    return ENTRY_BYTES + (len(own.body) if isinstance(own, CachedBody) else 0)
