@@ -215,7 +215,8 @@ class _Line(asyncio.Protocol):
 
 
 def _pack(words: Words) -> bytes:
-    return hiredis.pack_command(cast(Any, tuple(words)))
+    packed: bytes = hiredis.pack_command(cast(Any, tuple(words)))
+    return packed
 
 
 def _heard(future: asyncio.Future[Any]) -> None:
