@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from binascii import hexlify
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -36,12 +37,14 @@ MARGIN_S = 0.002
 LOOKUP_BUDGET_MS = 50.0
 """What a look into the cache may take where neither the request nor the settings grant any time."""
 
+ID_DIGITS = 24
+
 _CACHE = ANSWERS.labels("cache", "")
 _GENERATED = ANSWERS.labels("generated", "")
 _QUERY = b'{"text":'
 
 
-class Ask(Struct, frozen=True):
+class Ask(Struct, frozen=True, gc=False):
     """How a request wants to be answered.
 
     `deadline` is in loop time. `k` None takes the queries as they are kept. Without `generate`
@@ -63,7 +66,7 @@ class Answerer:
         *,
         lookups: Coalescer[Pair, Lookup],
         lookup_many: Callable[[Sequence[Pair]], Awaitable[list[Lookup]]],
-        at_hand: Callable[[Pair, float], CachedBody | None],
+        at_hand: Callable[[Sequence[Pair], float], list[CachedBody | None]],
         features: Coalescer[Pair, Features],
         model: Model,
         refresher: Refresher,
@@ -98,7 +101,7 @@ class Answerer:
     async def one(self, pair: Pair, ask: Ask) -> bytes:
         """The answer for one pair: a JSON object."""
         now = self._clock()
-        body = self._at_hand(pair, now)
+        [body] = self._at_hand((pair,), now)
         if body is None:
             LOOKUPS.inc()
             try:
@@ -111,34 +114,57 @@ class Answerer:
             now = self._clock()
         if not ask.peek:
             _CACHE.inc()
-        return self._hit(pair, body, ask, now)
+            self._renew((pair,), (body,), now)
+        return _from_body(pair, body, ask.k, now, _request_id(), b'"cache"')
 
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> list[bytes]:
         """The answers, in order. They share the deadline, and their round trips."""
         now = self._clock()
-        bodies = [self._at_hand(pair, now) for pair in pairs]
-        answers: dict[int, bytes] = {}
+        bodies = self._at_hand(pairs, now)
         away = [at for at, body in enumerate(bodies) if body is None]
-        if away:
-            LOOKUPS.inc(len(away))
-            found = await self._lookup_all([pairs[at] for at in away], ask.deadline)
-            if isinstance(found, list):
-                misses = {}
-                for at, lookup in zip(away, found, strict=True):
-                    bodies[at] = _own(pairs[at], lookup)
-                    if bodies[at] is None:
-                        misses[at] = self._miss(pairs[at], lookup, ask)
-                made = await asyncio.gather(*misses.values()) if misses else []
-                answers.update(zip(misses, made, strict=True))
-            else:
-                answers.update({at: self._empty(pairs[at], ask, found) for at in away})
-            now = self._clock()
+        if not away:
+            return self._hits(pairs, bodies, ask, now)
+        LOOKUPS.inc(len(away))
+        found = await self._lookup_all([pairs[at] for at in away], ask.deadline)
+        made: dict[int, bytes] = {}
+        if isinstance(found, list):
+            misses: dict[int, Awaitable[bytes]] = {}
+            for at, lookup in zip(away, found, strict=True):
+                bodies[at] = _own(pairs[at], lookup)
+                if bodies[at] is None:
+                    misses[at] = self._miss(pairs[at], lookup, ask)
+            made.update(zip(misses, await asyncio.gather(*misses.values()), strict=True))
+        else:
+            made.update((at, self._empty(pairs[at], ask, found)) for at in away)
+        answers = self._hits(pairs, bodies, ask, self._clock())
+        for at, answer in made.items():
+            answers[at] = answer
+        return answers
+
+    def _hits(
+        self, pairs: Sequence[Pair], bodies: Sequence[CachedBody | None], ask: Ask, now: float
+    ) -> list[bytes]:
+        """What is served from the cache, to be generated anew behind it where that is due. An empty
+        answer stands where there is no body."""
         if not ask.peek:
-            _CACHE.inc(len(pairs) - len(answers))
+            _CACHE.inc(sum(body is not None for body in bodies))
+            self._renew(pairs, bodies, now)
         return [
-            answers[at] if body is None else self._hit(pair, body, ask, now)
-            for at, (pair, body) in enumerate(zip(pairs, bodies, strict=True))
+            b"" if body is None else _from_body(pair, body, ask.k, now, request_id, b'"cache"')
+            for pair, body, request_id in zip(pairs, bodies, _request_ids(len(pairs)), strict=True)
         ]
+
+    def _renew(
+        self, pairs: Sequence[Pair], bodies: Sequence[CachedBody | None], now: float
+    ) -> None:
+        """Have what is about to be served generated anew, where it is due."""
+        retired = self._model.retired
+        for pair, body in zip(pairs, bodies, strict=True):
+            if body is not None and (
+                now >= body.fresh_until or (retired and body.model in retired)
+            ):
+                STALE.inc()
+                self._refresher.want(pair)
 
     async def _lookup_all(self, pairs: Sequence[Pair], deadline: float) -> list[Lookup] | Reason:
         """Many at once are a round trip of their own: nothing is gained by waiting for others.
@@ -156,13 +182,6 @@ class Answerer:
         error = looking.exception()
         return looking.result() if error is None else _why(pairs[0], error)
 
-    def _hit(self, pair: Pair, body: CachedBody, ask: Ask, now: float) -> bytes:
-        """What is served from the cache, to be generated anew behind it if that is due."""
-        if (now >= body.fresh_until or self._model.outdated(body)) and not ask.peek:
-            STALE.inc()
-            self._refresher.want(pair)
-        return _from_body(pair, body, ask.k, now, b'"cache"')
-
     async def _miss(self, pair: Pair, found: Lookup, ask: Ask) -> bytes:
         # What a fallback needs is read beside the generation, in the same round trip.
         features = None if found.video is not None else self._features.ask((pair[0], None))
@@ -174,7 +193,7 @@ class Answerer:
             if found.video is not None:
                 _count("video", outcome, ask)
                 tail = b'"fallback","fallback":"video","reason":"%b"' % outcome.encode()
-                return _from_body(pair, found.video, ask.k, self._clock(), tail)
+                return _from_body(pair, found.video, ask.k, self._clock(), _request_id(), tail)
             assert features is not None
             return await self._without_cache(pair, features, outcome, ask)
         finally:
@@ -315,25 +334,38 @@ def anchor_queries(known: Features, k: int | None) -> tuple[Candidate, ...]:
 
 
 def request_id() -> str:
-    """A name for one answer, to be sent back with exposures and clicks: 24 hexadecimal digits.
+    """A name for one answer, to be sent back with exposures and clicks: `ID_DIGITS` hexadecimal
+    digits."""
+    return _request_id().decode()
 
-    It names and keeps no secret, so the operating system is not asked for it each time.
+
+def _request_id() -> bytes:
+    return b"%024x" % random.getrandbits(4 * ID_DIGITS)
+
+
+def _request_ids(count: int) -> list[bytes]:
+    """So many of them, drawn together: a third of the work.
+
+    They name and keep no secret, so the operating system is not asked for them each time.
     """
-    return f"{random.getrandbits(96):024x}"
+    digits = hexlify(random.randbytes(count * ID_DIGITS // 2))
+    return [digits[at : at + ID_DIGITS] for at in range(0, len(digits), ID_DIGITS)]
 
 
-def _from_body(pair: Pair, body: CachedBody, k: int | None, now: float, source: bytes) -> bytes:
+def _from_body(
+    pair: Pair, body: CachedBody, k: int | None, now: float, request_id: bytes, source: bytes
+) -> bytes:
     """Cached bytes with the fields of this answer behind them; parsed only to cut the list."""
     kept = body.body
     if k is not None and kept.count(_QUERY) > k:
         result = body.result()
         kept = msgspec.json.encode(msgspec.structs.replace(result, queries=result.queries[:k]))[:-1]
-    return b'%b,"request_id":"%024x","user_id":%b,"source":%b,"age_s":%.3f}' % (
-        kept,
-        random.getrandbits(96),
+    age_s = now - body.generated_at
+    return kept + b',"request_id":"%b","user_id":%b,"source":%b,"age_s":%.3f}' % (
+        request_id,
         orjson.dumps(pair[1]),
         source,
-        max(0.0, now - body.generated_at),
+        age_s if age_s > 0 else 0.0,
     )
 
 

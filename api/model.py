@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import structlog
 
-from feature_store.bodies import CachedBody
 from onebar.recommend import FeatureReader, Recommender, ResultCache
 from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
@@ -46,9 +45,10 @@ class Model:
         """What answers now: call it before the next `await`."""
         return self.live.recommender
 
-    def outdated(self, body: CachedBody) -> bool:
-        """Whether cached queries are of a model that this server has left behind."""
-        return self.live.outdated(body)
+    @property
+    def retired(self) -> frozenset[str]:
+        """Models that this server has left behind: what they answered is due for renewal."""
+        return self.live.retired
 
     def start(self) -> None:
         """Begin to load; returns at once."""

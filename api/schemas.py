@@ -75,7 +75,7 @@ _PATTERN = {"pattern": r"^[^\u0000-\u001f\u007f]*(?![\s\S])"}
 is done for a pair."""
 
 
-class PairRequest(Struct, frozen=True):
+class PairRequest(Struct, frozen=True, gc=False):
     """A video, and who watches it."""
 
     video_id: Annotated[

@@ -109,8 +109,9 @@ class Services:
             await self.near.settle()
 
 
-def _nothing_at_hand(pair: Pair, now: float) -> None:
+def _nothing_at_hand(pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
     """Without a near cache Redis is asked each time."""
+    return [None] * len(pairs)
 
 
 class TogetherStore:

@@ -23,7 +23,7 @@ _SAME = b"OBQ="
 _MODEL = b'"model":"'
 
 
-class CachedBody(Struct, frozen=True):
+class CachedBody(Struct, frozen=True, gc=False):
     """Cached queries. `body` is the JSON object of a `QueryResult` without its closing brace, so
     that the fields of one answer can be put behind it. Times are UTC epoch seconds; from
     `fresh_until` on it is still good to serve, but due to be generated anew.
@@ -50,7 +50,7 @@ class CachedBody(Struct, frozen=True):
             raise CorruptStateError(f"expected cached queries: {error}") from None
 
 
-class Lookup(Struct, frozen=True):
+class Lookup(Struct, frozen=True, gc=False):
     """What is cached for one (video, user). `personal` is this user's own queries, which may be
     the video's; it is None where no user was named.
     """
@@ -59,7 +59,7 @@ class Lookup(Struct, frozen=True):
     video: CachedBody | None = None
 
 
-class Mark(Struct, frozen=True):
+class Mark(Struct, frozen=True, gc=False):
     """In the place of a user's own body: it is the video's, found so at `generated_at`."""
 
     generated_at: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -67,17 +68,21 @@ class NearCache:
         """Close the connection. A later lookup opens another."""
         await close(self._client)
 
-    def at_hand(self, pair: Pair, now: float) -> CachedBody | None:
-        """The body that answers exactly this (video, user), if all that says so is kept."""
-        own = self._body(pair, now)
-        video_id, user_id = pair
-        if own is None or user_id is None:
-            return own if isinstance(own, CachedBody) else None
-        forgotten = self._deletions.get(user_id)
-        if forgotten is None:
-            return None
-        video = None if isinstance(own, CachedBody) else self._body((video_id, None), now)
-        return self._personal(own, video, forgotten)
+    def at_hand(self, pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
+        """For each (video, user) the body that answers exactly it, if all that says so is kept."""
+        body_of, forgotten_of = self._bodies.get, self._deletions.get
+        expired = now - self._hard_ttl_s
+        bodies: list[CachedBody | None] = []
+        for pair in pairs:
+            own, user_id = body_of(pair), pair[1]
+            forgotten = -math.inf if user_id is None else forgotten_of(user_id)
+            if own is None or forgotten is None or not expired < own.generated_at > forgotten:
+                bodies.append(None)
+            elif isinstance(own, CachedBody):
+                bodies.append(own)
+            else:
+                bodies.append(self._personal(own, self._body((pair[0], None), now), forgotten))
+        return bodies
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
         """What is cached for each (video, user), in their order; one round trip at most."""

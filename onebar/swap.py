@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -35,13 +34,6 @@ MODEL_INFO = Gauge(
 REFUSED_RETRY_S = 30.0
 """How soon a refused checkpoint is tried again while the pointer stays; twice as long each time."""
 LONGEST_RETRY_S = 600.0
-
-
-class Cached(Protocol):
-    """Cached queries: `feature_store.query_cache.CachedBody`."""
-
-    @property
-    def model(self) -> str: ...
 
 
 class _Served:
@@ -78,8 +70,9 @@ class LiveModel:
     """Serves one model at a time; one instance on one event loop.
 
     `warning` says why the registry's current checkpoint is not the one that answers; `on_warning`
-    is told of each change of it. `load` loads what the settings name, in a thread. `queue_size`
-    stands in for the setting.
+    is told of each change of it. `retired` are the models that another replaced here: what they
+    answered is due for renewal, while models of other servers are none of ours to judge. `load`
+    loads what the settings name, in a thread. `queue_size` stands in for the setting.
     """
 
     def __init__(
@@ -106,7 +99,7 @@ class LiveModel:
         self._registry = None if settings.registry is None else Registry(settings.registry)
         self._served: _Served | None = None
         self._dropping: asyncio.Task[None] | None = None
-        self._retired: frozenset[str] = frozenset()
+        self.retired: frozenset[str] = frozenset()
         self._refused: Pointer | None = None
         self._wait_s = retry_s
         self._again_at = 0.0
@@ -131,13 +124,6 @@ class LiveModel:
             raise RuntimeError("no model is open")
         with self._served.use() as recommender:
             yield recommender
-
-    def outdated(self, body: Cached) -> bool:
-        """Whether cached queries are due for renewal: their model was replaced by this one.
-
-        A model that never was current here is none of ours to judge: another server's, perhaps.
-        """
-        return bool(self._retired) and body.model in self._retired
 
     async def open(self, model: LoadedModel | None = None) -> None:
         """Load the first model (or take over `model`) and warm it.
@@ -252,12 +238,12 @@ class LiveModel:
         """Have `fresh` answer from now on; its predecessor is dropped behind it."""
         leaving, self._served = self._served, fresh
         MODEL_INFO.labels(fresh.model.name).set(1)
-        self._retired |= known
+        self.retired |= known
         if leaving is not None:
-            self._retired |= {leaving.model.name}
+            self.retired |= {leaving.model.name}
             MODEL_INFO.labels(leaving.model.name).set(0)
             self._dropping = asyncio.create_task(leaving.close())
-        self._retired -= {fresh.model.name}
+        self.retired -= {fresh.model.name}
 
     def _known(self) -> frozenset[str]:
         """All that ever were current in the registry."""

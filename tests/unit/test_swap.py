@@ -369,26 +369,21 @@ async def test_the_end_while_one_loads(world: World) -> None:
     world.engines.pop()  # never handed over
 
 
-class Body:
-    def __init__(self, model: str) -> None:
-        self.model = model
-
-
 async def test_queries_of_a_model_left_behind_are_due_for_renewal(world: World) -> None:
-    a, b = Body(world.a), Body(world.b)
-    assert not world.live.outdated(a)
-    assert not world.live.outdated(b), "not current yet: another server may be ahead"
+    a, b = world.a, world.b
+    assert a not in world.live.retired
+    assert b not in world.live.retired, "not current yet: another server may be ahead"
     world.registry.promote(world.b)
     await world.live.look()
-    assert world.live.outdated(a)
-    assert not world.live.outdated(b)
+    assert a in world.live.retired
+    assert b not in world.live.retired
     world.registry.rollback()
     await world.live.look()
-    assert not world.live.outdated(a)
-    assert world.live.outdated(b)
-    assert not world.live.outdated(Body("demo-of-another-server"))
+    assert a not in world.live.retired
+    assert b in world.live.retired
+    assert "demo-of-another-server" not in world.live.retired
     late = LiveModel(world.settings, world.store, world.cache, load=world.load)
     await late.open()
-    assert late.outdated(b), "the registry remembers"
-    assert not late.outdated(a)
+    assert b in late.retired, "the registry remembers"
+    assert a not in late.retired
     await late.close()
