@@ -14,7 +14,7 @@ from msgspec import Struct
 
 _UNSAFE = re.compile(r"[^!#-$&-9;-z|~\x80-\U0010ffff]")
 _ESCAPED = re.compile(r"%([0-9a-f]{2})")
-_ANSWERING = re.compile(r"\{u:([^{}:]+)\}:d|\{v:([^{}:]+)\}:q(?::([^{}:]*))?")
+_ANSWERING = re.compile(r"\{u:([^{}:]*)\}:d|\{v:([^{}:]*)\}:q(?::([^{}:]*))?")
 
 Pair = tuple[str, str | None]
 """A video, and who watches it, if anybody in particular."""

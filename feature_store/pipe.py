@@ -141,7 +141,7 @@ class _Line(asyncio.Protocol):
             return
         self._watcher = watcher
         watcher.began()
-        self._beat()
+        self._loop.call_later(HEARTBEAT_S, self._beat)
 
     def _beat(self) -> None:
         """Ask for a sign of life now and then: no answer within the timeout ends the connection."""

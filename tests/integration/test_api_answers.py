@@ -196,7 +196,7 @@ async def test_redis_gone_silent_in_mid_answer(settings: Settings, store: Featur
     async with Line(settings.redis_url) as line:
         slow = settings.model_copy(update={"redis_url": line.url, "redis_timeout_s": 20.0})
         async with running(slow) as api:
-            lookup = api.services.cache.lookup
+            lookup = api.services.answerer._lookups._many
 
             async def then_silence(pairs: Any) -> Any:
                 found = await lookup(pairs)

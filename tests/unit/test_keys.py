@@ -53,6 +53,20 @@ def test_what_answers_a_pair_is_named_as_elsewhere(video_id: str, user_id: str) 
     assert KEYS.answering([(video_id, user_id), (video_id, None)]) == [*names, names[0]]
 
 
+@given(nasty, nasty)
+def test_a_key_says_what_it_holds(video_id: str, user_id: str) -> None:
+    for slot in ((video_id, None), (video_id, user_id), user_id):
+        name = KEYS.slot_name(slot)
+        assert KEYS.slot(name.encode()) == slot
+        assert Keys("n", "g2").slot(name.encode()) is None
+
+
+@given(nasty, st.sampled_from(sorted(set(NAMES) - {"cached", "cached_for", "deletion"})))
+def test_other_keys_hold_nothing_that_answers(entity_id: str, kind: str) -> None:
+    assert KEYS.slot(NAMES[kind](entity_id).encode()) is None
+    assert KEYS.slot(b"\xff") is None
+
+
 @given(nasty, st.sampled_from(sorted(NAMES)))
 def test_the_hash_tag_is_the_entity(entity_id: str, kind: str) -> None:
     key = NAMES[kind](entity_id)

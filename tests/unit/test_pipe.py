@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import hiredis
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool
 
+import feature_store.pipe
 from feature_store.client import Command, PipedRedis, StoreUnavailableError, connect, pipelined
 from feature_store.pipe import Pipe
 
@@ -256,3 +257,108 @@ async def test_nobody_there_is_told_as_the_store_tells_it() -> None:
     with pytest.raises(StoreUnavailableError, match="ONEBAR_REDIS_URL"):
         await pipelined(client, [Command("GET", ("a",))])
     await client.aclose()
+
+
+class Told:
+    """A watcher that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[object] = []
+        self.heard = asyncio.Event()
+
+    def began(self) -> None:
+        self.note("began")
+
+    def changed(self, names: Sequence[bytes] | None) -> None:
+        self.note(names)
+
+    def lost(self) -> None:
+        self.note("lost")
+
+    def note(self, what: object) -> None:
+        self.said.append(what)
+        self.heard.set()
+
+    async def until(self, count: int) -> list[object]:
+        async with asyncio.timeout(10):
+            while len(self.said) < count:
+                self.heard.clear()
+                await self.heard.wait()
+        return self.said
+
+
+def watched(pipe: Pipe, told: Told) -> Pipe:
+    return Pipe(pipe._pool, timeout_s=TIMEOUT_S, watcher=told)
+
+
+async def test_changes_are_told_in_their_place() -> None:
+    told = Told()
+
+    def answer(visit: Visit, words: Words) -> None:
+        visit.say(b">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n")
+        echo(visit, words)
+        visit.say(b">2\r\n$10\r\ninvalidate\r\n_\r\n")
+        visit.say(b">2\r\n$7\r\nunheard\r\n*0\r\n")
+
+    async with fake_redis(answer) as (pipe, _):
+        pipe = watched(pipe, told)
+        assert await pipe.call([("ECHO", "x")]) == [b"x"]
+        assert told.said == ["began", [b"a", b"b"], None]
+        await pipe.close()
+        assert told.said[3:] == ["lost"]
+        await pipe.call([("ECHO", "x")])
+        assert told.said[4] == "began"
+        await pipe.close()
+        assert told.said.count("lost") == 2
+
+
+async def test_a_lost_connection_is_told_once_and_the_next_begins_anew() -> None:
+    told = Told()
+    visits: list[Visit] = []
+
+    def answer(visit: Visit, words: Words) -> None:
+        visits.append(visit)
+        echo(visit, words)
+
+    async with fake_redis(answer) as (pipe, _):
+        pipe = watched(pipe, told)
+        await pipe.call([("ECHO", "x")])
+        visits[0].hang_up()
+        assert await told.until(2) == ["began", "lost"]
+        await pipe.call([("ECHO", "x")])
+        assert told.said == ["began", "lost", "began"]
+        await pipe.close()
+
+
+async def test_a_connection_that_fell_silent_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_store.pipe, "HEARTBEAT_S", 0.05)
+    told = Told()
+    beats = 0
+
+    def answer(visit: Visit, words: Words) -> None:
+        nonlocal beats
+        if words[0] == b"PING":
+            beats += 1
+            if beats <= 3:
+                visit.say(b"+PONG\r\n")
+        else:
+            echo(visit, words)
+
+    async with fake_redis(answer) as (pipe, _):
+        pipe = watched(pipe, told)
+        await pipe.call([("ECHO", "x")])
+        assert await told.until(2) == ["began", "lost"]
+        assert beats == 4
+        await pipe.close()
+
+
+async def test_a_server_that_cannot_tell_serves_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(HANDSHAKE, b"CLIENT", b"-ERR unknown subcommand\r\n")
+    told = Told()
+    async with fake_redis() as (pipe, _):
+        pipe = watched(pipe, told)
+        assert await pipe.call([("ECHO", "x")]) == [b"x"]
+        await pipe.close()
+    assert told.said == []

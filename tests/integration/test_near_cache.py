@@ -1,0 +1,226 @@
+"""Cached queries kept in this process: what Redis has, without asking it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import pytest
+from store_fixtures import TIMEOUT_S, fresh_store
+from test_query_cache import HARD_S, NOW, SOFT_S, cached, redis_url, result
+
+from feature_store.bodies import CachedBody, Lookup
+from feature_store.client import PipedRedis, connect
+from feature_store.keys import Pair
+from feature_store.near_cache import NearCache
+from feature_store.query_cache import QueryCache
+from feature_store.records import CacheEntry
+from feature_store.store import FeatureStore
+
+__all__ = ["redis_url"]
+
+pytestmark = pytest.mark.integration
+
+MIB = 2**20
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[FeatureStore]:
+    async with fresh_store(redis_url) as store:
+        yield store
+
+
+@pytest.fixture
+def cache(store: FeatureStore) -> QueryCache:
+    return QueryCache(store.client, store.keys, SOFT_S, HARD_S, clock=lambda: NOW)
+
+
+class Near:
+    """A near cache, and how often it asked Redis for anything."""
+
+    def __init__(self, url: str, store: FeatureStore, clock: Callable[[], float]) -> None:
+        self.asked = 0
+        self.cache = NearCache(
+            partial(self._connect, url), store.keys, SOFT_S, HARD_S, limit_bytes=MIB, clock=clock
+        )
+
+    def _connect(self, url: str, *, watcher: Any) -> PipedRedis:
+        client = connect(url, timeout_s=TIMEOUT_S, watcher=watcher)
+        assert isinstance(client, PipedRedis)
+        call = client.pipe.call
+
+        async def counted(commands: Sequence[Sequence[Any]]) -> list[Any]:
+            self.asked += sum(words[0] == "MGET" for words in commands)
+            return await call(commands)
+
+        client.pipe.call = counted  # type: ignore[method-assign,assignment]
+        self.client = client
+        return client
+
+    async def look(self, *pairs: Pair) -> list[tuple[str | None, str | None]]:
+        return [cached(found) for found in await self.cache.lookup(pairs)]
+
+    def at_hand(self, pair: Pair, now: float = NOW) -> str | None:
+        [body] = self.cache.at_hand([pair], now)
+        return first(body)
+
+
+def first(body: CachedBody | None) -> str | None:
+    return None if body is None else body.result().queries[0].text
+
+
+@pytest.fixture
+async def near(redis_url: str, store: FeatureStore) -> AsyncIterator[Near]:
+    near = Near(redis_url, store, lambda: NOW)
+    yield near
+    await near.cache.close()
+
+
+async def test_what_was_read_is_at_hand_until_it_changes(near: Near, cache: QueryCache) -> None:
+    pairs: list[Pair] = [("v", "u"), ("v", None)]
+    await cache.put([CacheEntry(result("v", "mine"), "u"), CacheEntry(result("v", "all"))])
+    assert near.at_hand(("v", "u")) is None
+    assert await near.look(*pairs) == [("mine", "all"), (None, "all")]
+    assert [near.at_hand(pair) for pair in pairs] == ["mine", "all"]
+    assert await near.look(*pairs) == [("mine", "all"), (None, "all")]
+    assert near.asked == 1
+    await cache.put([CacheEntry(result("v", "new"), "u")])
+    await near.cache.settle()
+    assert [near.at_hand(pair) for pair in pairs] == [None, "all"]
+    assert await near.look(*pairs) == [("new", "all"), (None, "all")]
+    assert near.asked == 2
+
+
+async def test_a_body_that_is_not_there_is_asked_for_each_time(
+    near: Near, cache: QueryCache
+) -> None:
+    assert await near.look(("v", "u")) == [(None, None)]
+    assert near.at_hand(("v", "u")) is None
+    await cache.put([CacheEntry(result("v", "mine"), "u")])
+    assert await near.look(("v", "u")) == [("mine", None)]
+    assert near.at_hand(("v", "u")) == "mine"
+
+
+async def test_a_mark_stands_for_the_video_as_it_is_now(near: Near, cache: QueryCache) -> None:
+    old = result("v", "all", at=NOW - 100)
+    await cache.put([CacheEntry(old, "u", shared=True), CacheEntry(result("v", "all"))])
+    [expected] = await cache.lookup([("v", "u")])
+    assert await near.cache.lookup([("v", "u")]) == [expected]
+    assert near.cache.at_hand([("v", "u")], NOW) == [expected.personal]
+    await cache.put([CacheEntry(result("v", "other"))])
+    await near.cache.settle()
+    assert near.at_hand(("v", "u")) is None
+    assert await near.look(("v", "u")) == [("other", "other")]
+    assert near.at_hand(("v", "u")) == "other"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_deleted_user_is_served_nothing_from_here(
+    near: Near, cache: QueryCache, store: FeatureStore, shared: bool
+) -> None:
+    await cache.put([CacheEntry(result("v", "q"), "u", shared), CacheEntry(result("v", "q"))])
+    await near.look(("v", "u"))
+    assert near.at_hand(("v", "u")) == "q"
+    await store.delete_user("u", NOW)
+    await near.cache.settle()
+    assert near.at_hand(("v", "u")) is None
+    assert await near.look(("v", "u")) == [(None, "q")]
+    await cache.put([CacheEntry(result("v", "old"), "u")])  # read just before, put just after
+    assert await near.look(("v", "u")) == [(None, "q")]
+    assert near.at_hand(("v", "u")) is None
+
+
+async def test_nothing_outlives_the_hard_ttl(near: Near, cache: QueryCache) -> None:
+    await cache.put(
+        [
+            CacheEntry(result("v", "all")),
+            CacheEntry(result("v", "mine"), "u"),
+            CacheEntry(result("v", "all", at=NOW - 10), "w", shared=True),
+        ]
+    )
+    await near.look(("v", "u"), ("v", "w"))
+    last = NOW + HARD_S - 0.001
+    assert [near.at_hand(("v", user), last) for user in (None, "u", "w")] == ["all", "mine", None]
+    assert [near.at_hand(("v", user), NOW + HARD_S) for user in (None, "u", "w")] == [None] * 3
+    assert near.at_hand(("v", "w"), NOW + HARD_S - 10.001) == "all"
+
+
+@pytest.mark.parametrize("how", ["killed", "flushed"])
+async def test_a_loss_empties_it(
+    near: Near, cache: QueryCache, store: FeatureStore, how: str
+) -> None:
+    await cache.put([CacheEntry(result("v", "mine"), "u")])
+    await near.look(("v", "u"))
+    if how == "killed":
+        number = await near.client.pipe.call([("CLIENT", "ID")])
+        await store.client.execute_command("CLIENT", "KILL", "ID", number[0])
+        async with asyncio.timeout(TIMEOUT_S):
+            while len(near.cache):  # noqa: ASYNC110 - the server makes it true
+                await asyncio.sleep(0.001)
+    else:
+        for name in store.keys.answering([("v", "u")]):
+            await store.client.unlink(name)
+        await near.cache.settle()
+    assert near.at_hand(("v", "u")) is None
+    assert await near.look(("v", "u")) == [("mine" if how == "killed" else None, None)]
+    if how == "killed":
+        assert near.at_hand(("v", "u")) == "mine"
+
+
+async def test_a_damaged_value_is_a_miss(
+    near: Near, cache: QueryCache, store: FeatureStore
+) -> None:
+    await cache.put([CacheEntry(result("v", "q"), "u"), CacheEntry(result("v", "q"))])
+    await store.client.set(store.keys.cached_for("v", "u"), "OBQ=")
+    mark = await store.client.get(store.keys.cached("v"))
+    await store.client.set(store.keys.cached("v"), b"OBQ=" + mark[4:])
+    assert await near.cache.lookup([("v", "u"), ("v", None)]) == [Lookup(), Lookup()]
+    assert near.cache.at_hand([("v", "u"), ("v", None)], NOW) == [None, None]
+
+
+async def test_it_finds_what_the_cache_finds(
+    near: Near, cache: QueryCache, store: FeatureStore
+) -> None:
+    """Whatever is put, replaced, marked or deleted, in whatever order, while it is being read."""
+    chance = random.Random(7)
+    videos, users = ["v", "w}:q:u", "ü :"], ["u", "x y", "%41", None]
+    pairs: list[Pair] = [(video, user) for video in videos for user in users]
+    for step in range(300):
+        video, user = chance.choice(pairs)
+        at = NOW + chance.randint(-int(HARD_S) - 100, 100)
+        fresh = result(video, f"q{step}", f"d{step}", at)
+        shared = user is not None and chance.random() < 0.3
+        writes = [cache.put([CacheEntry(fresh, user, shared)])]
+        if user is not None and chance.random() < 0.1:
+            writes.append(store.delete_user(user, 1.0))
+        asked = chance.sample(pairs, 4)
+        await asyncio.gather(near.cache.lookup(asked), *writes, near.cache.lookup(asked))
+        await near.cache.settle()
+        expected = await cache.lookup(pairs)
+        bodies = near.cache.at_hand(pairs, NOW)
+        for pair, found, body in zip(pairs, expected, bodies, strict=True):
+            assert body is None or body == (found.video if pair[1] is None else found.personal)
+        assert await near.cache.lookup(asked) == [expected[pairs.index(pair)] for pair in asked]
+    assert any(near.at_hand(pair) for pair in pairs)
+
+
+async def test_lookups_in_their_thousands_ask_once(near: Near, cache: QueryCache) -> None:
+    pairs: list[Pair] = [(f"v{n}", "u") for n in range(200)]
+    await cache.put([CacheEntry(result(video, video, video), "u") for video, _ in pairs])
+    await near.cache.lookup(pairs)
+    for _ in range(10):
+        assert [first(body) for body in near.cache.at_hand(pairs, NOW)] == [v for v, _ in pairs]
+    assert near.asked == 1
+
+
+async def test_a_body_keeps_its_bytes(near: Near, cache: QueryCache) -> None:
+    given = result("v", 'a "quoted" 查询')
+    await cache.put([CacheEntry(given, "u")])
+    await near.cache.lookup([("v", "u")])
+    [body] = near.cache.at_hand([("v", "u")], NOW)
+    assert body is not None
+    assert body.body + b"}" == msgspec.json.encode(given)
