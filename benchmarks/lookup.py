@@ -6,11 +6,13 @@
 
 Round by round each server is asked in turn over 64 connections by wrk, which has to be installed
 (the Debian package wrk): the API (`GET /v1/queries` of one of many cached pairs), FastAPI with a
-static route, a bare ASGI application, the API with 64 pairs a call, and with --peers Feast's
+static route, a bare ASGI application, the API with 64 pairs a call, both again of an API that
+keeps nothing in its own memory (`..._redis`, ONEBAR_NEAR_CACHE_MB=0), and with --peers Feast's
 feature server (a precomputed list a key in the same Redis). One worker each; client and server
 share the machine. Prints medians over the rounds, ratios within each round, the share of
-answers whose deadline passed before the cache answered (`not_cached`: it should be 0), and the
-latency at half of the API's saturation, of clients that pause between requests.
+answers whose deadline passed before the cache answered (`not_cached`: it should be 0) and of those
+that were at hand, without asking Redis (`at_hand`: less with more --pairs than the near cache
+holds), and the latency at half of the API's saturation, of clients that pause between requests.
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ from onebar.servers import free_port, start_broker, start_valkey
 
 CONNECTIONS = 64
 BATCH = 64
-BATCH_CONNECTIONS = 4
+BATCH_CONNECTIONS = 16
 """Calls of a batch at a time: many more, and each would wait for the others beyond its budget."""
+BESIDE_FEAST = ("lookup_to_feast", "lookup_redis_to_feast")
 HERE = Path(__file__).parent
 QUERIES = tuple(
     Candidate(f"waterproof hiking boots for wide feet {n}", -0.4 - n / 10) for n in range(8)
@@ -187,28 +190,38 @@ def cached(port: int, path: str) -> bytes:
     return body
 
 
-def not_cached(port: int) -> float:
-    """The share of the API's answers that did not come from the cache: their deadline passed."""
+def answered(port: int) -> dict[str, float]:
+    """Of the API's answers, the shares that did not come from the cache (their deadline passed),
+    and that needed no Redis."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     found = re.findall(r'^onebar_answers_total\{.*source="(\w+)".*\} (\S+)$', text, re.M)
     every = sum(float(value) for _, value in found)
-    return sum(float(value) for source, value in found if source != "cache") / every
+    failed = sum(float(value) for source, value in found if source != "cache")
+    [looked_up] = re.findall(r"^onebar_lookups_total (\S+)$", text, re.M)
+    return {
+        "not_cached": round(failed / every, 6),
+        "at_hand": round(1 - float(looked_up) / every, 4),
+    }
 
 
-def start_api(children: Children, work: Path, redis_url: str, namespace: str) -> tuple[Child, int]:
+def start_api(
+    children: Children, work: Path, redis_url: str, namespace: str, broker: str, **settings: str
+) -> tuple[Child, int]:
     port = free_port()
     env = {
         **os.environ,
         "ONEBAR_REDIS_URL": redis_url,
         "ONEBAR_NAMESPACE": namespace,
-        "ONEBAR_KAFKA_BOOTSTRAP": start_broker(children, work),
+        "ONEBAR_KAFKA_BOOTSTRAP": broker,
+        "ONEBAR_IDEMPOTENT_PRODUCER": "0",
         "ONEBAR_API_PORT": str(port),
         "ONEBAR_API_GENERATE": "0",
         "ONEBAR_LOG_LEVEL": "error",
+        **settings,
     }
     command = [sys.executable, "-m", "onebar.cli", "api"]
-    child = children.start("api", command, work / "api.log", env)
+    child = children.start("api", command, work / f"api-{port}.log", env)
     child.wait_until(lambda: answers(port, "/healthz"), 30)
     return child, port
 
@@ -245,7 +258,9 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
     (work / "bodies").write_text("\n".join(batches) + "\n")
     (work / "batch.lua").write_text(POST_LUA % {"bodies": work / "bodies", "path": "/v1/queries"})
 
-    _, api = start_api(children, work, redis_url, namespace)
+    broker = start_broker(children, work)
+    _, api = start_api(children, work, redis_url, namespace, broker)
+    _, asking = start_api(children, work, redis_url, namespace, broker, ONEBAR_NEAR_CACHE_MB="0")
     (work / "body.json").write_bytes(cached(api, paths[0]))
     _, fastapi = start_static(children, work, "fastapi", work / "body.json")
     _, asgi = start_static(children, work, "asgi", work / "body.json")
@@ -254,6 +269,8 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         "fastapi_static": (fastapi, None, CONNECTIONS, 1),
         "asgi_static": (asgi, None, CONNECTIONS, 1),
         "batch_of_64": (api, work / "batch.lua", BATCH_CONNECTIONS, BATCH),
+        "lookup_redis": (asking, work / "single.lua", CONNECTIONS, 1),
+        "batch_redis": (asking, work / "batch.lua", BATCH_CONNECTIONS, BATCH),
     }
     if options.peers:
         feast = start_feast(children, work, options.peers, redis_url, pairs)
@@ -282,8 +299,15 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         "lookup_to_fastapi_static": ratio("lookup", "fastapi_static"),
         "lookup_to_asgi_static": ratio("lookup", "asgi_static"),
         "batch_to_lookup": ratio("batch_of_64", "lookup"),
-        **({"lookup_to_feast": ratio("lookup", "feast")} if options.peers else {}),
-        "not_cached": round(not_cached(api), 6),
+        "lookup_redis_to_asgi_static": ratio("lookup_redis", "asgi_static"),
+        "batch_redis_to_lookup_redis": ratio("batch_redis", "lookup_redis"),
+        **(
+            {name: ratio(name[: -len("_to_feast")], "feast") for name in BESIDE_FEAST}
+            if options.peers
+            else {}
+        ),
+        **answered(api),
+        "not_cached_redis": answered(asking)["not_cached"],
         "at_half_load": at_rate(api, work, work / "single.lua", half, options.seconds),
     }
 

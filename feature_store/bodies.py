@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct, structs
 
 from feature_store.buckets import CorruptStateError
+from feature_store.keys import Pair
 from feature_store.plan import decode_deletion
 from feature_store.records import QueryResult
 
@@ -107,12 +109,27 @@ def forgotten_until(deletion: bytes | None) -> float:
         return math.inf  # someone was deleted, nobody knows when
 
 
+def decode_answering(
+    pairs: Iterable[Pair], values: Iterable[bytes | None], soft_ttl_s: float
+) -> Iterator[tuple[Pair, CachedBody | None, Own | None, float]]:
+    """From the values of `Keys.answering`, for each pair: the video's body, the user's own, and
+    until when the user was forgotten."""
+    value = iter(values)
+    for pair in pairs:
+        video = decode_body(next(value), soft_ttl_s)
+        if pair[1] is None:
+            yield pair, video, None, -math.inf
+        else:
+            own = decode_own(next(value), soft_ttl_s)
+            yield pair, video, own, forgotten_until(next(value))
+
+
 def personal_body(
-    own: Own, video: CachedBody | None, forgotten: float, soft_ttl_s: float
+    own: Own | None, video: CachedBody | None, forgotten: float, soft_ttl_s: float
 ) -> CachedBody | None:
     """What a user is served from an `own` value, if anything: a mark stands for the video's body,
     and ages by itself."""
-    if own.generated_at <= forgotten:
+    if own is None or own.generated_at <= forgotten:
         return None
     if isinstance(own, CachedBody):
         return own

@@ -8,7 +8,7 @@ outlives the word that it changed, and what changed while it was being read is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -63,11 +63,14 @@ class Kept(Generic[Key, Value]):
         finally:
             self._readings.discard(reading)
 
-    def keep(self, reading: Reading[Key], key: Key, value: Value) -> None:
-        """Keep what was read, unless it changed meanwhile."""
-        if self._trusted and not reading.void and key not in reading.changed:
-            self._old.pop(key, None)
-            self._add(key, value)
+    def keep(self, reading: Reading[Key], values: Mapping[Key, Value]) -> None:
+        """Keep what was read, but for what changed meanwhile."""
+        if not self._trusted or reading.void:
+            return
+        for key, value in values.items():
+            if key not in reading.changed:
+                self._old.pop(key, None)
+                self._add(key, value)
 
     def change(self, key: Key) -> None:
         """The key has another value now."""

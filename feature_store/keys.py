@@ -129,13 +129,6 @@ class Keys(Struct, frozen=True):
         assert video is not None
         return video, user
 
-    def slot_name(self, slot: Slot) -> str:
-        """The key that holds a slot."""
-        if isinstance(slot, str):
-            return self.deletion(slot)
-        video_id, user_id = slot
-        return self.cached(video_id) if user_id is None else self.cached_for(video_id, user_id)
-
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this generation."""
         return f"{self.prefix}log:{escape(topic)}/{partition}"

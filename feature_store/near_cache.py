@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from feature_store.bodies import (
     CachedBody,
     Lookup,
+    Mark,
     Own,
-    decode_own,
-    forgotten_until,
+    decode_answering,
     personal_body,
 )
 from feature_store.client import Client, Command, close, pipelined, strings
 from feature_store.kept import Kept
-from feature_store.keys import Keys, Pair, Slot
+from feature_store.keys import Keys, Pair
 from feature_store.pipe import Watcher
 
 
@@ -27,7 +26,7 @@ class Connect(Protocol):
     def __call__(self, *, watcher: Watcher) -> Client: ...
 
 
-ENTRY_BYTES = 400
+ENTRY_BYTES = 250
 """What a kept value takes beside its body, about: its name and its places in dictionaries."""
 
 
@@ -51,13 +50,11 @@ class NearCache:
         hard_ttl_s: float,
         *,
         limit_bytes: int,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = connect(watcher=self)
         self._keys = keys
         self._soft_ttl_s = soft_ttl_s
         self._hard_ttl_s = hard_ttl_s
-        self._clock = clock
         self._bodies: Kept[Pair, Own] = Kept(limit_bytes * 3 // 4, _size_of)
         self._deletions: Kept[str, float] = Kept(limit_bytes // 4, lambda _: ENTRY_BYTES)
 
@@ -81,39 +78,30 @@ class NearCache:
             elif isinstance(own, CachedBody):
                 bodies.append(own)
             else:
-                bodies.append(self._personal(own, self._body((pair[0], None), now), forgotten))
+                video = body_of((pair[0], None))
+                if isinstance(video, CachedBody) and video.generated_at > expired:
+                    bodies.append(personal_body(own, video, forgotten, self._soft_ttl_s))
+                else:
+                    bodies.append(None)
         return bodies
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
-        """What is cached for each (video, user), in their order; one round trip at most."""
-        now = self._clock()
-        bodies: dict[Pair, Own | None] = {}
-        deletions: dict[str, float | None] = {}
-        for pair in pairs:
-            video_id, user_id = pair
-            bodies[video_id, None] = self._body((video_id, None), now)
-            if user_id is not None:
-                bodies[pair] = self._body(pair, now)
-                deletions[user_id] = self._deletions.get(user_id)
-        wanted: list[Slot] = [pair for pair, body in bodies.items() if body is None]
-        wanted += [user_id for user_id, known in deletions.items() if known is None]
-        with self._bodies.reading() as body_reading, self._deletions.reading() as deletion_reading:
-            values = await strings(self._client, list(map(self._keys.slot_name, wanted)))
-            for slot, value in zip(wanted, values, strict=True):
-                if isinstance(slot, str):
-                    deletions[slot] = until = forgotten_until(value)
-                    self._deletions.keep(deletion_reading, slot, until)
-                elif (own := decode_own(value, self._soft_ttl_s)) is not None:
-                    bodies[slot] = own
-                    self._bodies.keep(body_reading, slot, own)
+        """What is cached for each (video, user), in their order, asked of Redis and then kept."""
+        soft_ttl_s = self._soft_ttl_s
+        bodies: dict[Pair, Own] = {}
+        deletions: dict[str, float] = {}
         lookups = []
-        for pair in pairs:
-            video_id, user_id = pair
-            video = bodies[video_id, None]
-            personal = None
-            if user_id is not None and (own := bodies[pair]) is not None:
-                personal = self._personal(own, video, deletions[user_id])
-            lookups.append(Lookup(personal, video if isinstance(video, CachedBody) else None))
+        with self._bodies.reading() as body_reading, self._deletions.reading() as deletion_reading:
+            values = await strings(self._client, self._keys.answering(pairs))
+            for pair, video, own, forgotten in decode_answering(pairs, values, soft_ttl_s):
+                video_id, user_id = pair
+                if own is not None and user_id is not None:
+                    bodies[pair], deletions[user_id] = own, forgotten
+                if video is not None and (user_id is None or isinstance(own, Mark)):
+                    bodies[video_id, None] = video
+                lookups.append(Lookup(personal_body(own, video, forgotten, soft_ttl_s), video))
+            self._bodies.keep(body_reading, bodies)
+            self._deletions.keep(deletion_reading, deletions)
         return lookups
 
     async def settle(self) -> None:
@@ -141,16 +129,6 @@ class NearCache:
         """Redis tells no more."""
         self._bodies.distrust()
         self._deletions.distrust()
-
-    def _body(self, pair: Pair, now: float) -> Own | None:
-        """What is kept, unless Redis has let it go by now."""
-        own = self._bodies.get(pair)
-        return own if own is not None and own.generated_at > now - self._hard_ttl_s else None
-
-    def _personal(self, own: Own, video: Own | None, forgotten: float | None) -> CachedBody | None:
-        assert forgotten is not None
-        body = video if isinstance(video, CachedBody) else None
-        return personal_body(own, body, forgotten, self._soft_ttl_s)
 
 
 def _size_of(own: Own) -> int:

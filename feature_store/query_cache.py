@@ -10,11 +10,10 @@ from msgspec import structs
 from feature_store.bodies import (
     CachedBody,
     Lookup,
+    decode_answering,
     decode_body,
-    decode_own,
     encode_body,
     encode_mark,
-    forgotten_until,
     personal_body,
 )
 from feature_store.client import Client, Command, pipelined, strings
@@ -49,18 +48,11 @@ class QueryCache:
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
         """What is cached for each (video, user), in their order."""
-        soft_ttl_s = self.soft_ttl_s
-        values = iter(await strings(self.client, self.keys.answering(pairs)))
-        lookups = []
-        for _, user_id in pairs:
-            video = decode_body(next(values), soft_ttl_s)
-            personal = None
-            if user_id is not None:
-                own, deletion = decode_own(next(values), soft_ttl_s), next(values)
-                if own is not None:
-                    personal = personal_body(own, video, forgotten_until(deletion), soft_ttl_s)
-            lookups.append(Lookup(personal, video))
-        return lookups
+        values = await strings(self.client, self.keys.answering(pairs))
+        return [
+            Lookup(personal_body(own, video, forgotten, self.soft_ttl_s), video)
+            for _, video, own, forgotten in decode_answering(pairs, values, self.soft_ttl_s)
+        ]
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
         """What one prompt gave, whoever it was for: the `video_id` in it is empty."""

@@ -54,8 +54,7 @@ class Watched(RuleBasedStateMachine):
     def keep(self) -> None:
         reading, stack, values = self.received.popleft()
         with stack:
-            for key, value in values.items():
-                self.kept.keep(reading, key, value)
+            self.kept.keep(reading, values)
 
     @rule()
     def lose(self) -> None:
@@ -89,22 +88,21 @@ def filled(limit: int, count: int) -> Kept[int, bytes]:
     kept: Kept[int, bytes] = Kept(limit, len)
     kept.trust()
     with kept.reading() as reading:
-        for key in range(count):
-            kept.keep(reading, key, b"0123456789")
+        kept.keep(reading, dict.fromkeys(range(count), b"0123456789"))
     return kept
 
 
 def test_nothing_is_kept_while_nobody_tells() -> None:
     kept: Kept[str, int] = Kept(100, lambda value: 1)
     with kept.reading() as reading:
-        kept.keep(reading, "a", 1)
+        kept.keep(reading, {"a": 1})
         assert kept.get("a") is None
         kept.trust()
-        kept.keep(reading, "a", 1)
+        kept.keep(reading, {"a": 1})
         assert kept.get("a") == 1
         kept.distrust()
         kept.trust()
-        kept.keep(reading, "b", 1)
+        kept.keep(reading, {"b": 1})
     assert len(kept) == 0
 
 
@@ -120,7 +118,7 @@ def test_what_is_asked_for_stays_and_the_rest_goes() -> None:
     for key in range(10, 60):
         assert kept.get(3) is not None
         with kept.reading() as reading:
-            kept.keep(reading, key, b"0123456789")
+            kept.keep(reading, {key: b"0123456789"})
     assert kept.get(3) is not None
     assert kept.get(4) is None
 
@@ -129,8 +127,8 @@ def test_a_value_read_again_counts_once() -> None:
     kept = filled(200, 1)
     with kept.reading() as reading:
         for _ in range(100):
-            kept.keep(reading, 0, b"0123456789")
-        kept.keep(reading, 1, b"0123456789")
+            kept.keep(reading, {0: b"0123456789"})
+        kept.keep(reading, {1: b"0123456789"})
     assert len(kept) == 2
     kept.change(1)
     assert len(kept) == 1
