@@ -8,7 +8,7 @@ outlives the word that it changed, and what changed while it was being read is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -27,14 +27,14 @@ class Reading(Generic[Key]):
 
 
 class Kept(Generic[Key, Value]):
-    """At most `limit` bytes of values, as `size_of` has them; those not asked for lately go first.
+    """Values of at most `limit` bytes, as `size_of` has them; those not asked for lately go first.
 
     They live in two generations. When the young one has grown to half of the limit it becomes the
     old one, and what nobody asked for since the last time goes with the old one. Nothing is kept
     before `trust` and after `distrust`.
     """
 
-    def __init__(self, limit: int, size_of: Callable[[Value], int]) -> None:
+    def __init__(self, limit: int, size_of: Callable[[Collection[Value]], int]) -> None:
         self._half = limit // 2
         self._size_of = size_of
         self._young: dict[Key, Value] = {}
@@ -50,7 +50,7 @@ class Kept(Generic[Key, Value]):
         """The value kept, if any."""
         value = self._young.get(key)
         if value is None and (value := self._old.pop(key, None)) is not None:
-            self._add(key, value)
+            self._add({key: value})
         return value
 
     @contextmanager
@@ -67,15 +67,14 @@ class Kept(Generic[Key, Value]):
         """Keep what was read, but for what changed meanwhile."""
         if not self._trusted or reading.void:
             return
-        for key, value in values.items():
-            if key not in reading.changed:
-                self._old.pop(key, None)
-                self._add(key, value)
+        if reading.changed:
+            values = {key: value for key, value in values.items() if key not in reading.changed}
+        self._add(values)
 
     def change(self, key: Key) -> None:
         """The key has another value now."""
         if (value := self._young.pop(key, None)) is not None:
-            self._size -= self._size_of(value)
+            self._size -= self._size_of((value,))
         self._old.pop(key, None)
         for reading in self._readings:
             reading.changed.add(key)
@@ -95,10 +94,10 @@ class Kept(Generic[Key, Value]):
         self._trusted = False
         self.change_all()
 
-    def _add(self, key: Key, value: Value) -> None:
-        if (known := self._young.get(key)) is not None:
-            self._size -= self._size_of(known)
-        self._young[key] = value
-        self._size += self._size_of(value)
+    def _add(self, values: Mapping[Key, Value]) -> None:
+        self._size += self._size_of(values.values()) - self._size_of(
+            [self._young[key] for key in values.keys() & self._young.keys()]
+        )
+        self._young.update(values)
         if self._size > self._half:
             self._young, self._old, self._size = {}, self._young, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from feature_store.bodies import (
@@ -56,7 +56,9 @@ class NearCache:
         self._soft_ttl_s = soft_ttl_s
         self._hard_ttl_s = hard_ttl_s
         self._bodies: Kept[Pair, Own] = Kept(limit_bytes * 3 // 4, _size_of)
-        self._deletions: Kept[str, float] = Kept(limit_bytes // 4, lambda _: ENTRY_BYTES)
+        self._deletions: Kept[str, float] = Kept(
+            limit_bytes // 4, lambda deletions: len(deletions) * ENTRY_BYTES
+        )
 
     def __len__(self) -> int:
         return len(self._bodies) + len(self._deletions)
@@ -131,5 +133,6 @@ class NearCache:
         self._deletions.distrust()
 
 
-def _size_of(own: Own) -> int:
-    return ENTRY_BYTES + (len(own.body) if isinstance(own, CachedBody) else 0)
+def _size_of(bodies: Collection[Own]) -> int:
+    sizes = [len(own.body) for own in bodies if isinstance(own, CachedBody)]
+    return len(bodies) * ENTRY_BYTES + sum(sizes)

@@ -19,7 +19,7 @@ class Watched(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: Kept[str, int] = Kept(6, lambda value: 1)
+        self.kept: Kept[str, int] = Kept(6, len)
         self.server = dict.fromkeys("abc", 0)
         self.tracked: set[str] = set()
         self.line: deque[object] = deque()
@@ -85,15 +85,16 @@ TestWatched = Watched.TestCase
 
 
 def filled(limit: int, count: int) -> Kept[int, bytes]:
-    kept: Kept[int, bytes] = Kept(limit, len)
+    kept: Kept[int, bytes] = Kept(limit, lambda values: sum(map(len, values)))
     kept.trust()
     with kept.reading() as reading:
-        kept.keep(reading, dict.fromkeys(range(count), b"0123456789"))
+        for key in range(count):
+            kept.keep(reading, {key: b"0123456789"})
     return kept
 
 
 def test_nothing_is_kept_while_nobody_tells() -> None:
-    kept: Kept[str, int] = Kept(100, lambda value: 1)
+    kept: Kept[str, int] = Kept(100, len)
     with kept.reading() as reading:
         kept.keep(reading, {"a": 1})
         assert kept.get("a") is None
