@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from api.metrics import REQUEST_SECONDS, REQUESTS
-from api.problems import response_for
+from api.problems import InvalidParameterError, response_for
 
 API_CSP = "default-src 'none'; frame-ancestors 'none'"
 PAGE_CSP = (
@@ -67,6 +68,16 @@ class Direct:
         await send({"type": "http.response.body", "body": body})
 
 
+def _check_path(scope: Any) -> None:
+    """Raises `InvalidParameterError` for a path that the server could decode only by guessing."""
+    raw = scope.get("raw_path") or b""
+    if b"%" in raw:
+        try:
+            unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            raise InvalidParameterError.of("path", "not UTF-8") from None
+
+
 def _start(body: bytes) -> dict[str, Any]:
     return {
         "type": "http.response.start",
@@ -107,6 +118,7 @@ class Front:
             await send(message)
 
         try:
+            _check_path(scope)
             await self._app(scope, receive, counted)
         except Exception as error:
             if started:

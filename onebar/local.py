@@ -197,7 +197,7 @@ class LocalStack:
             update["kafka_bootstrap"] = start_broker(self._processes, self.run_dir)
             update["idempotent_producer"] = False
             update["replication_factor"] = 1
-            update["fetch_max_wait_ms"] = min(20, settings.fetch_max_wait_ms)
+            update["fetch_max_wait_ms"] = min(10, settings.fetch_max_wait_ms)
             # A group begins after half of it there.
             update["session_timeout_s"] = min(6.0, settings.session_timeout_s)
             update["heartbeat_interval_s"] = min(2.0, settings.heartbeat_interval_s)

@@ -86,7 +86,11 @@ def bench_generation(
     )
     if not found:
         raise NoPromptsError(f"{log} has no impression of a video that it had told of before")
-    cores = threads or _cores()
+    cores = _cores()
+    if threads is not None:
+        if threads > cores:
+            raise typer.BadParameter(f"--threads {threads}: there are {cores} cores to use")
+        cores = threads
     with progress("generating") as update:
         figures = measure_generation(
             opened,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ FORMAT = 1
 BATCH = 256
 THRESHOLD = 0.88
 """Least similarity of an anchor in the paper's space; another space has another scale."""
+
+_HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 Vectors = NDArray[np.float32]
 
@@ -160,6 +163,8 @@ def threshold_of(source: str | Path) -> float:
 def load_encoder(source: str | Path) -> Encoder:
     """The encoder in a directory, or of a name on the hub. Raises `EmbedderError`."""
     path = Path(source)
+    if not path.exists() and not _HUB_NAME.fullmatch(str(source)):
+        raise EmbedderError(f"{source} is no directory, and no name of a model on the hub")
     card = read_card(path)
     name = card.name if card else path.name
     module = static_module(path)

@@ -177,6 +177,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def test_the_generation_command_measures_the_shipped_checkpoint() -> None:
+    assert run("generation", "--threads", "9999")[0] == 2
     code, said = run("generation", "--prompts", "2", "--rounds", "1", "--threads", "1", "--json")
     assert code == 0, said
     found = json.loads(said.splitlines()[-1])

@@ -294,6 +294,11 @@ class TestEncoder:
         with pytest.raises(EmbedderError, match="copy"):
             load_encoder(copy)
 
+    @pytest.mark.parametrize("name", ["/nowhere/embedder", "runs/demo/embedder", "./x", "a b"])
+    def test_a_directory_that_is_not_there_is_asked_of_nobody(self, name: str) -> None:
+        with pytest.raises(EmbedderError, match="no directory"):
+            load_encoder(name)
+
 
 class TestRelations:
     def test_what_was_written_is_read(self, tmp_path: Path) -> None:
