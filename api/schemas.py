@@ -39,7 +39,7 @@ _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 def are_in_ids(text: str) -> bool:
     """Whether all characters of `text` may stand in an id."""
-    return _NOT_IN_IDS.search(text) is None
+    return text.isprintable() or _NOT_IN_IDS.search(text) is None
 
 
 def is_id(text: str) -> bool:

@@ -44,8 +44,6 @@ from onebar.servers import free_port, start_broker, start_valkey
 
 CONNECTIONS = 64
 BATCH = 64
-BATCH_CONNECTIONS = 16
-"""Calls of a batch at a time: many more, and each would wait for the others beyond its budget."""
 BESIDE_FEAST = ("lookup_to_feast", "lookup_redis_to_feast")
 HERE = Path(__file__).parent
 QUERIES = tuple(
@@ -268,9 +266,9 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         "lookup": (api, work / "single.lua", CONNECTIONS, 1),
         "fastapi_static": (fastapi, None, CONNECTIONS, 1),
         "asgi_static": (asgi, None, CONNECTIONS, 1),
-        "batch_of_64": (api, work / "batch.lua", BATCH_CONNECTIONS, BATCH),
+        "batch_of_64": (api, work / "batch.lua", CONNECTIONS, BATCH),
         "lookup_redis": (asking, work / "single.lua", CONNECTIONS, 1),
-        "batch_redis": (asking, work / "batch.lua", BATCH_CONNECTIONS, BATCH),
+        "batch_redis": (asking, work / "batch.lua", CONNECTIONS, BATCH),
     }
     if options.peers:
         feast = start_feast(children, work, options.peers, redis_url, pairs)
