@@ -50,7 +50,7 @@ class Services:
         self.store = FeatureStore(client, names, settings.policy)
         self.cache = QueryCache(client, names, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
         self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
-        self.near = self._near_cache(names) if tells_changes(client) else None
+        self.near = self._near_cache() if tells_changes(client) else None
         lookup = self.cache.lookup if self.near is None else self.near.lookup
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
         self.results = TogetherCache(self.cache)
@@ -89,18 +89,13 @@ class Services:
                 await self.near.close()
             await self.store.close()
 
-    def _near_cache(self, names: Keys) -> NearCache | None:
+    def _near_cache(self) -> NearCache | None:
         settings = self.settings
         limit_bytes = round(settings.near_cache_mb * 2**20)
         if limit_bytes == 0:
             return None
-        return NearCache(
-            partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s),
-            names,
-            settings.cache_soft_ttl_s,
-            settings.cache_hard_ttl_s,
-            limit_bytes=limit_bytes,
-        )
+        connecting = partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s)
+        return NearCache(self.cache, connecting, limit_bytes=limit_bytes)
 
     async def forget(self, user_id: str, ts: float) -> None:
         """Delete a user in the store; nothing personal is served from here once this returns."""

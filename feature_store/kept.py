@@ -40,6 +40,8 @@ class Kept(Generic[Key, Value]):
         self._young: dict[Key, Value] = {}
         self._old: dict[Key, Value] = {}
         self._size = 0  # of the young ones
+        self.turns = 0
+        """Generations that have become old so far."""
         self._readings: set[Reading[Key]] = set()
         self._trusted = False
 
@@ -101,3 +103,4 @@ class Kept(Generic[Key, Value]):
         self._young.update(values)
         if self._size > self._half:
             self._young, self._old, self._size = {}, self._young, 0
+            self.turns += 1

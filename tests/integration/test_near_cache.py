@@ -42,11 +42,9 @@ def cache(store: FeatureStore) -> QueryCache:
 class Near:
     """A near cache, and how often it asked Redis for anything."""
 
-    def __init__(self, url: str, store: FeatureStore) -> None:
+    def __init__(self, url: str, cache: QueryCache, limit_bytes: int = MIB) -> None:
         self.asked = 0
-        self.cache = NearCache(
-            partial(self._connect, url), store.keys, SOFT_S, HARD_S, limit_bytes=MIB
-        )
+        self.cache = NearCache(cache, partial(self._connect, url), limit_bytes=limit_bytes)
 
     def _connect(self, url: str, *, watcher: Any) -> PipedRedis:
         client = connect(url, timeout_s=TIMEOUT_S, watcher=watcher)
@@ -74,8 +72,8 @@ def first(body: CachedBody | None) -> str | None:
 
 
 @pytest.fixture
-async def near(redis_url: str, store: FeatureStore) -> AsyncIterator[Near]:
-    near = Near(redis_url, store)
+async def near(redis_url: str, cache: QueryCache) -> AsyncIterator[Near]:
+    near = Near(redis_url, cache)
     yield near
     await near.cache.close()
 
@@ -223,3 +221,26 @@ async def test_a_body_keeps_its_bytes(near: Near, cache: QueryCache) -> None:
     [body] = near.cache.at_hand([("v", "u")], NOW)
     assert body is not None
     assert body.body + b"}" == msgspec.json.encode(given)
+
+
+async def test_it_rests_where_nothing_is_asked_for_twice(redis_url: str, cache: QueryCache) -> None:
+    pairs: list[Pair] = [(f"v{n}", "u") for n in range(100)]
+    await cache.put([CacheEntry(result(video, video, video), "u") for video, _ in pairs])
+    near = Near(redis_url, cache, limit_bytes=10_000)
+
+    async def ask(*each: Pair) -> None:
+        for pair in each:
+            if near.at_hand(pair) is None:
+                assert await near.look(pair) == [(pair[0], None)]
+
+    await ask(*pairs[:60])
+    assert near.asked < 60
+    assert len(near.cache) == 0
+    asked = near.asked
+    await ask(pairs[0], pairs[0])
+    assert near.at_hand(pairs[0]) is None
+    assert near.asked == asked
+    for _ in range(10):  # until the rest is over
+        await ask(*pairs)
+    assert near.asked > asked
+    await near.cache.close()
