@@ -19,7 +19,7 @@ import structlog
 from msgspec import Struct
 
 from api.coalesce import Coalescer
-from api.metrics import ANSWERS, FALLBACKS, LOOKUPS, SHEDS, STALE
+from api.metrics import ANSWERS, FALLBACKS, SHEDS, STALE
 from api.model import Model
 from api.refresh import Refresher
 from api.schemas import Answer, Fallback, Reason
@@ -103,7 +103,6 @@ class Answerer:
         now = self._clock()
         [body] = self._at_hand((pair,), now)
         if body is None:
-            LOOKUPS.inc()
             try:
                 found = await self._lookups.ask(pair, ask.deadline)
             except Exception as error:
@@ -124,7 +123,6 @@ class Answerer:
         away = [at for at, body in enumerate(bodies) if body is None]
         if not away:
             return self._hits(pairs, bodies, ask, now)
-        LOOKUPS.inc(len(away))
         found = await self._lookup_all([pairs[at] for at in away], ask.deadline)
         made: dict[int, bytes] = {}
         if isinstance(found, list):

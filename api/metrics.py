@@ -28,7 +28,7 @@ ANSWERS = Counter(
     ["source", "fallback"],
 )
 LOOKUPS = Counter(
-    "onebar_lookups", "Answered pairs that Redis was asked for: the rest were at hand."
+    "onebar_lookups", "(video, user) pairs that Redis was asked for; more were answered at hand."
 )
 FALLBACKS = Counter("onebar_fallbacks", "Fallbacks by why they were needed.", ["reason"])
 SHEDS = Counter("onebar_sheds", "Generations not begun because too many were waiting.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -13,6 +13,7 @@ from api.coalesce import Coalescer
 from api.gate import Gate
 from api.health import Health
 from api.limits import RateLimiter
+from api.metrics import LOOKUPS
 from api.model import Model
 from api.publisher import Publisher
 from api.refresh import Refresher
@@ -51,7 +52,7 @@ class Services:
         self.cache = QueryCache(client, names, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
         self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
         self.near = self._near_cache() if tells_changes(client) else None
-        lookup = self.cache.lookup if self.near is None else self.near.lookup
+        lookup = _counted(self.cache if self.near is None else self.near)
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
         self.results = TogetherCache(self.cache)
         self.model = Model(settings, TogetherStore(self.features), self.results, load=load)
@@ -102,6 +103,14 @@ class Services:
         await self.store.delete_user(user_id, ts)
         if self.near is not None:
             await self.near.settle()
+
+
+def _counted(cache: QueryCache | NearCache) -> Callable[[Sequence[Pair]], Awaitable[list[Lookup]]]:
+    async def lookup(pairs: Sequence[Pair]) -> list[Lookup]:
+        LOOKUPS.inc(len(pairs))
+        return await cache.lookup(pairs)
+
+    return lookup
 
 
 def _nothing_at_hand(pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
