@@ -1,14 +1,16 @@
 """How fast queries are generated on a CPU, beside `transformers.generate` on the same checkpoint.
 
     python benchmarks/generation.py CHECKPOINT DATASET
-    python benchmarks/generation.py CHECKPOINT DATASET --threads 1 --rounds 1 --prompts 8 --same 32
+    python benchmarks/generation.py CHECKPOINT DATASET --rounds 1 --prompts 8 --many 32 --same 32
     python benchmarks/generation.py deep DATASET                 # a preset, with random weights
 
 CHECKPOINT needs its float weights as well (`onebar train` keeps them); prompts are those of
 DATASET's test part. Beam 8, 8 results. Each engine has a process of its own and as many threads;
-they are asked turn by turn. `one` is one prompt at a time, `many` the prompts a second at the best
-of several batch sizes (for CTranslate2: prompts side by side). `floor_ms` is the least that `one`
-can take with 8-bit weights (`onebar.bench.floor`).
+they are asked turn by turn. `one` is one prompt at a time. `many` is the prompts a second when
+MANY are there at once, as from a backlog: all are handed to our engine, which decodes those of one
+length together (`groups_of` is how many on average); transformers has them in the order of their
+length, which is faster, at the best of several batch sizes. `floor_ms` is the least that `one` can
+take with 8-bit weights (`onebar.bench.floor`).
 
 `same_first` is the share of prompts whose first candidate is that of transformers in float32 with
 the search that our engines do without a length penalty, `early_stopping=False`: it goes on while
@@ -37,7 +39,7 @@ from typing import IO, Any, Protocol
 from rich.progress import track
 
 BEAMS = 8
-SIZES = (4, 16, 32)
+SIZES = (4, 16, 32, 64)
 STEPS = 12
 """Steps of an untrained model."""
 
@@ -96,9 +98,12 @@ def transformers_runner(checkpoint: Path, threads: int) -> Runner:
         model = load_pretrained(str(checkpoint), Path(scratch))[0].eval()
 
     def run(prompts: Sequence[str], size: int, *, fast: bool) -> list[list[str]]:
-        candidates = []
-        for at in range(0, len(prompts), size):
-            rows = tokenizer.encode(prompts[at : at + size])
+        sources = tokenizer.encode(prompts)
+        order = sorted(range(len(sources)), key=lambda at: len(sources[at]))
+        candidates: list[list[str]] = [[] for _ in sources]
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
+            rows = [sources[at] for at in places]
             longest = max(map(len, rows))
             ids = torch.tensor([row + [tokenizer.pad_id] * (longest - len(row)) for row in rows])
             with torch.inference_mode():
@@ -115,7 +120,8 @@ def transformers_runner(checkpoint: Path, threads: int) -> Runner:
                     pad_token_id=tokenizer.pad_id,
                 )
             texts = [tokenizer.decode(row[1:]) for row in found.tolist()]
-            candidates += [texts[at : at + BEAMS] for at in range(0, len(texts), BEAMS)]
+            for row, at in enumerate(places):
+                candidates[at] = texts[row * BEAMS : (row + 1) * BEAMS]
         return candidates
 
     return run
@@ -204,22 +210,23 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from onebar.bench.floor import floor_s, measure_machine
     from onebar.bench.generation import scored_entries, shape_of
     from onebar.checkpoint import open_checkpoint
+    from onebar.engines.ct2 import ROWS, groups
     from onebar.prompt import build_prompt
     from onebar.training.triggers import open_dataset
 
     opened = open_checkpoint(options.checkpoint)
-    wanted = options.prompts if options.random else max(options.same, options.prompts)
+    wanted = max(options.prompts, options.many, 0 if options.random else options.same)
     clicks = list(islice(open_dataset(options.dataset).read("test", ("click",)), wanted))
     prompts = [build_prompt(trigger.evidence, opened.card.prompt) for trigger in clicks]
-    timed = prompts[: options.prompts]
+    timed, backlog = prompts[: options.prompts], prompts[: options.many]
     workers = {name: Worker(name, options) for name in ENGINES}
     for worker in workers.values():
         worker.ask(prompts[:4], 1)  # loads and warms
     asked = {"transformers": False, "transformers_early": True}
     one: dict[str, list[float]] = {name: [] for name in (*asked, "onebar")}
     many: dict[tuple[str, int], list[float]] = {
-        **{(name, size): [] for name in asked for size in SIZES},
-        ("onebar", 32): [],
+        **{(name, size): [] for name in asked for size in options.sizes},
+        ("onebar", len(backlog)): [],
     }
     for _ in track(range(options.rounds), "generating", transient=True):
         for name, seconds in one.items():
@@ -228,9 +235,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             seconds.append(statistics.median(found["seconds"]))
         for (name, size), rates in many.items():
             worker = workers["transformers" if name in asked else "onebar_many"]
-            found = worker.ask(timed, size, fast=asked.get(name, True))
-            rates.append(len(timed) / sum(found["seconds"]))
-    ours = workers["onebar_one"].ask(prompts, 32)["candidates"]
+            found = worker.ask(backlog, size, fast=asked.get(name, True))
+            rates.append(len(backlog) / sum(found["seconds"]))
+    ours = workers["onebar_many"].ask(prompts, len(prompts))["candidates"]
     compared: dict[str, Any] = {}
     if not options.random:
         theirs = workers["transformers"].ask(prompts, 16, fast=False)["candidates"]
@@ -250,12 +257,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         }
     for worker in workers.values():
         worker.end()
-    best = {
-        name: max((rates for (of, _), rates in many.items() if of == name), key=statistics.median)
+    sizes = {
+        name: max(
+            (each for each in many if each[0] == name),
+            key=lambda each: statistics.median(many[each]),
+        )[1]
         for name in one
     }
+    best = {name: many[name, size] for name, size in sizes.items()}
     tokenizer = opened.tokenizer()
     source = statistics.fmean(map(len, tokenizer.encode(timed)))
+    together = groups([len(ids) for ids in tokenizer.encode(backlog)], ROWS // BEAMS)
     # A search goes on until its longest candidate has ended.
     longest = (max(map(len, tokenizer.encode_targets(each))) for each in ours[: len(timed)])
     steps = STEPS if options.random else statistics.fmean(longest)
@@ -276,6 +288,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "one_times": {name: ratio(one[name], one["onebar"]) for name in asked},
         "floor_ms": round(1000 * floor, 2),
         "one_times_floor": round(statistics.median(one["onebar"]) / floor, 2),
+        "many": len(backlog),
+        "groups_of": round(len(backlog) / len(together), 2),
+        "many_sizes": sizes,
         "many_per_s": {name: round(statistics.median(rates), 1) for name, rates in best.items()},
         "many_times": {name: ratio(best["onebar"], best[name]) for name in asked},
         **compared,
@@ -299,7 +314,9 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="a directory, or the name of a preset")
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--prompts", type=int, default=64, help="prompts that are timed")
+    parser.add_argument("--prompts", type=int, default=64, help="prompts that are timed one by one")
+    parser.add_argument("--many", type=int, default=256, help="prompts that are there at once")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="transformers' batches")
     parser.add_argument("--same", type=int, default=1000, help="prompts that are compared")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--serve", choices=sorted(ENGINES), help=argparse.SUPPRESS)

@@ -7,7 +7,7 @@ for it. Nothing here knows Kafka, Redis or HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -43,16 +43,24 @@ class BatcherStoppedError(EngineError):
 
 
 class _Job:
-    __slots__ = ("created", "deadline", "future", "pinned", "prompt", "waiters")
+    __slots__ = ("company", "created", "deadline", "future", "pinned", "prompt", "waiters")
 
-    def __init__(self, prompt: str, created: float, deadline: float | None) -> None:
+    def __init__(
+        self, prompt: str, company: Hashable, created: float, deadline: float | None
+    ) -> None:
         self.prompt = prompt
+        self.company = company
         self.created = created
         self.deadline = deadline
         self.future: asyncio.Future[list[Candidate]] = asyncio.get_running_loop().create_future()
         self.future.add_done_callback(_retrieve)
         self.waiters = 0
         self.pinned = False
+
+
+def _anybody(prompt: str) -> Hashable:
+    """The company of an engine that gains from any."""
+    return None
 
 
 def _retrieve(future: asyncio.Future[list[Candidate]]) -> None:
@@ -66,10 +74,13 @@ class Batcher:
 
     Prompts wait up to `max_wait_s` for company, at most `max_batch` go together, and a prompt
     already waiting or running is joined, not run again. Every call asks for the same `k`.
-    `workers` batches run side by side. An engine that gains nothing from company has a
-    `batch_limit`: no more go together then. With 1 none waits for company, and one more than
-    there are workers is begun: while the engine decodes, the next prompt is tokenised, so that the
-    engine need wait neither for that nor for an event loop with requests to answer.
+    `workers` batches run side by side.
+
+    An engine that gains from the company of certain prompts only has a `company(prompt)`, equal
+    for those, and a `batch_limit`. The oldest prompt then goes as soon as it can, with those of its
+    company that wait already, and nobody waits for company. Where nobody does, one batch more than
+    there are workers is begun, so that the engine need not wait for an event loop with requests to
+    answer.
     """
 
     def __init__(
@@ -85,10 +96,12 @@ class Batcher:
         self.engine = engine
         self.k = k
         self._max_batch = min(max_batch, getattr(engine, "batch_limit", max_batch))
-        self._max_wait_s = max_wait_s
+        self._company: Callable[[str], Hashable] = getattr(engine, "company", _anybody)
+        self._picks = self._company is not _anybody
+        self._max_wait_s = 0.0 if self._picks else max_wait_s
         self._queue_size = queue_size
         self._workers = workers
-        self._waiting: OrderedDict[str, _Job] = OrderedDict()
+        self._waiting: dict[str, _Job] = {}
         self._running: dict[str, _Job] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: ThreadPoolExecutor | None = None
@@ -114,7 +127,7 @@ class Batcher:
         """Begin to take prompts. Call once, on the loop that will submit."""
         if self._tasks:
             return
-        begun = self._workers + (1 if self._max_batch == 1 else 0)
+        begun = self._workers + (1 if self._picks or self._max_batch == 1 else 0)
         self._threads = ThreadPoolExecutor(begun, thread_name_prefix="engine")
         self._open = True
         self._tasks = [asyncio.create_task(self._work()) for _ in range(begun)]
@@ -179,7 +192,8 @@ class Batcher:
                 raise QueueFullError(
                     f"{len(self._waiting)} prompts wait for the engine, as many as the queue holds"
                 )
-            job = _Job(prompt, asyncio.get_running_loop().time(), deadline)
+            now = asyncio.get_running_loop().time()
+            job = _Job(prompt, self._company(prompt), now, deadline)
             self._waiting[prompt] = job
             WAITING.set(len(self._waiting))
             self._arrived.set()
@@ -212,10 +226,15 @@ class Batcher:
                 return
 
     def _take(self) -> list[_Job]:
+        """The oldest that can still be in time, and the next oldest of its company."""
         now = asyncio.get_running_loop().time()
         batch: list[_Job] = []
-        while self._waiting and len(batch) < self._max_batch:
-            prompt, job = self._waiting.popitem(last=False)
+        for prompt, job in list(self._waiting.items()):
+            if len(batch) == self._max_batch:
+                break
+            if batch and job.company != batch[0].company:
+                continue
+            del self._waiting[prompt]
             if job.deadline is not None and now >= job.deadline:
                 OUTCOMES.labels("late").inc()
                 job.future.set_exception(

@@ -9,14 +9,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from msgspec import Struct
 
 from onebar.bench.floor import Shape, floor_s, measure_machine
 from onebar.checkpoint import CONFIG, OUTPUTS, Checkpoint
-from onebar.engines import Engine, EngineName, load_engine
+from onebar.engines import EngineName, load_engine
 
 Told = Callable[[float, str], None]
 
@@ -66,7 +65,7 @@ def measure_generation(
     rounds: int = 3,
     told: Told = lambda fraction, text: None,
 ) -> GenerationFigures:
-    """Run the prompts, `rounds` times one by one and `rounds` times side by side.
+    """Run the prompts, `rounds` times one by one and `rounds` times handed over at once.
 
     Raises `ValueError` without prompts, and `CheckpointMismatchError` where the checkpoint has no
     weights for the engine.
@@ -86,9 +85,11 @@ def measure_generation(
         told((turn + 1) / (2 * rounds), "one by one")
     one.close()
     many = load_engine(checkpoint, engine=engine, beam_size=beams, workers=threads)
-    _side_by_side(many, prompts[:4], beams, threads)
+    many.generate(prompts[:4], beams)
     for turn in range(rounds):
-        rates.append(_side_by_side(many, prompts, beams, threads))
+        began = time.perf_counter()
+        many.generate(prompts, beams)
+        rates.append(len(prompts) / (time.perf_counter() - began))
         told(0.5 + (turn + 1) / (2 * rounds), "side by side")
     many.close()
     tokenizer = checkpoint.tokenizer()
@@ -120,14 +121,6 @@ def measure_generation(
         floor_ms=None if floor is None else round(floor, 2),
         resident_mib=round(_resident_mib(), 1),
     )
-
-
-def _side_by_side(engine: Engine, prompts: Sequence[str], beams: int, threads: int) -> float:
-    """Prompts a second, asked for as the batcher does: one a call, from as many threads."""
-    began = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda prompt: engine.generate([prompt], beams), prompts))
-    return len(prompts) / (time.perf_counter() - began)
 
 
 def scored_entries(checkpoint: Checkpoint) -> int | None:

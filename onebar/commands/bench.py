@@ -61,8 +61,8 @@ def bench_generation(
     """How fast a checkpoint generates on this machine, and how far that is from the least time
     possible.
 
-    One prompt with all threads on it is what a fresh answer waits for; prompts side by side, a
-    thread each, are what a generator worker gets done.
+    One prompt with all threads on it is what a fresh answer waits for; all prompts at once, side by
+    side on a thread each, are what a generator worker gets done.
 
     Example: onebar bench generation runs/demo/piopd --threads 4
     """

@@ -26,7 +26,11 @@ class EngineError(RuntimeError):
 
 
 class Engine(Protocol):
-    """Turns prompts into ordered candidates. Safe to call from several threads."""
+    """Turns prompts into ordered candidates. Safe to call from several threads.
+
+    One that gains only from some prompts in one call says which, for `onebar.batching`:
+    `company(prompt)` is equal for those, and `batch_limit` is how many of them it gains from.
+    """
 
     @property
     def model(self) -> str:

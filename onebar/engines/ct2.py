@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,24 @@ from feature_store.records import Candidate
 from onebar.checkpoint import MODEL, Checkpoint
 from onebar.engines import EngineError, ended_hypotheses, ordered
 
+ROWS = 48
+"""Most hypotheses that are decoded together: six prompts with eight beams. A prompt took least time
+so, on every preset: with fewer, weights are read more often; with more, scores leave the cache."""
+REMEMBERED = 1024
+"""Prompts whose tokens are kept, so that those that waited are not read twice."""
+
 
 class CTranslate2Engine:
     """Beam search by CTranslate2, computing as the checkpoint was quantised (int8 weights and
     activations, row by row, by default).
 
-    Each prompt is decoded by itself, `workers` of them side by side, so what a prompt gets can't
-    depend on its company: padding in a batch of 16 was seen to move int8 log probabilities by up
-    to 0.04, and on a CPU such a batch took no less time a prompt than singles. A candidate's
-    score is as `GenerationConfig.length_penalty` says; equal scores (to 1e-5) are ordered by text.
+    Prompts of as many tokens are decoded together, as many as fill `ROWS`, and `workers` of such
+    groups side by side. What a prompt gets can't depend on its company: 8-bit products are summed
+    in whole numbers, and all that is computed in float32 has the shapes it has for one prompt.
+    With another length beside it a prompt would be padded, and its float32 sums taken in another
+    order: log probabilities then moved by up to 0.04. Models in other arithmetic than 8 bits, and
+    float32 searches, take one prompt at a time. A candidate's score is as
+    `GenerationConfig.length_penalty` says; equal scores (to 1e-5) are ordered by text.
 
     8-bit activations move a score by 0.02 or so, which is more than what is between the first two
     candidates of some prompts. Where they are less than `GenerationConfig.exact_within` apart, the
@@ -30,9 +40,6 @@ class CTranslate2Engine:
     A query is made of the vocabulary entries that the checkpoint was exported for
     (`onebar.training.outputs`), and scores are log probabilities among these.
     """
-
-    batch_limit = 1
-    """For `onebar.batching`: prompts one by one, so that none waits for another's decoding."""
 
     def __init__(
         self, checkpoint: Checkpoint, *, beam_size: int = 8, workers: int = 1, threads: int = 1
@@ -54,49 +61,76 @@ class CTranslate2Engine:
         # their OpenMP threads wait for each other's cores: 20 ms a prompt instead of 2.
         self._translator = load("default", threads)
         self._exact = load("float32", 1) if self._within > 0 else None
+        self._grouped = self._translator.compute_type.startswith("int8")
+        self._source = lru_cache(REMEMBERED)(self._read)
 
     @property
     def model(self) -> str:
         """The checkpoint's name."""
         return self._model
 
+    @property
+    def batch_limit(self) -> int:
+        """Most prompts that are decoded together."""
+        return self._limit(self._beam_size)
+
+    def company(self, prompt: str) -> int:
+        """Prompts with the same are decoded together: how many tokens it has. Takes some 70 µs."""
+        return len(self._source(prompt))
+
+    def _limit(self, beams: int) -> int:
+        return max(1, ROWS // beams) if self._grouped else 1
+
+    def _read(self, prompt: str) -> list[str]:
+        [ids] = self._tokenizer.encode([prompt])
+        return self._tokenizer.tokens(ids)
+
     def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
         """See `onebar.engines.Engine`. The beam is as wide as `beam_size` and `k` ask for."""
         translator, exact = self._translator, self._exact
         if translator is None:
             raise EngineError("the engine is closed")
-        sources = [self._tokenizer.tokens(ids) for ids in self._tokenizer.encode(prompts)]
+        sources = [self._source(prompt) for prompt in prompts]
         beams = max(self._beam_size, k)
-        found = self._search(translator, sources, beams)
+        found = self._search(translator, sources, beams, self._limit(beams))
         if exact is not None:
             unsure = [at for at, each in enumerate(found) if _close(each, self._within)]
-            again = self._search(exact, [sources[at] for at in unsure], beams)
+            again = self._search(exact, [sources[at] for at in unsure], beams, 1)
             for at, candidates in zip(unsure, again, strict=True):
                 found[at] = candidates
         return [candidates[:k] for candidates in found]
 
     def _search(
-        self, translator: Any, sources: list[list[str]], beams: int
+        self, translator: Any, sources: list[list[str]], beams: int, limit: int
     ) -> list[list[Candidate]]:
-        if not sources:
-            return []
         ended = ended_hypotheses(beams)
-        results = translator.translate_batch(
-            sources,
-            beam_size=beams,
-            # Fewer would end the search sooner, and with other candidates.
-            num_hypotheses=ended,
-            patience=ended / beams,
-            length_penalty=self._generation.length_penalty,
-            max_decoding_length=self._generation.max_target_tokens,
-            # 0: the default of 1 forbids an empty output and shifts every score.
-            min_decoding_length=0,
-            max_input_length=0,
-            max_batch_size=1,
-            use_vmap=self._shortlist,
-            return_scores=True,
-        )
-        return [self._candidates(result) for result in results]
+        begun = [
+            (
+                group,
+                translator.translate_batch(
+                    [sources[at] for at in group],
+                    beam_size=beams,
+                    # Fewer would end the search sooner, and with other candidates.
+                    num_hypotheses=ended,
+                    patience=ended / beams,
+                    length_penalty=self._generation.length_penalty,
+                    max_decoding_length=self._generation.max_target_tokens,
+                    # 0: the default of 1 forbids an empty output and shifts every score.
+                    min_decoding_length=0,
+                    max_input_length=0,
+                    max_batch_size=limit,
+                    use_vmap=self._shortlist,
+                    return_scores=True,
+                    asynchronous=True,
+                ),
+            )
+            for group in groups(list(map(len, sources)), limit)
+        ]
+        found: list[list[Candidate]] = [[] for _ in sources]
+        for group, results in begun:
+            for at, result in zip(group, results, strict=True):
+                found[at] = self._candidates(result.result())
+        return found
 
     def _candidates(self, result: Any) -> list[Candidate]:
         candidates = [
@@ -108,6 +142,19 @@ class CTranslate2Engine:
     def close(self) -> None:
         """Free the model."""
         self._translator = self._exact = None
+
+
+def groups(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Places of equal lengths, at most `limit` together; groups in the order of their first."""
+    found: list[list[int]] = []
+    filling: dict[int, list[int]] = {}
+    for at, length in enumerate(lengths):
+        group = filling.get(length)
+        if group is None or len(group) == limit:
+            group = filling[length] = []
+            found.append(group)
+        group.append(at)
+    return found
 
 
 def _close(candidates: Sequence[Candidate], within: float) -> bool:

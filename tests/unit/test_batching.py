@@ -79,26 +79,69 @@ async def test_prompts_wait_for_company() -> None:
     assert engine.batches == [["a", "b", "c"]]
 
 
-async def test_an_engine_without_use_for_company_gets_one_at_a_time_at_once() -> None:
-    class Lonely(GatedEngine):
-        batch_limit = 1
+class ChoosyEngine(GatedEngine):
+    """Gains from prompts of one length, three at a time."""
 
-    engine = Lonely()
-    async with running(engine, max_batch=16, max_wait_s=30.0) as batcher:
+    batch_limit = 3
+    company = staticmethod(len)
+
+
+async def test_the_oldest_goes_with_those_of_its_company_that_wait() -> None:
+    engine = ChoosyEngine(opened=False)
+    async with running(engine, max_wait_s=30.0) as batcher:
+        first = [asyncio.create_task(batcher.submit(prompt)) for prompt in ("x", "yy")]
+        await until(lambda: len(engine.batches) == 2)
+        prompts = ["a", "bb", "c", "dd", "e", "f", "gg", "hhh"]
+        tasks = [asyncio.create_task(batcher.submit(prompt)) for prompt in prompts]
+        await until(lambda: batcher.waiting == 8)
+        engine.gate.set()
+        answers = await asyncio.gather(*first, *tasks)
+    assert [answer[0].text for answer in answers[2:]] == [prompt.upper() for prompt in prompts]
+    assert sorted(engine.batches[2:4]) == [["a", "c", "e"], ["bb", "dd", "gg"]]
+    assert sorted(engine.batches[4:]) == [["f"], ["hhh"]]
+
+
+async def test_nobody_waits_for_company_that_is_not_there() -> None:
+    engine = ChoosyEngine()
+    async with running(engine, max_wait_s=30.0) as batcher:
+        async with asyncio.timeout(10):
+            await batcher.submit("a")
+            await asyncio.gather(batcher.submit("b"), batcher.submit("cc"))
+    assert engine.batches == [["a"], ["b"], ["cc"]]
+
+
+async def test_no_more_go_together_than_the_setting_allows() -> None:
+    engine = ChoosyEngine()
+    async with running(engine, max_batch=1) as batcher:
         await asyncio.gather(*(batcher.submit(prompt) for prompt in "abc"))
     assert engine.batches == [["a"], ["b"], ["c"]]
 
 
-async def test_an_engine_that_takes_one_at_a_time_has_the_next_in_hand() -> None:
-    engine = GatedEngine(opened=False)
-    async with running(engine, max_batch=1, workers=2) as batcher:
-        tasks = [asyncio.create_task(batcher.submit(prompt)) for prompt in "abcd"]
-        await until(lambda: batcher.running == 3)
-        assert batcher.waiting == 1
+async def test_a_choosy_engine_has_the_next_batch_in_hand() -> None:
+    engine = ChoosyEngine(opened=False)
+    async with running(engine, workers=2) as batcher:
+        prompts = ["a", "bb", "ccc", "dddd"]
+        tasks = [asyncio.create_task(batcher.submit(prompt)) for prompt in prompts]
         await until(lambda: len(engine.batches) == 3)
+        assert (batcher.running, batcher.waiting) == (3, 1)
         engine.gate.set()
         answers = await asyncio.gather(*tasks)
-    assert [answer[0].text for answer in answers] == list("ABCD")
+    assert [answer[0].text for answer in answers] == ["A", "BB", "CCC", "DDDD"]
+
+
+async def test_late_company_is_left_behind() -> None:
+    engine = ChoosyEngine(opened=False)
+    async with running(engine) as batcher:
+        first = [asyncio.create_task(batcher.submit(prompt)) for prompt in ("x", "yy")]
+        await until(lambda: len(engine.batches) == 2)
+        soon = asyncio.get_running_loop().time() + 0.005
+        late = [batcher.begin("a", deadline=soon), batcher.begin("c", deadline=soon)]
+        in_time = [batcher.begin(prompt) for prompt in ("bb", "d", "e")]
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        await asyncio.wait([*first, *late, *in_time])
+    assert all(isinstance(future.exception(), DeadlineExceededError) for future in late)
+    assert sorted(engine.batches[2:]) == [["bb"], ["d", "e"]]
 
 
 async def test_equal_prompts_run_once_whether_waiting_or_running() -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from toy import toy_prompts, toy_triggers
 
 from feature_store.records import Candidate
-from onebar.checkpoint import Checkpoint, CheckpointMismatchError
+from onebar.checkpoint import Checkpoint, CheckpointMismatchError, open_checkpoint
 from onebar.engines import Engine, EngineError, load_engine, ordered
-from onebar.engines.ct2 import has_avx512
+from onebar.engines.ct2 import CTranslate2Engine, groups, has_avx512
 from onebar.prompt import PromptConfig, build_prompt
 from onebar.text import REJECT
-from onebar.training.export import export_again
+from onebar.training.export import export_again, export_checkpoint
 
 BEAMS = 8
 
@@ -64,6 +67,59 @@ def test_a_result_does_not_depend_on_its_company(engine: Engine) -> None:
         batch = shuffled[at : at + 16]
         for prompt, candidates in zip(batch, engine.generate(batch, BEAMS), strict=True):
             assert candidates == alone[prompt]
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 1), (1, 2)])
+def test_nor_does_it_in_the_shipped_model(workers: int, threads: int) -> None:
+    """Prompts of one length are decoded together there, in groups of every size."""
+    engine = load_engine(open_checkpoint(), workers=workers, threads=threads)
+    assert isinstance(engine, CTranslate2Engine)
+    prompts = list(dict.fromkeys(toy_prompts(150, seed=5)))
+    sizes = Counter(map(engine.company, prompts)).values()
+    assert min(sizes) == 1
+    assert max(sizes) > engine.batch_limit
+    alone = {prompt: engine.generate([prompt], BEAMS)[0] for prompt in prompts}
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(prompts, len(prompts))
+        together = engine.generate(shuffled, BEAMS)
+        assert together == [alone[prompt] for prompt in shuffled]
+    engine.close()
+
+
+def test_wider_beams_have_less_company_and_floats_none(
+    toy_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    from onebar.training.pretrained import load_pretrained
+
+    def limit(checkpoint: Checkpoint, beams: int) -> int:
+        return CTranslate2Engine(checkpoint, beam_size=beams).batch_limit
+
+    assert [limit(toy_checkpoint, beams) for beams in (8, 10, 64)] == [6, 4, 1]
+    work = tmp_path / "work"
+    work.mkdir()
+    floats = export_checkpoint(
+        *load_pretrained(toy_checkpoint.path, work),
+        tmp_path / "float",
+        preset="toy",
+        prompt=PromptConfig(),
+        generation=toy_checkpoint.card.generation,
+        training={},
+        quantization="float32",
+    )
+    assert limit(floats, 8) == 1
+
+
+@given(st.lists(st.integers(0, 5)), st.integers(1, 4))
+def test_groups_have_one_length_and_no_more_than_may_be(lengths: list[int], limit: int) -> None:
+    found = groups(lengths, limit)
+    assert sorted(at for group in found for at in group) == list(range(len(lengths)))
+    assert all(group == sorted(group) and len(group) <= limit for group in found)
+    assert [group[0] for group in found] == sorted(group[0] for group in found)
+    for group in found:
+        assert len({lengths[at] for at in group}) == 1
+    # No length has more groups than it needs.
+    groups_of = Counter(lengths[group[0]] for group in found)
+    assert groups_of == {length: -(-n // limit) for length, n in Counter(lengths).items()}
 
 
 def test_fewer_candidates_are_the_first_of_more(engine: Engine) -> None:

@@ -20,7 +20,7 @@ def test_generation_is_measured(toy_checkpoint: Checkpoint, tmp_path: Path) -> N
     done = subprocess.run(
         [
             *(sys.executable, "benchmarks/generation.py", toy_checkpoint.path, dataset.path),
-            *("--threads", "1", "--rounds", "1", "--prompts", "4", "--same", "40"),
+            *("--threads", "1", "--rounds", "1", "--prompts", "4", "--many", "8", "--same", "40"),
         ],
         capture_output=True,
         text=True,
