@@ -11,7 +11,6 @@ import random
 import time
 from binascii import hexlify
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import msgspec
 import orjson
@@ -77,7 +76,6 @@ class Answerer:
         self._lookups = lookups
         self._lookup_many = lookup_many
         self._at_hand = at_hand
-        self._looking: set[asyncio.Future[list[Lookup]]] = set()
         self._features = features
         self._model = model
         self._refresher = refresher
@@ -165,20 +163,12 @@ class Answerer:
                 self._refresher.want(pair)
 
     async def _lookup_all(self, pairs: Sequence[Pair], deadline: float) -> list[Lookup] | Reason:
-        """Many at once are a round trip of their own: nothing is gained by waiting for others.
-
-        One that comes too late is left to end by itself: cut off, it would cost its connection.
-        """
-        looking = asyncio.ensure_future(self._lookup_many(pairs))
-        self._looking.add(looking)
-        looking.add_done_callback(self._looking.discard)
-        timeout = max(0.0, deadline - asyncio.get_running_loop().time())
-        await asyncio.wait((looking,), timeout=timeout)
-        if not looking.done():
-            looking.add_done_callback(_unheard)
-            return "deadline"
-        error = looking.exception()
-        return looking.result() if error is None else _why(pairs[0], error)
+        """Many at once are a round trip of their own: nothing is gained by waiting for others."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._lookup_many(pairs)
+        except Exception as error:
+            return _why(pairs[0], error)
 
     async def _miss(self, pair: Pair, found: Lookup, ask: Ask) -> bytes:
         # What a fallback needs is read beside the generation, in the same round trip.
@@ -296,11 +286,6 @@ class Answerer:
                 age_s=_age(self._clock(), result.generated_at),
             )
         )
-
-
-def _unheard(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()  # whoever asked has answered without it
 
 
 def _why(pair: Pair, error: BaseException) -> Reason:

@@ -9,6 +9,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
     multiprocess,
@@ -29,6 +30,11 @@ ANSWERS = Counter(
 )
 LOOKUPS = Counter(
     "onebar_lookups", "(video, user) pairs that Redis was asked for; more were answered at hand."
+)
+NEAR_VALUES = Gauge(
+    "onebar_near_cache_values",
+    "Bodies and the like that the API keeps until Redis says that they changed.",
+    multiprocess_mode="livesum",
 )
 FALLBACKS = Counter("onebar_fallbacks", "Fallbacks by why they were needed.", ["reason"])
 SHEDS = Counter("onebar_sheds", "Generations not begun because too many were waiting.")

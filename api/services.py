@@ -13,7 +13,7 @@ from api.coalesce import Coalescer
 from api.gate import Gate
 from api.health import Health
 from api.limits import RateLimiter
-from api.metrics import LOOKUPS
+from api.metrics import LOOKUPS, NEAR_VALUES
 from api.model import Model
 from api.publisher import Publisher
 from api.refresh import Refresher
@@ -108,7 +108,10 @@ class Services:
 def _counted(cache: QueryCache | NearCache) -> Callable[[Sequence[Pair]], Awaitable[list[Lookup]]]:
     async def lookup(pairs: Sequence[Pair]) -> list[Lookup]:
         LOOKUPS.inc(len(pairs))
-        return await cache.lookup(pairs)
+        found = await cache.lookup(pairs)
+        if isinstance(cache, NearCache):
+            NEAR_VALUES.set(len(cache))
+        return found
 
     return lookup
 

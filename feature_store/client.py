@@ -213,8 +213,9 @@ def _raise_failures(commands: Sequence[Command], replies: Sequence[Any]) -> None
     command, reply = failed[0]
     name = command.name.name if isinstance(command.name, Script) else command.name
     others = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
+    where = f" on {command.keys[0]!r}" if command.keys else ""
     raise StoreCommandError(
-        f"Redis refused {name} on {command.keys[0]!r}{others}: {reply}",
+        f"Redis refused {name}{where}{others}: {reply}",
         [key for failure, _ in failed for key in failure.keys[:1]],
     ) from reply
 

@@ -8,7 +8,7 @@ outlives the word that it changed, and what changed while it was being read is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -34,7 +34,7 @@ class Kept(Generic[Key, Value]):
     before `trust` and after `distrust`.
     """
 
-    def __init__(self, limit: int, size_of: Callable[[Collection[Value]], int]) -> None:
+    def __init__(self, limit: int, size_of: Callable[[Iterable[tuple[Key, Value]]], int]) -> None:
         self._half = limit // 2
         self._size_of = size_of
         self._young: dict[Key, Value] = {}
@@ -76,7 +76,7 @@ class Kept(Generic[Key, Value]):
     def change(self, key: Key) -> None:
         """The key has another value now."""
         if (value := self._young.pop(key, None)) is not None:
-            self._size -= self._size_of((value,))
+            self._size -= self._size_of(((key, value),))
         self._old.pop(key, None)
         for reading in self._readings:
             reading.changed.add(key)
@@ -97,8 +97,9 @@ class Kept(Generic[Key, Value]):
         self.change_all()
 
     def _add(self, values: Mapping[Key, Value]) -> None:
-        self._size += self._size_of(values.values()) - self._size_of(
-            [self._young[key] for key in values.keys() & self._young.keys()]
+        young = self._young
+        self._size += self._size_of(values.items()) - self._size_of(
+            [(key, young[key]) for key in values.keys() & young.keys()]
         )
         self._young.update(values)
         if self._size > self._half:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from sys import getsizeof
 from typing import Protocol
 
 import structlog
@@ -16,9 +17,16 @@ from feature_store.bodies import (
     decode_answering,
     personal_body,
 )
-from feature_store.client import Client, Command, close, pipelined, strings
+from feature_store.client import (
+    Client,
+    Command,
+    StoreCommandError,
+    close,
+    pipelined,
+    strings,
+)
 from feature_store.kept import Kept
-from feature_store.keys import Pair
+from feature_store.keys import Pair, Slot
 from feature_store.pipe import Watcher
 from feature_store.query_cache import QueryCache
 from feature_store.trial import Trial
@@ -32,8 +40,8 @@ class Connect(Protocol):
     def __call__(self, *, watcher: Watcher) -> Client: ...
 
 
-ENTRY_BYTES = 250
-"""What a kept value takes beside its body, about: its name and its places in dictionaries."""
+ENTRY_BYTES = 200
+"""What a kept value takes beside its body and its ids, about: objects, places in dictionaries."""
 TRIAL_TURNS = 2
 """Generations of what is kept in a trial of whether keeping pays."""
 
@@ -57,15 +65,12 @@ class NearCache:
         self._cache = cache
         self._keys = cache.keys
         self._client = connect(watcher=self)
-        self._bodies: Kept[Pair, Own] = Kept(limit_bytes * 3 // 4, _size_of)
-        self._deletions: Kept[str, float] = Kept(
-            limit_bytes // 4, lambda deletions: len(deletions) * ENTRY_BYTES
-        )
+        self._kept: Kept[Slot, Own | float] = Kept(limit_bytes, _size_of)
         self._trial = Trial()
         self._judged_at = TRIAL_TURNS
 
     def __len__(self) -> int:
-        return len(self._bodies) + len(self._deletions)
+        return len(self._kept)
 
     async def close(self) -> None:
         """Close the connection. A later lookup opens another."""
@@ -75,27 +80,27 @@ class NearCache:
         """For each (video, user) the body that answers exactly it, if all that says so is kept."""
         if not self._trial.keeping:
             return [None] * len(pairs)
-        body_of, forgotten_of = self._bodies.get, self._deletions.get
         expired = now - self._cache.hard_ttl_s
-        missing = 0
-        bodies: list[CachedBody | None] = []
-        for pair in pairs:
-            own, user_id = body_of(pair), pair[1]
-            forgotten = -math.inf if user_id is None else forgotten_of(user_id)
-            if own is None or forgotten is None or not expired < own.generated_at > forgotten:
-                bodies.append(None)
-                missing += 1
-            elif isinstance(own, CachedBody):
-                bodies.append(own)
-            else:
-                video = body_of((pair[0], None))
-                if isinstance(video, CachedBody) and video.generated_at > expired:
-                    bodies.append(personal_body(own, video, forgotten, self._cache.soft_ttl_s))
-                else:
-                    bodies.append(None)
-                    missing += 1
-        self._trial.at_hand(len(pairs) - missing)
+        bodies = [self._body(pair, expired) for pair in pairs]
+        self._trial.at_hand(sum(body is not None for body in bodies))
         return bodies
+
+    def _body(self, pair: Pair, expired: float) -> CachedBody | None:
+        own = self._kept.get(pair)
+        if own is None or isinstance(own, float) or own.generated_at <= expired:
+            return None
+        video_id, user_id = pair
+        if user_id is None:
+            return own if isinstance(own, CachedBody) else None
+        forgotten = self._kept.get(user_id)
+        if not isinstance(forgotten, float) or own.generated_at <= forgotten:
+            return None
+        if isinstance(own, CachedBody):
+            return own
+        video = self._kept.get((video_id, None))
+        if not isinstance(video, CachedBody) or video.generated_at <= expired:
+            return None
+        return personal_body(own, video, forgotten, self._cache.soft_ttl_s)
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
         """What is cached for each (video, user), in their order, asked of Redis and then kept."""
@@ -103,26 +108,24 @@ class NearCache:
         if not self._trial.keeping:
             return await self._cache.lookup(pairs)
         soft_ttl_s = self._cache.soft_ttl_s
-        bodies: dict[Pair, Own] = {}
-        deletions: dict[str, float] = {}
+        found: dict[Slot, Own | float] = {}
         lookups = []
-        with self._bodies.reading() as body_reading, self._deletions.reading() as deletion_reading:
+        with self._kept.reading() as reading:
             values = await strings(self._client, self._keys.answering(pairs))
             for pair, video, own, forgotten in decode_answering(pairs, values, soft_ttl_s):
                 video_id, user_id = pair
                 if own is not None and user_id is not None:
-                    bodies[pair], deletions[user_id] = own, forgotten
+                    found[pair], found[user_id] = own, forgotten
                 if video is not None and (user_id is None or isinstance(own, Mark)):
-                    bodies[video_id, None] = video
+                    found[video_id, None] = video
                 lookups.append(Lookup(personal_body(own, video, forgotten, soft_ttl_s), video))
-            self._bodies.keep(body_reading, bodies)
-            self._deletions.keep(deletion_reading, deletions)
-        if self._bodies.turns >= self._judged_at:
+            self._kept.keep(reading, found)
+        if self._kept.turns >= self._judged_at:
             self._judge()
         return lookups
 
     def _judge(self) -> None:
-        self._judged_at = self._bodies.turns + TRIAL_TURNS
+        self._judged_at = self._kept.turns + TRIAL_TURNS
         share = self._trial.judge()
         if not self._trial.keeping:
             log.info("near_cache_rests", at_hand=round(share, 3))
@@ -130,31 +133,32 @@ class NearCache:
 
     async def settle(self) -> None:
         """Return when every change that Redis has made by now has been told."""
-        await pipelined(self._client, [Command("PING", ())])
+        with suppress(StoreCommandError):  # a refusal is an answer too
+            await pipelined(self._client, [Command("PING", ())])
 
     def began(self) -> None:
         """Redis tells of changes from now on."""
-        self._bodies.trust()
-        self._deletions.trust()
+        self._kept.trust()
 
     def changed(self, names: Sequence[bytes] | None) -> None:
         """Redis tells of these keys, or of all."""
         if names is None:
-            self._bodies.change_all()
-            self._deletions.change_all()
+            self._kept.change_all()
             return
         for slot in map(self._keys.slot, names):
-            if isinstance(slot, str):
-                self._deletions.change(slot)
-            elif slot is not None:
-                self._bodies.change(slot)
+            if slot is not None:
+                self._kept.change(slot)
 
     def lost(self) -> None:
         """Redis tells no more."""
-        self._bodies.distrust()
-        self._deletions.distrust()
+        self._kept.distrust()
 
 
-def _size_of(bodies: Collection[Own]) -> int:
-    sizes = [len(own.body) for own in bodies if isinstance(own, CachedBody)]
-    return len(bodies) * ENTRY_BYTES + sum(sizes)
+def _size_of(kept: Iterable[tuple[Slot, Own | float]]) -> int:
+    size = 0
+    for slot, value in kept:
+        video_id, user_id = (slot, None) if isinstance(slot, str) else slot
+        size += ENTRY_BYTES + getsizeof(video_id) + getsizeof(user_id)
+        if isinstance(value, CachedBody):
+            size += len(value.body)
+    return size

@@ -57,7 +57,7 @@ class Pipe:
         self._timeout_s = timeout_s
         self._watcher = watcher
         self._line: _Line | None = None
-        self._connecting = asyncio.Lock()
+        self._opening: asyncio.Task[_Line] | None = None
 
     async def call(self, commands: Iterable[Words]) -> list[Any]:
         """The replies, in order; that of a command which Redis refused is its error.
@@ -84,13 +84,25 @@ class Pipe:
         line = self._line
         if line is not None and line.usable:
             return line
-        async with self._connecting:
-            if self._line is None or not self._line.usable:
-                line = _Line(await self._connect(), self._timeout_s)
-                if self._watcher is not None:
-                    await line.watch(self._watcher)
-                self._line = line
-            return self._line
+        opening = self._opening
+        if (
+            opening is None
+            or opening.done()
+            or opening.get_loop() is not asyncio.get_running_loop()
+        ):
+            opening = self._opening = asyncio.create_task(self._reopen())
+            opening.add_done_callback(_heard)
+        # All who come meanwhile wait for the same connection, and any of them may go.
+        return await asyncio.shield(opening)
+
+    async def _reopen(self) -> _Line:
+        if self._line is not None:
+            self._line.close()
+        line = _Line(await self._connect(), self._timeout_s)
+        if self._watcher is not None:
+            await line.watch(self._watcher)
+        self._line = line
+        return line
 
     async def _connect(self) -> asyncio.StreamWriter:
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -135,21 +147,32 @@ class _Line(asyncio.Protocol):
 
     async def watch(self, watcher: Watcher) -> None:
         """Have the watcher told of changes, if the server can do that."""
-        [reply] = await self.ask([_pack(("CLIENT", "TRACKING", "ON"))])
-        if isinstance(reply, Exception):
-            log.warning("redis_tells_no_changes", reason=str(reply))
+        packed = [_pack(("HELLO",)), _pack(("CLIENT", "TRACKING", "ON"))]
+        hello, tracking = await self.ask(packed)
+        if isinstance(tracking, Exception):
+            log.warning("redis_tells_no_changes", reason=str(tracking))
+            return
+        if not isinstance(hello, dict) or hello.get(b"proto") != 3:
+            # It agrees to track, and has no way to tell.
+            log.warning("redis_tells_no_changes", reason="the connection does not speak RESP3")
             return
         self._watcher = watcher
         watcher.began()
         self._loop.call_later(HEARTBEAT_S, self._beat)
 
     def _beat(self) -> None:
-        """Ask for a sign of life now and then: no answer within the timeout ends the connection."""
+        """Ask for a sign of life now and then: no answer within the timeout ends the connection,
+        whatever else comes in. Before its answer comes every change that was made until then."""
         if self._watcher is None or self._transport.is_closing():
             return
-        if not self._waiting:
-            self.ask([_pack(("PING",))]).add_done_callback(_heard)
+        answer = self.ask([_pack(("PING",))])
+        answer.add_done_callback(_heard)
+        self._loop.call_later(self._timeout_s, self._missed, answer)
         self._loop.call_later(HEARTBEAT_S, self._beat)
+
+    def _missed(self, answer: asyncio.Future[Any]) -> None:
+        if not answer.done():
+            self._fail(errors.TimeoutError(f"no sign of life for {self._timeout_s:g} s"))
 
     def ask(self, packed: Sequence[bytes]) -> asyncio.Future[list[Any]]:
         """Send at least one command; the replies to come. Raises `ConnectionError` if closed."""
@@ -221,7 +244,7 @@ def _pack(words: Words) -> bytes:
 
 def _heard(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
-        future.exception()  # the connection has ended: whoever asks next will see
+        future.exception()  # nobody may be left to see it; whoever asks next will see
 
 
 def _refusal(message: str) -> errors.ResponseError:

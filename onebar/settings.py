@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     """Age after which cached queries are still served, but generated anew at the next chance."""
     cache_hard_ttl_s: float = Field(default=3600.0, gt=0)
     """Age at which cached queries are gone."""
-    near_cache_mb: float = Field(default=32.0, ge=0)
+    near_cache_mb: float = Field(default=32.0, ge=0, le=1_000_000)
     """Cached queries that each API process keeps in its own memory, in MiB, until Redis says that
     they changed (`CLIENT TRACKING`); 0 asks Redis each time. A Redis Cluster is always asked."""
 

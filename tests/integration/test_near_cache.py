@@ -146,7 +146,7 @@ async def test_nothing_outlives_the_hard_ttl(near: Near, cache: QueryCache) -> N
     assert near.at_hand(("v", "w"), NOW + HARD_S - 10.001) == "all"
 
 
-@pytest.mark.parametrize("how", ["killed", "flushed"])
+@pytest.mark.parametrize("how", ["killed", "unlinked"])
 async def test_a_loss_empties_it(
     near: Near, cache: QueryCache, store: FeatureStore, how: str
 ) -> None:
@@ -244,3 +244,34 @@ async def test_it_rests_where_nothing_is_asked_for_twice(redis_url: str, cache: 
         await ask(*pairs)
     assert near.asked > asked
     await near.cache.close()
+
+
+async def test_in_resp2_nothing_is_kept(redis_url: str, cache: QueryCache) -> None:
+    """There Redis agrees to track, and never tells."""
+    near = Near(f"{redis_url}?protocol=2", cache)
+    await cache.put([CacheEntry(result("v", "mine"), "u")])
+    assert await near.look(("v", "u")) == [("mine", None)]
+    assert near.at_hand(("v", "u")) is None
+    assert len(near.cache) == 0
+    await near.cache.close()
+
+
+async def test_long_ids_count_as_what_they_take(redis_url: str, cache: QueryCache) -> None:
+    pairs: list[Pair] = [("\N{ROCKET}" * 200 + str(n), "u") for n in range(200)]
+    await cache.put([CacheEntry(result(video, "q", video), "u") for video, _ in pairs])
+    near = Near(redis_url, cache, limit_bytes=200_000)
+    for pair in pairs:
+        await near.look(pair)
+    assert len(near.cache) < 120  # a body names its video too: 1,600 bytes a pair in all
+    await near.cache.close()
+
+
+async def test_a_deletion_is_kept_as_long_as_the_bodies_it_is_for(near: Near) -> None:
+    cache = near.cache._cache
+    pairs: list[Pair] = [("v", f"u{n}") for n in range(1000)]
+    await cache.put([CacheEntry(result("v", "all"))])
+    await cache.put([CacheEntry(result("v", "all"), user, shared=True) for _, user in pairs])
+    for at in range(0, len(pairs), 100):
+        await near.cache.lookup(pairs[at : at + 100])
+    bodies = near.cache.at_hand(pairs, NOW)
+    assert sum(body is not None for body in bodies) == len(pairs)

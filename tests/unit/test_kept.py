@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 from hypothesis import given
@@ -14,12 +15,16 @@ from feature_store.kept import Kept, Reading
 KEYS = st.sampled_from("abc")
 
 
+def count(items: Iterable[object]) -> int:
+    return sum(1 for _ in items)
+
+
 class Watched(RuleBasedStateMachine):
     """A server that tells of changes, the line from it, and a reader who takes time to keep."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: Kept[str, int] = Kept(6, len)
+        self.kept: Kept[str, int] = Kept(6, count)
         self.server = dict.fromkeys("abc", 0)
         self.tracked: set[str] = set()
         self.line: deque[object] = deque()
@@ -85,7 +90,7 @@ TestWatched = Watched.TestCase
 
 
 def filled(limit: int, count: int) -> Kept[int, bytes]:
-    kept: Kept[int, bytes] = Kept(limit, lambda values: sum(map(len, values)))
+    kept: Kept[int, bytes] = Kept(limit, lambda items: sum(len(value) for _, value in items))
     kept.trust()
     with kept.reading() as reading:
         for key in range(count):
@@ -94,7 +99,7 @@ def filled(limit: int, count: int) -> Kept[int, bytes]:
 
 
 def test_nothing_is_kept_while_nobody_tells() -> None:
-    kept: Kept[str, int] = Kept(100, len)
+    kept: Kept[str, int] = Kept(100, count)
     with kept.reading() as reading:
         kept.keep(reading, {"a": 1})
         assert kept.get("a") is None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.keys import Keys, escape, unescape
 
 nasty = st.text(st.one_of(st.sampled_from(list("{}:%\n\r\0 \"'*?[]/a0é中")), st.characters()))
+sendable = st.text(st.sampled_from(list('{}:%\n "/é中')) | st.characters(codec="utf-8"))
 KEYS = Keys("n", "g")
 NAMES = {
     "text": KEYS.text,
@@ -53,17 +54,14 @@ def test_what_answers_a_pair_is_named_as_elsewhere(video_id: str, user_id: str) 
     assert KEYS.answering([(video_id, user_id), (video_id, None)]) == [*names, names[0]]
 
 
-@given(nasty, nasty)
+@given(sendable, sendable)
 def test_a_key_says_what_it_holds(video_id: str, user_id: str) -> None:
-    try:
-        names = [name.encode() for name in KEYS.answering([(video_id, user_id)])]
-    except UnicodeEncodeError:  # no client sends half a character
-        assume(False)
+    names = [name.encode() for name in KEYS.answering([(video_id, user_id)])]
     assert list(map(KEYS.slot, names)) == [(video_id, None), (video_id, user_id), user_id]
     assert list(map(Keys("n", "g2").slot, names)) == [None, None, None]
 
 
-@given(nasty, st.sampled_from(sorted(set(NAMES) - {"cached", "cached_for", "deletion"})))
+@given(sendable, st.sampled_from(sorted(set(NAMES) - {"cached", "cached_for", "deletion"})))
 def test_other_keys_hold_nothing_that_answers(entity_id: str, kind: str) -> None:
     assert KEYS.slot(NAMES[kind](entity_id).encode()) is None
     assert KEYS.slot(b"\xff") is None
