@@ -268,7 +268,7 @@ async def test_long_ids_count_as_what_they_take(redis_url: str, cache: QueryCach
 
 async def test_a_deletion_is_kept_as_long_as_the_bodies_it_is_for(near: Near) -> None:
     cache = near.cache._cache
-    pairs: list[Pair] = [("v", f"u{n}") for n in range(1000)]
+    pairs: list[Pair] = [("v", f"u{n}") for n in range(600)]
     await cache.put([CacheEntry(result("v", "all"))])
     await cache.put([CacheEntry(result("v", "all"), user, shared=True) for _, user in pairs])
     for at in range(0, len(pairs), 100):
