@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from feature_store.records import Candidate
 from onebar.checkpoint import MODEL, Checkpoint
 from onebar.engines import EngineError, ended_hypotheses, ordered
+from onebar.tokens import PromptTokenizer
 
 ROWS = 48
 """Most hypotheses that are decoded together: six prompts with eight beams. With fewer, weights are
@@ -63,7 +64,7 @@ class CTranslate2Engine:
         self._translator = load("default", threads)
         self._exact = load("float32", 1) if self._within > 0 else None
         self._grouped = self._translator.compute_type.startswith("int8") and not self._shortlist
-        self._source = lru_cache(REMEMBERED)(self._read)
+        self._source = _reader(self._tokenizer)
 
     @property
     def model(self) -> str:
@@ -81,10 +82,6 @@ class CTranslate2Engine:
 
     def _limit(self, beams: int) -> int:
         return max(1, ROWS // beams) if self._grouped else 1
-
-    def _read(self, prompt: str) -> list[str]:
-        [ids] = self._tokenizer.encode([prompt])
-        return self._tokenizer.tokens(ids)
 
     def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
         """See `onebar.engines.Engine`. The beam is as wide as `beam_size` and `k` ask for."""
@@ -143,6 +140,17 @@ class CTranslate2Engine:
     def close(self) -> None:
         """Free the model."""
         self._translator = self._exact = None
+
+
+def _reader(tokenizer: PromptTokenizer) -> Callable[[str], list[str]]:
+    """From a prompt to its tokens, which are kept for a while."""
+
+    @lru_cache(REMEMBERED)
+    def read(prompt: str) -> list[str]:
+        [ids] = tokenizer.encode([prompt])
+        return tokenizer.tokens(ids)
+
+    return read
 
 
 def groups(lengths: Sequence[int], limit: int) -> list[list[int]]:
