@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 from feature_store.records import Candidate
 from onebar.checkpoint import MODEL, Checkpoint
 from onebar.engines import EngineError, ended_hypotheses, ordered
+from onebar.tokens import PromptTokenizer
 
 ROWS = 48
-"""Most hypotheses that are decoded together: six prompts with eight beams. A prompt took least time
-so, on every preset: with fewer, weights are read more often; with more, scores leave the cache."""
+"""Most hypotheses that are decoded together: six prompts with eight beams. With fewer, weights are
+read more often; with more, a prompt of `demo` took longer, one of `deep` as long."""
 REMEMBERED = 1024
 """Prompts whose tokens are kept, so that those that waited are not read twice."""
 
@@ -28,8 +29,9 @@ class CTranslate2Engine:
     groups side by side. What a prompt gets can't depend on its company: 8-bit products are summed
     in whole numbers, and all that is computed in float32 has the shapes it has for one prompt.
     With another length beside it a prompt would be padded, and its float32 sums taken in another
-    order: log probabilities then moved by up to 0.04. Models in other arithmetic than 8 bits, and
-    float32 searches, take one prompt at a time. A candidate's score is as
+    order: log probabilities then moved by up to 0.04. Models in other arithmetic than 8 bits,
+    float32 searches, and checkpoints with a list of vocabulary entries for each prompt (a batch is
+    given all of its prompts') take one prompt at a time. A candidate's score is as
     `GenerationConfig.length_penalty` says; equal scores (to 1e-5) are ordered by text.
 
     8-bit activations move a score by 0.02 or so, which is more than what is between the first two
@@ -61,8 +63,8 @@ class CTranslate2Engine:
         # their OpenMP threads wait for each other's cores: 20 ms a prompt instead of 2.
         self._translator = load("default", threads)
         self._exact = load("float32", 1) if self._within > 0 else None
-        self._grouped = self._translator.compute_type.startswith("int8")
-        self._source = lru_cache(REMEMBERED)(self._read)
+        self._grouped = self._translator.compute_type.startswith("int8") and not self._shortlist
+        self._source = _reader(self._tokenizer)
 
     @property
     def model(self) -> str:
@@ -80,10 +82,6 @@ class CTranslate2Engine:
 
     def _limit(self, beams: int) -> int:
         return max(1, ROWS // beams) if self._grouped else 1
-
-    def _read(self, prompt: str) -> list[str]:
-        [ids] = self._tokenizer.encode([prompt])
-        return self._tokenizer.tokens(ids)
 
     def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
         """See `onebar.engines.Engine`. The beam is as wide as `beam_size` and `k` ask for."""
@@ -142,6 +140,17 @@ class CTranslate2Engine:
     def close(self) -> None:
         """Free the model."""
         self._translator = self._exact = None
+
+
+def _reader(tokenizer: PromptTokenizer) -> Callable[[str], list[str]]:
+    """From a prompt to its tokens, which are kept for a while."""
+
+    @lru_cache(REMEMBERED)
+    def read(prompt: str) -> list[str]:
+        [ids] = tokenizer.encode([prompt])
+        return tokenizer.tokens(ids)
+
+    return read
 
 
 def groups(lengths: Sequence[int], limit: int) -> list[list[int]]:

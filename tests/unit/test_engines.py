@@ -16,7 +16,13 @@ from msgspec.structs import replace
 from toy import toy_prompts, toy_triggers
 
 from feature_store.records import Candidate
-from onebar.checkpoint import Checkpoint, CheckpointMismatchError, open_checkpoint
+from onebar.checkpoint import (
+    MODEL,
+    SHORTLIST,
+    Checkpoint,
+    CheckpointMismatchError,
+    open_checkpoint,
+)
 from onebar.engines import Engine, EngineError, load_engine, ordered
 from onebar.engines.ct2 import CTranslate2Engine, groups, has_avx512
 from onebar.prompt import PromptConfig, build_prompt
@@ -86,7 +92,7 @@ def test_nor_does_it_in_the_shipped_model(workers: int, threads: int) -> None:
     engine.close()
 
 
-def test_wider_beams_have_less_company_and_floats_none(
+def test_wider_beams_have_less_company_and_floats_and_shortlists_none(
     toy_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     from onebar.training.pretrained import load_pretrained
@@ -107,6 +113,9 @@ def test_wider_beams_have_less_company_and_floats_none(
         quantization="float32",
     )
     assert limit(floats, 8) == 1
+    files = toy_checkpoint.card.files
+    card = replace(toy_checkpoint.card, files={**files, SHORTLIST: files[MODEL]})
+    assert limit(replace(toy_checkpoint, card=card), 8) == 1
 
 
 @given(st.lists(st.integers(0, 5)), st.integers(1, 4))
