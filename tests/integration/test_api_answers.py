@@ -181,6 +181,10 @@ async def test_a_silent_redis_makes_nobody_wait_too_long(
             assert time.monotonic() - started < 5
             assert [answer["video_id"] for answer in results] == [f"v{n}" for n in range(256)]
             assert {fallback(answer) for answer in results} == {("empty", "deadline")}
+            running_before = len(asyncio.all_tasks())
+            for _ in range(20):
+                await api.http.post("/v1/queries", json={**body, "budget_ms": 1})
+            assert len(asyncio.all_tasks()) < running_before + 5, "no lookup outlives its request"
             response = await api.http.get("/v1/videos/v/anchors")
             assert response.status_code == 503
             assert response.headers["retry-after"] == "1"
