@@ -76,6 +76,9 @@ class Pipe:
 
     async def close(self) -> None:
         """Close the connection. A later call opens another."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -99,8 +102,12 @@ class Pipe:
         if self._line is not None:
             self._line.close()
         line = _Line(await self._connect(), self._timeout_s)
-        if self._watcher is not None:
-            await line.watch(self._watcher)
+        try:
+            if self._watcher is not None:
+                await line.watch(self._watcher)
+        except BaseException:
+            line.close()
+            raise
         self._line = line
         return line
 
