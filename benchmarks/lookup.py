@@ -44,7 +44,6 @@ from onebar.servers import free_port, start_broker, start_valkey
 
 CONNECTIONS = 64
 BATCH = 64
-BESIDE_FEAST = ("lookup_to_feast", "lookup_redis_to_feast")
 HERE = Path(__file__).parent
 QUERIES = tuple(
     Candidate(f"waterproof hiking boots for wide feet {n}", -0.4 - n / 10) for n in range(8)
@@ -89,24 +88,15 @@ async def fill(url: str, keys: Keys, pairs: Sequence[tuple[str, str]]) -> None:
     await cache.client.aclose()
 
 
-def wrk(
-    port: int, seconds: float, *, script: Path | None = None, connections: int = CONNECTIONS
-) -> float:
+def wrk(port: int, seconds: float, script: Path | None) -> float:
     """Requests a second over as long."""
-    return rate_of(run_wrk(port, seconds, script=script, connections=connections))
+    return rate_of(run_wrk(port, seconds, script))
 
 
-def run_wrk(
-    port: int,
-    seconds: float,
-    *,
-    script: Path | None = None,
-    connections: int = CONNECTIONS,
-    options: Sequence[str] = (),
-) -> str:
+def run_wrk(port: int, seconds: float, script: Path | None, *options: str) -> str:
     """What wrk says; every answer must be a 2xx."""
     command = [
-        "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s",
+        "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "10s",
         *options, *(("-s", str(script)) if script else ()), f"http://127.0.0.1:{port}/v1/queries",
     ]  # fmt: skip
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -132,7 +122,7 @@ def at_rate(port: int, work: Path, script: Path, rate: float, seconds: float) ->
         spread = max(1, round(2 * pause_ms))
         pauses = f"function delay() return math.random(0, {spread}) end"
         paced.write_text(script.read_text() + pauses)
-        said = run_wrk(port, trial, script=paced, options=("--latency",))
+        said = run_wrk(port, trial, paced, "--latency")
         reached = rate_of(said)
         pause_ms = max(0.5, pause_ms + 1000 * CONNECTIONS * (1 / rate - 1 / reached))
     p50, p99 = (latency_ms(said, share) for share in ("50%", "99%"))
@@ -262,13 +252,13 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
     (work / "body.json").write_bytes(cached(api, paths[0]))
     _, fastapi = start_static(children, work, "fastapi", work / "body.json")
     _, asgi = start_static(children, work, "asgi", work / "body.json")
-    targets: dict[str, tuple[int, Path | None, int, int]] = {
-        "lookup": (api, work / "single.lua", CONNECTIONS, 1),
-        "fastapi_static": (fastapi, None, CONNECTIONS, 1),
-        "asgi_static": (asgi, None, CONNECTIONS, 1),
-        "batch_of_64": (api, work / "batch.lua", CONNECTIONS, BATCH),
-        "lookup_redis": (asking, work / "single.lua", CONNECTIONS, 1),
-        "batch_redis": (asking, work / "batch.lua", CONNECTIONS, BATCH),
+    targets: dict[str, tuple[int, Path | None, int]] = {
+        "lookup": (api, work / "single.lua", 1),
+        "fastapi_static": (fastapi, None, 1),
+        "asgi_static": (asgi, None, 1),
+        "batch_of_64": (api, work / "batch.lua", BATCH),
+        "lookup_redis": (asking, work / "single.lua", 1),
+        "batch_redis": (asking, work / "batch.lua", BATCH),
     }
     if options.peers:
         feast = start_feast(children, work, options.peers, redis_url, pairs)
@@ -276,13 +266,13 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         bodies.write_text("\n".join(map(feast_request, pairs)) + "\n")
         script = work / "feast.lua"
         script.write_text(POST_LUA % {"bodies": bodies, "path": FEAST_PATH})
-        targets["feast"] = (feast, script, CONNECTIONS, 1)
+        targets["feast"] = (feast, script, 1)
     rates: dict[str, list[float]] = {name: [] for name in targets}
-    for port, script, connections, _ in targets.values():
-        wrk(port, 1, script=script, connections=connections)  # warm
+    for port, script, _ in targets.values():
+        wrk(port, 1, script)  # warm
     turns = [(name, *targets[name]) for _ in range(options.rounds) for name in targets]
-    for name, port, script, connections, size in track(turns, "asking", transient=True):
-        rate = wrk(port, options.seconds, script=script, connections=connections)
+    for name, port, script, size in track(turns, "asking", transient=True):
+        rate = wrk(port, options.seconds, script)
         rates[name].append(size * rate)
 
     def ratio(one: str, other: str) -> float:
@@ -299,11 +289,11 @@ def measure(options: argparse.Namespace, work: Path, children: Children) -> dict
         "batch_to_lookup": ratio("batch_of_64", "lookup"),
         "lookup_redis_to_asgi_static": ratio("lookup_redis", "asgi_static"),
         "batch_redis_to_lookup_redis": ratio("batch_redis", "lookup_redis"),
-        **(
-            {name: ratio(name[: -len("_to_feast")], "feast") for name in BESIDE_FEAST}
+        **{
+            f"{name}_to_feast": ratio(name, "feast")
+            for name in ("lookup", "lookup_redis")
             if options.peers
-            else {}
-        ),
+        },
         **answered(api),
         "not_cached_redis": answered(asking)["not_cached"],
         "at_half_load": at_rate(api, work, work / "single.lua", half, options.seconds),

@@ -94,7 +94,7 @@ class Pipe:
             or opening.get_loop() is not asyncio.get_running_loop()
         ):
             opening = self._opening = asyncio.create_task(self._reopen())
-            opening.add_done_callback(_heard)
+            opening.add_done_callback(_retrieve)
         # All who come meanwhile wait for the same connection, and any of them may go.
         return await asyncio.shield(opening)
 
@@ -173,7 +173,7 @@ class _Line(asyncio.Protocol):
         if self._watcher is None or self._transport.is_closing():
             return
         answer = self.ask([_pack(("PING",))])
-        answer.add_done_callback(_heard)
+        answer.add_done_callback(_retrieve)
         self._loop.call_later(self._timeout_s, self._missed, answer)
         self._loop.call_later(HEARTBEAT_S, self._beat)
 
@@ -249,7 +249,7 @@ def _pack(words: Words) -> bytes:
     return packed
 
 
-def _heard(future: asyncio.Future[Any]) -> None:
+def _retrieve(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()  # nobody may be left to see it; whoever asks next will see
 
