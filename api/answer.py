@@ -11,6 +11,7 @@ import random
 import time
 from binascii import hexlify
 from collections.abc import Awaitable, Callable, Sequence
+from struct import unpack
 
 import msgspec
 import orjson
@@ -37,6 +38,8 @@ LOOKUP_BUDGET_MS = 50.0
 """What a look into the cache may take where neither the request nor the settings grant any time."""
 
 ID_DIGITS = 24
+
+Hit = tuple[Pair, CachedBody]
 
 _CACHE = ANSWERS.labels("cache", "")
 _GENERATED = ANSWERS.labels("generated", "")
@@ -111,54 +114,50 @@ class Answerer:
             now = self._clock()
         if not ask.peek:
             _CACHE.inc()
-            self._renew((pair,), (body,), now)
-        return _from_body(pair, body, ask.k, now, _request_id(), b'"cache"')
+            self._renew([(pair, body)], now)
+        return _CACHED % _values([(pair, body)], ask.k, now, [_request_id()])
 
-    async def many(self, pairs: Sequence[Pair], ask: Ask) -> list[bytes]:
-        """The answers, in order. They share the deadline, and their round trips."""
+    async def many(self, pairs: Sequence[Pair], ask: Ask) -> bytes:
+        """The answers: a JSON array, in the order of the pairs. They share the deadline, and their
+        round trips."""
         now = self._clock()
         bodies = self._at_hand(pairs, now)
-        away = [at for at, body in enumerate(bodies) if body is None]
-        if not away:
-            return self._hits(pairs, bodies, ask, now)
-        found = await self._lookup_all([pairs[at] for at in away], ask.deadline)
         made: dict[int, bytes] = {}
-        if isinstance(found, list):
-            misses: dict[int, Awaitable[bytes]] = {}
-            for at, lookup in zip(away, found, strict=True):
-                bodies[at] = _own(pairs[at], lookup)
-                if bodies[at] is None:
-                    misses[at] = self._miss(pairs[at], lookup, ask)
-            made.update(zip(misses, await asyncio.gather(*misses.values()), strict=True))
-        else:
-            made.update((at, self._empty(pairs[at], ask, found)) for at in away)
-        answers = self._hits(pairs, bodies, ask, self._clock())
-        for at, answer in made.items():
-            answers[at] = answer
-        return answers
-
-    def _hits(
-        self, pairs: Sequence[Pair], bodies: Sequence[CachedBody | None], ask: Ask, now: float
-    ) -> list[bytes]:
-        """What is served from the cache, to be generated anew behind it where that is due. An empty
-        answer stands where there is no body."""
+        if not all(bodies):
+            made = await self._read(pairs, bodies, ask)
+            now = self._clock()
+        hits = [(pair, body) for pair, body in zip(pairs, bodies, strict=True) if body is not None]
         if not ask.peek:
-            _CACHE.inc(sum(body is not None for body in bodies))
-            self._renew(pairs, bodies, now)
-        return [
-            b"" if body is None else _from_body(pair, body, ask.k, now, request_id, b'"cache"')
-            for pair, body, request_id in zip(pairs, bodies, _request_ids(len(pairs)), strict=True)
+            _CACHE.inc(len(hits))
+            self._renew(hits, now)
+        forms = [
+            _CACHED if body is not None else made[at].replace(b"%", b"%%")
+            for at, body in enumerate(bodies)
         ]
+        # One formatting for all, as one for each takes half as long again.
+        values = _values(hits, ask.k, now, _request_ids(len(hits)))
+        return b"[%b]" % b",".join(forms) % values
 
-    def _renew(
-        self, pairs: Sequence[Pair], bodies: Sequence[CachedBody | None], now: float
-    ) -> None:
+    async def _read(
+        self, pairs: Sequence[Pair], bodies: list[CachedBody | None], ask: Ask
+    ) -> dict[int, bytes]:
+        """Put into `bodies` what Redis has of those that are None; the answers for the rest."""
+        away = [at for at, body in enumerate(bodies) if body is None]
+        found = await self._lookup_all([pairs[at] for at in away], ask.deadline)
+        if not isinstance(found, list):
+            return {at: self._empty(pairs[at], ask, found) for at in away}
+        misses: dict[int, Awaitable[bytes]] = {}
+        for at, lookup in zip(away, found, strict=True):
+            bodies[at] = _own(pairs[at], lookup)
+            if bodies[at] is None:
+                misses[at] = self._miss(pairs[at], lookup, ask)
+        return dict(zip(misses, await asyncio.gather(*misses.values()), strict=True))
+
+    def _renew(self, hits: Sequence[Hit], now: float) -> None:
         """Have what is about to be served generated anew, where it is due."""
         retired = self._model.retired
-        for pair, body in zip(pairs, bodies, strict=True):
-            if body is not None and (
-                now >= body.fresh_until or (retired and body.model in retired)
-            ):
+        for pair, body in hits:
+            if now >= body.fresh_until or (retired and body.model in retired):
                 STALE.inc()
                 self._refresher.want(pair)
 
@@ -180,8 +179,9 @@ class Answerer:
                 return self._from_result(pair, outcome, ask.k)
             if found.video is not None:
                 _count("video", outcome, ask)
-                tail = b'"fallback","fallback":"video","reason":"%b"' % outcome.encode()
-                return _from_body(pair, found.video, ask.k, self._clock(), _request_id(), tail)
+                form = _form(b'"fallback","fallback":"video","reason":"%b"' % outcome.encode())
+                hits = [(pair, found.video)]
+                return form % _values(hits, ask.k, self._clock(), [_request_id()])
             assert features is not None
             return await self._without_cache(pair, features, outcome, ask)
         finally:
@@ -323,33 +323,47 @@ def request_id() -> str:
 
 
 def _request_id() -> bytes:
-    return b"%024x" % random.getrandbits(4 * ID_DIGITS)
+    return b"%0*x" % (ID_DIGITS, random.getrandbits(4 * ID_DIGITS))
 
 
-def _request_ids(count: int) -> list[bytes]:
-    """So many of them, drawn together: a third of the work.
+def _request_ids(count: int) -> tuple[bytes, ...]:
+    """So many of them, drawn together: a fifth of the work.
 
     They name and keep no secret, so the operating system is not asked for them each time.
     """
-    digits = hexlify(random.randbytes(count * ID_DIGITS // 2))
-    return [digits[at : at + ID_DIGITS] for at in range(0, len(digits), ID_DIGITS)]
+    return unpack(f"{ID_DIGITS}s" * count, hexlify(random.randbytes(count * ID_DIGITS // 2)))
 
 
-def _from_body(
-    pair: Pair, body: CachedBody, k: int | None, now: float, request_id: bytes, source: bytes
-) -> bytes:
-    """Cached bytes with the fields of this answer behind them; parsed only to cut the list."""
-    kept = body.body
-    if k is not None and kept.count(_QUERY) > k:
-        result = body.result()
-        kept = msgspec.json.encode(msgspec.structs.replace(result, queries=result.queries[:k]))[:-1]
-    age_s = now - body.generated_at
-    return kept + b',"request_id":"%b","user_id":%b,"source":%b,"age_s":%.3f}' % (
-        request_id,
-        orjson.dumps(pair[1]),
-        source,
-        age_s if age_s > 0 else 0.0,
-    )
+def _form(source: bytes) -> bytes:
+    """How cached bytes become an answer, once `_values` are put into it."""
+    return b'%b,"request_id":"%b","user_id":%b,"source":' + source + b',"age_s":%.3f}'
+
+
+_CACHED = _form(b'"cache"')
+
+
+def _values(
+    hits: Sequence[Hit], k: int | None, now: float, request_ids: Sequence[bytes]
+) -> tuple[bytes | float, ...]:
+    """For each pair its cached bytes and the fields of this answer that go behind them."""
+    values: list[bytes | float] = []
+    for ((_, user_id), body), request_id in zip(hits, request_ids, strict=True):
+        age_s = now - body.generated_at
+        values += (
+            body.body if k is None else _cut(body, k),
+            request_id,
+            _json(user_id),
+            age_s if age_s > 0 else 0.0,
+        )
+    return tuple(values)
+
+
+def _cut(body: CachedBody, k: int) -> bytes:
+    """Cached bytes with no more than `k` queries; parsed only where there are more."""
+    if body.body.count(_QUERY) <= k:
+        return body.body
+    result = body.result()
+    return _encode(msgspec.structs.replace(result, queries=result.queries[:k]))[:-1]
 
 
 def _age(now: float, generated_at: float) -> float:
@@ -364,3 +378,4 @@ def _count(fallback: Fallback, reason: Reason, ask: Ask) -> None:
 
 
 _encode = msgspec.json.Encoder().encode
+_json = orjson.dumps

@@ -49,7 +49,8 @@ async def get_feed(
         raise UnavailableError("store-unavailable", "Redis does not answer.") from None
     arrived = asyncio.get_running_loop().time()
     terms = services.answerer.ask(arrived, k=None, budget_ms=0)
-    answers = await services.answerer.many(pairs, msgspec.structs.replace(terms, peek=True))
+    answered = await services.answerer.many(pairs, msgspec.structs.replace(terms, peek=True))
+    answers = msgspec.json.decode(answered, type=list[Answer])
     videos = []
     for (video_id, seen_at), features, answer in zip(recent, known, answers, strict=True):
         text = features.text or VideoText()
@@ -63,7 +64,7 @@ async def get_feed(
                 category=text.category,
                 summary=text.summary,
                 anchors=features.anchors[:SHOWN_ANCHORS],
-                answer=msgspec.json.decode(answer, type=Answer),
+                answer=answer,
             )
         )
     return Response(msgspec.json.encode(FeedAnswer(videos)), media_type="application/json")

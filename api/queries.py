@@ -86,8 +86,7 @@ class QueriesEndpoint:
         pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
         answerer = self._services.answerer
         ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms)
-        answers = await answerer.many(pairs, ask)
-        return b'{"results":[%b]}' % b",".join(answers)
+        return b'{"results":%b}' % await answerer.many(pairs, ask)
 
     def requests(self, body: bytes) -> BatchRequest:
         """The pairs asked for. Raises `InvalidParameterError` naming each fault."""

@@ -16,74 +16,98 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Reading(Generic[Key]):
-    """Keys that are being read from Redis, and those that changed meanwhile."""
+class Reading:
+    """The keys and groups that changed while values were being read from Redis."""
 
     __slots__ = ("changed", "void")
 
     def __init__(self) -> None:
-        self.changed: set[Key] = set()
+        self.changed: set[Hashable] = set()
         self.void = False
 
 
 class Kept(Generic[Key, Value]):
     """Values of at most `limit` bytes, as `size_of` has them; those not asked for lately go first.
 
+    Values that all hang on something else as well are a group: when that changes, all of them go.
+    `group_of` names the group of a key, if it is in one; no group is named as a key is.
+
     They live in two generations. When the young one has grown to half of the limit it becomes the
     old one, and what nobody asked for since the last time goes with the old one. Nothing is kept
     before `trust` and after `distrust`.
     """
 
-    def __init__(self, limit: int, size_of: Callable[[Iterable[tuple[Key, Value]]], int]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        size_of: Callable[[Iterable[tuple[Key, Value]]], int],
+        group_of: Callable[[Key], Hashable | None],
+    ) -> None:
         self._half = limit // 2
         self._size_of = size_of
-        self._young: dict[Key, Value] = {}
-        self._old: dict[Key, Value] = {}
+        self._group_of = group_of
+        self._young: _Generation[Key, Value] = _Generation(group_of)
+        self._old: _Generation[Key, Value] = _Generation(group_of)
         self._size = 0  # of the young ones
         self.turns = 0
         """Generations that have become old so far."""
-        self._readings: set[Reading[Key]] = set()
+        self._readings: set[Reading] = set()
         self._trusted = False
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._young.values) + len(self._old.values)
 
     def get(self, key: Key) -> Value | None:
         """The value kept, if any."""
-        value = self._young.get(key)
-        if value is None and (value := self._old.pop(key, None)) is not None:
+        value = self._young.values.get(key)
+        if value is None and key in self._old.values:
+            value = self._old.take(key)
             self._add({key: value})
         return value
 
     @contextmanager
-    def reading(self) -> Iterator[Reading[Key]]:
+    def reading(self) -> Iterator[Reading]:
         """To be entered before a read is sent to Redis, and left when its values are kept."""
-        reading: Reading[Key] = Reading()
+        reading = Reading()
         self._readings.add(reading)
         try:
             yield reading
         finally:
             self._readings.discard(reading)
 
-    def keep(self, reading: Reading[Key], values: Mapping[Key, Value]) -> None:
+    def keep(self, reading: Reading, values: Mapping[Key, Value]) -> None:
         """Keep what was read, but for what changed meanwhile."""
         if not self._trusted or reading.void:
             return
-        if reading.changed:
-            values = {key: value for key, value in values.items() if key not in reading.changed}
+        changed = reading.changed
+        if changed:
+            values = {
+                key: value
+                for key, value in values.items()
+                if key not in changed and self._group_of(key) not in changed
+            }
         self._add(values)
 
     def change(self, key: Key) -> None:
         """The key has another value now."""
-        if (value := self._young.pop(key, None)) is not None:
-            self._size -= self._size_of(((key, value),))
-        self._old.pop(key, None)
+        if key in self._young.values:
+            self._size -= self._size_of(((key, self._young.take(key)),))
+        if key in self._old.values:
+            self._old.take(key)
         for reading in self._readings:
             reading.changed.add(key)
 
+    def change_group(self, group: Hashable) -> None:
+        """What the keys of the group hang on has changed."""
+        self._size -= self._size_of(self._young.take_group(group))
+        self._old.take_group(group)
+        for reading in self._readings:
+            reading.changed.add(group)
+
     def change_all(self) -> None:
         """Any key may have another value now."""
-        self._young, self._old, self._size = {}, {}, 0
+        self._young, self._old = _Generation(self._group_of), _Generation(self._group_of)
+        self._size = 0
         for reading in self._readings:
             reading.void = True
 
@@ -97,11 +121,43 @@ class Kept(Generic[Key, Value]):
         self.change_all()
 
     def _add(self, values: Mapping[Key, Value]) -> None:
-        young = self._young
-        self._size += self._size_of(values.items()) - self._size_of(
-            [(key, young[key]) for key in values.keys() & young.keys()]
-        )
-        self._young.update(values)
+        replaced = self._young.put(values)
+        self._size += self._size_of(values.items()) - self._size_of(replaced)
         if self._size > self._half:
-            self._young, self._old, self._size = {}, self._young, 0
+            self._young, self._old = _Generation(self._group_of), self._young
+            self._size = 0
             self.turns += 1
+
+
+class _Generation(Generic[Key, Value]):
+    """Values by their keys, and the keys of each group."""
+
+    __slots__ = ("_group_of", "_groups", "values")
+
+    def __init__(self, group_of: Callable[[Key], Hashable | None]) -> None:
+        self._group_of = group_of
+        self._groups: dict[Hashable, set[Key]] = {}
+        self.values: dict[Key, Value] = {}
+
+    def put(self, values: Mapping[Key, Value]) -> list[tuple[Key, Value]]:
+        """Put these in. What they replace is returned."""
+        replaced = [(key, self.values[key]) for key in values.keys() & self.values.keys()]
+        self.values.update(values)
+        for key in values:
+            if (group := self._group_of(key)) is not None:
+                self._groups.setdefault(group, set()).add(key)
+        return replaced
+
+    def take(self, key: Key) -> Value:
+        """Take the value of a key out. Raises `KeyError`."""
+        value = self.values.pop(key)
+        if (group := self._group_of(key)) is not None:
+            members = self._groups[group]
+            members.discard(key)
+            if not members:
+                del self._groups[group]
+        return value
+
+    def take_group(self, group: Hashable) -> list[tuple[Key, Value]]:
+        """Take out what is in a group."""
+        return [(key, self.values.pop(key)) for key in self._groups.pop(group, ())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from sys import getsizeof
@@ -26,7 +27,7 @@ from feature_store.client import (
     strings,
 )
 from feature_store.kept import Kept
-from feature_store.keys import Pair, Slot
+from feature_store.keys import Pair
 from feature_store.pipe import Watcher
 from feature_store.query_cache import QueryCache
 from feature_store.trial import Trial
@@ -42,6 +43,8 @@ class Connect(Protocol):
 
 ENTRY_BYTES = 200
 """What a kept value takes beside its body and its ids, about: objects, places in dictionaries."""
+GROUP_BYTES = 250
+"""What it takes more, at most, to be found by its user."""
 TRIAL_TURNS = 2
 """Generations of what is kept in a trial of whether keeping pays."""
 
@@ -49,7 +52,7 @@ TRIAL_TURNS = 2
 class NearCache:
     """Lookups that go to Redis only for what this process has not read lately.
 
-    Kept are bodies, marks, and whether a user was deleted; never that there is no body, as
+    Kept are bodies and marks, those of users that were not deleted; never that there is no body, as
     somebody may be about to put one. A value is served until Redis tells of its change, which takes
     a fraction of a millisecond while the connection is sound; a connection that has broken in
     silence is found out within `feature_store.pipe.HEARTBEAT_S` and the client's timeout. A server
@@ -65,7 +68,7 @@ class NearCache:
         self._cache = cache
         self._keys = cache.keys
         self._client = connect(watcher=self)
-        self._kept: Kept[Slot, Own | float] = Kept(limit_bytes, _size_of)
+        self._kept: Kept[Pair, Own] = Kept(limit_bytes, _size_of, _user_of)
         self._trial = Trial()
         self._judged_at = TRIAL_TURNS
 
@@ -80,27 +83,26 @@ class NearCache:
         """For each (video, user) the body that answers exactly it, if all that says so is kept."""
         if not self._trial.keeping:
             return [None] * len(pairs)
+        get = self._kept.get
         expired = now - self._cache.hard_ttl_s
-        bodies = [self._body(pair, expired) for pair in pairs]
-        self._trial.at_hand(sum(body is not None for body in bodies))
+        bodies: list[CachedBody | None] = []
+        for pair in pairs:
+            own = get(pair)
+            if own is None or own.generated_at <= expired:
+                bodies.append(None)
+            elif isinstance(own, CachedBody):
+                bodies.append(own)
+            else:
+                bodies.append(self._marked(pair[0], own, expired))
+        self._trial.at_hand(len(bodies) - bodies.count(None))
         return bodies
 
-    def _body(self, pair: Pair, expired: float) -> CachedBody | None:
-        own = self._kept.get(pair)
-        if own is None or isinstance(own, float) or own.generated_at <= expired:
-            return None
-        video_id, user_id = pair
-        if user_id is None:
-            return own if isinstance(own, CachedBody) else None
-        forgotten = self._kept.get(user_id)
-        if not isinstance(forgotten, float) or own.generated_at <= forgotten:
-            return None
-        if isinstance(own, CachedBody):
-            return own
+    def _marked(self, video_id: str, mark: Mark, expired: float) -> CachedBody | None:
+        """The video's body, for a user whose own it is."""
         video = self._kept.get((video_id, None))
         if not isinstance(video, CachedBody) or video.generated_at <= expired:
             return None
-        return personal_body(own, video, forgotten, self._cache.soft_ttl_s)
+        return personal_body(mark, video, -math.inf, self._cache.soft_ttl_s)
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
         """What is cached for each (video, user), in their order, asked of Redis and then kept."""
@@ -108,14 +110,14 @@ class NearCache:
         if not self._trial.keeping:
             return await self._cache.lookup(pairs)
         soft_ttl_s = self._cache.soft_ttl_s
-        found: dict[Slot, Own | float] = {}
+        found: dict[Pair, Own] = {}
         lookups = []
         with self._kept.reading() as reading:
             values = await strings(self._client, self._keys.answering(pairs))
             for pair, video, own, forgotten in decode_answering(pairs, values, soft_ttl_s):
                 video_id, user_id = pair
-                if own is not None and user_id is not None:
-                    found[pair], found[user_id] = own, forgotten
+                if own is not None and own.generated_at > forgotten:
+                    found[pair] = own
                 if video is not None and (user_id is None or isinstance(own, Mark)):
                     found[video_id, None] = video
                 lookups.append(Lookup(personal_body(own, video, forgotten, soft_ttl_s), video))
@@ -146,7 +148,9 @@ class NearCache:
             self._kept.change_all()
             return
         for slot in map(self._keys.slot, names):
-            if slot is not None:
+            if isinstance(slot, str):
+                self._kept.change_group(slot)  # whether a user was deleted
+            elif slot is not None:
                 self._kept.change(slot)
 
     def lost(self) -> None:
@@ -154,11 +158,16 @@ class NearCache:
         self._kept.distrust()
 
 
-def _size_of(kept: Iterable[tuple[Slot, Own | float]]) -> int:
+def _user_of(pair: Pair) -> str | None:
+    return pair[1]
+
+
+def _size_of(kept: Iterable[tuple[Pair, Own]]) -> int:
     size = 0
-    for slot, value in kept:
-        video_id, user_id = (slot, None) if isinstance(slot, str) else slot
-        size += ENTRY_BYTES + getsizeof(video_id) + getsizeof(user_id)
+    for (video_id, user_id), value in kept:
+        size += ENTRY_BYTES + getsizeof(video_id)
+        if user_id is not None:
+            size += GROUP_BYTES + getsizeof(user_id)
         if isinstance(value, CachedBody):
             size += len(value.body)
     return size

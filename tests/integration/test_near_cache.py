@@ -266,7 +266,7 @@ async def test_long_ids_count_as_what_they_take(redis_url: str, cache: QueryCach
     await near.cache.close()
 
 
-async def test_a_deletion_is_kept_as_long_as_the_bodies_it_is_for(near: Near) -> None:
+async def test_one_body_is_at_hand_for_all_whose_own_it_is(near: Near) -> None:
     cache = near.cache._cache
     pairs: list[Pair] = [("v", f"u{n}") for n in range(600)]
     await cache.put([CacheEntry(result("v", "all"))])

@@ -2,55 +2,73 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from feature_store.kept import Kept, Reading
 
-KEYS = st.sampled_from("abc")
+KEYS = ("ax", "bx", "ay", "c")
+NAMES = (*KEYS, "x", "y")
 
 
 def count(items: Iterable[object]) -> int:
     return sum(1 for _ in items)
 
 
+def second(key: str) -> str | None:
+    """The group of a key: its second letter."""
+    return key[1:] or None
+
+
 class Watched(RuleBasedStateMachine):
-    """A server that tells of changes, the line from it, and a reader who takes time to keep."""
+    """A server that tells of changes, the line from it, and a reader who takes time to keep.
+
+    A value is what the server has under its key and under the name of its group.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: Kept[str, int] = Kept(6, count)
-        self.server = dict.fromkeys("abc", 0)
+        self.kept: Kept[str, tuple[int, int]] = Kept(6, count, second)
+        self.server = dict.fromkeys(NAMES, 0)
         self.tracked: set[str] = set()
         self.line: deque[object] = deque()
-        self.received: deque[tuple[Reading[str], ExitStack, dict[str, int]]] = deque()
+        self.received: deque[tuple[Reading, ExitStack, dict[str, tuple[int, int]]]] = deque()
         self.kept.trust()
 
-    @rule(key=KEYS)
-    def write(self, key: str) -> None:
-        self.server[key] += 1
-        if key in self.tracked:
-            self.tracked.discard(key)
-            self.line.append(key)
+    def value(self, key: str) -> tuple[int, int]:
+        group = second(key)
+        return self.server[key], self.server[group] if group else 0
 
-    @rule(keys=st.sets(KEYS, min_size=1))
+    @rule(name=st.sampled_from(NAMES))
+    def write(self, name: str) -> None:
+        self.server[name] += 1
+        if name in self.tracked:
+            self.tracked.discard(name)
+            self.line.append(name)
+
+    @rule(keys=st.sets(st.sampled_from(KEYS), min_size=1))
     def read(self, keys: set[str]) -> None:
         stack = ExitStack()
         reading = stack.enter_context(self.kept.reading())
-        self.tracked |= keys
-        self.line.append((reading, stack, {key: self.server[key] for key in keys}))
+        self.tracked |= keys | {group for key in keys if (group := second(key))}
+        self.line.append((reading, stack, {key: self.value(key) for key in keys}))
 
     @precondition(lambda self: self.line)
     @rule()
     def hear(self) -> None:
         said = self.line.popleft()
         if isinstance(said, str):
-            self.kept.change(said)
+            if said in KEYS:
+                self.kept.change(said)
+            else:
+                self.kept.change_group(said)
         elif isinstance(said, tuple):
             self.received.append(said)
 
@@ -75,22 +93,27 @@ class Watched(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         """The server has lost all; what it says of it can't be overtaken."""
-        self.server = {key: value + 1 for key, value in self.server.items()}
+        self.server = {name: value + 1 for name, value in self.server.items()}
         self.tracked.clear()
         self.kept.change_all()
         self.line = deque(said for said in self.line if not isinstance(said, str))
 
     @invariant()
     def current_or_about_to_be_told(self) -> None:
-        for key, value in self.server.items():
-            assert self.kept.get(key) in (None, value) or key in self.line
+        for key in KEYS:
+            told = key in self.line or second(key) in self.line
+            assert told or self.kept.get(key) in (None, self.value(key))
 
 
 TestWatched = Watched.TestCase
 
 
+def total_bytes(items: Iterable[tuple[int, bytes]]) -> int:
+    return sum(len(value) for _, value in items)
+
+
 def filled(limit: int, count: int) -> Kept[int, bytes]:
-    kept: Kept[int, bytes] = Kept(limit, lambda items: sum(len(value) for _, value in items))
+    kept: Kept[int, bytes] = Kept(limit, total_bytes, lambda key: key % 2)
     kept.trust()
     with kept.reading() as reading:
         for key in range(count):
@@ -99,7 +122,7 @@ def filled(limit: int, count: int) -> Kept[int, bytes]:
 
 
 def test_nothing_is_kept_while_nobody_tells() -> None:
-    kept: Kept[str, int] = Kept(100, count)
+    kept: Kept[str, int] = Kept(100, count, second)
     with kept.reading() as reading:
         kept.keep(reading, {"a": 1})
         assert kept.get("a") is None
@@ -138,3 +161,47 @@ def test_a_value_read_again_counts_once() -> None:
     assert len(kept) == 2
     kept.change(1)
     assert len(kept) == 1
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_what_changes_while_it_is_read_is_not_kept(group: bool) -> None:
+    kept: Kept[str, int] = Kept(8, count, second)
+    kept.trust()
+    with kept.reading() as reading:
+        if group:
+            kept.change_group("x")
+        else:
+            kept.change("ax")
+        kept.keep(reading, {"ax": 1, "ay": 2})
+    assert kept.get("ax") is None
+    assert kept.get("ay") == 2
+
+
+def test_a_group_goes_as_a_whole() -> None:
+    kept: Kept[str, int] = Kept(8, count, second)
+    kept.trust()
+    with kept.reading() as reading:
+        kept.keep(reading, {"ax": 1, "bx": 2, "ay": 3, "c": 4, "d": 5})  # now these are old
+        kept.keep(reading, {"cx": 6})
+    kept.change_group("x")
+    assert [kept.get(key) for key in ("ax", "bx", "cx", "ay", "c")] == [None, None, None, 3, 4]
+    assert len(kept) == 3
+
+
+class Name(str):
+    """A string that can be watched."""
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_of_what_changed_nothing_is_left(old: bool) -> None:
+    kept: Kept[str, int] = Kept(2 if old else 100, count, second)
+    kept.trust()
+    name = Name("ax")
+    gone = weakref.ref(name)
+    with kept.reading() as reading:
+        kept.keep(reading, {name: 1, "bx": 2})
+    assert kept.turns == old
+    kept.change("ax")
+    del name, reading
+    assert gone() is None
+    assert kept.get("bx") == 2
