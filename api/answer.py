@@ -25,10 +25,10 @@ from api.refresh import Refresher
 from api.schemas import Answer, Fallback, Reason
 from feature_store.bodies import CachedBody, Lookup
 from feature_store.client import StoreUnavailableError
-from feature_store.records import Candidate, Features, QueryResult
+from feature_store.records import Candidate, Features, Pair, QueryResult
 from onebar.batching import DeadlineExceededError, QueueFullError
 from onebar.candidates import presentable
-from onebar.recommend import Pair, UnknownVideoError
+from onebar.recommend import UnknownVideoError
 
 log = structlog.get_logger(__name__)
 

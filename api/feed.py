@@ -13,8 +13,7 @@ from api.deps import ServicesDep, UserQuery, needs
 from api.problems import UnavailableError
 from api.schemas import Answer, FeedAnswer, FeedVideo, problems, responses
 from feature_store.client import StoreUnavailableError
-from feature_store.records import VideoText
-from onebar.recommend import Pair
+from feature_store.records import Pair, VideoText
 
 TIMEOUT_S = 2.0
 SHOWN_ANCHORS = 6

@@ -29,7 +29,7 @@ from api.schemas import (
     responses,
 )
 from api.services import Services
-from onebar.recommend import Pair
+from feature_store.records import Pair
 from onebar.settings import Settings
 
 PATH = "/v1/queries"

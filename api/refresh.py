@@ -9,7 +9,7 @@ import structlog
 from api.metrics import REFRESHES
 from api.model import Model
 from feature_store.client import StoreUnavailableError
-from onebar.recommend import Pair
+from feature_store.records import Pair
 from onebar.tasks import end_tasks
 
 log = structlog.get_logger(__name__)

@@ -22,9 +22,8 @@ from feature_store.client import connect, tells_changes
 from feature_store.keys import Keys
 from feature_store.near_cache import NearCache
 from feature_store.query_cache import QueryCache
-from feature_store.records import CacheEntry, Features
+from feature_store.records import CacheEntry, Features, Pair
 from feature_store.store import FeatureStore
-from onebar.recommend import Pair
 from onebar.serving import LoadedModel, load_model
 from onebar.settings import Settings
 from stream.producer import EventProducer

@@ -21,7 +21,7 @@ from api.schemas import (
     responses,
 )
 from feature_store.client import StoreUnavailableError
-from feature_store.records import Features, QueryCounts
+from feature_store.records import Features, Pair, QueryCounts
 from onebar.evidence import assemble
 from onebar.prompt import PromptConfig, build_prompt
 
@@ -72,9 +72,7 @@ async def get_evidence(
     return _json(_evidence(services, pair, known))
 
 
-def _evidence(
-    services: ServicesDep, pair: tuple[str, str | None], known: Features
-) -> EvidenceAnswer:
+def _evidence(services: ServicesDep, pair: Pair, known: Features) -> EvidenceAnswer:
     recommender = services.model.recommender
     digest = model = None
     if recommender is not None:

@@ -6,7 +6,8 @@
 
 CHECKPOINT needs its float weights as well (`onebar train` keeps them); prompts are those of
 DATASET's test part. Beam 8, 8 results. Each engine has a process of its own and as many threads;
-they are asked turn by turn. `one` is one prompt at a time. `many` is the prompts a second when
+they are asked turn by turn. `one` is one prompt at a time, on all of the threads or on one of them:
+`one_threads` says what was faster. `many` is the prompts a second when
 MANY are there at once, as from a backlog: all are handed to our engine, which decodes those of one
 length together (`groups_of` is how many on average); transformers has them in the order of their
 length, which is faster, at the best of several batch sizes. `floor_ms` is the least that `one` can
@@ -31,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -45,9 +46,12 @@ STEPS = 12
 
 
 class Runner(Protocol):
-    """Candidates of prompts, given `size` at a time. `fast` may stop a search early."""
+    """Candidates of prompts, given `size` at a time. `fast` may stop a search early, and `threads`
+    may be less than those there are."""
 
-    def __call__(self, prompts: Sequence[str], size: int, *, fast: bool) -> list[list[str]]: ...
+    def __call__(
+        self, prompts: Sequence[str], size: int, *, fast: bool, threads: int
+    ) -> list[list[str]]: ...
 
 
 def untrained(name: str, dataset: Path, out: Path) -> None:
@@ -84,20 +88,20 @@ def untrained(name: str, dataset: Path, out: Path) -> None:
         )
 
 
-def transformers_runner(checkpoint: Path, threads: int) -> Runner:
+def transformers_runner(checkpoint: Path) -> Runner:
     import torch
 
     from onebar.checkpoint import open_checkpoint
     from onebar.training.pretrained import load_pretrained
 
-    torch.set_num_threads(threads)
     opened = open_checkpoint(checkpoint)
     tokenizer = opened.tokenizer()
     generation = opened.card.generation
     with tempfile.TemporaryDirectory() as scratch:
         model = load_pretrained(str(checkpoint), Path(scratch))[0].eval()
 
-    def run(prompts: Sequence[str], size: int, *, fast: bool) -> list[list[str]]:
+    def run(prompts: Sequence[str], size: int, *, fast: bool, threads: int) -> list[list[str]]:
+        torch.set_num_threads(threads)
         sources = tokenizer.encode(prompts)
         order = sorted(range(len(sources)), key=lambda at: len(sources[at]))
         candidates: list[list[str]] = [[] for _ in sources]
@@ -140,7 +144,7 @@ def engine_runner(checkpoint: Path, threads: int, *, together: bool) -> Runner:
         threads=threads if together else 1,
     )
 
-    def run(prompts: Sequence[str], size: int, *, fast: bool) -> list[list[str]]:
+    def run(prompts: Sequence[str], size: int, *, fast: bool, threads: int) -> list[list[str]]:
         return [
             [candidate.text for candidate in candidates]
             for at in range(0, len(prompts), size)
@@ -151,14 +155,14 @@ def engine_runner(checkpoint: Path, threads: int, *, together: bool) -> Runner:
 
 
 ENGINES: dict[str, Callable[[Path, int], Runner]] = {
-    "transformers": transformers_runner,
+    "transformers": lambda checkpoint, threads: transformers_runner(checkpoint),
     "onebar_one": lambda checkpoint, threads: engine_runner(checkpoint, threads, together=True),
     "onebar_many": lambda checkpoint, threads: engine_runner(checkpoint, threads, together=False),
 }
 
 
 def serve(name: str, checkpoint: Path, threads: int) -> None:
-    """Answer jobs, one a line: {"prompts", "size", "fast"} -> {"seconds", "candidates"}."""
+    """Answer jobs, one a line: what `Worker.ask` writes -> {"seconds", "candidates"}."""
     runner = ENGINES[name](checkpoint, threads)
     for line in sys.stdin:
         job = json.loads(line)
@@ -166,7 +170,7 @@ def serve(name: str, checkpoint: Path, threads: int) -> None:
         groups = [[prompt] for prompt in job["prompts"]] if job["size"] == 1 else [job["prompts"]]
         for group in groups:
             began = time.perf_counter()
-            candidates += runner(group, job["size"], fast=job["fast"])
+            candidates += runner(group, job["size"], fast=job["fast"], threads=job["threads"])
             seconds.append(time.perf_counter() - began)
         print(json.dumps({"seconds": seconds, "candidates": candidates}), flush=True)
 
@@ -175,6 +179,7 @@ class Worker:
     """An engine in a process of its own."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
+        self._threads: int = options.threads
         self._process = subprocess.Popen(
             [
                 *(sys.executable, __file__, str(options.checkpoint), str(options.dataset)),
@@ -186,9 +191,13 @@ class Worker:
             text=True,
         )
 
-    def ask(self, prompts: Sequence[str], size: int, *, fast: bool = True) -> dict[str, Any]:
+    def ask(
+        self, prompts: Sequence[str], size: int, *, fast: bool = True, threads: int | None = None
+    ) -> dict[str, Any]:
         pipe_in, pipe_out = self._pipes()
-        pipe_in.write(json.dumps({"prompts": prompts, "size": size, "fast": fast}) + "\n")
+        threads = threads or self._threads
+        job = {"prompts": prompts, "size": size, "fast": fast, "threads": threads}
+        pipe_in.write(json.dumps(job) + "\n")
         pipe_in.flush()
         line = pipe_out.readline()
         if not line:
@@ -223,15 +232,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for worker in workers.values():
         worker.ask(prompts[:4], 1)  # loads and warms
     asked = {"transformers": False, "transformers_early": True}
-    one: dict[str, list[float]] = {name: [] for name in (*asked, "onebar")}
+    names = (*asked, "onebar")
+    one: dict[tuple[str, int], list[float]] = {
+        (name, threads): [] for name in names for threads in {1, options.threads}
+    }
     many: dict[tuple[str, int], list[float]] = {
         **{(name, size): [] for name in asked for size in options.sizes},
         ("onebar", len(backlog)): [],
     }
     for _ in track(range(options.rounds), "generating", transient=True):
-        for name, seconds in one.items():
-            worker = workers["transformers" if name in asked else "onebar_one"]
-            found = worker.ask(timed, 1, fast=asked.get(name, True))
+        for (name, threads), seconds in one.items():
+            engine = "onebar_one" if threads == options.threads else "onebar_many"
+            worker = workers["transformers" if name in asked else engine]
+            found = worker.ask(timed, 1, fast=asked.get(name, True), threads=threads)
             seconds.append(statistics.median(found["seconds"]))
         for (name, size), rates in many.items():
             worker = workers["transformers" if name in asked else "onebar_many"]
@@ -257,14 +270,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         }
     for worker in workers.values():
         worker.end()
-    sizes = {
-        name: max(
-            (each for each in many if each[0] == name),
-            key=lambda each: statistics.median(many[each]),
-        )[1]
-        for name in one
-    }
-    best = {name: many[name, size] for name, size in sizes.items()}
+    sizes = {name: best_of(name, many, max) for name in names}
+    rates_at_best = {name: many[name, size] for name, size in sizes.items()}
+    one_threads = {name: best_of(name, one, min) for name in names}
+    ms = {name: one[name, threads] for name, threads in one_threads.items()}
     tokenizer = opened.tokenizer()
     source = statistics.fmean(map(len, tokenizer.encode(timed)))
     together = groups([len(ids) for ids in tokenizer.encode(backlog)], ROWS // BEAMS)
@@ -284,17 +293,30 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "vocabulary": tokenizer.vocab_size,
         "scored": shape.outputs,
         "rounds": options.rounds,
-        "one_ms": {name: round(1000 * statistics.median(found), 2) for name, found in one.items()},
-        "one_times": {name: ratio(one[name], one["onebar"]) for name in asked},
+        "one_threads": one_threads,
+        "one_ms": {name: round(1000 * statistics.median(found), 2) for name, found in ms.items()},
+        "one_times": {name: ratio(ms[name], ms["onebar"]) for name in asked},
         "floor_ms": round(1000 * floor, 2),
-        "one_times_floor": round(statistics.median(one["onebar"]) / floor, 2),
+        "one_times_floor": round(statistics.median(ms["onebar"]) / floor, 2),
         "many": len(backlog),
         "groups_of": round(len(backlog) / len(together), 2),
         "many_sizes": sizes,
-        "many_per_s": {name: round(statistics.median(rates), 1) for name, rates in best.items()},
-        "many_times": {name: ratio(best["onebar"], best[name]) for name in asked},
+        "many_per_s": {
+            name: round(statistics.median(rates), 1) for name, rates in rates_at_best.items()
+        },
+        "many_times": {name: ratio(rates_at_best["onebar"], rates_at_best[name]) for name in asked},
         **compared,
     }
+
+
+def best_of(
+    name: str,
+    measured: Mapping[tuple[str, int], Sequence[float]],
+    choose: Callable[..., tuple[str, int]],
+) -> int:
+    """The size or the number of threads with which an engine was best."""
+    ways = [way for way in measured if way[0] == name]
+    return choose(ways, key=lambda way: statistics.median(measured[way]))[1]
 
 
 def share(found: Iterable[bool]) -> float:

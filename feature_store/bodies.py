@@ -11,9 +11,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from feature_store.buckets import CorruptStateError
-from feature_store.keys import Pair
 from feature_store.plan import decode_deletion
-from feature_store.records import QueryResult
+from feature_store.records import Pair, QueryResult
 
 DELETION_GRACE_S = 60.0
 """A user's own body generated up to this long after a deletion was applied is not served: it may

@@ -24,7 +24,7 @@ SLACK = 1.25
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-Pair = tuple[int, str]
+Entry = tuple[int, str]
 """(bucket, query)"""
 Value = TypeVar("Value")
 
@@ -64,7 +64,7 @@ def encode_field(bucket: int, query: str) -> str:
     return bucket_prefix(bucket) + query
 
 
-def decode_field(field: bytes) -> Pair:
+def decode_field(field: bytes) -> Entry:
     """The (bucket, query) of a field. Raises `CorruptStateError`."""
     try:
         return _bucket_number(field[:BUCKET_CHARS]), field[BUCKET_CHARS:].decode()
@@ -72,7 +72,7 @@ def decode_field(field: bytes) -> Pair:
         raise CorruptStateError(f"expected six digits and a query, got {field!r}") from None
 
 
-def decode_weights(fields: Mapping[bytes, bytes], limit: int) -> dict[Pair, int]:
+def decode_weights(fields: Mapping[bytes, bytes], limit: int) -> dict[Entry, int]:
     """The entries of an anchors hash that count, in thousandths. Raises `CorruptStateError`."""
     try:
         return {decode_field(f): int(value) for f, value in newest(fields, limit).items()}
@@ -80,7 +80,7 @@ def decode_weights(fields: Mapping[bytes, bytes], limit: int) -> dict[Pair, int]
         raise CorruptStateError("expected integers in an anchors hash") from None
 
 
-def decode_counts(fields: Mapping[bytes, bytes], limit: int) -> dict[Pair, QueryCounts]:
+def decode_counts(fields: Mapping[bytes, bytes], limit: int) -> dict[Entry, QueryCounts]:
     """The entries of a counters hash that count. Raises `CorruptStateError`."""
     counts = {}
     for field, value in newest(fields, limit).items():
@@ -92,7 +92,7 @@ def decode_counts(fields: Mapping[bytes, bytes], limit: int) -> dict[Pair, Query
     return counts
 
 
-Ordered = TypeVar("Ordered", bytes, Pair)
+Ordered = TypeVar("Ordered", bytes, Entry)
 
 
 def newest(entries: Mapping[Ordered, Value], limit: int) -> Mapping[Ordered, Value]:
@@ -102,9 +102,9 @@ def newest(entries: Mapping[Ordered, Value], limit: int) -> Mapping[Ordered, Val
     return {key: entries[key] for key in heapq.nlargest(limit, entries)}
 
 
-def count_increments(write: BehaviorAdd, bucket: int) -> dict[Pair, QueryCounts]:
+def count_increments(write: BehaviorAdd, bucket: int) -> dict[Entry, QueryCounts]:
     """What a write adds to the counters, one entry per query it names."""
-    increments: dict[Pair, QueryCounts] = {}
+    increments: dict[Entry, QueryCounts] = {}
     kinds = (
         (write.exposures, QueryCounts(exposures=1)),
         (write.clicks, QueryCounts(clicks=1)),
@@ -124,7 +124,7 @@ def add_counts(a: QueryCounts, b: QueryCounts) -> QueryCounts:
     )
 
 
-def total_counts(counts: Mapping[Pair, QueryCounts]) -> dict[str, QueryCounts]:
+def total_counts(counts: Mapping[Entry, QueryCounts]) -> dict[str, QueryCounts]:
     """Counts per query, over all buckets."""
     totals: dict[str, QueryCounts] = {}
     for (_, query), more in counts.items():
@@ -134,7 +134,7 @@ def total_counts(counts: Mapping[Pair, QueryCounts]) -> dict[str, QueryCounts]:
 
 
 def rank_anchors(
-    entries: Mapping[Pair, int], policy: StatePolicy, now: float
+    entries: Mapping[Entry, int], policy: StatePolicy, now: float
 ) -> tuple[Anchor, ...]:
     """Anchors from (bucket, query) -> thousandths, strongest first.
 

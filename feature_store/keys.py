@@ -12,12 +12,12 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from feature_store.records import Pair
+
 _UNSAFE = re.compile(r"[^!#-$&-9;-z|~\x80-\U0010ffff]")
 _ESCAPED = re.compile(r"%([0-9a-f]{2})")
 _ANSWERING = re.compile(r"\{u:([^{}:]*)\}:d|\{v:([^{}:]*)\}:q(?::([^{}:]*))?")
 
-Pair = tuple[str, str | None]
-"""A video, and who watches it, if anybody in particular."""
 Slot = Pair | str
 """What one key of the query cache holds: the queries of a (video, user), those of a video whoever
 watches, or, as the user's id alone, whether that user was deleted."""

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from feature_store.buckets import (
     SLACK,
-    Pair,
+    Entry,
     Value,
     add_counts,
     bucket_prefix,
@@ -20,7 +20,7 @@ from feature_store.buckets import (
     total_counts,
 )
 from feature_store.policy import StatePolicy
-from feature_store.records import Anchor, Features, HistoryEntry, QueryCounts, VideoText
+from feature_store.records import Anchor, Features, HistoryEntry, Pair, QueryCounts, VideoText
 from feature_store.state import State, UserState, VideoState
 from feature_store.writes import (
     BehaviorAdd,
@@ -38,8 +38,8 @@ _NOTHING = QueryCounts()
 class _Video(Struct):
     text: VideoText | None = None
     version: tuple[float, str] | None = None
-    anchors: dict[Pair, int] = {}
-    counts: dict[Pair, QueryCounts] = {}
+    anchors: dict[Entry, int] = {}
+    counts: dict[Entry, QueryCounts] = {}
     neighbors: tuple[Anchor, ...] = ()
     fences: dict[tuple[str, int], int] = {}
     seen: set[tuple[int, str]] = set()
@@ -100,7 +100,7 @@ class MemoryStore:
 
     def features(
         self,
-        pairs: Sequence[tuple[str, str | None]],
+        pairs: Sequence[Pair],
         *,
         now: float | None = None,
         max_anchors: int = 32,
@@ -159,7 +159,7 @@ class MemoryStore:
         video.anchors = self._cut(video.anchors)
         video.counts = self._cut(video.counts)
 
-    def _cut(self, entries: dict[Pair, Value]) -> dict[Pair, Value]:
+    def _cut(self, entries: dict[Entry, Value]) -> dict[Entry, Value]:
         limit = self.policy.max_entries
         return entries if len(entries) <= limit * SLACK else dict(newest(entries, limit))
 

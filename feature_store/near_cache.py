@@ -27,9 +27,9 @@ from feature_store.client import (
     strings,
 )
 from feature_store.kept import Kept
-from feature_store.keys import Pair
 from feature_store.pipe import Watcher
 from feature_store.query_cache import QueryCache
+from feature_store.records import Pair
 from feature_store.trial import Trial
 
 log = structlog.get_logger(__name__)

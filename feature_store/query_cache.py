@@ -17,9 +17,9 @@ from feature_store.bodies import (
     personal_body,
 )
 from feature_store.client import Client, Command, pipelined, strings
-from feature_store.keys import Keys, Pair
+from feature_store.keys import Keys
 from feature_store.plan import SCORE_SCALE
-from feature_store.records import CacheEntry, QueryResult
+from feature_store.records import CacheEntry, Pair, QueryResult
 
 RECENT_VIDEOS = 200
 """Videos remembered as those that queries were generated for last."""

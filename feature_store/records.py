@@ -9,6 +9,8 @@ from msgspec import Struct
 AnchorSource = Literal["behavior", "neighbor", "retrieved"]
 """What people did after this video; after one near it; or anywhere: a query of the log whose own
 vector is near the video's."""
+Pair = tuple[str, str | None]
+"""A video, and who watches it, if anybody in particular."""
 
 
 class VideoText(Struct, frozen=True, omit_defaults=True):

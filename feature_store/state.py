@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import Pair
+from feature_store.buckets import Entry
 from feature_store.records import QueryCounts, VideoText
 
 
@@ -20,8 +20,8 @@ class VideoState(Struct):
 
     text: VideoText | None = None
     version: tuple[float, str] | None = None
-    anchors: dict[Pair, int] = {}
-    counts: dict[Pair, QueryCounts] = {}
+    anchors: dict[Entry, int] = {}
+    counts: dict[Entry, QueryCounts] = {}
 
 
 class UserState(Struct):

@@ -29,7 +29,7 @@ from feature_store.plan import (
     plan,
 )
 from feature_store.policy import StatePolicy
-from feature_store.records import Anchor, Features, HistoryEntry, QueryCounts
+from feature_store.records import Anchor, Features, HistoryEntry, Pair, QueryCounts
 from feature_store.state import State, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 
@@ -86,7 +86,7 @@ class FeatureStore:
 
     async def features(
         self,
-        pairs: Sequence[tuple[str, str | None]],
+        pairs: Sequence[Pair],
         *,
         now: float | None = None,
         max_anchors: int = 32,

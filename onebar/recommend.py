@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from feature_store.records import CacheEntry, Candidate, Features, QueryResult
+from feature_store.records import CacheEntry, Candidate, Features, Pair, QueryResult
 from onebar.batching import DeadlineExceededError, QueueFullError
 from onebar.candidates import REJECT, decide
 from onebar.engines import EngineError
@@ -23,8 +23,6 @@ from onebar.evidence import Evidence, Relevance, assemble, shares_a_term
 from onebar.prompt import PromptConfig, build_prompt, evidence_digest
 
 log = structlog.get_logger(__name__)
-
-Pair = tuple[str, str | None]
 
 
 class UnknownVideoError(LookupError):

@@ -15,8 +15,8 @@ from feature_store.bodies import Lookup
 from feature_store.buckets import CorruptStateError
 from feature_store.client import StoreCommandError
 from feature_store.query_cache import QueryCache
-from feature_store.records import QueryResult
-from onebar.recommend import Grounding, Pair, Recommender, UnknownVideoError
+from feature_store.records import Pair, QueryResult
+from onebar.recommend import Grounding, Recommender, UnknownVideoError
 from stream.dead_letters import dead_letter, set_aside
 from stream.events import QUERIES, Impression, InvalidEventError, parse
 from stream.metrics import CACHED_SECONDS, GENERATION_SECONDS, Health

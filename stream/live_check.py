@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from feature_store.client import connect
 from feature_store.keys import Keys
-from feature_store.records import VideoText
+from feature_store.records import Pair, VideoText
 from feature_store.state import State, diff
 from feature_store.store import FeatureStore
 from onebar.settings import Settings
@@ -29,8 +29,6 @@ from stream.logs import Log
 from stream.offline import OfflineFold
 from stream.producer import EventProducer
 from stream.replay import KafkaSink, Replay
-
-Pair = tuple[str, str | None]
 
 SAMPLE = 300
 PROBES = 200

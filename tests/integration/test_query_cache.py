@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import msgspec
 import pytest
-from store_fixtures import fresh_store, key_names, small_cluster
+from store_fixtures import (
+    HARD_S,
+    NOW,
+    SOFT_S,
+    cached,
+    fresh_store,
+    key_names,
+    result,
+    small_cluster,
+)
 
 from feature_store.bodies import DELETION_GRACE_S, CachedBody, Lookup
 from feature_store.buckets import CorruptStateError
@@ -17,40 +25,6 @@ from feature_store.store import FeatureStore
 from feature_store.writes import UserDelete
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="session")
-def redis_url(servers: Any) -> str:
-    """The test servers' Redis."""
-    return str(servers.redis_url)
-
-
-SOFT_S, HARD_S = 300.0, 3600.0
-NOW = 1_700_000_000.25
-
-
-def result(video_id: str, query: str, digest: str = "d", at: float = NOW) -> QueryResult:
-    return QueryResult(video_id, (Candidate(query, -0.25),), False, "m", digest, at)
-
-
-def cached(lookup: Lookup) -> tuple[str | None, str | None]:
-    """The first query of (personal, video)."""
-    personal, video = (
-        None if body is None else body.result().queries[0].text
-        for body in (lookup.personal, lookup.video)
-    )
-    return personal, video
-
-
-@pytest.fixture
-async def small_store(redis_url: str) -> AsyncIterator[FeatureStore]:
-    async with fresh_store(redis_url) as store:
-        yield store
-
-
-@pytest.fixture
-def query_cache(small_store: FeatureStore) -> QueryCache:
-    return QueryCache(small_store.client, small_store.keys, SOFT_S, HARD_S, clock=lambda: NOW)
 
 
 async def test_what_was_put_is_found(query_cache: QueryCache) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -39,18 +38,6 @@ from feature_store.writes import (
 )
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="session")
-def redis_url(servers: Any) -> str:
-    """The test servers' Redis."""
-    return str(servers.redis_url)
-
-
-@pytest.fixture
-async def small_store(redis_url: str) -> AsyncIterator[FeatureStore]:
-    async with fresh_store(redis_url) as store:
-        yield store
 
 
 def click(video_id: str, number: int, ts: float = 5.0) -> BehaviorAdd:

@@ -4,7 +4,6 @@ pass over the log leaves in memory."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,12 +24,6 @@ from feature_store.writes import (
 )
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="session")
-def redis_url(servers: Any) -> str:
-    """The test servers' Redis."""
-    return str(servers.redis_url)
 
 
 Step = tuple[Write, Position]

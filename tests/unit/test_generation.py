@@ -11,8 +11,8 @@ from test_recommend import World
 
 from feature_store.bodies import Lookup
 from feature_store.client import StoreUnavailableError
-from feature_store.records import CacheEntry, Features, VideoText
-from onebar.recommend import Pair, Recommender
+from feature_store.records import CacheEntry, Features, Pair, VideoText
+from onebar.recommend import Recommender
 from stream import retry
 from stream.events import Impression, encode
 from stream.generation import Generation

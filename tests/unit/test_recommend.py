@@ -14,13 +14,14 @@ from feature_store.records import (
     Candidate,
     Features,
     HistoryEntry,
+    Pair,
     QueryResult,
     VideoText,
 )
 from onebar.batching import Batcher, DeadlineExceededError, QueueFullError
 from onebar.engines import EngineError
 from onebar.prompt import PromptConfig
-from onebar.recommend import Pair, Recommender, UnknownVideoError
+from onebar.recommend import Recommender, UnknownVideoError
 
 
 async def until(condition: Callable[[], bool]) -> None:
