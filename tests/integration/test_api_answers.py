@@ -322,6 +322,23 @@ async def test_a_batch_is_answered_in_order(settings: Settings, store: FeatureSt
         assert [answer["source"] for answer in again].count("cache") == 4
 
 
+async def test_percent_signs_come_through_a_batch(settings: Settings, store: FeatureStore) -> None:
+    await put(store, *(video(f"v%{n}", f"100% title %b {n}") for n in range(2)))
+    async with running(settings) as api:
+        await ask(api, video_id="v%0", user_id="%s")
+        names = ["%d", "v%0", "v%1", "%%", "v%0"]
+        requests = [{"video_id": name, "user_id": "%s"} for name in names]
+        body = {"requests": requests, "budget_ms": 2000}
+        results = (await api.http.post("/v1/queries", json=body)).json()["results"]
+        assert [answer["video_id"] for answer in results] == names
+        assert {answer["user_id"] for answer in results} == {"%s"}
+        sources = ["fallback", "cache", "generated", "fallback", "cache"]
+        assert [answer["source"] for answer in results] == sources
+        assert [texts(answer)[:1] for answer in results] == [
+            [f"100% title %b {n} 1"] if n is not None else [] for n in (None, 0, 1, None, 0)
+        ]
+
+
 async def test_a_damaged_value_harms_its_own_answer_only(
     settings: Settings, store: FeatureStore, client: Client
 ) -> None:
