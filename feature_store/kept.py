@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from sys import getsizeof
 from typing import Generic, TypeVar
+
+ROOM_BYTES = 220
+"""Most that a group takes for each of its keys."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -156,6 +160,8 @@ class _Generation(Generic[Key, Value]):
             members.discard(key)
             if not members:
                 del self._groups[group]
+            elif getsizeof(members) > ROOM_BYTES * len(members):
+                self._groups[group] = members.copy()  # a set does not shrink by itself
         return value
 
     def take_group(self, group: Hashable) -> list[tuple[Key, Value]]:

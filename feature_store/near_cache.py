@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from sys import getsizeof
 from typing import Protocol
 
 import structlog
@@ -44,7 +43,7 @@ class Connect(Protocol):
 ENTRY_BYTES = 200
 """What a kept value takes beside its body and its ids, about: objects, places in dictionaries."""
 GROUP_BYTES = 250
-"""What it takes more, at most, to be found by its user."""
+"""What it takes more, about, to be found by its user."""
 TRIAL_TURNS = 2
 """Generations of what is kept in a trial of whether keeping pays."""
 
@@ -165,9 +164,14 @@ def _user_of(pair: Pair) -> str | None:
 def _size_of(kept: Iterable[tuple[Pair, Own]]) -> int:
     size = 0
     for (video_id, user_id), value in kept:
-        size += ENTRY_BYTES + getsizeof(video_id)
+        size += ENTRY_BYTES + _id_bytes(video_id)
         if user_id is not None:
-            size += GROUP_BYTES + getsizeof(user_id)
+            size += GROUP_BYTES + _id_bytes(user_id)
         if isinstance(value, CachedBody):
             size += len(value.body)
     return size
+
+
+def _id_bytes(text: str) -> int:
+    """What an id takes at most, whether or not Python has come to keep its UTF-8 beside it."""
+    return 60 + len(text) if text.isascii() else 80 + 8 * len(text)

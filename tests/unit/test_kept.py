@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import weakref
 from collections import deque
 from collections.abc import Iterable
@@ -205,3 +206,21 @@ def test_of_what_changed_nothing_is_left(old: bool) -> None:
     del name, reading
     assert gone() is None
     assert kept.get("bx") == 2
+
+
+def test_a_group_that_lost_nearly_all_takes_little() -> None:
+    kept: Kept[int, int] = Kept(10**6, count, lambda key: "all")
+    kept.trust()
+    keys = list(range(20_000))
+    tracemalloc.start()
+    try:
+        with kept.reading() as reading:
+            kept.keep(reading, dict.fromkeys(keys, 0))
+        full, _ = tracemalloc.get_traced_memory()
+        for key in keys[:-1]:
+            kept.change(key)
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.get(keys[-1]) == 0
+    assert full - left > 16 * 20_000  # a place in a set has 16 bytes
