@@ -115,7 +115,7 @@ class Answerer:
         if not ask.peek:
             _CACHE.inc()
             self._renew([(pair, body)], now)
-        return _CACHED % _values([(pair, body)], ask.k, now, [_request_id()])
+        return _CACHED % _values([(pair, body)], ask.k, now)
 
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> bytes:
         """The answers: a JSON array, in the order of the pairs. They share the deadline, and their
@@ -135,8 +135,7 @@ class Answerer:
             for at, body in enumerate(bodies)
         ]
         # One formatting for all, as one for each takes half as long again.
-        values = _values(hits, ask.k, now, _request_ids(len(hits)))
-        return b"[%b]" % b",".join(forms) % values
+        return b"[%b]" % b",".join(forms) % _values(hits, ask.k, now)
 
     async def _read(
         self, pairs: Sequence[Pair], bodies: list[CachedBody | None], ask: Ask
@@ -180,8 +179,7 @@ class Answerer:
             if found.video is not None:
                 _count("video", outcome, ask)
                 form = _form(b'"fallback","fallback":"video","reason":"%b"' % outcome.encode())
-                hits = [(pair, found.video)]
-                return form % _values(hits, ask.k, self._clock(), [_request_id()])
+                return form % _values([(pair, found.video)], ask.k, self._clock())
             assert features is not None
             return await self._without_cache(pair, features, outcome, ask)
         finally:
@@ -319,15 +317,11 @@ def anchor_queries(known: Features, k: int | None) -> tuple[Candidate, ...]:
 def request_id() -> str:
     """A name for one answer, to be sent back with exposures and clicks: `ID_DIGITS` hexadecimal
     digits."""
-    return _request_id().decode()
-
-
-def _request_id() -> bytes:
-    return b"%0*x" % (ID_DIGITS, random.getrandbits(4 * ID_DIGITS))
+    return _request_ids(1)[0].decode()
 
 
 def _request_ids(count: int) -> tuple[bytes, ...]:
-    """So many of them, drawn together: a fifth of the work.
+    """So many of them.
 
     They name and keep no secret, so the operating system is not asked for them each time.
     """
@@ -342,12 +336,10 @@ def _form(source: bytes) -> bytes:
 _CACHED = _form(b'"cache"')
 
 
-def _values(
-    hits: Sequence[Hit], k: int | None, now: float, request_ids: Sequence[bytes]
-) -> tuple[bytes | float, ...]:
+def _values(hits: Sequence[Hit], k: int | None, now: float) -> tuple[bytes | float, ...]:
     """For each pair its cached bytes and the fields of this answer that go behind them."""
     values: list[bytes | float] = []
-    for ((_, user_id), body), request_id in zip(hits, request_ids, strict=True):
+    for ((_, user_id), body), request_id in zip(hits, _request_ids(len(hits)), strict=True):
         age_s = now - body.generated_at
         values += (
             body.body if k is None else _cut(body, k),

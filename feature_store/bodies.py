@@ -110,27 +110,26 @@ def forgotten_until(deletion: bytes | None) -> float:
 
 def decode_answering(
     pairs: Iterable[Pair], values: Iterable[bytes | None], soft_ttl_s: float
-) -> Iterator[tuple[Pair, CachedBody | None, Own | None, float]]:
-    """From the values of `Keys.answering`, for each pair: the video's body, the user's own, and
-    until when the user was forgotten."""
+) -> Iterator[tuple[Pair, Lookup, Own | None]]:
+    """From the values of `Keys.answering`, for each pair: what is cached for it, and the user's own
+    value, None too where the user was forgotten since."""
     value = iter(values)
     for pair in pairs:
         video = decode_body(next(value), soft_ttl_s)
-        if pair[1] is None:
-            yield pair, video, None, -math.inf
-        else:
-            own = decode_own(next(value), soft_ttl_s)
-            yield pair, video, own, forgotten_until(next(value))
+        own = None
+        if pair[1] is not None:
+            own, forgotten = decode_own(next(value), soft_ttl_s), forgotten_until(next(value))
+            if own is not None and own.generated_at <= forgotten:
+                own = None
+        yield pair, Lookup(personal_body(own, video, soft_ttl_s), video), own
 
 
 def personal_body(
-    own: Own | None, video: CachedBody | None, forgotten: float, soft_ttl_s: float
+    own: Own | None, video: CachedBody | None, soft_ttl_s: float
 ) -> CachedBody | None:
     """What a user is served from an `own` value, if anything: a mark stands for the video's body,
     and ages by itself."""
-    if own is None or own.generated_at <= forgotten:
-        return None
-    if isinstance(own, CachedBody):
+    if own is None or isinstance(own, CachedBody):
         return own
     if video is None:
         return None

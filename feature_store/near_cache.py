@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -101,25 +100,24 @@ class NearCache:
         video = self._kept.get((video_id, None))
         if not isinstance(video, CachedBody) or video.generated_at <= expired:
             return None
-        return personal_body(mark, video, -math.inf, self._cache.soft_ttl_s)
+        return personal_body(mark, video, self._cache.soft_ttl_s)
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
         """What is cached for each (video, user), in their order, asked of Redis and then kept."""
         self._trial.read(len(pairs))
         if not self._trial.keeping:
             return await self._cache.lookup(pairs)
-        soft_ttl_s = self._cache.soft_ttl_s
         found: dict[Pair, Own] = {}
         lookups = []
         with self._kept.reading() as reading:
             values = await strings(self._client, self._keys.answering(pairs))
-            for pair, video, own, forgotten in decode_answering(pairs, values, soft_ttl_s):
+            for pair, lookup, own in decode_answering(pairs, values, self._cache.soft_ttl_s):
                 video_id, user_id = pair
-                if own is not None and own.generated_at > forgotten:
+                if own is not None:
                     found[pair] = own
-                if video is not None and (user_id is None or isinstance(own, Mark)):
-                    found[video_id, None] = video
-                lookups.append(Lookup(personal_body(own, video, forgotten, soft_ttl_s), video))
+                if lookup.video is not None and (user_id is None or isinstance(own, Mark)):
+                    found[video_id, None] = lookup.video
+                lookups.append(lookup)
             self._kept.keep(reading, found)
         if self._kept.turns >= self._judged_at:
             self._judge()

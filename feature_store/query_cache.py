@@ -14,7 +14,6 @@ from feature_store.bodies import (
     decode_body,
     encode_body,
     encode_mark,
-    personal_body,
 )
 from feature_store.client import Client, Command, pipelined, strings
 from feature_store.keys import Keys
@@ -49,10 +48,7 @@ class QueryCache:
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
         """What is cached for each (video, user), in their order."""
         values = await strings(self.client, self.keys.answering(pairs))
-        return [
-            Lookup(personal_body(own, video, forgotten, self.soft_ttl_s), video)
-            for _, video, own, forgotten in decode_answering(pairs, values, self.soft_ttl_s)
-        ]
+        return [found for _, found, _ in decode_answering(pairs, values, self.soft_ttl_s)]
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
         """What one prompt gave, whoever it was for: the `video_id` in it is empty."""

@@ -352,13 +352,23 @@ async def test_a_connection_that_fell_silent_is_found_out(monkeypatch: pytest.Mo
         await pipe.close()
 
 
+@pytest.mark.parametrize(
+    ("asked", "reply", "protocol"),
+    [
+        (b"CLIENT", b"-ERR unknown subcommand\r\n", 3),
+        # In RESP2 Redis agrees to track and tells nothing.
+        (b"HELLO", b"*2\r\n$5\r\nproto\r\n:2\r\n", 2),
+    ],
+)
 async def test_a_server_that_cannot_tell_serves_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, asked: bytes, reply: bytes, protocol: int
 ) -> None:
-    monkeypatch.setitem(HANDSHAKE, b"CLIENT", b"-ERR unknown subcommand\r\n")
+    monkeypatch.setitem(HANDSHAKE, asked, reply)
     told = Told()
     async with fake_redis() as (pipe, _):
-        pipe = watched(pipe, told)
+        port = pipe._pool.connection_kwargs["port"]
+        pool = ConnectionPool.from_url(f"redis://127.0.0.1:{port}?protocol={protocol}")
+        pipe = Pipe(pool, timeout_s=TIMEOUT_S, watcher=told)
         assert await pipe.call([("ECHO", "x")]) == [b"x"]
         await pipe.close()
     assert told.said == []
@@ -394,22 +404,6 @@ def visit_news(pipe: Pipe) -> None:
     """Have bytes come in that answer nothing."""
     assert pipe._line is not None
     pipe._line.data_received(b">2\r\n$7\r\nunheard\r\n*0\r\n")
-
-
-async def test_a_connection_without_a_way_to_tell_is_not_believed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """In RESP2 Redis agrees to track and tells nothing."""
-    monkeypatch.setitem(HANDSHAKE, b"HELLO", b"*2\r\n$5\r\nproto\r\n:2\r\n")
-    told = Told()
-    async with fake_redis() as (pipe, _):
-        pool = ConnectionPool.from_url(
-            f"redis://127.0.0.1:{pipe._pool.connection_kwargs['port']}?protocol=2"
-        )
-        pipe = Pipe(pool, timeout_s=TIMEOUT_S, watcher=told)
-        assert await pipe.call([("ECHO", "x")]) == [b"x"]
-        await pipe.close()
-    assert told.said == []
 
 
 async def test_whoever_gives_up_while_it_connects_leaves_nothing_open(
