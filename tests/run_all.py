@@ -28,18 +28,20 @@ PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 """A process a core, each with one thread for its arithmetic: more would wait for each other."""
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected|warnings?)\b")
 PYTEST_END = re.compile(r"^=* ?((?:\d+ [a-z]+, )*\d+ [a-z]+) in [\d.]+s")
+PYTEST_FAILURE = re.compile(r"^(?:FAILED|ERROR) tests/\S.*")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass
 class Outcome:
-    """What a step came to; `counts` is what pytest said, if the step was pytest's."""
+    """What a step came to; `counts` and `failures` are what pytest said, if the step was its."""
 
     name: str
     seconds: float
     status: int
     said: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
 
 
 def run(
@@ -62,7 +64,10 @@ def run(
     assert child.stdout is not None
     for line in child.stdout:
         print(mark + line, end="", flush=True)
-        end = PYTEST_END.match(ESCAPES.sub("", line))
+        plain = ESCAPES.sub("", line).rstrip()
+        if PYTEST_FAILURE.match(plain):
+            outcome.failures.append(plain)
+        end = PYTEST_END.match(plain)
         if end:
             outcome.said = end[1]
             outcome.counts = {word: int(count) for count, word in COUNT.findall(end[1])}
@@ -116,6 +121,8 @@ def main() -> int:
         failed |= word == "FAILED"
         said = outcome.said or ("its servers are not installed, see above" if missing else "")
         print(f"{word:8} {outcome.name:36} {outcome.seconds:6.0f} s  {said}")
+        for failure in outcome.failures:
+            print(f"         {failure}")
         for name, count in outcome.counts.items():
             name = "failed" if name.startswith("error") else name
             if name in totals:
