@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -17,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 DAY_MS = 24 * 3600 * 1000
 REQUEST_TIMEOUT_MS = 10_000
+WITHIN_S = 30.0
+"""How long a broker may take until it shows a change of its topics."""
 
 
 class KafkaUnavailableError(ConnectionError):
@@ -72,9 +74,8 @@ async def partition_counts(bootstrap: str) -> dict[str, int]:
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    names = await admin.list_topics()
-    described = await admin.describe_topics(names) if names else []
-    return {topic["topic"]: len(topic["partitions"]) for topic in described}
+    # Topics asked for by name would be made by a broker that makes topics by itself.
+    return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
 
 
 async def ensure_topics(
@@ -84,7 +85,7 @@ async def ensure_topics(
     partitions: int = 4,
     replication_factor: int = 1,
     specs: Sequence[TopicSpec] = TOPICS,
-    within_s: float = 30.0,
+    within_s: float = WITHIN_S,
 ) -> list[str]:
     """Create the topics that are missing and wait until all are there; the names created.
 
@@ -94,47 +95,74 @@ async def ensure_topics(
     wanted = {prefix + spec.name: spec for spec in specs}
     async with _admin(bootstrap) as admin:
         present = await _partition_counts(admin)
-        missing = [name for name in wanted if name not in present]
-        for name in missing:
-            topic = NewTopic(
-                name, partitions, replication_factor, topic_configs=wanted[name].config
+        made = [
+            name
+            for name, spec in wanted.items()
+            if name not in present
+            and await _create(
+                admin, NewTopic(name, partitions, replication_factor, topic_configs=spec.config)
             )
-            await _create(admin, topic)
-        try:
-            async with asyncio.timeout(within_s):
-                while not _all_there(  # noqa: ASYNC110 - the broker has nothing to await
-                    await _partition_counts(admin), wanted
-                ):
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            raise TopicError(
-                f"the broker has not shown {', '.join(sorted(wanted))} within {within_s:g} s"
-            ) from None
-    if missing:
-        log.info("topics_created", topics=missing, partitions=partitions)
-    return missing
+        ]
+        await _shown(
+            admin,
+            lambda counts: all(counts.get(name, 0) > 0 for name in wanted),
+            f"has not shown {', '.join(sorted(wanted))}",
+            within_s,
+        )
+    if made:
+        log.info("topics_created", topics=made, partitions=partitions)
+    return made
 
 
-def _all_there(present: dict[str, int], wanted: Iterable[str]) -> bool:
-    return all(present.get(name, 0) > 0 for name in wanted)
-
-
-async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
+async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> bool:
+    """Whether it was made now, and not by somebody else before."""
     try:
         response = await admin.create_topics([topic])
     except TopicAlreadyExistsError:
-        return
+        return False
     for name, code, *message in response.topic_errors:
         error = for_code(code)
-        if code and error is not TopicAlreadyExistsError:
+        if error is TopicAlreadyExistsError:
+            return False
+        if code:
             said = message[0] if message and message[0] else error.description
             raise TopicError(f"the broker refused to create {name}: {said}")
+    return True
 
 
-async def delete_topics(bootstrap: str, names: Sequence[str]) -> None:
-    """Delete topics; those that do not exist are passed over."""
+async def delete_topics(
+    bootstrap: str, names: Sequence[str], *, within_s: float = WITHIN_S
+) -> None:
+    """Delete topics and wait until none is there; those that do not exist are passed over.
+
+    Raises `KafkaUnavailableError`, and `TopicError` where the broker still shows one after
+    `within_s` seconds.
+    """
     async with _admin(bootstrap) as admin:
-        present = set(await admin.list_topics())
+        present = await _partition_counts(admin)
         doomed = [name for name in names if name in present]
         if doomed:
             await admin.delete_topics(doomed)
+            await _shown(
+                admin,
+                lambda counts: counts.keys().isdisjoint(doomed),
+                f"still shows some of {', '.join(sorted(doomed))}",
+                within_s,
+            )
+
+
+async def _shown(
+    admin: AIOKafkaAdminClient,
+    condition: Callable[[dict[str, int]], bool],
+    otherwise: str,
+    within_s: float,
+) -> None:
+    """Wait until the broker shows what was done: it tells a change some time after it took it."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not condition(  # noqa: ASYNC110 - the broker has nothing to await
+                await _partition_counts(admin)
+            ):
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise TopicError(f"the broker {otherwise} after {within_s:g} s") from None

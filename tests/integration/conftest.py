@@ -18,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from msgspec import Struct
 from store_fixtures import HARD_S, NOW, SOFT_S, fresh_store
+from stream_fixtures import make_topics
 
 from feature_store.client import Client, Command, connect, pipelined
 from feature_store.keys import Keys
@@ -26,6 +27,7 @@ from feature_store.store import FeatureStore
 from onebar.processes import Children
 from onebar.servers import start_broker, start_valkey
 from onebar.settings import Settings
+from stream.topics import delete_topics, partition_counts
 
 TIMEOUT_S = 5.0
 
@@ -117,6 +119,12 @@ async def settings(servers: Servers) -> AsyncIterator[Settings]:
 
 
 @pytest.fixture
+async def made_topics(settings: Settings) -> None:
+    """The topics of this test, with nothing in them."""
+    await make_topics(settings)
+
+
+@pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[Client]:
     """A Redis client."""
     made = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
@@ -145,14 +153,9 @@ def workers(settings: Settings, tmp_path: Path) -> Iterator[support.Workers]:
 
 
 async def _remove_topics(settings: Settings) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-    await admin.start()
-    try:
-        names = [n for n in await admin.list_topics() if n.startswith(settings.topic_prefix)]
-        if names:
-            await admin.delete_topics(names)
-    finally:
-        await admin.close()
+    there = await partition_counts(settings.kafka_bootstrap)
+    names = [name for name in there if name.startswith(settings.topic_prefix)]
+    await delete_topics(settings.kafka_bootstrap, names)
 
 
 async def _remove_keys(settings: Settings) -> None:

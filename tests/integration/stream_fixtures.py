@@ -10,12 +10,12 @@ from feature_store.state import State
 from feature_store.writes import Position
 from onebar.settings import Settings
 from onebar.text import clean_video
-from stream.consumer import group_lag
+from stream.consumer import RecordConsumer, end_offsets, group_lag
 from stream.events import Click, Engagement, Event, Exposure, Search, ShownQuery, Video
 from stream.fold import fold
 from stream.groups import generator_group, stream_group
 from stream.producer import EventProducer
-from stream.topics import partition_counts
+from stream.topics import ensure_topics, partition_counts
 
 NOW = 1_700_000_000.0
 QUERIES = ["running shoes", "跑步鞋", "trail shoes", "red boots", "socks", "雨靴"]
@@ -58,6 +58,13 @@ def folded(events: Sequence[Event], settings: Settings) -> State:
     return store.state()
 
 
+async def make_topics(settings: Settings) -> list[str]:
+    """Create those of the test's topics that are missing; their names."""
+    return await ensure_topics(
+        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
+    )
+
+
 def producer(settings: Settings) -> EventProducer:
     """A producer on the test's topics."""
     return EventProducer(
@@ -74,3 +81,18 @@ async def lag(settings: Settings, *topics: str, generator: bool = False) -> int:
     partitions = [(name, p) for name in names for p in range(counts.get(name, 0))]
     group = generator_group(settings) if generator else stream_group(settings)
     return await group_lag(settings.kafka_bootstrap, group, partitions)
+
+
+async def values(settings: Settings, topic: str) -> list[bytes]:
+    """What has come to a topic until now; of one partition in its order."""
+    partitions = [(settings.topic_prefix + topic, p) for p in range(settings.partitions)]
+    count = sum((await end_offsets(settings.kafka_bootstrap, partitions)).values())
+    consumer = RecordConsumer(settings, [topic], group=None, max_records=500, alone=True)
+    await consumer.start()
+    try:
+        found: list[bytes] = []
+        while len(found) < count:
+            found += [record.value for record in await consumer.fetch(1.0)]
+        return found
+    finally:
+        await consumer.stop()

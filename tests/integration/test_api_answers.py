@@ -147,7 +147,7 @@ async def test_a_held_engine_makes_nobody_wait_too_long(
         api.engine.go.clear()
         for _ in range(2):
             started = time.monotonic()
-            answer = await ask(api, video_id="v", budget_ms=60)
+            answer = await ask(api, video_id="v", budget_ms=500)
             assert fallback(answer) == ("anchors", "deadline")
             assert texts(answer) == ["boots"]
             assert time.monotonic() - started < 5

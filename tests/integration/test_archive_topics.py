@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from conftest import Servers
-from stream_fixtures import make_events
+from stream_fixtures import make_events, make_topics
 from support import Workers, eventually, onebar
 
 from onebar.servers import free_port
@@ -31,12 +31,6 @@ from stream.producer import EventProducer
 from stream.topics import TOPICS, TopicError, delete_topics, ensure_topics
 
 pytestmark = pytest.mark.integration
-
-
-async def make_topics(settings: Settings) -> None:
-    await ensure_topics(
-        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
-    )
 
 
 def producer_of(settings: Settings) -> EventProducer:

@@ -7,27 +7,18 @@ import time
 import orjson
 import pytest
 from api_fixtures import Line
-from stream_fixtures import lag, producer
+from stream_fixtures import lag, producer, values
 from support import Workers, eventually
 
 from feature_store.query_cache import QueryCache
 from feature_store.store import FeatureStore
 from onebar.settings import Settings
-from stream.consumer import RecordConsumer
 from stream.dead_letters import read_dead_letters
 from stream.events import BEHAVIORS, IMPRESSIONS, QUERIES, VIDEOS, Click, Event, Impression, Video
-from stream.topics import ensure_topics
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 
 CAPTIONS = ["waterproof hiking boots for wide feet", "wireless earbuds with long battery life"]
-
-
-@pytest.fixture(autouse=True)
-async def made_topics(settings: Settings) -> None:
-    await ensure_topics(
-        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
-    )
 
 
 def video(number: int, **fields: object) -> Video:
@@ -65,19 +56,6 @@ async def known(store: FeatureStore, *video_ids: str) -> None:
     await eventually(all_there, 60, what="the videos in the store")
 
 
-async def told(settings: Settings) -> list[dict[str, object]]:
-    """Everything on the topic of generated queries."""
-    consumer = RecordConsumer(settings, [QUERIES], group=None, max_records=500, alone=True)
-    await consumer.start()
-    try:
-        found: list[dict[str, object]] = []
-        while records := await consumer.fetch(1.0):
-            found += [orjson.loads(record.value) for record in records]
-        return found
-    finally:
-        await consumer.stop()
-
-
 async def test_impressions_become_cached_and_published_queries(
     settings: Settings, store: FeatureStore, cache: QueryCache, workers: Workers
 ) -> None:
@@ -97,7 +75,7 @@ async def test_impressions_become_cached_and_published_queries(
     assert result.rejected or result.queries
     assert result.queries == other.personal.result().queries == video_level.video.result().queries
     assert sensitive.personal.result().rejected
-    published = await told(settings)
+    published = [orjson.loads(value) for value in await values(settings, QUERIES)]
     pairs = {(message["video_id"], message["user_id"]) for message in published}
     assert pairs == {("v0", "u1"), ("v0", "u2"), ("v1", "u1")}
     [first] = [m for m in published if (m["video_id"], m["user_id"]) == ("v0", "u1")]

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from stream_fixtures import producer
+from stream_fixtures import make_topics, producer
 from support import Workers, eventually, onebar
 
 from feature_store.query_cache import QueryCache
@@ -28,7 +28,6 @@ from onebar.registry import Registry
 from onebar.servers import free_port
 from onebar.settings import Settings
 from stream.events import Impression
-from stream.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
 
@@ -97,9 +96,7 @@ def live(settings: Settings, models: Models) -> Settings:
 
 @pytest.fixture(autouse=True)
 async def world(settings: Settings, store: FeatureStore) -> None:
-    await ensure_topics(
-        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
-    )
+    await make_topics(settings)
     now = time.time()
     writes = [
         VideoPut(video, now, f"e-{video}", VideoText(title=f"hiking boots number {video}"))

@@ -20,9 +20,8 @@ from onebar.embedding.relations import Relation, write_relations
 from onebar.embedding.train import EmbedConfig, train_embedder
 from onebar.settings import Settings
 from stream.events import VIDEOS, Click, Event, Search, Video
-from stream.topics import ensure_topics
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 
 KINDS = ("trail shoes", "desk lamp", "electric kettle")
 QUERIES = ("shoes for mud", "warm light lamp", "quiet kettle")
@@ -56,13 +55,6 @@ def named(settings: Settings, embedder: str, tmp_path: Path) -> Settings:
             "neighbor_threshold": 0.2,  # a kind's own queries: 0.4 and more
             "neighbor_refresh_s": 1.0,
         }
-    )
-
-
-@pytest.fixture(autouse=True)
-async def made_topics(settings: Settings) -> None:
-    await ensure_topics(
-        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
     )
 
 

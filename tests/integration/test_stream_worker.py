@@ -22,17 +22,9 @@ from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, encode
 from stream.ingest import Ingester
 from stream.records import Record
 from stream.runtime import WorkerCrashedError
-from stream.topics import ensure_topics
 from stream.worker import run_stream_worker
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-async def made_topics(settings: Settings) -> None:
-    await ensure_topics(
-        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
-    )
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 
 
 async def caught_up(settings: Settings) -> None:

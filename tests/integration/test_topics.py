@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from stream_fixtures import NOW, producer
+from stream_fixtures import NOW, make_topics, producer
 
 from onebar.servers import free_port
 from onebar.settings import Settings
@@ -26,37 +26,33 @@ pytestmark = pytest.mark.integration
 NAMES = [spec.name for spec in TOPICS]
 
 
-async def ensure(settings: Settings) -> list[str]:
-    return await ensure_topics(
-        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
-    )
-
-
 async def test_what_is_missing_is_made_and_what_is_there_is_left(settings: Settings) -> None:
     prefix = settings.topic_prefix
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
     await admin.start()
     await admin.create_topics([NewTopic(prefix + BEHAVIORS, 5, 1)])
     await admin.close()
-    made = await ensure(settings)
+    made = await make_topics(settings)
     assert sorted(made) == sorted(prefix + name for name in NAMES if name != BEHAVIORS)
     counts = await partition_counts(settings.kafka_bootstrap)
     assert {name: counts[prefix + name] for name in NAMES} == {
         name: 5 if name == BEHAVIORS else settings.partitions for name in NAMES
     }
-    assert await ensure(settings) == []
+    assert await make_topics(settings) == []
 
 
 async def test_several_may_make_them_at_once(settings: Settings) -> None:
-    made = await asyncio.gather(*(ensure(settings) for _ in range(4)))
+    made = await asyncio.gather(*(make_topics(settings) for _ in range(4)))
     prefix = settings.topic_prefix
-    assert {name for names in made for name in names} == {prefix + name for name in NAMES}
+    assert sorted(name for names in made for name in names) == sorted(
+        prefix + name for name in NAMES
+    )
     counts = await partition_counts(settings.kafka_bootstrap)
     assert {counts[prefix + name] for name in NAMES} == {settings.partitions}
 
 
 async def test_videos_are_compacted_and_dead_letters_may_be_long(settings: Settings) -> None:
-    await ensure(settings)
+    await make_topics(settings)
     prefix = settings.topic_prefix
     assert await config_of(settings, prefix + VIDEOS, "cleanup.policy") == "compact"
     assert int(await config_of(settings, prefix + DEAD_LETTERS, "max.message.bytes")) > 2**20
@@ -76,7 +72,7 @@ async def config_of(settings: Settings, topic: str, name: str) -> str:
 
 
 async def test_deleting_passes_over_what_is_not_there(settings: Settings) -> None:
-    await ensure(settings)
+    await make_topics(settings)
     names = [settings.topic_prefix + name for name in NAMES]
     await delete_topics(settings.kafka_bootstrap, [*names, settings.topic_prefix + "nothing"])
     assert not set(names) & set(await partition_counts(settings.kafka_bootstrap))
@@ -91,7 +87,7 @@ async def test_a_broker_that_is_not_there_is_named() -> None:
 
 
 async def test_what_is_too_long_is_refused_and_nothing_is_sent(settings: Settings) -> None:
-    await ensure(settings)
+    await make_topics(settings)
     videos = [
         Video(event_id=f"e{i}", ts=NOW, video_id="v", caption="x" * size)
         for i, size in enumerate([10, 5 * 1024 * 1024])
