@@ -194,7 +194,7 @@ def _integer(value: bytes, most: int, faults: list[dict[str, str]]) -> int | Non
 
 def _budget(value: bytes, most: float, faults: list[dict[str, str]]) -> float | None:
     try:
-        number = float(value)
+        number = math.nan if b"_" in value else float(value)  # 1_0 is a number to Python alone
     except ValueError:
         number = math.nan
     if 0 <= number <= most:

@@ -96,6 +96,7 @@ def test_an_unsafe_address_or_a_bad_key_ends_the_start() -> None:
         ("GET", "/v1/queries?video_id=a&k=", 422),
         ("GET", "/v1/queries?video_id=a&budget_ms=-1", 422),
         ("GET", "/v1/queries?video_id=a&budget_ms=nan", 422),
+        ("GET", "/v1/queries?video_id=a&budget_ms=1_0", 422),
         ("GET", "/v1/queries?video_id=a&budget_ms=2001", 422),
         ("GET", "/v1/evidence", 422),
         ("GET", "/v1/evidence?video_id=", 422),
