@@ -162,16 +162,26 @@ class FeatureStore:
             ],
         )
 
-    async def note_reached(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """Note the last offset applied of each (topic, partition): what `reached` answers. A
-        lower one than was noted changes nothing."""
-        await pipelined(
+    async def note_reached(
+        self,
+        offsets: Mapping[tuple[str, int], int],
+        known: Mapping[tuple[str, int], int] | None = None,
+    ) -> dict[tuple[str, int], int]:
+        """Note the last offset applied of each (topic, partition): what `reached` answers. What it
+        answered before, -1 for nothing.
+
+        A lower one than was noted changes nothing. Nor does any where less was noted than is
+        `known` to have been: Redis lost it, and that stays to be seen.
+        """
+        known = known or {}
+        replies = await pipelined(
             self.client,
             [
-                Command(REACHED, (self.keys.reached(*partition),), (offset,))
-                for partition, offset in offsets.items()
+                Command(REACHED, (self.keys.reached(*pair),), (offset, known.get(pair, -1)))
+                for pair, offset in offsets.items()
             ],
         )
+        return dict(zip(offsets, replies, strict=True))
 
     async def reached(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """The last offset applied of each (topic, partition); none where nothing was."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -14,6 +14,7 @@ from onebar.text import clean_video
 from stream.dead_letters import FutureEventError, dead_letter, set_aside
 from stream.events import InvalidEventError, parse
 from stream.fold import fold
+from stream.log_check import StateLostError
 from stream.metrics import (
     APPLY_SECONDS,
     BATCH_EVENTS,
@@ -48,7 +49,8 @@ class Ingester:
     """Takes batches of records in. When `take` returns, every record of the batch has had its
     whole effect or is a dead letter that Kafka has acknowledged; its offset may be committed.
 
-    Batches of one partition must come one after another.
+    Batches of one partition must come one after another. `reached` is how far the state had taken
+    in each (topic, partition) before.
     """
 
     def __init__(
@@ -57,18 +59,23 @@ class Ingester:
         producer: EventProducer,
         health: Health,
         *,
+        reached: Mapping[tuple[str, int], int] | None = None,
         future_allowance_s: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._producer = producer
         self._health = health
+        self._reached = dict(reached or {})
         self._future_allowance_s = future_allowance_s
         self._clock = clock
 
     async def take(self, records: Sequence[Record]) -> None:
         """Take a batch in, however long Redis or Kafka is away. Cancelling it is safe: what was
-        applied is fenced, what was not comes again."""
+        applied is fenced, what was not comes again.
+
+        Raises `StateLostError` where Redis has lost what earlier batches put into it.
+        """
         entries: list[Entry] = []
         good: list[tuple[str, Record]] = []
         letters: list[Message] = []
@@ -84,13 +91,23 @@ class Ingester:
         letters += await self._apply(entries, records)
         if letters:
             await set_aside(self._producer, letters, self._health)
-        reached = {pair: offset - 1 for pair, offset in next_offsets(records).items()}
-        await until_back(lambda: self._store.note_reached(reached), self._health)
+        await self._note_reached(records)
         now = self._clock()
         for kind, record in good:
             EVENTS.labels(kind, "applied").inc()
             FRESHNESS_SECONDS.observe(max(0.0, now - record.timestamp))
         self._health.beat()
+
+    async def _note_reached(self, records: Sequence[Record]) -> None:
+        reached = {pair: offset - 1 for pair, offset in next_offsets(records).items()}
+        before = await until_back(
+            lambda: self._store.note_reached(reached, self._reached), self._health
+        )
+        for pair, noted in before.items():
+            known = self._reached.get(pair, -1)
+            if noted < known:
+                raise StateLostError(*pair, noted, known, self._store.keys.generation)
+            self._reached[pair] = max(noted, reached[pair])
 
     async def _apply(self, entries: list[Entry], records: Sequence[Record]) -> list[Message]:
         if not entries:

@@ -9,73 +9,19 @@ import sys
 
 import structlog
 
-from feature_store.store import FeatureStore
 from onebar.garbage import spare_garbage_collection
 from onebar.logs import configure_logging
 from onebar.settings import Settings
-from stream.consumer import committed_offsets, end_offsets
-from stream.events import BEHAVIORS, VIDEOS
 from stream.groups import stream_group
 from stream.ingest import Ingester
+from stream.log_check import INPUTS, StateLostError, check_log
 from stream.retry import until_back
 from stream.runtime import WorkerCrashedError, open_runtime
-from stream.topics import partition_counts
 from stream.watch import Lags, watching
 
 log = structlog.get_logger(__name__)
 
 EXIT_S = 10.0
-
-INPUTS = (VIDEOS, BEHAVIORS)
-"""The topics that the state is the fold of."""
-
-
-class LogRewoundError(RuntimeError):
-    """A topic ends before what this state has already taken in: it was made anew. Its offsets
-    start again at 0, and the fences in the state would drop its events without a word."""
-
-    def __init__(self, topic: str, partition: int, reached: int, end: int, generation: str) -> None:
-        super().__init__(
-            f"{topic}/{partition} ends at offset {end}, but the state of generation "
-            f"{generation!r} has taken in offset {reached}: the topic was made anew. Start with "
-            "another ONEBAR_GENERATION (or ONEBAR_NAMESPACE) to build the state from this log"
-        )
-
-
-class StateLostError(RuntimeError):
-    """The consumer group has committed more than the state has taken in: Redis lost some of it."""
-
-    def __init__(
-        self, topic: str, partition: int, reached: int, committed: int, generation: str
-    ) -> None:
-        super().__init__(
-            f"{topic}/{partition} is committed up to offset {committed - 1}, but the state of "
-            f"generation {generation!r} has taken in only {reached if reached >= 0 else 'nothing'}"
-            ": Redis lost what it held. Start with another ONEBAR_GENERATION to build the state "
-            "from the start of the log"
-        )
-
-
-async def check_log(settings: Settings, store: FeatureStore) -> None:
-    """Raise `LogRewoundError` where the topics are not those that the state was built from, and
-    `StateLostError` where the state lacks what was committed."""
-    counts = await partition_counts(settings.kafka_bootstrap)
-    prefix = settings.topic_prefix
-    pairs = [(name, p) for name in INPUTS for p in range(counts.get(prefix + name, 0))]
-    names = [(prefix + name, p) for name, p in pairs]
-    # In this order: what is committed was taken in before.
-    committed = await committed_offsets(settings.kafka_bootstrap, stream_group(settings), names)
-    reached = await store.reached(pairs)
-    ends = await end_offsets(settings.kafka_bootstrap, [(prefix + name, p) for name, p in reached])
-    for name, partition in pairs:
-        at = reached.get((name, partition), -1)
-        topic = prefix + name
-        end = ends.get((topic, partition), at + 1)
-        if end <= at:
-            raise LogRewoundError(topic, partition, at, end, settings.generation)
-        done = committed[(topic, partition)]
-        if done > at + 1:
-            raise StateLostError(topic, partition, at, done, settings.generation)
 
 
 async def run_stream_worker(settings: Settings) -> None:
@@ -89,11 +35,12 @@ async def run_stream_worker(settings: Settings) -> None:
     async with open_runtime(settings) as runtime:
         if runtime.stop.is_set():
             return
-        await until_back(lambda: check_log(settings, runtime.store), runtime.health)
+        reached = await until_back(lambda: check_log(settings, runtime.store), runtime.health)
         ingester = Ingester(
             runtime.store,
             runtime.producer,
             runtime.health,
+            reached=reached,
             future_allowance_s=settings.future_allowance_s,
         )
         failure = Failure()
@@ -125,6 +72,8 @@ async def run_stream_worker(settings: Settings) -> None:
             for end in ends:
                 end.cancel()
             await stop(app, crash)
+        if isinstance(crash, StateLostError):
+            raise crash
         if crash is not None:
             raise WorkerCrashedError(f"the stream worker crashed: {crash!r}") from crash
         log.info("stream_worker_stopped")

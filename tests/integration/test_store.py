@@ -487,7 +487,14 @@ async def test_pipelined_names_the_command(small_store: FeatureStore) -> None:
 async def test_a_late_worker_never_sets_back_how_far_the_log_was_taken_in(
     small_store: FeatureStore,
 ) -> None:
-    await small_store.note_reached({("behaviors", 0): 9, ("behaviors", 1): 100})
-    await small_store.note_reached({("behaviors", 0): 10, ("behaviors", 1): 99})
-    pairs = [("behaviors", partition) for partition in range(3)]
-    assert await small_store.reached(pairs) == {("behaviors", 0): 10, ("behaviors", 1): 100}
+    a, b, c = (("behaviors", partition) for partition in range(3))
+    assert await small_store.note_reached({a: 9, b: 100}) == {a: -1, b: -1}
+    assert await small_store.note_reached({a: 10, b: 99}, {a: 9}) == {a: 9, b: 100}
+    assert await small_store.reached([a, b, c]) == {a: 10, b: 100}
+
+
+async def test_what_was_lost_stays_to_be_seen(small_store: FeatureStore) -> None:
+    a, b = (("behaviors", partition) for partition in range(2))
+    await small_store.note_reached({a: 9})
+    assert await small_store.note_reached({a: 12, b: 4}, {a: 10, b: 0}) == {a: 9, b: -1}
+    assert await small_store.reached([a, b]) == {a: 9}

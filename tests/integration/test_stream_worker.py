@@ -15,6 +15,7 @@ from support import Workers, eventually
 from feature_store.keys import Keys
 from feature_store.state import State, diff
 from feature_store.store import FeatureStore
+from onebar.processes import Child
 from onebar.servers import free_port
 from onebar.settings import Settings
 from stream.dead_letters import read_dead_letters, replay_dead_letters
@@ -290,17 +291,36 @@ async def test_while_redis_stalls_nothing_is_lost_and_the_worker_still_stops(
         assert again.running
 
 
-async def test_a_redis_that_lost_its_state_is_noticed_at_the_next_start(
-    settings: Settings, store: FeatureStore, workers: Workers
+async def ends_as_state_was_lost(worker: Child) -> None:
+    await eventually(lambda: not worker.running)
+    assert worker.process.returncode not in (0, None)
+    said = worker.log.read_text()
+    assert "Redis lost what it held" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+async def test_a_redis_that_lost_its_state_is_noticed(
+    settings: Settings, store: FeatureStore, workers: Workers, at_work: bool
 ) -> None:
+    events = make_events(60)
     worker = workers.start("stream")
-    await send(settings, make_events(30))
+    await send(settings, events[:30])
     await caught_up(settings)
-    assert workers.stop(worker) == 0, worker.tail()
-    names = [store.keys.reached(topic, p) for topic in (VIDEOS, BEHAVIORS) for p in range(2)]
+    if not at_work:
+        assert workers.stop(worker) == 0, worker.tail()
+    names = [name async for name in store.client.scan_iter(match=f"{store.keys.prefix}*")]
     for name in names:
         await store.client.delete(name)
-    again = workers.start("stream")
-    await eventually(lambda: not again.running)
-    assert again.process.returncode not in (0, None)
-    assert "Redis lost what it held" in again.log.read_text()
+    assert names
+    await send(settings, events[30:])
+    if at_work:
+        await ends_as_state_was_lost(worker)
+    await ends_as_state_was_lost(workers.start("stream"))
+
+    anew = settings.model_copy(update={"generation": "g2"})
+    workers.start("stream", settings=anew)
+    await caught_up(anew)
+    await assert_state(
+        FeatureStore(store.client, Keys(anew.namespace, "g2"), anew.policy), folded(events, anew)
+    )
