@@ -17,6 +17,7 @@ from feature_store.keys import Keys
 from feature_store.policy import StatePolicy
 from feature_store.records import Candidate, QueryResult
 from feature_store.store import FeatureStore
+from onebar.servers import free_port
 
 TIMEOUT_S = 5.0
 SMALL = StatePolicy(
@@ -56,20 +57,24 @@ async def keys_of(client: Client, keys: Keys) -> list[str]:
 @contextmanager
 def small_cluster() -> Iterator[str]:
     """Two Valkey nodes that share the slots. Yields the address."""
-    config = {"cluster-enabled": "yes", "save": ""}
-    with ValkeyServer(config=config) as first, ValkeyServer(config=config) as second:
-        url = f"redis+cluster://127.0.0.1:{first.port}"
-        run(_join(first.port, second.port))
-        yield url
+    first, second, first_bus, second_bus = (free_port() for _ in range(4))
+    with _node(first, first_bus), _node(second, second_bus):
+        run(_join(first, second, second_bus))
+        yield f"redis+cluster://127.0.0.1:{first}"
 
 
-async def _join(first: int, second: int) -> None:
+def _node(port: int, bus: int) -> ValkeyServer:
+    config = {"cluster-enabled": "yes", "cluster-port": str(bus), "save": ""}
+    return ValkeyServer(port=port, config=config)
+
+
+async def _join(first: int, second: int, second_bus: int) -> None:
     clients = [
         connect(f"redis://127.0.0.1:{port}", timeout_s=TIMEOUT_S) for port in (first, second)
     ]
     await clients[0].execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
     await clients[1].execute_command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
-    await clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", second)
+    await clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", second, second_bus)
     deadline = time.monotonic() + 30
     for client in clients:
         while (await client.execute_command("CLUSTER INFO")).get("cluster_state") != "ok":

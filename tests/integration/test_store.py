@@ -36,6 +36,7 @@ from feature_store.writes import (
     VideoPut,
     Write,
 )
+from onebar.servers import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -403,7 +404,7 @@ def test_an_address_that_is_none_is_named(url: str) -> None:
 
 async def test_a_full_server_is_unavailable_and_nothing_is_half_done() -> None:
     """Out of memory is a reason to wait, not to give an event up."""
-    with ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server:
+    with ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"}) as server:
         store = FeatureStore(connect(server.connection_url, timeout_s=5.0), Keys(), SMALL)
         await store.apply([(click("v", 1), at(1))])
         before = await store.dump()
@@ -417,7 +418,7 @@ async def test_a_full_server_is_unavailable_and_nothing_is_half_done() -> None:
 
 
 async def test_a_restarted_server_is_found_again() -> None:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         port = server.port
         store = FeatureStore(connect(server.connection_url, timeout_s=5.0), Keys(), SMALL)
         assert await store.apply([(click("v", 1), at(1))]) == ApplyStats(applied=1)
