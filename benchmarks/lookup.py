@@ -170,7 +170,8 @@ def answers(port: int, path: str) -> bool:
 
 def cached(port: int, path: str) -> bytes:
     """A body of the API's, which must come from the cache."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+    url = f"http://127.0.0.1:{port}{path}&budget_ms=2000"
+    with urllib.request.urlopen(url, timeout=5) as answer:
         body: bytes = answer.read()
     source = json.loads(body)["source"]
     if source != "cache":

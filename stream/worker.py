@@ -25,7 +25,8 @@ EXIT_S = 10.0
 
 
 async def run_stream_worker(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, then finish the batch in hand and commit.
+    """Run until SIGTERM or SIGINT, then commit what was taken in. A batch in hand comes again, and
+    what it has had of its effect is fenced.
 
     Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError`,
     `StateLostError` and `WorkerCrashedError`.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from support import eventually
+
 from feature_store.memory import MemoryStore
 from feature_store.state import State
 from feature_store.writes import Position
@@ -63,6 +66,20 @@ async def make_topics(settings: Settings) -> list[str]:
     return await ensure_topics(
         settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
     )
+
+
+async def add_partitions(settings: Settings, topic: str, count: int) -> None:
+    """Have the topic have so many, and wait until the broker shows them."""
+    name = settings.topic_prefix + topic
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    await admin.create_partitions({name: NewPartitions(total_count=count)})
+    await admin.close()
+
+    async def shown() -> bool:
+        return (await partition_counts(settings.kafka_bootstrap))[name] == count
+
+    await eventually(shown, what="the new partitions")
 
 
 def producer(settings: Settings) -> EventProducer:

@@ -144,6 +144,7 @@ async def test_a_held_engine_makes_nobody_wait_too_long(
 ) -> None:
     await put(store, video("v"), searched("v", "boots"), video("bare", "blue tent"))
     async with running(settings) as api:
+        await ask(api, video_id="v", budget_ms=0)  # opens the connections
         api.engine.go.clear()
         for _ in range(2):
             started = time.monotonic()

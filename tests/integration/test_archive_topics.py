@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from conftest import Servers
-from stream_fixtures import make_events, make_topics
+from stream_fixtures import add_partitions, make_events, make_topics
 from support import Workers, eventually, onebar
 
 from onebar.servers import free_port
@@ -26,6 +26,7 @@ from stream.archive.card import ArchiveInUseError, Gap, LogGapError
 from stream.archive.follow import archive_topics
 from stream.archive.reader import open_archive
 from stream.archive.writer import ArchiveWriter
+from stream.consumer import end_offsets
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS, Impression, encode
 from stream.producer import EventProducer
 from stream.topics import TOPICS, TopicError, delete_topics, ensure_topics
@@ -220,11 +221,7 @@ async def test_partitions_that_come_later_are_read(
     out = tmp_path / "a"
     async with following(settings, out) as task:
         await eventually(lambda: (out / "archive.json").exists())
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-        await admin.start()
-        name = settings.topic_prefix + IMPRESSIONS
-        await admin.create_partitions({name: NewPartitions(total_count=5)})
-        await admin.close()
+        await add_partitions(settings, IMPRESSIONS, 5)
         async with producer_of(settings) as producer:
             await producer.send(impressions(0, 60))
         await eventually(lambda: task.done() or count(out) == 60)
@@ -241,9 +238,19 @@ async def test_transactions_are_read_as_far_as_they_are_committed(
     await make_topics(one)
     out = tmp_path / "a"
 
+    name = one.topic_prefix + IMPRESSIONS
+
     async def hand_over(kafka: AIOKafkaProducer, start: int, end: int) -> None:
         for event in impressions(start, end):
-            await kafka.send_and_wait(one.topic_prefix + IMPRESSIONS, encode(event))
+            await kafka.send_and_wait(name, encode(event))
+
+    async def marked(end: int) -> None:
+        """The mark of a transaction's end comes after the answer that it has ended."""
+
+        async def there() -> bool:
+            return await end_offsets(one.kafka_bootstrap, [(name, 0)]) == {(name, 0): end}
+
+        await eventually(there)
 
     async with AIOKafkaProducer(
         bootstrap_servers=one.kafka_bootstrap, transactional_id=one.namespace
@@ -253,12 +260,14 @@ async def test_transactions_are_read_as_far_as_they_are_committed(
         await kafka.begin_transaction()
         await hand_over(kafka, 100, 103)
         await kafka.abort_transaction()
+        await marked(10)
         assert await archive_once(one, out) == 5
         # 5 records, a mark, 3 aborted ones, a mark: all of it is behind.
         assert open_archive(out).card.positions[IMPRESSIONS] == {0: 10}
         async with kafka.transaction():
             await hand_over(kafka, 5, 8)
             assert await archive_once(one, out) == 0  # it does not wait for what is open
+        await marked(14)
         assert await archive_once(one, out) == 3
     rows = sorted(archived(out), key=lambda row: row["offset"])
     assert [row["event_id"] for row in rows] == [event.event_id for event in impressions(0, 8)]

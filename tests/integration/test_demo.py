@@ -136,7 +136,7 @@ async def test_the_demo_shows_a_live_page_until_ctrl_c(tmp_path: Path, settings:
         await eventually(lambda: asyncio.to_thread(bars), 60, what="the bars of the feed")
     finally:
         process.send_signal(signal.SIGINT)
-        status = await asyncio.to_thread(process.wait, 30)
+        status = await asyncio.to_thread(process.wait, 90)  # topics are deleted
     assert status == 0, err.read_text()
     if "ONEBAR_KAFKA_BOOTSTRAP" in os.environ:
         there = await partition_counts(settings.kafka_bootstrap)

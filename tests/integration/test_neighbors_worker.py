@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from conftest import Servers
-from stream_fixtures import producer
+from stream_fixtures import add_partitions, producer
 from support import Workers, eventually
 
 from feature_store.client import Client
@@ -166,11 +165,7 @@ async def test_partitions_that_come_later_are_read(
     await send(named, [video("v0", "my trail shoes number 1"), click("v0", QUERIES[0])])
     await send(named, [video("v1", "my trail shoes number 2")])
     await has(store, "v1", QUERIES[0])
-    admin = AIOKafkaAdminClient(bootstrap_servers=named.kafka_bootstrap)
-    await admin.start()
-    more = NewPartitions(total_count=named.partitions + 2)
-    await admin.create_partitions({named.topic_prefix + VIDEOS: more})
-    await admin.close()
+    await add_partitions(named, VIDEOS, named.partitions + 2)
     # Enough of them that some are in the new ones.
     names = [f"w{number}" for number in range(30)]
     await send(named, [video(name, "my trail shoes number 3") for name in names])

@@ -18,12 +18,13 @@ from feature_store.store import FeatureStore
 from onebar.processes import Child
 from onebar.servers import free_port
 from onebar.settings import Settings
+from stream.app import GIVE_UP_S
 from stream.dead_letters import read_dead_letters, replay_dead_letters
 from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, encode
 from stream.ingest import Ingester
 from stream.records import Record
 from stream.runtime import WorkerCrashedError
-from stream.worker import run_stream_worker
+from stream.worker import EXIT_S, run_stream_worker
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 
@@ -188,12 +189,6 @@ async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
     async def same() -> bool:
         return not diff(folded(events, settings), await store.dump())
 
-    await eventually(same, interval=0.3)
-    assert workers.stop(worker) == 0, worker.tail()
-
-    # What was committed lies behind the gaps: the next worker finds nothing left to take.
-    again = workers.start("stream", settings=watched)
-    await workers.ready(again, watched)
     url = f"http://127.0.0.1:{watched.metrics_port}/metrics"
 
     async def lags() -> list[float]:
@@ -205,6 +200,13 @@ async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
     async def none_left() -> bool:
         return await lags() == [0.0] * 2 * settings.partitions
 
+    await eventually(same, interval=0.3)
+    await eventually(none_left, what="a batch that is acknowledged")
+    assert workers.stop(worker) == 0, worker.tail()
+
+    # What was committed lies behind the gaps: the next worker finds nothing left to take.
+    again = workers.start("stream", settings=watched)
+    await workers.ready(again, watched)
     await eventually(none_left, what="lag of 0 on every partition")
     async with httpx.AsyncClient() as http:
         assert "onebar_stream_events_total{" not in (await http.get(url)).text
@@ -292,7 +294,7 @@ async def test_while_redis_stalls_nothing_is_lost_and_the_worker_still_stops(
 
 
 async def ends_as_state_was_lost(worker: Child) -> None:
-    await eventually(lambda: not worker.running)
+    await eventually(lambda: not worker.running, GIVE_UP_S + EXIT_S)
     assert worker.process.returncode not in (0, None)
     said = worker.log.read_text()
     assert "Redis lost what it held" in said
