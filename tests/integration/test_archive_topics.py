@@ -237,7 +237,6 @@ async def test_transactions_are_read_as_far_as_they_are_committed(
     one = settings.model_copy(update={"partitions": 1})
     await make_topics(one)
     out = tmp_path / "a"
-
     name = one.topic_prefix + IMPRESSIONS
 
     async def hand_over(kafka: AIOKafkaProducer, start: int, end: int) -> None:

@@ -291,9 +291,9 @@ async def test_a_damaged_checkpoint_goes_not_live_and_says_so(
         return ready["warning"] is None and health["warnings"] == {}
 
     await eventually(well)
-    for child in (api, generator):
-        log = child.log.read_text()
-        assert "model_refused" in log
+    for child, url in ((api, api_url(live)), (generator, worker_url(live))):
+        refused = (await metrics(url))['onebar_model_swaps_total{outcome="refused"}']
+        assert child.log.read_text().count("model_refused") == refused
         assert workers.stop(child) == 0, child.tail()
 
 
