@@ -56,7 +56,7 @@ test-real: $(VENV)/.installed-dev ## integration tests on Apache Kafka and Redis
 	$(REAL) -- $(BIN)/pytest tests/integration $(ARGS)
 
 schemas: $(VENV)/.installed-local ## write docs/schemas from the event types, docs/configuration.md from the settings
-	$(BIN)/python -m stream.schemas
+	$(BIN)/python -m stream.events.schemas
 	$(BIN)/python docs/make_configuration.py
 
 checkpoint: $(VENV)/.installed-dev ## train the small checkpoint that is shipped for the demo

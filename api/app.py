@@ -10,11 +10,12 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import events, feed, operations, page, problems, queries, schemas, state, users
-from api.front import Direct, Front, Route
+from api.http import problems, schemas
+from api.http.middleware import Direct, Front, Route
+from api.routes import events, evidence, feed, operations, page, queries, users
 from api.services import Services
-from onebar.logs import configure_logging
-from onebar.serving import LoadedModel, load_model
+from onebar.process.logging import configure_logging
+from onebar.recommending.loading import LoadedModel, load_model
 from onebar.settings import Settings
 
 DESCRIPTION = """
@@ -59,13 +60,14 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        # Counted in `api.metrics`; whatever telemetry the environment sets up, this takes no part.
+        # Counted in `api.http.metrics`; whatever telemetry the environment sets up, this takes no
+        # part.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
     problems.install(app)
     app.direct = queries.add_routes(app, queries.QueriesEndpoint(services), settings)
-    for part in (events, state, users, feed, operations, page):
+    for part in (events, evidence, users, feed, operations, page):
         app.include_router(part.router)
     app.add_middleware(Front)
     _describe(app)

@@ -7,9 +7,9 @@ import math
 import time
 from collections.abc import Callable
 
-from api.model import Model
+from api.answering.model import Model
+from api.http.schemas import Readiness
 from api.publisher import Publisher
-from api.schemas import Readiness
 from feature_store.store import FeatureStore
 
 CHECK_TIMEOUT_S = 1.0

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import structlog
 
-from api.problems import UnavailableError
-from onebar.tasks import end_tasks
+from api.http.problems import UnavailableError
+from onebar.process.tasks import end_tasks
 from stream.events import Event
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ RETRY_S = 1.0
 
 
 class Producer(Protocol):
-    """What `stream.producer.EventProducer` offers."""
+    """What `stream.kafka.producer.EventProducer` offers."""
 
     async def start(self) -> None: ...
 

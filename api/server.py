@@ -19,9 +19,10 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from api import METRICS_DIRECTORY
-from api.auth import KeyRing, check_bind, parse_api_keys
-from onebar.garbage import spare_garbage_collection
-from onebar.logs import configure_logging
+from api.http.auth import KeyRing, check_bind, parse_api_keys
+from onebar.errors import OneBarError
+from onebar.process.garbage import spare_garbage_collection
+from onebar.process.logging import configure_logging
 from onebar.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -36,7 +37,7 @@ _LEVELS = {
 }
 
 
-class AddressInUseError(OSError):
+class AddressInUseError(OneBarError, OSError):
     """Something else listens at the address already."""
 
 

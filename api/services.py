@@ -7,26 +7,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from api.answer import Answerer
-from api.auth import KeyRing, check_bind, parse_api_keys
-from api.coalesce import Coalescer
-from api.gate import Gate
+from api.answering.answer import Answerer
+from api.answering.coalesce import Coalescer
+from api.answering.model import Model
+from api.answering.refresh import Refresher
 from api.health import Health
-from api.limits import RateLimiter
-from api.metrics import LOOKUPS, NEAR_VALUES
-from api.model import Model
+from api.http.access import Gate
+from api.http.auth import KeyRing, check_bind, parse_api_keys
+from api.http.metrics import LOOKUPS, NEAR_VALUES
+from api.http.rate_limits import RateLimiter
 from api.publisher import Publisher
-from api.refresh import Refresher
-from feature_store.bodies import CachedBody, Lookup
-from feature_store.client import connect, tells_changes
+from feature_store.cache.codec import CachedBody, Lookup
+from feature_store.cache.near_cache import NearCache
+from feature_store.cache.query_cache import QueryCache
 from feature_store.keys import Keys
-from feature_store.near_cache import NearCache
-from feature_store.query_cache import QueryCache
-from feature_store.records import CacheEntry, Features, Pair
+from feature_store.redis.client import connect, tells_changes
 from feature_store.store import FeatureStore
-from onebar.serving import LoadedModel, load_model
+from onebar.recommending.loading import LoadedModel, load_model
+from onebar.records import CacheEntry, Features, Pair
 from onebar.settings import Settings
-from stream.producer import EventProducer
+from stream.kafka.producer import EventProducer
 
 MIN_GENERATING = 1024
 

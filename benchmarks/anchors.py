@@ -24,10 +24,10 @@ from layout import dataset_directory, source_directory
 from msgspec import Struct
 from sources import make_simulated
 
-from onebar.cli import app
+from onebar.cli.main import app
 from onebar.evaluation.predict import EnginePredictor
 from onebar.evaluation.read import evaluation_triggers
-from onebar.training.triggers import open_dataset
+from onebar.triggers import open_dataset
 
 STAGES = ("q2v", "all")
 PAPER = 0.335 / 0.282

@@ -34,18 +34,18 @@ import httpx
 import numpy as np
 from rich.progress import track
 
-from feature_store.client import Command, connect, pipelined, scan
 from feature_store.keys import Keys
-from feature_store.policy import StatePolicy
+from feature_store.redis.client import Command, connect, pipelined, scan
 from feature_store.store import FeatureStore
 from feature_store.writes import VideoPut
 from onebar.bench.caller import Caller
-from onebar.checkpoint import SHIPPED
-from onebar.processes import Children
-from onebar.servers import free_port, start_broker, start_valkey
-from onebar.text import clean_video
+from onebar.evidence.text import clean_video
+from onebar.generator.checkpoint import SHIPPED
+from onebar.policy import StatePolicy
+from onebar.stack.processes import Children
+from onebar.stack.servers import free_port, start_broker, start_valkey
 from stream.events import Video
-from stream.fold import text_of
+from stream.events.fold import text_of
 from stream.simulator import SimulatorConfig, simulate
 
 CALLERS = (1, 4, 8, 16, 32)
@@ -82,7 +82,7 @@ def start_api(children: Children, work: Path, redis_url: str, namespace: str, pa
         "OMP_NUM_THREADS": "1",
     }
     child = children.start(
-        "api", [sys.executable, "-m", "onebar.cli", "api"], work / "api.log", env
+        "api", [sys.executable, "-P", "-m", "onebar", "api"], work / "api.log", env
     )
     child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 60)
     return port

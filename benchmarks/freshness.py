@@ -31,10 +31,10 @@ import numpy as np
 from load import Load
 from rich.progress import Progress
 
-from onebar.local import LocalStack
 from onebar.settings import Settings
+from onebar.stack.local import LocalStack
 from stream.events import Event, Impression, Search, Video
-from stream.producer import EventProducer
+from stream.kafka.producer import EventProducer
 from stream.simulator import SimulatorConfig, simulate
 
 LOOK_EVERY_S = 0.002

@@ -59,13 +59,13 @@ def untrained(name: str, dataset: Path, out: Path) -> None:
     import torch
     from transformers import BartForConditionalGeneration
 
-    from onebar.checkpoint import TOKENIZER, GenerationConfig
-    from onebar.prompt import PromptConfig
-    from onebar.training.export import export_checkpoint
-    from onebar.training.outputs import outputs_of
+    from onebar.evidence.prompt import PromptConfig
+    from onebar.generator.checkpoint import TOKENIZER, GenerationConfig
+    from onebar.training.models.export import export_checkpoint
+    from onebar.training.models.outputs import outputs_of
+    from onebar.training.models.tokenizer import train_tokenizer
     from onebar.training.presets import bart_config, preset
-    from onebar.training.tokenizer import train_tokenizer
-    from onebar.training.triggers import open_dataset
+    from onebar.triggers import open_dataset
 
     opened = open_dataset(dataset)
     generation = GenerationConfig(max_target_tokens=STEPS)
@@ -91,8 +91,8 @@ def untrained(name: str, dataset: Path, out: Path) -> None:
 def transformers_runner(checkpoint: Path) -> Runner:
     import torch
 
-    from onebar.checkpoint import open_checkpoint
-    from onebar.training.pretrained import load_pretrained
+    from onebar.generator.checkpoint import open_checkpoint
+    from onebar.training.models.pretrained import load_pretrained
 
     opened = open_checkpoint(checkpoint)
     tokenizer = opened.tokenizer()
@@ -133,8 +133,8 @@ def transformers_runner(checkpoint: Path) -> Runner:
 
 def engine_runner(checkpoint: Path, threads: int, *, together: bool) -> Runner:
     """Our engine: all threads on one prompt, or a prompt a thread."""
-    from onebar.checkpoint import open_checkpoint
-    from onebar.engines import load_engine
+    from onebar.generator.checkpoint import open_checkpoint
+    from onebar.generator.engine import load_engine
 
     engine = load_engine(
         open_checkpoint(checkpoint),
@@ -218,10 +218,10 @@ class Worker:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     from onebar.bench.floor import floor_s, measure_machine
     from onebar.bench.generation import scored_entries, shape_of
-    from onebar.checkpoint import open_checkpoint
-    from onebar.engines.ct2 import ROWS, groups
-    from onebar.prompt import build_prompt
-    from onebar.training.triggers import open_dataset
+    from onebar.evidence.prompt import build_prompt
+    from onebar.generator.checkpoint import open_checkpoint
+    from onebar.generator.ct2 import ROWS, groups
+    from onebar.triggers import open_dataset
 
     opened = open_checkpoint(options.checkpoint)
     wanted = max(options.prompts, options.many, 0 if options.random else options.same)

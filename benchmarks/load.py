@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from stream.events import BEHAVIORS, Event
-from stream.producer import EventProducer
+from stream.kafka.producer import EventProducer
 
 GROUP = 10
 """Fewest events sent together; what has become due meanwhile goes with them."""

@@ -35,12 +35,12 @@ from typing import Any
 
 from rich.progress import track
 
-from feature_store.client import connect
+from feature_store.cache.query_cache import QueryCache
 from feature_store.keys import Keys
-from feature_store.query_cache import QueryCache
-from feature_store.records import CacheEntry, Candidate, QueryResult
-from onebar.processes import Child, Children
-from onebar.servers import free_port, start_broker, start_valkey
+from feature_store.redis.client import connect
+from onebar.records import CacheEntry, Candidate, QueryResult
+from onebar.stack.processes import Child, Children
+from onebar.stack.servers import free_port, start_broker, start_valkey
 
 CONNECTIONS = 64
 BATCH = 64
@@ -209,7 +209,7 @@ def start_api(
         "ONEBAR_LOG_LEVEL": "error",
         **settings,
     }
-    command = [sys.executable, "-m", "onebar.cli", "api"]
+    command = [sys.executable, "-P", "-m", "onebar", "api"]
     child = children.start("api", command, work / f"api-{port}.log", env)
     child.wait_until(lambda: answers(port, "/healthz"), 30)
     return child, port

@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 from msgspec import structs
 
-from feature_store.client import Command, pipelined
+from feature_store.redis.client import Command, pipelined
 from feature_store.store import FeatureStore
-from onebar.evidence import trigger_text
-from onebar.local import LocalStack
+from onebar.evidence.evidence import trigger_text
+from onebar.evidence.text import clean_video
 from onebar.settings import Settings
-from onebar.text import clean_video
+from onebar.stack.local import LocalStack
 from stream.events import Event, Video
-from stream.fold import text_of
-from stream.producer import EventProducer
+from stream.events.fold import text_of
+from stream.kafka.producer import EventProducer
 from stream.simulator import SimulatorConfig, simulate
 
 LOOK_EVERY_S = 0.002

@@ -21,10 +21,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from feature_store.records import VideoText
-from onebar.evidence import video_line
-from onebar.text import clean_video, normalize_query
-from onebar.training.triggers import Split, Trigger, TriggerDataset, write_dataset
+from onebar.evidence.evidence import video_line
+from onebar.evidence.text import clean_video, normalize_query
+from onebar.records import VideoText
+from onebar.triggers import Split, Trigger, TriggerDataset, write_dataset
 
 CATEGORIES = {
     "video": re.compile(

@@ -25,15 +25,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from feature_store.client import Command, connect, pipelined, scan
+from feature_store.cache.query_cache import QueryCache
 from feature_store.keys import Keys
-from feature_store.policy import StatePolicy
-from feature_store.query_cache import QueryCache
-from feature_store.records import CacheEntry, Candidate, QueryResult, VideoText
+from feature_store.redis.client import Command, connect, pipelined, scan
 from feature_store.store import FeatureStore
 from feature_store.writes import BehaviorAdd, HistoryPut, Position, VideoPut, Write
-from onebar.processes import Children
-from onebar.servers import start_valkey
+from onebar.policy import StatePolicy
+from onebar.records import CacheEntry, Candidate, QueryResult, VideoText
+from onebar.stack.processes import Children
+from onebar.stack.servers import start_valkey
 
 QUERIES_A_USER = 20
 ANCHORS_A_VIDEO = 16

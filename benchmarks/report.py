@@ -12,13 +12,13 @@ from experiments import BY_NAME, EXPERIMENTS, QBQTC, SIMULATOR
 from layout import checkpoint_of, load_outcomes, outcomes_of
 from sources import Oracle, dataset_of, relevance_of, test_triggers
 
-from onebar.checkpoint import open_checkpoint
-from onebar.evaluation.baselines import AnchorsAlone, Popularity, TitleCopy
-from onebar.evaluation.cascade import Cascade
+from onebar.evaluation.baselines.cascade import Cascade
+from onebar.evaluation.baselines.simple import AnchorsAlone, Popularity, TitleCopy
 from onebar.evaluation.metrics import Interval, Runs, compare, mean_of, summary
 from onebar.evaluation.outcomes import Outcomes, measure
 from onebar.evaluation.predict import Predictor
-from onebar.training.triggers import Trigger
+from onebar.generator.checkpoint import open_checkpoint
+from onebar.triggers import Trigger
 
 CLICKED = ("hr@1", "hr@8", "mrr@8", "ed_hr@8", "bleu@8")
 COLUMNS = (

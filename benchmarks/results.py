@@ -27,9 +27,9 @@ from report import write_report
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sources import make_qbqtc, make_simulated, relevance_of, test_triggers
 
-from onebar.checkpoint import CARD, open_checkpoint
 from onebar.evaluation.outcomes import measure
 from onebar.evaluation.predict import EnginePredictor
+from onebar.generator.checkpoint import CARD, open_checkpoint
 
 PACE = "sft"
 """The run whose seconds a step tell how many steps another one's time is worth."""
@@ -184,7 +184,7 @@ def settings_of(experiment: Experiment, seed: int, options: argparse.Namespace) 
 
 def run_one(name: str, seed: int, options: argparse.Namespace) -> None:
     """Train one run of one seed and measure it."""
-    from onebar.logs import configure_logging
+    from onebar.process.logging import configure_logging
     from onebar.training.recipe import STAGES, stage_config
 
     configure_logging("info", json=False)

@@ -27,10 +27,10 @@ import psutil
 from load import Load
 from rich.progress import Progress
 
-from onebar.local import LocalStack
 from onebar.settings import Settings
+from onebar.stack.local import LocalStack
 from stream.events import Event, Impression, Video
-from stream.producer import EventProducer
+from stream.kafka.producer import EventProducer
 from stream.simulator import SimulatorConfig, simulate
 
 MIB = 1 << 20

@@ -15,7 +15,7 @@ from qbqtc import make_dataset
 
 from onebar.evaluation.outcomes import Relevance
 from onebar.evaluation.predict import Prediction
-from onebar.training.triggers import Trigger, TriggerDataset, open_dataset
+from onebar.triggers import Trigger, TriggerDataset, open_dataset
 
 WORLD_SEED = 1
 LANG = "en"
@@ -50,7 +50,7 @@ def make_simulated(work: Path, events: int, days: float) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for result, arguments in steps:
         if not result.exists():
-            subprocess.run([sys.executable, "-m", "onebar.cli", *arguments], check=True)
+            subprocess.run([sys.executable, "-P", "-m", "onebar", *arguments], check=True)
 
 
 def make_qbqtc(work: Path, file: Path) -> None:

@@ -24,8 +24,8 @@ from pathlib import Path
 import httpx
 from rich.progress import track
 
-from onebar.processes import Children
-from onebar.servers import free_port, start_broker, start_valkey
+from onebar.stack.processes import Children
+from onebar.stack.servers import free_port, start_broker, start_valkey
 
 WITHIN_S = 60.0
 
@@ -45,7 +45,7 @@ def main() -> None:
             "ONEBAR_IDEMPOTENT_PRODUCER": "0",
             "ONEBAR_LOG_LEVEL": "error",
         }
-        onebar = [sys.executable, "-m", "onebar.cli"]
+        onebar = [sys.executable, "-P", "-m", "onebar"]
         body = work / "body.json"
         body.write_text("{}")
         app = str(Path(__file__).with_name("static_apps.py"))

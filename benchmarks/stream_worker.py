@@ -36,17 +36,17 @@ from typing import Any
 import psutil
 from rich.progress import track
 
-from feature_store.client import connect
 from feature_store.keys import Keys
+from feature_store.redis.client import connect
 from feature_store.store import FeatureStore
-from onebar.local import environment
-from onebar.processes import Child, Children
-from onebar.servers import start_broker, start_valkey
 from onebar.settings import Settings
+from onebar.stack.local import environment
+from onebar.stack.processes import Child, Children
+from onebar.stack.servers import start_broker, start_valkey
 from stream.events import BEHAVIORS, VIDEOS
-from stream.producer import EventProducer
+from stream.kafka.producer import EventProducer
+from stream.kafka.topics import delete_topics, ensure_topics
 from stream.simulator import SimulatorConfig, simulate
-from stream.topics import delete_topics, ensure_topics
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 300.0
@@ -84,7 +84,7 @@ def start(
 ) -> Child:
     """One reader, bound to a core."""
     command = {
-        "onebar": [sys.executable, "-m", "onebar.cli", "stream"],
+        "onebar": [sys.executable, "-P", "-m", "onebar", "stream"],
         "faust": [sys.executable, str(HERE / "stream_peers.py"), "faust"],
         "quix": [python, str(HERE / "stream_peers.py"), "quix"],
     }[name.removesuffix("_together")]

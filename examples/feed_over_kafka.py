@@ -14,7 +14,7 @@ import uuid
 
 from onebar.settings import Settings
 from stream.events import Event, Impression, Search, Video
-from stream.producer import EventProducer
+from stream.kafka.producer import EventProducer
 
 
 def events(video_id: str, user_id: str) -> list[Event]:

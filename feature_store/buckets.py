@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
-from feature_store.policy import StatePolicy
-from feature_store.records import Anchor, QueryCounts
 from feature_store.writes import MILLI, BehaviorAdd, InvalidWriteError
+from onebar.errors import OneBarError
+from onebar.policy import StatePolicy
+from onebar.records import Anchor, QueryCounts
 
 BUCKET_CHARS = 6
 MAX_BUCKETS: int = 36**BUCKET_CHARS
@@ -33,7 +34,7 @@ class BucketRangeError(InvalidWriteError):
     """A time that no bucket covers: negative, or too late for buckets this short."""
 
 
-class CorruptStateError(Exception):
+class CorruptStateError(OneBarError):
     """A stored value that is not what its key promises: something else wrote it."""
 
 

@@ -19,9 +19,7 @@ from feature_store.buckets import (
     rank_anchors,
     total_counts,
 )
-from feature_store.policy import StatePolicy
-from feature_store.records import Anchor, Features, HistoryEntry, Pair, QueryCounts, VideoText
-from feature_store.state import State, UserState, VideoState
+from feature_store.snapshot import State, UserState, VideoState
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
@@ -31,6 +29,8 @@ from feature_store.writes import (
     Write,
     check_write,
 )
+from onebar.policy import StatePolicy
+from onebar.records import Anchor, Features, HistoryEntry, Pair, QueryCounts, VideoText
 
 _NOTHING = QueryCounts()
 

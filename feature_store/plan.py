@@ -15,11 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from feature_store.buckets import CorruptStateError, count_increments, encode_field
-from feature_store.client import Command, load_script
 from feature_store.keys import Keys
-from feature_store.pipe import Argument
-from feature_store.policy import StatePolicy
-from feature_store.records import HistoryEntry, VideoText
+from feature_store.redis.client import Command, load_script
+from feature_store.redis.connection import Argument
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
@@ -29,6 +27,8 @@ from feature_store.writes import (
     Write,
     check_write,
 )
+from onebar.policy import StatePolicy
+from onebar.records import HistoryEntry, VideoText
 
 BEHAVIOR = load_script("behavior", "cut")
 VIDEO = load_script("video", "bytes")

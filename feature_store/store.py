@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store import client as redis_client
 from feature_store.buckets import (
     CorruptStateError,
     decode_counts,
@@ -18,7 +17,6 @@ from feature_store.buckets import (
     rank_anchors,
     total_counts,
 )
-from feature_store.client import Client, Command, StoreCommandError, pipelined
 from feature_store.keys import Keys, unescape
 from feature_store.plan import (
     REACHED,
@@ -28,10 +26,12 @@ from feature_store.plan import (
     decode_text,
     plan,
 )
-from feature_store.policy import StatePolicy
-from feature_store.records import Anchor, Features, HistoryEntry, Pair, QueryCounts
-from feature_store.state import State, UserState, VideoState
+from feature_store.redis import client as redis_client
+from feature_store.redis.client import Client, Command, StoreCommandError, pipelined
+from feature_store.snapshot import State, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
+from onebar.policy import StatePolicy
+from onebar.records import Anchor, Features, HistoryEntry, Pair, QueryCounts
 
 _DUMP_BATCH = 500
 _ANCHORS = msgspec.json.Decoder(tuple[Anchor, ...])

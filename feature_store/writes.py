@@ -1,6 +1,6 @@
 """Events become data: what one event changes in the state, told apart from how it is stored.
 
-`stream.fold` turns an event into writes; `feature_store.store` applies them to Redis and
+`stream.events.fold` turns an event into writes; `feature_store.store` applies them to Redis and
 `feature_store.memory` to plain dictionaries. Both give the same state (a contract suite holds
 them to it), whatever the order, duplicates or crashes in between.
 """
@@ -11,7 +11,8 @@ import math
 
 from msgspec import Struct, structs
 
-from feature_store.records import VideoText
+from onebar.errors import OneBarError
+from onebar.records import VideoText
 
 MILLI = 1000
 """Anchor weights are counted in thousandths, as integers."""
@@ -68,7 +69,7 @@ class UserDelete(Struct, frozen=True, tag=True):
 Write = VideoPut | BehaviorAdd | HistoryPut | UserDelete
 
 
-class InvalidWriteError(ValueError):
+class InvalidWriteError(OneBarError, ValueError):
     """A write that no store can take: the text says which field and why."""
 
 

@@ -9,10 +9,12 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
+from onebar.errors import OneBarError
+
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class CallError(Exception):
+class CallError(OneBarError):
     """An answer that can't be used: no HTTP/1.1, no Content-Length, or no 200."""
 
 

@@ -81,7 +81,7 @@ def measure_machine(working_set: int, threads: int) -> Machine:
     """
     count = str(threads)
     limits = {f"{name}_NUM_THREADS": count for name in ("OMP", "OPENBLAS", "MKL")}
-    command = [sys.executable, "-m", "onebar.bench.floor", str(working_set), count]
+    command = [sys.executable, "-P", "-m", "onebar.bench.floor", str(working_set), count]
     said = subprocess.run(
         command, env={**os.environ, **limits}, capture_output=True, text=True, check=True
     ).stdout

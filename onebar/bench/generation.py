@@ -14,8 +14,8 @@ from typing import Any
 from msgspec import Struct
 
 from onebar.bench.floor import Shape, floor_s, measure_machine
-from onebar.checkpoint import CONFIG, OUTPUTS, Checkpoint
-from onebar.engines import EngineName, load_engine
+from onebar.generator.checkpoint import CONFIG, OUTPUTS, Checkpoint
+from onebar.generator.engine import EngineName, load_engine
 
 Told = Callable[[float, str], None]
 

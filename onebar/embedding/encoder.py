@@ -20,6 +20,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from onebar.errors import OneBarError
+
 CARD = "embedder.json"
 MODULES = "modules.json"
 FORMAT = 1
@@ -32,7 +34,7 @@ _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 Vectors = NDArray[np.float32]
 
 
-class EmbedderError(ValueError):
+class EmbedderError(OneBarError, ValueError):
     """An embedding model that can't be used. The text names it and says why."""
 
 
@@ -189,7 +191,7 @@ def load_sentence_transformer(source: str) -> Any:
     """A sentence-transformers model, in float32 whatever its weights were saved in: steps of
     training are lost between two numbers of bfloat16, and in it a text's vector depends on the
     batch it came in. Raises `EmbedderError`."""
-    from onebar.training.quiet import quiet_transformers
+    from onebar.process.quiet import quiet_transformers
 
     try:
         from sentence_transformers import SentenceTransformer

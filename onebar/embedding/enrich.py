@@ -7,14 +7,14 @@ from itertools import chain, islice
 
 from msgspec import Struct, structs
 
-from feature_store.records import Anchor
 from onebar.embedding.encoder import Encoder, Vectors
 from onebar.embedding.index import Near, VectorIndex
 from onebar.embedding.memo import Remembering
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
 from onebar.embedding.queries import KnownQueries
-from onebar.evidence import MAX_HISTORY, Relevance
-from onebar.training.triggers import DatasetError, Trigger
+from onebar.evidence.evidence import MAX_HISTORY, Relevance
+from onebar.records import Anchor
+from onebar.triggers import DatasetError, Trigger
 
 _BATCH = 256
 

@@ -18,8 +18,9 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from onebar.directories import occupied, publish, staging
 from onebar.embedding.encoder import Vectors
+from onebar.errors import OneBarError
+from onebar.process.files import occupied, publish, staging
 
 CARD = "index.json"
 VECTORS = "vectors.usearch"
@@ -29,7 +30,7 @@ EXPANSION_ADD = 128
 EXPANSION_SEARCH = 96
 
 
-class VectorIndexError(ValueError):
+class VectorIndexError(OneBarError, ValueError):
     """An index that can't be used. The text says why and what to do."""
 
 

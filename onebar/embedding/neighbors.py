@@ -13,8 +13,8 @@ from math import exp
 
 from msgspec import Struct
 
-from feature_store.records import Anchor
 from onebar.embedding.encoder import THRESHOLD
+from onebar.records import Anchor
 
 Likeness = Callable[[Sequence[str]], Sequence[float]]
 """How near each of some queries is to the video: cosines, -1 to 1."""

@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args
 import msgspec
 from msgspec import Struct
 
-from onebar.directories import occupied, publish, staging
+from onebar.errors import OneBarError
+from onebar.process.files import occupied, publish, staging
 
 CARD = "relations.json"
 ROWS = "relations.parquet"
@@ -28,7 +29,7 @@ KINDS: tuple[RelationKind, ...] = get_args(RelationKind)
 _CHUNK = 20_000
 
 
-class RelationsError(ValueError):
+class RelationsError(OneBarError, ValueError):
     """Relations that can't be used. The text says what is wrong and what to do."""
 
 
@@ -49,8 +50,8 @@ class Relation(Struct, frozen=True):
 
     `q2v`: a query, and the text of a video it led to a tap or engagement with. `v2q`: the text of
     a video, and a query that was tapped or typed after it. `q2q`: a query, and the one it was
-    replaced with. Queries are normalised, texts are those of `onebar.evidence.trigger_text`.
-    """
+    replaced with. Queries are normalised, texts are those of
+    `onebar.evidence.evidence.trigger_text`."""
 
     kind: RelationKind
     left: str

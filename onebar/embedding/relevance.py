@@ -7,11 +7,12 @@ from pathlib import Path
 
 from onebar.embedding.encoder import EmbedderError, Encoder, load_encoder, read_card, static_module
 from onebar.embedding.memo import Remembering
-from onebar.evidence import Relevance, shares_a_term
+from onebar.evidence.evidence import Relevance, shares_a_term
 
 
 class NearEnough:
-    """A query touches a video from a similarity of their vectors on (`onebar.evidence.Relevance`).
+    """A query touches a video from a similarity of their vectors on
+    (`onebar.evidence.evidence.Relevance`).
 
     Vectors are remembered, so a query costs one dot product. Where the video's text has no vector
     (nothing in it is known to the embedder), terms decide. For one thread.

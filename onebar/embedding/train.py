@@ -20,7 +20,6 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from onebar.directories import occupied, publish, staging
 from onebar.embedding.encoder import (
     CARD,
     EmbedderCard,
@@ -43,9 +42,10 @@ from onebar.embedding.relations import (
     RelationKind,
     open_relations,
 )
+from onebar.process.files import occupied, publish, staging
+from onebar.process.quiet import quiet_transformers
 from onebar.training.loop import Backward, Loop, LoopConfig, Metrics, make_accelerator
-from onebar.training.quiet import quiet_transformers
-from onebar.training.tokenizer import train_tokenizer
+from onebar.training.models.tokenizer import train_tokenizer
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onebar.embedding.enrich import Enriched
 from onebar.embedding.neighbors import NeighborConfig
 from onebar.evaluation.slices import slices
-from onebar.training.triggers import Trigger
+from onebar.triggers import Trigger
 
 KS = (1, 4, 8, 16)
 Source = Callable[[Enriched], Sequence[str]]

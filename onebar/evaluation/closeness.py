@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from onebar.embedding.encoder import load_encoder
 from onebar.evaluation.outcomes import Closeness
-from onebar.training.triggers import Trigger
+from onebar.triggers import Trigger
 
 
 def embedder_closeness(name: str) -> Closeness:

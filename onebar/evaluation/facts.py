@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from onebar.evaluation.baselines import AnchorsAlone
+from onebar.evaluation.baselines.simple import AnchorsAlone
 from onebar.evaluation.metrics import Interval, summary
 from onebar.evaluation.outcomes import measure
 from onebar.evaluation.predict import EnginePredictor
-from onebar.training.triggers import EmptyDatasetError, TriggerDataset
+from onebar.triggers import EmptyDatasetError, TriggerDataset
 
 
 def facts(checkpoint: Path, dataset: TriggerDataset, *, k: int = 8) -> dict[str, Any]:

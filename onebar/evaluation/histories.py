@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from onebar.evidence import Relevance, shares_a_term
-from onebar.training.triggers import Trigger
+from onebar.evidence.evidence import Relevance, shares_a_term
+from onebar.triggers import Trigger
 
 
 class HistoryQuality(Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from onebar.evaluation.metrics import RESAMPLES, SEED, Interval
-from onebar.training.triggers import Trigger
+from onebar.triggers import Trigger
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -14,10 +14,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from onebar.candidates import REJECT
+from onebar.errors import OneBarError
 from onebar.evaluation.predict import Prediction, Predictor
-from onebar.text import normalize_query
-from onebar.training.triggers import Trigger
+from onebar.evidence.text import normalize_query
+from onebar.recommending.candidates import REJECT
+from onebar.triggers import Trigger
 
 Relevance = Callable[[str, str], int]
 """Grade 0 to 3 of (video_id, query); raises KeyError for a video it does not know."""
@@ -34,7 +35,7 @@ CHUNK = 256
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
-class OutcomesError(ValueError):
+class OutcomesError(OneBarError, ValueError):
     """Outcomes that can't be read or do not belong together."""
 
 

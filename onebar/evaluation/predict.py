@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from onebar.training.triggers import Trigger
+from onebar.triggers import Trigger
 
 BATCH = 64
 """Prompts an engine is given at a time."""
@@ -45,8 +45,8 @@ class EnginePredictor:
         """`threads` prompts are decoded side by side, each on one thread: threads that share one
         prompt wait for each other. Raises `CheckpointError` where there is no sound checkpoint.
         """
-        from onebar.checkpoint import open_checkpoint
-        from onebar.engines import load_engine
+        from onebar.generator.checkpoint import open_checkpoint
+        from onebar.generator.engine import load_engine
 
         opened = open_checkpoint(checkpoint)
         self.name = name or opened.name
@@ -54,8 +54,8 @@ class EnginePredictor:
         self._engine = load_engine(opened, beam_size=beam_size, workers=threads)
 
     def predict(self, triggers: Sequence[Trigger], k: int) -> list[Prediction]:
-        from onebar.candidates import decide
-        from onebar.prompt import build_prompt
+        from onebar.evidence.prompt import build_prompt
+        from onebar.recommending.candidates import decide
 
         found: list[Prediction] = []
         for at in range(0, len(triggers), BATCH):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onebar.training.triggers import EmptyDatasetError, Split, Trigger, TriggerDataset
+from onebar.triggers import EmptyDatasetError, Split, Trigger, TriggerDataset
 
 SEED = 11
 

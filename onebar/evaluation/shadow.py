@@ -11,7 +11,7 @@ from onebar.evaluation.metrics import Interval, compare
 from onebar.evaluation.offpolicy import OffPolicy, off_policy
 from onebar.evaluation.outcomes import Outcomes, measure
 from onebar.evaluation.predict import Prediction, Predictor
-from onebar.training.triggers import EmptyDatasetError, Trigger
+from onebar.triggers import EmptyDatasetError, Trigger
 
 COMPARED = (
     *("hr@1", "hr@{k}", "mrr@{k}", "ed_hr@{k}", "bleu@{k}"),

@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from onebar.training.triggers import Trigger
+from onebar.triggers import Trigger
 
 HEAD_SHARE = 0.5
 """The head are the most clicked queries that together have this share of the train clicks."""

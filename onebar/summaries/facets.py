@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from onebar.text import plain_line
+from onebar.evidence.text import plain_line
 
 FACETS = ("Visual", "Audio", "Plot", "Scene", "Intent")
 """What is seen, what is heard, what happens, where it is, and what a viewer may want (paper)."""

@@ -9,11 +9,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from onebar.errors import OneBarError
+
 RATE = 16_000
 """Samples a second of the sound, as speech models take it."""
 
 
-class MediaError(ValueError):
+class MediaError(OneBarError, ValueError):
     """A file that holds no video or sound that could be read. The text names it."""
 
 

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onebar.errors import OneBarError
+from onebar.evidence.text import plain_line
+from onebar.process.quiet import quiet_transformers
 from onebar.summaries.facets import question, read_answer, summary
 from onebar.summaries.media import RATE, Media
-from onebar.text import plain_line
-from onebar.training.quiet import quiet_transformers
 
 SHORTEST_S = 0.2
 """Shorter sound is no speech, and some models fail on it."""
 
 
-class SummaryModelError(RuntimeError):
+class SummaryModelError(OneBarError, RuntimeError):
     """A model that can't be loaded or used. The text names it."""
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from onebar.prompt import PromptConfig, build_prompt
+from onebar.evidence.prompt import PromptConfig, build_prompt
 from onebar.training.losses import IGNORED
-from onebar.training.triggers import Split, Trigger, TriggerDataset
+from onebar.triggers import Split, Trigger, TriggerDataset
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from onebar.tokens import PromptTokenizer
+    from onebar.evidence.tokens import PromptTokenizer
 
 CHUNK = 10_000
 """Texts tokenised at once."""

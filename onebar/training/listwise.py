@@ -16,9 +16,9 @@ from torch import Tensor
 from onebar.training.batches import ListBatch, Lists, preference_examples
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import listwise_dpo, preferred, sequence_log_probs
-from onebar.training.model import decode, encode, frozen_copy, set_dropout, tensors
+from onebar.training.models.architecture import decode, encode, frozen_copy, set_dropout, tensors
 from onebar.training.run import RunConfig, Start, train
-from onebar.training.triggers import EmptyDatasetError
+from onebar.triggers import EmptyDatasetError
 
 
 class ListwiseConfig(RunConfig, frozen=True, kw_only=True):

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebar.prompt import PART
-from onebar.text import SEP
+from onebar.evidence.prompt import PART
+from onebar.evidence.text import SEP
 from onebar.training.batches import Batch, Pairs, pad_sources, sft_examples
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import (
@@ -26,9 +26,16 @@ from onebar.training.losses import (
     negative_entropy,
     r_drop,
 )
-from onebar.training.model import decode, embed, encode, frozen_copy, set_dropout, tensors
+from onebar.training.models.architecture import (
+    decode,
+    embed,
+    encode,
+    frozen_copy,
+    set_dropout,
+    tensors,
+)
 from onebar.training.run import RunConfig, Start, train
-from onebar.training.triggers import EmptyDatasetError
+from onebar.triggers import EmptyDatasetError
 
 
 class PIOPDConfig(RunConfig, frozen=True, kw_only=True):

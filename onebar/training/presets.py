@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from onebar.errors import OneBarError
+
 
 class Preset(Struct, frozen=True):
     """The architecture of a BART encoder-decoder trained from scratch."""
@@ -39,7 +41,7 @@ PRETRAINED_RATE = 3e-5
 """For a model that was pretrained elsewhere: higher rates undo what it knows."""
 
 
-class UnknownPresetError(ValueError):
+class UnknownPresetError(OneBarError, ValueError):
     """A preset that there is not. The text names those there are."""
 
 
@@ -61,7 +63,7 @@ def bart_config(preset: Preset, vocab_size: int) -> Any:
     """The transformers `BartConfig` of a preset, for a tokenizer of `vocab_size` entries."""
     from transformers import BartConfig
 
-    from onebar.tokens import BOS_ID, EOS_ID, PAD_ID
+    from onebar.evidence.tokens import BOS_ID, EOS_ID, PAD_ID
 
     return BartConfig(
         vocab_size=vocab_size,

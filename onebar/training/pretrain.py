@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onebar.prompt import PART
+from onebar.evidence.prompt import PART
 from onebar.training.batches import Batch, Ragged, length_sorted, pad_labels, pad_sources
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import cross_entropy
-from onebar.training.model import decode, encode, tensors
+from onebar.training.models.architecture import decode, encode, tensors
 from onebar.training.run import RunConfig, Start, train
-from onebar.training.triggers import EmptyDatasetError
+from onebar.triggers import EmptyDatasetError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from onebar.checkpoint import CARD, open_checkpoint
+from onebar.errors import OneBarError
+from onebar.generator.checkpoint import CARD, open_checkpoint
 from onebar.training.listwise import ListwiseConfig, train_listwise
 from onebar.training.piopd import PIOPDConfig, train_piopd
 from onebar.training.pretrain import PretrainConfig, train_pretrain
@@ -61,7 +62,7 @@ settings after pre-training from scratch (`PAPER`)."""
 PAPER: dict[str, Settings] = {"pretrain": {}, "sft": {}, "listwise": {}, "piopd": {}}
 
 
-class UnknownSettingError(ValueError):
+class UnknownSettingError(OneBarError, ValueError):
     """A setting that a stage doesn't have, or a value that isn't one."""
 
 

@@ -13,18 +13,18 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from onebar.checkpoint import CARD as CHECKPOINT_CARD
-from onebar.checkpoint import TOKENIZER, Card, GenerationConfig, open_checkpoint
-from onebar.prompt import PromptConfig
-from onebar.tokens import PromptTokenizer
+from onebar.evidence.prompt import PromptConfig
+from onebar.evidence.tokens import PromptTokenizer
+from onebar.generator.checkpoint import CARD as CHECKPOINT_CARD
+from onebar.generator.checkpoint import TOKENIZER, Card, GenerationConfig, open_checkpoint
 from onebar.training.batches import BatchT
-from onebar.training.export import EXACT_WITHIN, export_checkpoint
 from onebar.training.loop import Loop, LoopConfig, Stage, make_accelerator
-from onebar.training.outputs import outputs_of
+from onebar.training.models.export import EXACT_WITHIN, export_checkpoint
+from onebar.training.models.outputs import outputs_of
+from onebar.training.models.tokenizer import train_tokenizer
 from onebar.training.presets import bart_config, learning_rate, preset
-from onebar.training.tokenizer import train_tokenizer
-from onebar.training.triggers import CARD as DATASET_CARD
-from onebar.training.triggers import EmptyDatasetError, TriggerDataset, open_dataset
+from onebar.triggers import CARD as DATASET_CARD
+from onebar.triggers import EmptyDatasetError, TriggerDataset, open_dataset
 
 log = structlog.get_logger(__name__)
 
@@ -170,7 +170,7 @@ def begin(config: RunConfig, directory: Path) -> Start:
             bart_config(preset(config.preset), tokenizer.vocab_size)
         )
         return Start(dataset, model, tokenizer, path, prompt, generation, None, config.preset)
-    from onebar.training.pretrained import load_pretrained, source_name
+    from onebar.training.models.pretrained import load_pretrained, source_name
 
     model, path = load_pretrained(config.init, directory)
     parent = parent_card(config.init)

@@ -10,9 +10,9 @@ from typing import Any
 from onebar.training.batches import Batch, Pairs, sft_examples
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import cross_entropy
-from onebar.training.model import decode, encode, tensors
+from onebar.training.models.architecture import decode, encode, tensors
 from onebar.training.run import RunConfig, Start, train
-from onebar.training.triggers import EmptyDatasetError
+from onebar.triggers import EmptyDatasetError
 
 
 class SFTConfig(RunConfig, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class SFT:
     name = "sft"
 
     def __init__(self, config: SFTConfig, start: Start) -> None:
-        from onebar.training.model import set_dropout
+        from onebar.training.models.architecture import set_dropout
 
         self._smoothing = config.smoothing
         if config.dropout is not None:

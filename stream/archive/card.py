@@ -9,14 +9,15 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from stream.logs import Identity
+from onebar.errors import OneBarError
+from stream.logs.files import Identity
 
 CARD = "archive.json"
 FORMAT = 1
 _FILE = re.compile(r"(?P<topic>.+)-(?P<partition>\d+)-(?P<first>\d{20})-(?P<last>\d{20})\.parquet")
 
 
-class ArchiveError(ValueError):
+class ArchiveError(OneBarError, ValueError):
     """An archive that can't be used. The text says what is wrong and what to do."""
 
 

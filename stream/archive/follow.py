@@ -16,12 +16,12 @@ import structlog
 from onebar.settings import Settings
 from stream.archive.card import ArchiveCard, Gap, LogGapError
 from stream.archive.writer import ArchiveWriter
-from stream.consumer import OffsetGoneError, RecordConsumer, begin_offsets, end_offsets
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS
-from stream.metrics import ARCHIVED, LAG, Health
-from stream.retry import until_back
-from stream.runtime import unless
-from stream.topics import KafkaUnavailableError, TopicError, partition_counts
+from stream.kafka.consumer import OffsetGoneError, RecordConsumer, begin_offsets, end_offsets
+from stream.kafka.topics import KafkaUnavailableError, TopicError, partition_counts
+from stream.workers.metrics import ARCHIVED, LAG, Health
+from stream.workers.retry import until_back
+from stream.workers.runtime import unless
 
 log = structlog.get_logger(__name__)
 

@@ -34,7 +34,7 @@ from stream.archive.card import (
 )
 from stream.archive.schema import INVALID, event_row, event_schema, invalid_schema
 from stream.events import Event, InvalidEventError, parse
-from stream.logs import Log, LogError
+from stream.logs.files import Log, LogError
 
 log = structlog.get_logger(__name__)
 

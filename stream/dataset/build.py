@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from onebar.directories import occupied, publish, staging
-from onebar.evidence import video_line
-from onebar.text import clean_video
-from onebar.training.triggers import (
+from onebar.evidence.evidence import video_line
+from onebar.evidence.text import clean_video
+from onebar.process.files import occupied, publish, staging
+from onebar.triggers import (
     CARD,
     SPLITS,
     TEXTS,
@@ -58,7 +58,7 @@ def build_dataset(
 
     `engine` is the address of any ibis backend; DuckDB in a temporary file where None. The dataset
     appears at `out` whole or not at all. Raises `EmptyDatasetError`, `DatasetConfigError`,
-    `EngineError`.
+    `DatasetEngineError`.
     """
     config.check()
     if occupied(out, CARD):

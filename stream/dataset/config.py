@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from feature_store.policy import StatePolicy
-from onebar.prompt import PromptConfig
-from stream.fold import FoldWeights
+from onebar.errors import OneBarError
+from onebar.evidence.prompt import PromptConfig
+from onebar.policy import StatePolicy
+from stream.events.fold import FoldWeights
 
 
-class DatasetConfigError(ValueError):
+class DatasetConfigError(OneBarError, ValueError):
     """Settings that describe no dataset. The text names the setting."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
-from onebar.training.triggers import DatasetError
+from onebar.triggers import DatasetError
 from stream.dataset.config import DatasetConfig
 
 

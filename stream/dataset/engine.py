@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from onebar.training.triggers import DatasetError
+from onebar.triggers import DatasetError
 
 MEMORY = "4GB"
 """What DuckDB may hold before it spills to its file."""
@@ -18,7 +18,7 @@ ROWS = 2048
 """Rows taken from an engine at a time."""
 
 
-class EngineError(DatasetError):
+class DatasetEngineError(DatasetError):
     """An engine that can't be had. The text says what to do."""
 
 
@@ -57,7 +57,7 @@ def workspace(address: str | None, scratch: Path) -> Iterator[Workspace]:
     """A workspace on the engine at an ibis address (`pyspark://`); DuckDB in a file under
     `scratch`, so that it can hold more than memory does, where None.
 
-    Raises `EngineError`.
+    Raises `DatasetEngineError`.
     """
     import ibis
 
@@ -69,7 +69,7 @@ def workspace(address: str | None, scratch: Path) -> Iterator[Workspace]:
             engine = ibis.connect(address)
         except Exception as error:
             name = address.split(":", 1)[0]
-            raise EngineError(
+            raise DatasetEngineError(
                 f"no engine at {address!r} ({type(error).__name__}: {error}); an address is one "
                 f"that ibis knows; its backend comes with pip install 'ibis-framework[{name}]'"
             ) from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from feature_store.records import QueryCounts
-from onebar.evidence import terms
-from onebar.training.triggers import Preference, Shown
+from onebar.evidence.evidence import terms
+from onebar.records import QueryCounts
+from onebar.triggers import Preference, Shown
 from stream.dataset.config import DatasetConfig
 
 Ctr = Callable[[QueryCounts], float]

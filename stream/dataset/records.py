@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 from feature_store.buckets import newest, rank_anchors, total_counts
-from feature_store.records import Features, HistoryEntry, QueryCounts, VideoText
-from onebar.evidence import Evidence, assemble, terms
-from onebar.text import REJECT, clean_video
-from onebar.training.triggers import Kind, Preference, Shown, Trigger
+from onebar.evidence.evidence import Evidence, assemble, terms
+from onebar.evidence.text import REJECT, clean_video
+from onebar.records import Features, HistoryEntry, QueryCounts, VideoText
+from onebar.triggers import Kind, Preference, Shown, Trigger
 from stream.dataset.config import DatasetConfig
 from stream.dataset.preferences import candidates, preference_list
 

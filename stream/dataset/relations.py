@@ -15,8 +15,8 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from onebar.embedding.relations import Relation, RelationSet, write_relations
-from onebar.evidence import trigger_text
-from onebar.text import clean_video
+from onebar.evidence.evidence import trigger_text
+from onebar.evidence.text import clean_video
 from stream.dataset.asof import VERSION
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import rows_of, workspace
@@ -50,7 +50,7 @@ def mine_relations(
     """Mine the relations in these Parquet files (a glob by event type) into the directory `out`.
 
     `engine` is the address of an ibis backend; DuckDB where None. Raises `EmptyRelationsError`,
-    `RelationsError`, `EngineError`.
+    `RelationsError`, `DatasetEngineError`.
     """
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onebar-")))

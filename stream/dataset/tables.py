@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from onebar.text import normalize_query
+from onebar.evidence.text import normalize_query
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
-from stream.fold import FoldWeights
+from stream.events.fold import FoldWeights
 
 if TYPE_CHECKING:
     pass
@@ -165,7 +165,7 @@ def _spelling(work: Workspace, tables: list[Table]) -> Table:
 
 
 def behaviors(tables: Tables, weights: FoldWeights, bucket_s: float) -> Table:
-    """What `stream.fold` adds to a video's state: one row for each (event, query).
+    """What `stream.events.fold` adds to a video's state: one row for each (event, query).
 
     `milli` ties the query to the video (thousandths of a search), `exposures`, `clicks` and
     `engagements` are counted, `bucket` is the time bucket.

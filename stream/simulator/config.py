@@ -6,13 +6,15 @@ from typing import Literal
 
 from msgspec import Struct
 
+from onebar.errors import UsageError
+
 Lang = Literal["en", "zh"]
 LANGS: tuple[Lang, ...] = ("en", "zh")
 DEFAULT_START_TS = 1_767_571_200.0
 """2026-01-05T00:00:00Z: fixed, so that a log's bytes do not depend on when it was written."""
 
 
-class SimulatorConfigError(ValueError):
+class SimulatorConfigError(UsageError, ValueError):
     """A configuration that describes no world. The text names the field."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from onebar.errors import OneBarError
 from stream.simulator.config import Lang
 
 _DATA = Path(__file__).parent / "data"
@@ -24,7 +25,7 @@ SUBSET_WEIGHTS = {
 """How often people name just these parts."""
 
 
-class LexiconError(ValueError):
+class LexiconError(OneBarError, ValueError):
     """A vocabulary file that breaks its format. The text names the file and the entry."""
 
 

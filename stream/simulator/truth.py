@@ -13,13 +13,14 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from stream.compression import DECOMPRESSION_ERRORS, decompressed
+from onebar.errors import OneBarError
+from stream.logs.compression import DECOMPRESSION_ERRORS, decompressed
 from stream.simulator.config import SimulatorConfig
 from stream.simulator.lexicon import Lexicon, Product, load_lexicon
 from stream.simulator.wording import Intent, Traits, likely_wordings
 
 
-class TruthError(ValueError):
+class TruthError(OneBarError, ValueError):
     """A truth file that is none. The text names the line."""
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from onebar.training.triggers import SPLITS
+from onebar.triggers import SPLITS
 from stream.archive.reader import open_archive
 from stream.archive.writer import archive_log
 from stream.dataset.build import build_dataset
 from stream.dataset.config import DatasetConfig
 from stream.dataset.tables import COLUMNS
 from stream.events import encode
-from stream.logs import EventLog
+from stream.logs.files import EventLog
 from stream.simulator import SimulatorConfig, simulate
 
 

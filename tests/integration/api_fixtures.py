@@ -15,9 +15,9 @@ from support import eventually
 
 from api.app import create_app
 from api.services import Services
-from feature_store.records import Candidate
-from onebar.prompt import PromptConfig
-from onebar.serving import LoadedModel, warm_prompt
+from onebar.evidence.prompt import PromptConfig
+from onebar.recommending.loading import LoadedModel, warm_prompt
+from onebar.records import Candidate
 from onebar.settings import Settings
 
 HOLD_S = 30.0

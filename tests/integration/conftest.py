@@ -20,14 +20,14 @@ from msgspec import Struct
 from store_fixtures import HARD_S, NOW, SOFT_S, fresh_store
 from stream_fixtures import make_topics
 
-from feature_store.client import Client, Command, connect, pipelined
+from feature_store.cache.query_cache import QueryCache
 from feature_store.keys import Keys
-from feature_store.query_cache import QueryCache
+from feature_store.redis.client import Client, Command, connect, pipelined
 from feature_store.store import FeatureStore
-from onebar.processes import Children
-from onebar.servers import start_broker, start_valkey
 from onebar.settings import Settings
-from stream.topics import delete_topics, partition_counts
+from onebar.stack.processes import Children
+from onebar.stack.servers import start_broker, start_valkey
+from stream.kafka.topics import delete_topics, partition_counts
 
 TIMEOUT_S = 5.0
 

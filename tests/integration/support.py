@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 
-from onebar.local import environment
-from onebar.processes import Child, Children
 from onebar.settings import Settings
+from onebar.stack.local import environment
+from onebar.stack.processes import Child, Children
 
 WAIT_S = 30.0
 
@@ -66,7 +66,7 @@ class Workers:
         name = f"{arguments[0]}-{self._count}"
         return self._children.start(
             name,
-            [sys.executable, "-m", "onebar.cli", *arguments],
+            [sys.executable, "-P", "-m", "onebar", *arguments],
             self._directory / f"{name}.log",
             env=environment(settings or self._settings) | env,
         )
@@ -109,7 +109,7 @@ def onebar(
     """Run an `onebar` command to its end."""
     base = dict(os.environ) if settings is None else environment(settings)
     return subprocess.run(
-        [sys.executable, "-m", "onebar.cli", *arguments],
+        [sys.executable, "-P", "-m", "onebar", *arguments],
         env=base | dict(env or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -10,11 +10,11 @@ import pytest
 from api_fixtures import Line, Running, running
 from support import eventually
 
-from feature_store.client import Client
 from feature_store.keys import Keys
-from feature_store.records import VideoText
+from feature_store.redis.client import Client
 from feature_store.store import FeatureStore
 from feature_store.writes import BehaviorAdd, HistoryPut, VideoPut, Write
+from onebar.records import VideoText
 from onebar.settings import Settings
 
 pytestmark = pytest.mark.integration

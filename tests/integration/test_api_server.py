@@ -17,12 +17,12 @@ import httpx
 import pytest
 from support import eventually
 
-from feature_store.query_cache import QueryCache
-from feature_store.records import CacheEntry, Candidate, QueryResult
+from feature_store.cache.query_cache import QueryCache
 from feature_store.store import FeatureStore
 from feature_store.writes import HistoryPut
-from onebar.servers import free_port
+from onebar.records import CacheEntry, Candidate, QueryResult
 from onebar.settings import Settings
+from onebar.stack.servers import free_port
 
 pytestmark = pytest.mark.integration
 

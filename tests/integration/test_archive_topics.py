@@ -19,17 +19,17 @@ from conftest import Servers
 from stream_fixtures import add_partitions, make_events, make_topics
 from support import Workers, eventually, onebar
 
-from onebar.servers import free_port
 from onebar.settings import Settings
+from onebar.stack.servers import free_port
 from stream.archive import follow
 from stream.archive.card import ArchiveInUseError, Gap, LogGapError
 from stream.archive.follow import archive_topics
 from stream.archive.reader import open_archive
 from stream.archive.writer import ArchiveWriter
-from stream.consumer import end_offsets
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS, Impression, encode
-from stream.producer import EventProducer
-from stream.topics import TOPICS, TopicError, delete_topics, ensure_topics
+from stream.kafka.consumer import end_offsets
+from stream.kafka.producer import EventProducer
+from stream.kafka.topics import TOPICS, TopicError, delete_topics, ensure_topics
 
 pytestmark = pytest.mark.integration
 

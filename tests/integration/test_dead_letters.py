@@ -6,12 +6,13 @@ import pytest
 from stream_fixtures import lag, producer, values
 
 from onebar.settings import Settings
-from stream.dead_letters import dead_letter, read_dead_letters, replay_dead_letters, set_aside
 from stream.events import BEHAVIORS, DEAD_LETTERS, MAX_EVENT_BYTES, VIDEOS, InvalidEventError
-from stream.metrics import Health
-from stream.producer import EventProducer, Message
-from stream.records import Record
-from stream.topics import KafkaUnavailableError
+from stream.kafka.producer import EventProducer, Message
+from stream.kafka.records import Record
+from stream.kafka.topics import KafkaUnavailableError
+from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
+from stream.workers.dead_letters import dead_letter, set_aside
+from stream.workers.metrics import Health
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 

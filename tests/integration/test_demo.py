@@ -17,7 +17,7 @@ import pytest
 from support import eventually
 
 from onebar.settings import Settings
-from stream.topics import partition_counts
+from stream.kafka.topics import partition_counts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -32,7 +32,7 @@ DATA = Path(os.environ.get("ONEBAR_DATA") or ROOT.parent / "shared" / "data") / 
 
 def demo(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`onebar demo --check --json` on the servers that the suite runs on."""
-    command = [sys.executable, "-m", "onebar.cli", "demo", "--check", "--json"]
+    command = [sys.executable, "-P", "-m", "onebar", "demo", "--check", "--json"]
     return subprocess.run(
         [*command, "--port", "0", "--run-dir", str(run_dir), *arguments],
         stdin=subprocess.DEVNULL,
@@ -100,7 +100,7 @@ def test_a_log_that_is_empty_fails_with_one_line(tmp_path: Path) -> None:
 
 
 def start_demo(run_dir: Path, err: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "onebar.cli", "demo", "--port", "0", "--lang", "zh"]
+    command = [sys.executable, "-P", "-m", "onebar", "demo", "--port", "0", "--lang", "zh"]
     with err.open("wb") as out:
         return subprocess.Popen(
             [*command, "--events", "1000", "--run-dir", str(run_dir)],

@@ -10,11 +10,11 @@ from api_fixtures import Line
 from stream_fixtures import lag, producer, values
 from support import Workers, eventually
 
-from feature_store.query_cache import QueryCache
+from feature_store.cache.query_cache import QueryCache
 from feature_store.store import FeatureStore
 from onebar.settings import Settings
-from stream.dead_letters import read_dead_letters
 from stream.events import BEHAVIORS, IMPRESSIONS, QUERIES, VIDEOS, Click, Event, Impression, Video
+from stream.logs.dead_letters import read_dead_letters
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 

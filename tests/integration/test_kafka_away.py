@@ -19,14 +19,14 @@ from stream_fixtures import folded, lag, make_events, producer
 from support import eventually
 from test_generator_worker import impression, known, send, video
 
-from feature_store.query_cache import QueryCache
-from feature_store.state import diff
+from feature_store.cache.query_cache import QueryCache
+from feature_store.snapshot import diff
 from feature_store.store import FeatureStore
-from onebar.processes import Children
-from onebar.servers import free_port
 from onebar.settings import Settings
+from onebar.stack.processes import Children
+from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS
-from stream.topics import ensure_topics
+from stream.kafka.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from support import eventually, eventually_sync, onebar
 
-from onebar.processes import Child, ChildError, Children
-from onebar.servers import start_broker, start_valkey
+from onebar.stack.processes import Child, ChildError, Children
+from onebar.stack.servers import start_broker, start_valkey
 
 pytestmark = pytest.mark.integration
 
@@ -72,7 +72,7 @@ def test_a_child_that_is_slow_is_named(tmp_path: Path) -> None:
 
 def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from onebar.processes import Children\n"
+        "import sys, time; from pathlib import Path; from onebar.stack.processes import Children\n"
         f"with Children() as children:\n"
         f"    for name, command in (('a', {SLEEPER!r}), ('b', {STUBBORN!r})):\n"
         f"        log = Path({str(tmp_path)!r}) / (name + '.log')\n"
@@ -117,7 +117,16 @@ class Stack:
         env = {name: value for name, value in os.environ.items() if name not in servers}
         with self.err.open("wb") as err, self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "onebar.cli", "up", "--port", "0", "--run-dir", run_dir],
+                [
+                    sys.executable,
+                    "-m",
+                    "onebar.cli.main",
+                    "up",
+                    "--port",
+                    "0",
+                    "--run-dir",
+                    run_dir,
+                ],
                 stdout=out,
                 stderr=err,
                 stdin=subprocess.DEVNULL,

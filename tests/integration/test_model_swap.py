@@ -17,16 +17,16 @@ import pytest
 from stream_fixtures import make_topics, producer
 from support import Workers, eventually, onebar
 
-from feature_store.query_cache import QueryCache
-from feature_store.records import VideoText
+from feature_store.cache.query_cache import QueryCache
 from feature_store.store import FeatureStore
 from feature_store.writes import HistoryPut, VideoPut
-from onebar.checkpoint import SHIPPED, open_checkpoint, seal
-from onebar.directories import staging
-from onebar.processes import Child
-from onebar.registry import Registry
-from onebar.servers import free_port
+from onebar.generator.checkpoint import SHIPPED, open_checkpoint, seal
+from onebar.generator.registry import Registry
+from onebar.process.files import staging
+from onebar.records import VideoText
 from onebar.settings import Settings
+from onebar.stack.processes import Child
+from onebar.stack.servers import free_port
 from stream.events import Impression
 
 pytestmark = pytest.mark.integration

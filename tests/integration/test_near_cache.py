@@ -12,12 +12,12 @@ import msgspec
 import pytest
 from store_fixtures import HARD_S, NOW, TIMEOUT_S, cached, result
 
-from feature_store.bodies import CachedBody, Lookup
-from feature_store.client import PipedRedis, connect
-from feature_store.near_cache import NearCache
-from feature_store.query_cache import QueryCache
-from feature_store.records import CacheEntry, Pair
+from feature_store.cache.codec import CachedBody, Lookup
+from feature_store.cache.near_cache import NearCache
+from feature_store.cache.query_cache import QueryCache
+from feature_store.redis.client import PipedRedis, connect
 from feature_store.store import FeatureStore
+from onebar.records import CacheEntry, Pair
 
 pytestmark = pytest.mark.integration
 

@@ -11,12 +11,12 @@ from conftest import Servers
 from stream_fixtures import add_partitions, producer
 from support import Workers, eventually
 
-from feature_store.client import Client
-from feature_store.records import Anchor, AnchorSource
+from feature_store.redis.client import Client
 from feature_store.store import FeatureStore
 from onebar.embedding.index import VectorIndex
 from onebar.embedding.relations import Relation, write_relations
 from onebar.embedding.train import EmbedConfig, train_embedder
+from onebar.records import Anchor, AnchorSource
 from onebar.settings import Settings
 from stream.events import VIDEOS, Click, Event, Search, Video
 

@@ -17,12 +17,12 @@ from store_fixtures import (
     small_cluster,
 )
 
-from feature_store.bodies import DELETION_GRACE_S, CachedBody, Lookup
 from feature_store.buckets import CorruptStateError
-from feature_store.query_cache import RECENT_VIDEOS, QueryCache
-from feature_store.records import CacheEntry, Candidate, QueryResult
+from feature_store.cache.codec import DELETION_GRACE_S, CachedBody, Lookup
+from feature_store.cache.query_cache import RECENT_VIDEOS, QueryCache
 from feature_store.store import FeatureStore
 from feature_store.writes import UserDelete
+from onebar.records import CacheEntry, Candidate, QueryResult
 
 pytestmark = pytest.mark.integration
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from support import Workers, eventually, onebar
 
-from onebar.local import environment
-from onebar.processes import Child
-from onebar.servers import free_port
 from onebar.settings import Settings
-from stream.check import differences, wait_for_zero_lag
-from stream.dead_letters import read_dead_letters
-from stream.logs import EventLog
-from stream.offline import OfflineFold
+from onebar.stack.local import environment
+from onebar.stack.processes import Child
+from onebar.stack.servers import free_port
+from stream.logs.dead_letters import read_dead_letters
+from stream.logs.files import EventLog
+from stream.logs.fold_check import differences, wait_for_zero_lag
+from stream.logs.offline import OfflineFold
 from stream.simulator import SimulatorConfig, write_log
 
 pytestmark = pytest.mark.integration
@@ -55,7 +55,7 @@ def cut_off(feed: Path, cut: Path) -> None:
 
 
 def start_replay(log: Path, settings: Settings) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "onebar.cli", "replay", str(log), "--speed", "10000"]
+    command = [sys.executable, "-P", "-m", "onebar", "replay", str(log), "--speed", "10000"]
     return subprocess.Popen(command, env=environment(settings), stderr=subprocess.PIPE)
 
 

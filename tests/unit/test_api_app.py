@@ -16,17 +16,17 @@ from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.answer import anchor_queries
+from api.answering.answer import anchor_queries
 from api.app import create_app
-from api.auth import ApiKeyError, UnsafeBindError
-from api.events import InvalidEventsError, check_events
-from api.page import assets
-from api.problems import InvalidParameterError, ProblemError
-from api.queries import QueriesEndpoint
-from api.schemas import is_id
+from api.http.auth import ApiKeyError, UnsafeBindError
+from api.http.problems import InvalidParameterError, ProblemError
+from api.http.schemas import is_id
+from api.routes.events import InvalidEventsError, check_events
+from api.routes.page import assets
+from api.routes.queries import QueriesEndpoint
 from api.server import AddressInUseError, free_port
 from api.services import Services
-from feature_store.records import Anchor, Candidate, Features
+from onebar.records import Anchor, Candidate, Features
 from onebar.settings import Settings
 
 NOWHERE = Settings(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.auth import (
+from api.http.access import Gate, host_name
+from api.http.auth import (
     ApiKeyError,
     KeyRing,
     UnsafeBindError,
@@ -15,9 +16,8 @@ from api.auth import (
     parse_api_keys,
     presented_key,
 )
-from api.gate import Gate, host_name
-from api.limits import RateLimiter
-from api.problems import ProblemError
+from api.http.problems import ProblemError
+from api.http.rate_limits import RateLimiter
 from onebar.settings import Settings
 
 

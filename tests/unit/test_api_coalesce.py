@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from api.coalesce import Coalescer
-from feature_store.client import StoreUnavailableError
+from api.answering.coalesce import Coalescer
+from feature_store.redis.client import StoreUnavailableError
 
 
 class Server:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.coalesce import Coalescer
-from api.deadlines import ROOM, Deadlines
+from api.answering.coalesce import Coalescer
+from api.answering.deadlines import ROOM, Deadlines
 
 
 @settings(deadline=None, max_examples=20)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import stream.archive.writer as writing
-from onebar.cli import EXTRAS, app
+from onebar.cli.main import EXTRAS, app
 from stream.archive.card import (
     ArchiveCard,
     ArchiveCorruptError,
@@ -46,7 +46,7 @@ from stream.events import (
     encode,
     from_object,
 )
-from stream.logs import EventLog, TruncatedLogError
+from stream.logs.files import EventLog, TruncatedLogError
 
 
 def rows_of(archive: Path) -> list[dict[str, Any]]:

@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from feature_store.records import Candidate
-from onebar.batching import (
+from onebar.generator.batching import (
     Batcher,
     BatcherStoppedError,
     DeadlineExceededError,
     QueueFullError,
 )
-from onebar.engines import EngineError
+from onebar.generator.engine import EngineError
+from onebar.records import Candidate
 
 
 class GatedEngine:

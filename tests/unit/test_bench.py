@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from msgspec import structs
 from typer.testing import CliRunner
 
-from feature_store.policy import StatePolicy
 from onebar.bench.caller import Caller, CallError
 from onebar.bench.floor import Machine, Shape, floor_s, measure_machine
 from onebar.bench.generation import measure_generation, shape_of
 from onebar.bench.lookup import measure_lookups
-from onebar.checkpoint import open_checkpoint
-from onebar.cli import app
-from onebar.prompt import PromptConfig
+from onebar.cli.main import app
+from onebar.evidence.prompt import PromptConfig
+from onebar.generator.checkpoint import open_checkpoint
+from onebar.policy import StatePolicy
 from stream.events import Impression, Search, Video, encode
-from stream.prompts import prompts_of
+from stream.logs.prompts import prompts_of
 
 BASE = Shape(768, 6, 3072, 6, 3072, 32_000)
 SLOW = Machine(bytes_per_s=1e10, macs_per_s=1e11)

@@ -21,8 +21,8 @@ from feature_store.buckets import (
     newest,
     rank_anchors,
 )
-from feature_store.policy import StatePolicy
-from feature_store.records import Anchor, QueryCounts
+from onebar.policy import StatePolicy
+from onebar.records import Anchor, QueryCounts
 
 pairs = st.tuples(st.integers(0, MAX_BUCKETS - 1), st.text(max_size=8))
 POLICY = StatePolicy(half_life_s=3600.0, bucket_s=600.0)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.bodies import CachedBody, decode_body, encode_body
-from feature_store.records import Candidate, QueryResult
+from feature_store.cache.codec import CachedBody, decode_body, encode_body
+from onebar.records import Candidate, QueryResult
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     ['"model":"forged"', '","model":"forged","x":"', '\\"model\\":\\"forged\\"']

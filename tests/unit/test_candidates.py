@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from feature_store.records import Candidate
-from onebar.candidates import MAX_CANDIDATE_CHARS, REJECT, decide, presentable
+from onebar.recommending.candidates import MAX_CANDIDATE_CHARS, REJECT, decide, presentable
+from onebar.records import Candidate
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from onebar.checkpoint import (
+from onebar.evidence.prompt import PromptConfig
+from onebar.evidence.tokens import trim
+from onebar.generator.checkpoint import (
     CARD,
     Checkpoint,
     CheckpointCorruptError,
@@ -21,9 +23,7 @@ from onebar.checkpoint import (
     open_checkpoint,
     seal,
 )
-from onebar.directories import staging
-from onebar.prompt import PromptConfig
-from onebar.tokens import trim
+from onebar.process.files import staging
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import typer.main
 
-from onebar import cli
-from onebar.checkpoint import SHIPPED
+from onebar.cli import main as cli
+from onebar.generator.checkpoint import SHIPPED
 from stream.events import Search, encode
-from stream.logs import EventLog
+from stream.logs.files import EventLog
 
 NOWHERE = "127.0.0.1:1"
 
@@ -90,7 +90,7 @@ def test_every_example_can_be_parsed(words: tuple[str, ...]) -> None:
 def test_help_is_quick_to_load() -> None:
     """What makes it slow are imports: none of the heavy ones may happen."""
     code = (
-        "import sys, onebar.cli, typer.main; typer.main.get_command(onebar.cli.app);"
+        "import sys, onebar.cli.main, typer.main; typer.main.get_command(onebar.cli.main.app);"
         "heavy = {'torch', 'faust', 'aiokafka', 'redis', 'fastapi', 'pydantic', 'rich',"
         " 'tokenizers', 'ctranslate2', 'prometheus_client', 'numpy'};"
         "print(sorted(heavy & sys.modules.keys()))"

@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from onebar.embedding.encoder import EmbedderError
 from onebar.evaluation.closeness import embedder_closeness
-from onebar.training.triggers import Trigger
+from onebar.triggers import Trigger
 
 WORDS = {"[UNK]": 0, "red": 1, "shoes": 2, "blue": 3, "hat": 4}
 

@@ -16,11 +16,11 @@ from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.config import Config
 
 from feature_store.memory import MemoryStore
-from feature_store.policy import StatePolicy
-from feature_store.records import QueryCounts
-from onebar.evidence import assemble
-from onebar.text import REJECT, clean_video
-from onebar.training.triggers import (
+from onebar.evidence.evidence import assemble
+from onebar.evidence.text import REJECT, clean_video
+from onebar.policy import StatePolicy
+from onebar.records import QueryCounts
+from onebar.triggers import (
     SPLITS,
     DatasetError,
     EmptyDatasetError,
@@ -33,7 +33,7 @@ from stream.archive.writer import archive_log
 from stream.dataset.build import build_dataset, split_bounds
 from stream.dataset.config import DatasetConfig, DatasetConfigError
 from stream.dataset.days import MissingDaysError, check_days, missing_days
-from stream.dataset.engine import EngineError, Workspace
+from stream.dataset.engine import DatasetEngineError, Workspace
 from stream.dataset.preferences import candidates, preference_list, smoothed_ctr
 from stream.dataset.tables import COLUMNS
 from stream.events import (
@@ -48,8 +48,8 @@ from stream.events import (
     Video,
     encode,
 )
-from stream.fold import fold
-from stream.logs import EventLog
+from stream.events.fold import fold
+from stream.logs.files import EventLog
 from stream.simulator import SimulatorConfig, simulate
 
 T0 = 1_767_571_200.0
@@ -386,7 +386,7 @@ def test_what_a_run_creates_on_an_engine_is_gone_afterwards(tmp_path: Path) -> N
 
 
 def test_an_engine_that_cannot_be_had_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="elsewhere"):
+    with pytest.raises(DatasetEngineError, match="elsewhere"):
         make(tmp_path, small_world("planted", T0 + HOUR), engine="elsewhere://host")
     assert not (tmp_path / "dataset").exists()
 

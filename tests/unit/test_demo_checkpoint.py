@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from onebar.checkpoint import open_checkpoint
 from onebar.evaluation.facts import facts
+from onebar.generator.checkpoint import open_checkpoint
+from onebar.stack.demo_checkpoint import PRESET, build_demo_checkpoint
 from onebar.training.recipe import RECIPES
-from stream.demo_checkpoint import PRESET, build_demo_checkpoint
 
 
 @pytest.mark.timeout(240)

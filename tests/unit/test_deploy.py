@@ -13,7 +13,7 @@ import pytest
 import typer.main
 import yaml
 
-from onebar.cli import app
+from onebar.cli.main import app
 from onebar.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from onebar.cli import app
+from onebar.cli.main import app
 from onebar.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from onebar.cli import app
+from onebar.cli.main import app
 from onebar.embedding.encoder import read_card
 from onebar.embedding.relations import open_relations
 from onebar.embedding.relevance import relevance_of
-from onebar.training.triggers import SPLITS, open_dataset
+from onebar.triggers import SPLITS, open_dataset
 from stream.archive.writer import archive_log
-from stream.logs import EventLog
+from stream.logs.files import EventLog
 from stream.simulator import SimulatorConfig, write_log
 
 

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from toy import toy_prompts, toy_triggers
 
-from feature_store.records import Candidate
-from onebar.checkpoint import (
+from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.evidence.text import REJECT
+from onebar.generator.checkpoint import (
     MODEL,
     SHORTLIST,
     Checkpoint,
     CheckpointMismatchError,
     open_checkpoint,
 )
-from onebar.engines import Engine, EngineError, load_engine, ordered
-from onebar.engines.ct2 import CTranslate2Engine, groups, has_avx512
-from onebar.prompt import PromptConfig, build_prompt
-from onebar.text import REJECT
-from onebar.training.export import export_again, export_checkpoint
+from onebar.generator.ct2 import CTranslate2Engine, groups, has_avx512
+from onebar.generator.engine import Engine, EngineError, load_engine, ordered
+from onebar.records import Candidate
+from onebar.training.models.export import export_again, export_checkpoint
 
 BEAMS = 8
 
@@ -95,7 +95,7 @@ def test_nor_does_it_in_the_shipped_model(workers: int, threads: int) -> None:
 def test_wider_beams_have_less_company_and_floats_and_shortlists_none(
     toy_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    from onebar.training.pretrained import load_pretrained
+    from onebar.training.models.pretrained import load_pretrained
 
     def limit(checkpoint: Checkpoint, beams: int) -> int:
         return CTranslate2Engine(checkpoint, beam_size=beams).batch_limit
@@ -163,9 +163,9 @@ def test_torch_search_agrees_with_transformers(
 ) -> None:
     import torch
 
-    from onebar.engines.bart import Bart
-    from onebar.engines.torch_engine import _pad, search
-    from onebar.training.pretrained import load_pretrained
+    from onebar.generator.bart import Bart
+    from onebar.generator.torch_engine import _pad, search
+    from onebar.training.models.pretrained import load_pretrained
 
     tokenizer = toy_checkpoint.tokenizer()
     most = toy_checkpoint.card.generation.max_target_tokens
@@ -290,7 +290,8 @@ def test_the_weights_asked_for_must_be_there(toy_checkpoint: Checkpoint) -> None
 
 def test_serving_on_a_cpu_loads_no_torch() -> None:
     code = (
-        "import sys, onebar.recommend, onebar.batching, onebar.engines.ct2, onebar.checkpoint\n"
+        "import sys, onebar.recommending.recommend, onebar.generator.batching\n"
+        "import onebar.generator.ct2, onebar.generator.checkpoint\n"
         "print([m for m in ('torch', 'transformers', 'numpy', 'ctranslate2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -300,8 +301,8 @@ def test_serving_on_a_cpu_loads_no_torch() -> None:
 def test_generating_with_ctranslate2_loads_no_torch(toy_checkpoint: Checkpoint) -> None:
     code = (
         "import sys\n"
-        "from onebar.checkpoint import open_checkpoint\n"
-        "from onebar.engines import load_engine\n"
+        "from onebar.generator.checkpoint import open_checkpoint\n"
+        "from onebar.generator.engine import load_engine\n"
         "engine = load_engine(open_checkpoint(sys.argv[1]))\n"
         "assert engine.generate(['red lamp [SEP] [SEP] [SEP] '], 2)[0]\n"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"

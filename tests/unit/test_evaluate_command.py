@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from onebar.candidates import REJECT
-from onebar.cli import app
+from onebar.cli.main import app
 from onebar.evaluation.read import evaluation_triggers
 from onebar.evaluation.report import report, tables
-from onebar.training.triggers import (
+from onebar.recommending.candidates import REJECT
+from onebar.triggers import (
     DatasetCard,
     EmptyDatasetError,
     Kind,
@@ -76,7 +76,7 @@ def test_people_get_tables(dataset: Path) -> None:
 
 
 def test_a_limit_picks_the_same_triggers_every_time(dataset: Path) -> None:
-    from onebar.training.triggers import open_dataset
+    from onebar.triggers import open_dataset
 
     opened = open_dataset(dataset)
     first = evaluation_triggers(opened, "test", 10)
@@ -136,7 +136,7 @@ def test_relevance_comes_from_the_truth_of_a_simulated_log(dataset: Path, tmp_pa
 
 
 def test_a_report_of_one_row_has_no_difference(dataset: Path) -> None:
-    from onebar.evaluation.baselines import AnchorsAlone
+    from onebar.evaluation.baselines.simple import AnchorsAlone
     from onebar.evaluation.outcomes import measure
 
     said = report([measure(AnchorsAlone(), [trigger(n) for n in range(5)])])

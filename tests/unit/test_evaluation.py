@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onebar.candidates import REJECT
 from onebar.evaluation.metrics import Interval, compare, mean_of, summary
 from onebar.evaluation.outcomes import Outcomes, OutcomesError, measure
 from onebar.evaluation.predict import Prediction
-from onebar.training.triggers import Trigger
+from onebar.recommending.candidates import REJECT
+from onebar.triggers import Trigger
 
 
 class Fixed:

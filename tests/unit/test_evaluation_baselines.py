@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onebar.candidates import REJECT
-from onebar.evaluation.baselines import AnchorsAlone, Popularity, TitleCopy
-from onebar.evaluation.cascade import Cascade
+from onebar.evaluation.baselines.cascade import Cascade
+from onebar.evaluation.baselines.simple import AnchorsAlone, Popularity, TitleCopy
 from onebar.evaluation.slices import click_counts, head_queries, slices
-from onebar.training.triggers import EmptyDatasetError, Kind, Shown, Trigger
+from onebar.recommending.candidates import REJECT
+from onebar.triggers import EmptyDatasetError, Kind, Shown, Trigger
 
 THINGS = ("red running shoes", "garden hose", "chocolate cake", "yoga mat", "desk lamp")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from event_strategies import events
 from hypothesis import given
 
-from feature_store.records import VideoText
 from feature_store.writes import BehaviorAdd, HistoryPut, UserDelete, VideoPut, check_write
-from onebar.text import clean_video
+from onebar.evidence.text import clean_video
+from onebar.records import VideoText
 from stream.events import (
     Click,
     Deletion,
@@ -19,7 +19,7 @@ from stream.events import (
     ShownQuery,
     Video,
 )
-from stream.fold import FoldWeights, fold
+from stream.events.fold import FoldWeights, fold
 
 COMMON = {"event_id": "e", "ts": 7.0}
 

@@ -9,16 +9,16 @@ import orjson
 import pytest
 from test_recommend import World
 
-from feature_store.bodies import Lookup
-from feature_store.client import StoreUnavailableError
-from feature_store.records import CacheEntry, Features, Pair, VideoText
-from onebar.recommend import Recommender
-from stream import retry
+from feature_store.cache.codec import Lookup
+from feature_store.redis.client import StoreUnavailableError
+from onebar.recommending.recommend import Recommender
+from onebar.records import CacheEntry, Features, Pair, VideoText
 from stream.events import Impression, encode
-from stream.generation import Generation
-from stream.metrics import Health
-from stream.producer import Message
-from stream.records import Record
+from stream.kafka.producer import Message
+from stream.kafka.records import Record
+from stream.workers import retry
+from stream.workers.generation import Generation
+from stream.workers.metrics import Health
 
 
 class Outage:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toy import toy_dataset
 
-from onebar.checkpoint import Checkpoint
+from onebar.generator.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from bart_source import bart, byte_level_tokenizer, write_bart
 
-from onebar.checkpoint import CheckpointNotFoundError
-from onebar.training.hub import fetch
-from onebar.training.pretrained import load_pretrained
+from onebar.generator.checkpoint import CheckpointNotFoundError
+from onebar.training.models.hub import fetch
+from onebar.training.models.pretrained import load_pretrained
 
 NAME = "someone/bart-mini"
 COMMIT = "0" * 40

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from feature_store.kept import Kept, Reading
+from feature_store.cache.tracked import Kept, Reading
 
 KEYS = ("ax", "bx", "ay", "c")
 NAMES = (*KEYS, "x", "y")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from stream.events import Click, Engagement, Exposure, Impression, Search, Video
-from stream.kuaisearch import BASE_TS, KuaiSearchLog
-from stream.logs import EmptyLogError, LogNotFoundError, TruncatedLogError
+from stream.logs.files import EmptyLogError, LogNotFoundError, TruncatedLogError
+from stream.logs.kuaisearch import BASE_TS, KuaiSearchLog
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("ONEBAR_DATA") or ROOT.parent / "shared" / "data") / "kuaisearch_demo"

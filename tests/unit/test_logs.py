@@ -8,7 +8,7 @@ import logging
 import pytest
 import structlog
 
-from onebar.logs import configure_logging
+from onebar.process.logging import configure_logging
 
 
 def test_both_kinds_of_logger_write_json_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,7 @@ import math
 import pytest
 
 from feature_store.memory import MemoryStore
-from feature_store.policy import StatePolicy
-from feature_store.records import Anchor, HistoryEntry, QueryCounts, VideoText
-from feature_store.state import State, UserState, VideoState, diff
+from feature_store.snapshot import State, UserState, VideoState, diff
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
@@ -19,6 +17,8 @@ from feature_store.writes import (
     VideoPut,
     Write,
 )
+from onebar.policy import StatePolicy
+from onebar.records import Anchor, HistoryEntry, QueryCounts, VideoText
 
 POLICY = StatePolicy(bucket_s=10.0, max_entries=3, history_size=2, dedupe_window_s=100.0)
 

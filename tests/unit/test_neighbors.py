@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from feature_store.records import Anchor
 from onebar.embedding.encoder import Vectors, unit
 from onebar.embedding.enrich import Past, merged
 from onebar.embedding.index import (
@@ -24,8 +23,9 @@ from onebar.embedding.index import (
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
 from onebar.embedding.queries import KnownQueries
 from onebar.evaluation.anchors import both, near, own, quality
-from onebar.training.triggers import Trigger
-from stream.neighbors import open_index
+from onebar.records import Anchor
+from onebar.triggers import Trigger
+from stream.workers.neighbors import open_index
 
 DIM = 8
 

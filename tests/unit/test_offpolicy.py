@@ -9,7 +9,7 @@ from onebar.evaluation.metrics import Interval
 from onebar.evaluation.offpolicy import Estimate, Listed, OffPolicy, examination, off_policy, slots
 from onebar.evaluation.predict import Prediction
 from onebar.evaluation.shadow import shadow, verdict
-from onebar.training.triggers import EmptyDatasetError, Shown, Trigger
+from onebar.triggers import EmptyDatasetError, Shown, Trigger
 
 EXAMINED = (1.0, 0.6, 0.4, 0.2)
 WANTED = {"great": 0.5, "good": 0.25, "poor": 0.05, "bad": 0.01}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.offsets import OffsetTracker
-from stream.records import Record, next_offsets
+from stream.kafka.offsets import OffsetTracker
+from stream.kafka.records import Record, next_offsets
 
 KEY = ("t", 0)
 

@@ -12,18 +12,18 @@ from safetensors.torch import load_file
 from toy import toy_dataset, toy_prompts
 from typer.testing import CliRunner
 
-from onebar.checkpoint import (
+from onebar.cli.main import app
+from onebar.evidence.tokens import RESERVED
+from onebar.generator.checkpoint import (
     OUTPUTS,
     WEIGHTS,
     Checkpoint,
     CheckpointMismatchError,
     open_checkpoint,
 )
-from onebar.cli import app
-from onebar.engines import load_engine
-from onebar.tokens import RESERVED
-from onebar.training.export import export_again
-from onebar.training.outputs import LEAST, output_entries, outputs_of
+from onebar.generator.engine import load_engine
+from onebar.training.models.export import export_again
+from onebar.training.models.outputs import LEAST, output_entries, outputs_of
 
 
 def test_they_are_those_of_the_queries_and_enough(

@@ -119,10 +119,10 @@ print(sys.modules["{module}"].__file__)
     ("module", "loaded"),
     [
         ("api.app", "[]"),
-        ("onebar.cli", "[]"),
-        ("onebar.engines.ct2", "[]"),
-        ("stream.generator", "[]"),
-        ("stream.app", "['faust']"),
+        ("onebar.cli.main", "[]"),
+        ("onebar.generator.ct2", "[]"),
+        ("stream.workers.generator", "[]"),
+        ("stream.workers.faust_app", "['faust']"),
     ],
 )
 def test_works_without_extras(wheel: Path, tmp_path: Path, module: str, loaded: str) -> None:

@@ -13,9 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool
 
-import feature_store.pipe
-from feature_store.client import Command, PipedRedis, StoreUnavailableError, connect, pipelined
-from feature_store.pipe import Pipe
+import feature_store.redis.connection
+from feature_store.redis.client import (
+    Command,
+    PipedRedis,
+    StoreUnavailableError,
+    connect,
+    pipelined,
+)
+from feature_store.redis.connection import Pipe
 
 TIMEOUT_S = 0.5
 HANDSHAKE = {
@@ -331,7 +337,7 @@ async def test_a_lost_connection_is_told_once_and_the_next_begins_anew() -> None
 
 
 async def test_a_connection_that_fell_silent_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_store.pipe, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(feature_store.redis.connection, "HEARTBEAT_S", 0.05)
     told = Told()
     beats = 0
 
@@ -378,7 +384,7 @@ async def test_a_heartbeat_is_waited_for_whatever_else_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Changes wait where its answer waits."""
-    monkeypatch.setattr(feature_store.pipe, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(feature_store.redis.connection, "HEARTBEAT_S", 0.05)
     told = Told()
 
     def answer(visit: Visit, words: Words) -> None:

@@ -21,7 +21,9 @@ from bart_source import (
 )
 from toy import toy_prompts
 
-from onebar.checkpoint import (
+from onebar.evidence.prompt import PromptConfig
+from onebar.evidence.text import REJECT, SEP
+from onebar.generator.checkpoint import (
     Checkpoint,
     CheckpointCorruptError,
     CheckpointError,
@@ -31,14 +33,12 @@ from onebar.checkpoint import (
     open_checkpoint,
     seal,
 )
-from onebar.directories import staging
-from onebar.engines import load_engine
-from onebar.prompt import PromptConfig
-from onebar.text import REJECT, SEP
-from onebar.training.convert import import_model
+from onebar.generator.engine import load_engine
+from onebar.process.files import staging
+from onebar.training.models.convert import import_model
+from onebar.training.models.pretrained import load_pretrained, source_name
+from onebar.training.models.vocabulary import adopt, read_tokenizer
 from onebar.training.presets import learning_rate, preset
-from onebar.training.pretrained import load_pretrained, source_name
-from onebar.training.vocabulary import adopt, read_tokenizer
 
 BEAMS = 8
 SHORT = GenerationConfig(max_target_tokens=6)
@@ -96,7 +96,7 @@ def test_all_engines_and_transformers_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # With these the search is one that transformers has.
-    monkeypatch.setattr("onebar.engines.PATIENCE", 1.0)
+    monkeypatch.setattr("onebar.generator.engine.PATIENCE", 1.0)
     generation = msgspec.structs.replace(SHORT, length_penalty=1.0)
     write_bart(tmp_path / "source", bart(entries, **changes), tokenizer)
     checkpoint = import_model(
@@ -490,7 +490,7 @@ def test_names() -> None:
 def test_the_command(source: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from onebar.cli import app
+    from onebar.cli.main import app
 
     out = tmp_path / "out"
     command = ["train", "import", str(source), "--out", str(out), "--json", "--no-weights"]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.records import Anchor, Features, HistoryEntry, VideoText
-from onebar.evidence import Evidence, assemble, terms
-from onebar.prompt import PromptConfig, build_prompt, evidence_digest
-from onebar.text import SEP, SPECIAL_TOKENS
+from onebar.evidence.evidence import Evidence, assemble, terms
+from onebar.evidence.prompt import PromptConfig, build_prompt, evidence_digest
+from onebar.evidence.text import SEP, SPECIAL_TOKENS
+from onebar.records import Anchor, Features, HistoryEntry, VideoText
 
 SPECIALS = [
     *SPECIAL_TOKENS,

@@ -8,7 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from feature_store.records import (
+from onebar.evidence.prompt import PromptConfig
+from onebar.generator.batching import Batcher, DeadlineExceededError, QueueFullError
+from onebar.generator.engine import EngineError
+from onebar.recommending.recommend import Recommender, UnknownVideoError
+from onebar.records import (
     Anchor,
     CacheEntry,
     Candidate,
@@ -18,10 +22,6 @@ from feature_store.records import (
     QueryResult,
     VideoText,
 )
-from onebar.batching import Batcher, DeadlineExceededError, QueueFullError
-from onebar.engines import EngineError
-from onebar.prompt import PromptConfig
-from onebar.recommend import Recommender, UnknownVideoError
 
 
 async def until(condition: Callable[[], bool]) -> None:

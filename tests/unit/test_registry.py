@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onebar import registry as module
-from onebar.checkpoint import (
+from onebar.evidence.prompt import PromptConfig
+from onebar.generator import registry as module
+from onebar.generator.checkpoint import (
     CARD,
     SHIPPED,
     Checkpoint,
@@ -27,9 +28,7 @@ from onebar.checkpoint import (
     open_checkpoint,
     seal,
 )
-from onebar.directories import staging
-from onebar.prompt import PromptConfig
-from onebar.registry import (
+from onebar.generator.registry import (
     Change,
     CurrentCheckpointError,
     NothingBeforeError,
@@ -39,7 +38,8 @@ from onebar.registry import (
     RegistryNotFoundError,
     past,
 )
-from onebar.serving import CheckpointUnusableError, prove
+from onebar.process.files import staging
+from onebar.recommending.loading import CheckpointUnusableError, prove
 
 
 def make(out: Path, text: str, *, preset: str = "tiny") -> Path:
@@ -127,7 +127,7 @@ def test_a_name_that_leads_elsewhere_comes_not_in(
 def test_another_checkpoint_of_the_same_name_is_told(
     registry: Registry, sources: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onebar.checkpoint._name", lambda card: "tiny-00000000")
+    monkeypatch.setattr("onebar.generator.checkpoint._name", lambda card: "tiny-00000000")
     for path, text in ((registry.path.parent / "one", "1"), (registry.path.parent / "two", "2")):
         make(path, text)
     registry.add(registry.path.parent / "one")

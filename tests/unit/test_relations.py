@@ -13,7 +13,7 @@ from stream.archive.writer import archive_log
 from stream.dataset.relations import RelationsConfig, mine_relations
 from stream.dataset.tables import COLUMNS
 from stream.events import Click, Deletion, Engagement, Event, Search, Video, encode
-from stream.logs import EventLog
+from stream.logs.files import EventLog
 
 T0 = 1_767_571_200.0
 

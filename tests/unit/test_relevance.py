@@ -14,18 +14,23 @@ from msgspec import structs
 from tiny_models import make_static
 from toy import toy_dataset
 
-from feature_store.records import Anchor, Features, HistoryEntry, VideoText
-from onebar.checkpoint import open_checkpoint
 from onebar.embedding.encoder import EmbedderError, Vectors, read_card, unit, write_card
 from onebar.embedding.enrich import with_history
 from onebar.embedding.memo import Remembering
 from onebar.embedding.relevance import NearEnough, relevance_of
 from onebar.evaluation.histories import history_quality
-from onebar.evidence import assemble, relevant_history, shares_a_term
-from onebar.serving import CheckpointUnusableError, configured_embedder, load_model, open_relevance
+from onebar.evidence.evidence import assemble, relevant_history, shares_a_term
+from onebar.generator.checkpoint import open_checkpoint
+from onebar.recommending.loading import (
+    CheckpointUnusableError,
+    configured_embedder,
+    load_model,
+    open_relevance,
+)
+from onebar.records import Anchor, Features, HistoryEntry, VideoText
 from onebar.settings import Settings
 from onebar.training.sft import SFTConfig, train_sft
-from onebar.training.triggers import SPLITS, DatasetError, Trigger, write_dataset
+from onebar.triggers import SPLITS, DatasetError, Trigger, write_dataset
 
 
 class Letters:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.events import MAX_EVENT_BYTES, Search, encode
-from stream.logs import (
+from stream.logs.files import (
     CorruptLogError,
     EmptyLogError,
     Entry,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream import replay as replaying
 from stream.events import Event, Search, encode
-from stream.logs import Entry, EventLog, TruncatedLogError
-from stream.replay import InvalidLineError, Replay, StateFile, StateFileError, state_path
+from stream.logs import replay as replaying
+from stream.logs.files import Entry, EventLog, TruncatedLogError
+from stream.logs.replay import InvalidLineError, Replay, StateFile, StateFileError, state_path
 
 
 class Broker:

@@ -11,7 +11,7 @@ from event_strategies import events, json_objects
 from hypothesis import given
 
 from stream.events import EVENT_TYPES, InvalidEventError, encode, from_object
-from stream.schemas import documents, event_schemas
+from stream.events.schemas import documents, event_schemas
 
 DOCS = Path(__file__).parents[2] / "docs"
 

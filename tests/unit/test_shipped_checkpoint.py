@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from feature_store.records import Anchor, Features, VideoText
-from onebar.candidates import decide
-from onebar.checkpoint import open_checkpoint
-from onebar.engines import Engine, load_engine
-from onebar.evidence import assemble
-from onebar.prompt import PromptConfig, build_prompt
-from onebar.text import clean_video
+from onebar.evidence.evidence import assemble
+from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.evidence.text import clean_video
+from onebar.generator.checkpoint import open_checkpoint
+from onebar.generator.engine import Engine, load_engine
+from onebar.recommending.candidates import decide
+from onebar.records import Anchor, Features, VideoText
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import pytest
 import zstandard
 from msgspec import UNSET
 
-from feature_store.records import VideoText
-from onebar.text import clean_video, normalize_query
+from onebar.evidence.text import clean_video, normalize_query
+from onebar.records import VideoText
 from stream.events import (
     Click,
     Engagement,

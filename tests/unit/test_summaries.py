@@ -15,7 +15,7 @@ from onebar.summaries.facets import FACETS, LIMIT, question, read_answer, summar
 from onebar.summaries.media import RATE, Media, MediaError, read_media
 from onebar.summaries.models import Summarizer, SummaryModelError
 from stream.events import Video, encode
-from stream.summaries import Cache, SummariesError, find_files, newest_videos, summarize_videos
+from stream.logs.summaries import Cache, SummariesError, find_files, newest_videos, summarize_videos
 
 
 class TestFacets:

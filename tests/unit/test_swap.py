@@ -13,13 +13,13 @@ from prometheus_client import REGISTRY
 from test_recommend import Cache, Store, until
 from test_registry import damage, make
 
-from feature_store.records import Candidate, QueryResult
-from onebar.engines import EngineError
-from onebar.prompt import PromptConfig
-from onebar.registry import NothingPromotedError, Registry
-from onebar.serving import LoadedModel, open_configured, warm_prompt
+from onebar.evidence.prompt import PromptConfig
+from onebar.generator.engine import EngineError
+from onebar.generator.registry import NothingPromotedError, Registry
+from onebar.recommending.live import LiveModel
+from onebar.recommending.loading import LoadedModel, open_configured, warm_prompt
+from onebar.records import Candidate, QueryResult
 from onebar.settings import Settings
-from onebar.swap import LiveModel
 
 WARM = warm_prompt(PromptConfig())
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from onebar.tasks import end_tasks
+from onebar.process.tasks import end_tasks
 
 
 async def forever(lose: int = 0) -> None:

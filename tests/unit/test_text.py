@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import onebar.text
-from feature_store.records import VideoText
-from onebar.text import (
+import onebar.evidence.text
+from onebar.evidence.text import (
     FIELD_LIMIT,
     QUERY_LIMIT,
     SPECIAL_TOKENS,
@@ -20,6 +19,7 @@ from onebar.text import (
     neutralize,
     normalize_query,
 )
+from onebar.records import VideoText
 
 SPECIALS = [
     *SPECIAL_TOKENS,
@@ -105,11 +105,11 @@ def test_normalising_a_query_is_idempotent_and_safe(raw: str) -> None:
     assert neutralize(query) == query
 
 
-@given(st.from_regex(onebar.text._NORMAL, fullmatch=True))
+@given(st.from_regex(onebar.evidence.text._NORMAL, fullmatch=True))
 def test_what_is_taken_as_normal_is_normal(query: str) -> None:
     short = query[:QUERY_LIMIT].strip()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onebar.text, "_NORMAL", re.compile(r"(?!)"))
+        patch.setattr(onebar.evidence.text, "_NORMAL", re.compile(r"(?!)"))
         assert normalize_query(short) == short
 
 

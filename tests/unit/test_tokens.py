@@ -12,11 +12,11 @@ from bart_source import bart, byte_level_tokenizer, wordpiece_vocabulary, write_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onebar.checkpoint import SHIPPED, GenerationConfig
-from onebar.prompt import PART
-from onebar.text import SEP
-from onebar.tokens import PromptTokenizer, TokenizerMismatchError
-from onebar.training.pretrained import load_pretrained
+from onebar.evidence.prompt import PART
+from onebar.evidence.text import SEP
+from onebar.evidence.tokens import PromptTokenizer, TokenizerMismatchError
+from onebar.generator.checkpoint import SHIPPED, GenerationConfig
+from onebar.training.models.pretrained import load_pretrained
 
 Budgets = tuple[int, int, int, int]
 LONG = 4096
@@ -130,7 +130,7 @@ def test_a_tokenizer_that_is_none_for_prompts_is_told(tmp_path: Path) -> None:
 def test_budgets_can_be_given_on_the_command_line() -> None:
     import typer
 
-    from onebar.commands.training import _put
+    from onebar.cli.training.train import _put
     from onebar.training.recipe import stage_config
 
     values: dict[str, Any] = {"dataset": "data", "out": "out"}

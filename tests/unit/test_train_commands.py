@@ -8,8 +8,8 @@ import pytest
 from toy import toy_dataset
 from typer.testing import CliRunner
 
-from onebar.checkpoint import open_checkpoint
-from onebar.cli import app
+from onebar.cli.main import app
+from onebar.generator.checkpoint import open_checkpoint
 from onebar.training.recipe import RECIPES, STAGES, UnknownSettingError, stage_config, train_all
 from onebar.training.run import RunConfig
 

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import THINGS, toy_dataset, toy_triggers
 
-from onebar.checkpoint import Checkpoint, open_checkpoint
-from onebar.engines import load_engine
-from onebar.prompt import PART, PromptConfig, build_prompt
-from onebar.text import REJECT, SEP
-from onebar.tokens import PAD_ID
+from onebar.evidence.prompt import PART, PromptConfig, build_prompt
+from onebar.evidence.text import REJECT, SEP
+from onebar.evidence.tokens import PAD_ID
+from onebar.generator.checkpoint import Checkpoint, open_checkpoint
+from onebar.generator.engine import load_engine
 from onebar.training.batches import (
     Example,
     Lists,
@@ -37,7 +37,7 @@ from onebar.training.presets import preset
 from onebar.training.pretrain import PretrainConfig, hide_spans, train_pretrain
 from onebar.training.run import RunConfig
 from onebar.training.sft import SFT, SFTConfig, train_sft
-from onebar.training.triggers import (
+from onebar.triggers import (
     DatasetCorruptError,
     DatasetNotFoundError,
     EmptyDatasetError,

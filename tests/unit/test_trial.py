@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.trial import LEAST_AT_HAND, REST, Trial
+from feature_store.cache.admission import LEAST_AT_HAND, REST, Trial
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000))

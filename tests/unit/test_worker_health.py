@@ -6,12 +6,12 @@ import logging
 
 import pytest
 
-from feature_store.client import StoreUnavailableError
-from stream import retry
-from stream.metrics import Health
-from stream.retry import until_back
-from stream.runtime import REPEAT_AFTER_S, _Seldom
-from stream.topics import KafkaUnavailableError
+from feature_store.redis.client import StoreUnavailableError
+from stream.kafka.topics import KafkaUnavailableError
+from stream.workers import retry
+from stream.workers.metrics import Health
+from stream.workers.retry import until_back
+from stream.workers.runtime import REPEAT_AFTER_S, _Seldom
 
 
 def test_a_worker_is_unwell_until_it_has_started() -> None:

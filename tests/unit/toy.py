@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from onebar.prompt import PromptConfig, build_prompt
-from onebar.text import REJECT
-from onebar.training.triggers import Preference, Shown, Trigger, TriggerDataset, write_dataset
+from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.evidence.text import REJECT
+from onebar.triggers import Preference, Shown, Trigger, TriggerDataset, write_dataset
 
 COLOURS = ("red", "blue", "green", "black", "white", "pink")
 THINGS = ("shoes", "dress", "lamp", "phone case", "kettle", "连衣裙", "蓝牙耳机")

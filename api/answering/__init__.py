@@ -1,0 +1,1 @@
+"""One answer within its deadline: cache, model, fallback."""

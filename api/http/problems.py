@@ -1,0 +1,192 @@
+"""Errors as `application/problem+json` (RFC 9457): one shape for everything that goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from feature_store.redis.client import StoreUnavailableError
+from onebar.errors import OneBarError
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:onebar:problem:"
+MAX_NAMED_ERRORS = 100
+"""Errors a problem lists; the rest are only counted in `detail`."""
+
+
+class ProblemError(OneBarError):
+    """Ends a request with a problem.
+
+    `slug` is the last part of the problem's `type`; `extra` are further members of the object.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        slug: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.slug = slug
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+    def response(self) -> Response:
+        """What the client gets."""
+        return problem(
+            self.status, self.detail, slug=self.slug, headers=self.headers, extra=self.extra
+        )
+
+
+class InvalidParameterError(ProblemError):
+    """A parameter or a part of the body that is missing or wrong: 422, naming each."""
+
+    def __init__(self, errors: Sequence[Mapping[str, str]]) -> None:
+        named = list(errors[:MAX_NAMED_ERRORS])
+        detail = "; ".join(f"{error['name']}: {error['detail']}" for error in named[:3])
+        if len(errors) > 3:
+            detail += f"; and {len(errors) - 3} more"
+        super().__init__(422, "invalid-parameter", detail, errors=named)
+
+    @classmethod
+    def of(cls, name: str, detail: str) -> InvalidParameterError:
+        """One parameter's fault."""
+        return cls([{"name": name, "detail": detail}])
+
+
+class UnavailableError(ProblemError):
+    """Something behind the API is away: 503, try again after `retry_after_s` seconds."""
+
+    def __init__(self, slug: str, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(503, slug, detail, headers={"Retry-After": str(retry_after_s)})
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    slug: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Response:
+    """A problem as a response. Without a slug its type is `about:blank`: the status says it all."""
+    body = {
+        "type": "about:blank" if slug is None else TYPE_PREFIX + slug,
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **(extra or {}),
+    }
+    return Response(_dump(body), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def _dump(body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # a lone surrogate that came in an escape
+        return orjson.dumps(_printable(body))
+
+
+def _printable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case list():
+            return [_printable(item) for item in value]
+        case dict():
+            return {key: _printable(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem. What nobody foresaw is left to `api.http.middleware`."""
+    app.add_exception_handler(ProblemError, _known)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(StoreUnavailableError, _store)
+
+
+def response_for(error: Exception) -> Response:
+    """The response to an error, also one that nobody foresaw: that one is logged, not told."""
+    match error:
+        case ProblemError():
+            return error.response()
+        case HTTPException():
+            return _http_response(error)
+        case StoreUnavailableError():
+            log.warning("store_unavailable", error=str(error))
+            return UnavailableError("store-unavailable", "Redis does not answer").response()
+        case _:
+            log.error("request_failed", exc_info=error)
+            return problem(500, "The server failed; its log says why.")
+
+
+async def _known(_: Request, error: Exception) -> Response:
+    return response_for(error)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        error = HTTPException(405, headers={"Allow": ", ".join(_methods(request))})
+    return _http_response(error, request.url.path)
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done at a path: of all its routes, of which the framework names the first's."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
+
+
+def _http_response(error: HTTPException, path: str = "") -> Response:
+    match error.status_code:
+        case 404:
+            detail = f"Nothing is at {path[:200]!r}; /docs lists what there is."
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            detail = f"This method does not apply here; allowed: {allowed or 'see /docs'}."
+        case 413:
+            return too_large().response()
+        case _:
+            detail = str(error.detail)
+    return problem(error.status_code, detail, headers=error.headers)
+
+
+async def _validation(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return InvalidParameterError(
+        [
+            {"name": ".".join(map(str, fault["loc"][1:])) or "body", "detail": str(fault["msg"])}
+            for fault in error.errors()
+        ]
+    ).response()
+
+
+async def _store(_: Request, error: Exception) -> Response:
+    return response_for(error)
+
+
+def too_large(limit: int | None = None) -> ProblemError:
+    """A body over the limit."""
+    most = "" if limit is None else f"; at most {limit:,} bytes are accepted"
+    return ProblemError(413, "body-too-large", f"The body is too long{most}.")

@@ -1,0 +1,299 @@
+"""What goes over the wire: the records of requests and answers, and the OpenAPI made from them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from onebar.records import Anchor, Candidate, HistoryEntry
+from stream.events import Event
+
+MAX_PAIRS = 256
+"""Pairs in one batch request."""
+MAX_EVENTS = 1000
+"""Events in one request."""
+
+Source = Literal["cache", "generated", "fallback"]
+Fallback = Literal["video", "anchors", "empty"]
+Reason = Literal[
+    "deadline",
+    "overload",
+    "store_unavailable",
+    "store_failed",
+    "not_generating",
+    "model_unavailable",
+    "engine_failed",
+    "sensitive",
+    "unknown_video",
+]
+
+_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
+ID_RULE = "expected 1 to 256 characters, none of them a control character"
+
+
+_NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def are_in_ids(text: str) -> bool:
+    """Whether all characters of `text` may stand in an id."""
+    return text.isprintable() or _NOT_IN_IDS.search(text) is None
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be the id of anything."""
+    return _ID.fullmatch(text) is not None
+
+
+class Answer(Struct, frozen=True):
+    """The queries for one (video, user), best first.
+
+    `source` says where they came from. A fallback says which: `video` is what the video has for
+    everyone, `anchors` are what other people searched (`score` is the anchor's weight then, else
+    a log probability), `empty` is nothing; and `reason` says why it was needed. `rejected` means
+    that this video should carry no query. The last four are null where nothing was generated.
+    """
+
+    request_id: str
+    video_id: str
+    user_id: str | None
+    queries: tuple[Candidate, ...]
+    source: Source
+    rejected: bool
+    model: str | None = None
+    evidence_digest: str | None = None
+    generated_at: float | None = None
+    age_s: float | None = None
+    fallback: Fallback | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
+
+
+_PATTERN = {"pattern": r"^[^\u0000-\u001f\u007f]*(?![\s\S])"}
+"""What `api.routes.queries` checks, for the document. In a `Meta` it would cost as much as all
+else that is done for a pair."""
+
+
+class PairRequest(Struct, frozen=True, gc=False):
+    """A video, and who watches it."""
+
+    video_id: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=256,
+            extra_json_schema=_PATTERN,
+            description="An identifier: 1 to 256 characters, none of them a control character.",
+        ),
+    ]
+    user_id: (
+        Annotated[
+            str,
+            Meta(
+                max_length=256,
+                extra_json_schema=_PATTERN,
+                description="Who watches; empty: nobody in particular.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class BatchRequest(Struct, frozen=True):
+    """Up to 256 pairs; they share one deadline, and every one is answered by it."""
+
+    requests: Annotated[list[PairRequest], Meta(min_length=1, max_length=MAX_PAIRS)]
+    k: Annotated[int, Meta(ge=1, le=64)] | None = None
+    budget_ms: Annotated[float, Meta(ge=0)] | None = None
+
+
+class BatchAnswer(Struct, frozen=True):
+    """The answers, in the order of the requests."""
+
+    results: list[Answer]
+
+
+class Accepted(Struct, frozen=True):
+    """How many events Kafka has acknowledged."""
+
+    accepted: int
+
+
+class EvidenceAnswer(Struct, frozen=True):
+    """What a generation for this pair would stand on: the prompt, and its parts T, M, A, H."""
+
+    video_id: str
+    user_id: str | None
+    text: str
+    summary: str
+    anchors: tuple[str, ...]
+    history: tuple[str, ...]
+    prompt: str
+    digest: str | None
+    model: str | None
+    sensitive: bool
+    shared: bool
+
+
+class ShownAnchor(Struct, frozen=True):
+    """A query that behaviour ties to a video, with what became of it when it was shown."""
+
+    query: str
+    weight: float
+    source: Literal["behavior", "neighbor", "retrieved"]
+    exposures: int
+    clicks: int
+    engagements: int
+
+
+class AnchorsAnswer(Struct, frozen=True):
+    """All anchors of a video, strongest first."""
+
+    video_id: str
+    anchors: list[ShownAnchor]
+
+
+class HistoryAnswer(Struct, frozen=True):
+    """The newest queries of a user, newest first."""
+
+    user_id: str
+    history: tuple[HistoryEntry, ...]
+
+
+class FeedVideo(Struct, frozen=True):
+    """A video that queries were generated for lately. `seen_at`: UTC epoch seconds."""
+
+    video_id: str
+    seen_at: float
+    title: str
+    caption: str
+    author: str
+    category: str
+    summary: str
+    anchors: tuple[Anchor, ...]
+    answer: Answer
+
+
+class FeedAnswer(Struct, frozen=True):
+    """The latest videos, newest first."""
+
+    videos: list[FeedVideo]
+
+
+class Deleted(Struct, frozen=True):
+    """`log`: the deletion is in the log; `store`: and done."""
+
+    log: bool
+    store: bool
+
+
+class Alive(Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Struct, frozen=True):
+    """`ok`, or why not, of everything an answer needs.
+
+    `checkpoint` is the one that answers; `warning` says why the registry's current one does not.
+    """
+
+    ready: bool
+    kafka: str
+    redis: str
+    model: str
+    checkpoint: str | None = None
+    warning: str | None = None
+
+
+class Fault(Struct, frozen=True):
+    """What is wrong, and with what: a parameter by its `name`, or an event of a list by its
+    `index`, from 0.
+    """
+
+    detail: str
+    name: str | UnsetType = UNSET
+    index: int | UnsetType = UNSET
+
+
+class Problem(Struct, frozen=True):
+    """An error (RFC 9457). `errors` names each fault where there can be several."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[Fault] | UnsetType = UNSET
+
+
+_TYPES: tuple[Any, ...] = (
+    Answer,
+    BatchRequest,
+    BatchAnswer,
+    Accepted,
+    EvidenceAnswer,
+    AnchorsAnswer,
+    HistoryAnswer,
+    FeedAnswer,
+    Deleted,
+    Alive,
+    Readiness,
+    Problem,
+    Event,
+)
+
+
+def components() -> dict[str, Any]:
+    """The JSON Schemas of all of them, for `#/components/schemas`."""
+    found, schemas = msgspec.json.schema_components(
+        _TYPES, ref_template="#/components/schemas/{name}"
+    )
+    schemas["Event"] = found[_TYPES.index(Event)]  # a union has no name of its own
+    return schemas
+
+
+def reference(name: str) -> dict[str, Any]:
+    """A reference to one of `components()`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def content(name: str, example: Any = None, media_type: str = "application/json") -> dict[str, Any]:
+    """The `content` of an OpenAPI request or response."""
+    body: dict[str, Any] = {"schema": reference(name)}
+    if example is not None:
+        body["example"] = example
+    return {media_type: body}
+
+
+def responses(
+    status: int, name: str, description: str, example: Any = None
+) -> dict[int | str, Any]:
+    """One OpenAPI response, with the problems that every route may give."""
+    return {
+        status: {"description": description, "content": content(name, example)},
+        **problems(401, 403, 422, 429),
+    }
+
+
+_PROBLEMS = {
+    401: "No API key, or one that is not known.",
+    403: "The API key lacks the scope.",
+    413: "The body is too long.",
+    415: "The body is not sent as application/json.",
+    422: "A parameter or a part of the body is missing or wrong; `errors` names each.",
+    429: "Too many requests; `Retry-After` says when to go on.",
+    503: "Something behind the API is away; `Retry-After` says when to try again.",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, Any]:
+    """OpenAPI responses for these errors."""
+    return {
+        status: {
+            "description": _PROBLEMS[status],
+            "content": content("Problem", media_type="application/problem+json"),
+        }
+        for status in statuses
+    }

@@ -1,0 +1,97 @@
+"""What handlers are given, and how they read a request's body."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, Query, Request, Security
+from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
+from fastapi.security.base import SecurityBase
+from pydantic import AfterValidator
+
+from api.http.auth import Scope
+from api.http.body import read_body
+from api.http.problems import InvalidParameterError
+from api.http.schemas import ID_RULE, is_id
+from api.services import Services
+
+
+def services(request: Request) -> Services:
+    """The services of this app."""
+    found: Services = request.app.state.services
+    return found
+
+
+async def _services(request: Request) -> Services:
+    # A plain function would be handed to a thread for each request.
+    return services(request)
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+
+
+class _Bearer(SecurityBase):
+    """Only for the OpenAPI document: the gate reads the header."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearer(description="`Authorization: Bearer KEY`")
+        self.scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> None:
+        return None
+
+
+class _Header(SecurityBase):
+    def __init__(self) -> None:
+        # `in` is a keyword of the language, and the field has no other name.
+        self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": "X-API-Key"})
+        self.scheme_name = "header"
+
+    async def __call__(self, request: Request) -> None:
+        return None
+
+
+_BEARER, _HEADER = _Bearer(), _Header()
+
+
+def needs(scope: Scope) -> Any:
+    """A dependency that admits only keys with this scope."""
+
+    async def admit(
+        request: Request,
+        _bearer: Annotated[None, Security(_BEARER)],
+        _header: Annotated[None, Security(_HEADER)],
+    ) -> None:
+        services(request).gate.admit(request.scope, scope)
+
+    return Depends(admit)
+
+
+def _check_id(text: str) -> str:
+    if not is_id(text):
+        raise ValueError(ID_RULE)
+    return text
+
+
+def _check_user(text: str | None) -> str | None:
+    return _check_id(text) if text else None
+
+
+VideoId = Annotated[str, AfterValidator(_check_id)]
+UserId = Annotated[str, AfterValidator(_check_id)]
+VideoQuery = Annotated[VideoId, Query(description="The video.", examples=["v42"])]
+UserQuery = Annotated[
+    str | None,
+    AfterValidator(_check_user),
+    Query(description="Who watches; left out or empty: nobody in particular.", examples=["u7"]),
+]
+
+
+async def read_json(request: Request, limit: int) -> Any:
+    """The JSON value in the body. Raises `ProblemError`: what `read_body` does, 422 for no JSON."""
+    body = await read_body(request.scope, request.receive, limit)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidParameterError.of("body", f"not JSON: {error}") from None

@@ -1,0 +1,170 @@
+"""What is known: the evidence of a pair, the anchors of a video, the history of a user."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from api.http.problems import ProblemError, UnavailableError
+from api.http.schemas import (
+    AnchorsAnswer,
+    EvidenceAnswer,
+    HistoryAnswer,
+    ShownAnchor,
+    problems,
+    responses,
+)
+from api.routes.deps import ServicesDep, UserId, UserQuery, VideoId, VideoQuery, needs
+from feature_store.redis.client import StoreUnavailableError
+from onebar.evidence.evidence import assemble
+from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.records import Features, Pair, QueryCounts
+
+log = structlog.get_logger(__name__)
+
+READ_TIMEOUT_S = 2.0
+
+router = APIRouter(tags=["state"], dependencies=[needs("read")])
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+async def _read(reading: Any) -> Any:
+    """A read of the store, bounded. Raises `UnavailableError` or a 500."""
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            return await reading
+    except TimeoutError:
+        raise UnavailableError("store-unavailable", "Redis does not answer.") from None
+    except StoreUnavailableError as error:
+        log.warning("store_unavailable", error=str(error))
+        raise UnavailableError("store-unavailable", "Redis does not answer.") from error
+
+
+@router.get(
+    "/v1/evidence",
+    summary="What a generation would stand on",
+    operation_id="get_evidence",
+    response_class=Response,
+    responses={
+        **responses(200, "EvidenceAnswer", "The prompt and its parts."),
+        **problems(503),
+        404: {**problems(422)[422], "description": "Nothing is known of the video."},
+    },
+)
+async def get_evidence(
+    services: ServicesDep, video_id: VideoQuery, user_id: UserQuery = None
+) -> Response:
+    """The evidence E = (T, M, A, H) of a pair and the prompt made of it, as a generation now
+    would see them. `digest` and `model` are null while this server has no model; `shared` is
+    true where the user gets what everyone gets."""
+    pair = (video_id, user_id)
+    [known] = await _read(services.store.features([pair]))
+    if known.text is None and not known.anchors:
+        raise ProblemError(404, "unknown-video", f"Nothing is known of the video {video_id!r}.")
+    return _json(_evidence(services, pair, known))
+
+
+def _evidence(services: ServicesDep, pair: Pair, known: Features) -> EvidenceAnswer:
+    recommender = services.model.recommender
+    digest = model = None
+    if recommender is not None:
+        grounding = recommender.ground(pair, known)
+        evidence, prompt = grounding.evidence, grounding.prompt
+        digest, model = grounding.digest, recommender.model
+    else:
+        config = PromptConfig()
+        evidence = assemble(known, max_anchors=config.max_anchors, max_history=config.max_history)
+        prompt = build_prompt(evidence, config)
+    return EvidenceAnswer(
+        video_id=pair[0],
+        user_id=pair[1],
+        text=evidence.text,
+        summary=evidence.summary,
+        anchors=evidence.anchors,
+        history=evidence.history,
+        prompt=prompt,
+        digest=digest,
+        model=model,
+        sensitive=known.text is not None and known.text.sensitive,
+        shared=not evidence.history,
+    )
+
+
+@router.get(
+    "/v1/videos/{video_id:path}/anchors",
+    summary="The anchors of a video",
+    operation_id="get_anchors",
+    response_class=Response,
+    responses={
+        **responses(
+            200,
+            "AnchorsAnswer",
+            "The anchors, strongest first; none for a video nobody has heard of.",
+            {
+                "video_id": "v42",
+                "anchors": [
+                    {
+                        "query": "hiking boots",
+                        "weight": 3.75,
+                        "source": "behavior",
+                        "exposures": 9,
+                        "clicks": 2,
+                        "engagements": 1,
+                    }
+                ],
+            },
+        ),
+        **problems(503),
+    },
+)
+async def get_anchors(services: ServicesDep, video_id: VideoId) -> Response:
+    """The queries that people's behaviour ties to a video, their weights decayed to this moment,
+    with how often each was shown, tapped and engaged with. Percent-encode the id: it may hold
+    any character, slashes too."""
+    anchors, counts = await _read(
+        asyncio.gather(services.store.anchors(video_id), services.store.counts(video_id))
+    )
+    none = QueryCounts()
+    shown = []
+    for anchor in anchors:
+        count = counts.get(anchor.query, none)
+        shown.append(
+            ShownAnchor(
+                anchor.query,
+                anchor.weight,
+                anchor.source,
+                count.exposures,
+                count.clicks,
+                count.engagements,
+            )
+        )
+    return _json(AnchorsAnswer(video_id, shown))
+
+
+@router.get(
+    "/v1/users/{user_id:path}/history",
+    summary="The history of a user",
+    operation_id="get_history",
+    response_class=Response,
+    responses={
+        **responses(
+            200,
+            "HistoryAnswer",
+            "The queries, newest first; none for a user nobody has heard of.",
+            {"user_id": "u7", "history": [{"query": "hiking boots", "ts": 1760000000.25}]},
+        ),
+        **problems(503),
+    },
+)
+async def get_history(services: ServicesDep, user_id: UserId) -> Response:
+    """What a user searched or tapped lately. Percent-encode the id."""
+    history = await _read(services.store.history(user_id))
+    return _json(HistoryAnswer(user_id, history))

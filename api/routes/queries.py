@@ -1,0 +1,325 @@
+"""`/v1/queries`: the search bar of a video, one at a time or many."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Awaitable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import orjson
+from fastapi import FastAPI
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+
+from api.http.body import read_body
+from api.http.middleware import Direct, Route
+from api.http.problems import InvalidParameterError
+from api.http.schemas import (
+    ID_RULE,
+    BatchRequest,
+    are_in_ids,
+    content,
+    is_id,
+    problems,
+    reference,
+    responses,
+)
+from api.routes.deps import needs
+from api.services import Services
+from onebar.records import Pair
+from onebar.settings import Settings
+
+PATH = "/v1/queries"
+MAX_BODY = 1_000_000
+
+_EXAMPLE = {
+    "video_id": "v42",
+    "queries": [{"text": "waterproof hiking boots", "score": -0.41}],
+    "rejected": False,
+    "model": "demo-1a2b3c4d",
+    "evidence_digest": "9f86d081884c7d659a2feaa0c55ad015",
+    "generated_at": 1760000000.25,
+    "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+    "user_id": "u7",
+    "source": "cache",
+    "age_s": 12.5,
+}
+_FALLBACK = {
+    **_EXAMPLE,
+    "queries": [],
+    "source": "fallback",
+    "model": None,
+    "evidence_digest": None,
+    "generated_at": None,
+    "age_s": None,
+    "fallback": "empty",
+    "reason": "unknown_video",
+}
+
+
+class QueriesEndpoint:
+    """Answers `GET` and `POST /v1/queries` without a framework: the paths that have to be fast.
+
+    Parameters are read without a model, and a hit is sent as the cache keeps it.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        settings = services.settings
+        self._max_k = settings.k
+        self._max_budget_ms = settings.max_budget_ms
+
+    def single(self, scope: Any, receive: Any, arrived: float) -> Awaitable[bytes]:
+        """The answer for one pair, named in the query string."""
+        self._services.gate.admit(scope, "read")
+        pair, k, budget_ms = self.parameters(scope["query_string"])
+        answerer = self._services.answerer
+        return answerer.one(pair, answerer.ask(arrived, k=k, budget_ms=budget_ms))
+
+    async def batch(self, scope: Any, receive: Any, arrived: float) -> bytes:
+        """Up to 256 pairs, answered in order by one deadline for all of them."""
+        self._services.gate.admit(scope, "read")
+        batch = self.requests(await read_body(scope, receive, MAX_BODY))
+        pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
+        answerer = self._services.answerer
+        ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms)
+        return b'{"results":%b}' % await answerer.many(pairs, ask)
+
+    def requests(self, body: bytes) -> BatchRequest:
+        """The pairs asked for. Raises `InvalidParameterError` naming each fault."""
+        try:
+            batch = _read_batch(body)
+        except msgspec.ValidationError as error:
+            detail, _, path = str(error).partition(" - at `$")
+            name = path.rstrip("`").lstrip(".") or "body"
+            raise InvalidParameterError.of(name, detail) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidParameterError.of("body", f"not JSON: {_fault(body, error)}") from None
+        faults = []
+        ids = [item.video_id for item in batch.requests]
+        ids += [item.user_id for item in batch.requests if item.user_id]
+        if not are_in_ids("".join(ids)):
+            faults += [
+                {"name": f"requests[{at}].{name}", "detail": ID_RULE}
+                for at, item in enumerate(batch.requests)
+                for name in ("video_id", "user_id")
+                if not are_in_ids(getattr(item, name) or "")
+            ]
+        if batch.k is not None and batch.k > self._max_k:
+            detail = f"expected a whole number from 1 to {self._max_k}"
+            faults.append({"name": "k", "detail": detail})
+        if batch.budget_ms is not None and not batch.budget_ms <= self._max_budget_ms:
+            detail = f"expected milliseconds from 0 to {self._max_budget_ms:g}"
+            faults.append({"name": "budget_ms", "detail": detail})
+        if faults:
+            raise InvalidParameterError(faults)
+        return batch
+
+    def parameters(self, query: bytes) -> tuple[Pair, int | None, float | None]:
+        """The pair, k and the budget. Raises `InvalidParameterError` naming each fault."""
+        plain = _PLAIN.fullmatch(query)
+        if plain is not None:
+            video, user = plain.groups()
+            return (video.decode(), None if user is None else user.decode()), None, None
+        values: dict[bytes, bytes] = {}
+        faults: list[dict[str, str]] = []
+        for part in query.split(b"&"):
+            name, _, value = part.partition(b"=")
+            if name not in _KNOWN:
+                continue
+            if name in values:
+                faults.append({"name": name.decode(), "detail": "named more than once"})
+            values[name] = value
+        video_id = _text(values.get(b"video_id"), "video_id", faults)
+        user_id = _text(values.get(b"user_id"), "user_id", faults) or None
+        if b"video_id" not in values:
+            faults.append({"name": "video_id", "detail": "missing: which video is it for?"})
+        elif video_id == "":
+            faults.append({"name": "video_id", "detail": ID_RULE})
+        k = None
+        if b"k" in values:
+            k = _integer(values[b"k"], self._max_k, faults)
+        budget_ms = None
+        if b"budget_ms" in values:
+            budget_ms = _budget(values[b"budget_ms"], self._max_budget_ms, faults)
+        if faults:
+            raise InvalidParameterError(faults)
+        assert video_id
+        return (video_id, user_id), k, budget_ms
+
+
+_KNOWN = frozenset((b"video_id", b"user_id", b"k", b"budget_ms"))
+
+
+def _fault(body: bytes, found: Exception) -> str:
+    """What is wrong with JSON, in better words than msgspec's where there are any."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return str(error)
+    return str(found)
+
+
+_PLAIN = re.compile(rb"video_id=([\w.~:-]{1,256})(?:&user_id=([\w.~:-]{1,256}))?")
+"""What nearly every request looks like: ids that need no decoding, and nothing else."""
+_read_batch = msgspec.json.Decoder(BatchRequest).decode
+
+
+def _text(value: bytes | None, name: str, faults: list[dict[str, str]]) -> str | None:
+    """A decoded id; an empty one is for the caller to judge. None where it is missing or wrong."""
+    if value is None:
+        return None
+    if b"+" in value or b"%" in value:
+        value = unquote_to_bytes(value.replace(b"+", b" "))
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        faults.append({"name": name, "detail": "not UTF-8"})
+        return None
+    if text and not is_id(text):
+        faults.append({"name": name, "detail": ID_RULE})
+        return None
+    return text
+
+
+def _integer(value: bytes, most: int, faults: list[dict[str, str]]) -> int | None:
+    if value.isdigit() and len(value) <= 3 and 1 <= (number := int(value)) <= most:
+        return number
+    faults.append({"name": "k", "detail": f"expected a whole number from 1 to {most}"})
+    return None
+
+
+def _budget(value: bytes, most: float, faults: list[dict[str, str]]) -> float | None:
+    try:
+        number = math.nan if b"_" in value else float(value)  # 1_0 is a number to Python alone
+    except ValueError:
+        number = math.nan
+    if 0 <= number <= most:
+        return number
+    faults.append({"name": "budget_ms", "detail": f"expected milliseconds from 0 to {most:g}"})
+    return None
+
+
+async def get_queries() -> Response:
+    """The queries for a video, from the cache, else generated within the budget, else the best
+    fallback; never later than the budget, and the answer says which. A video nobody has heard of
+    is answered too: with nothing, and `reason: unknown_video`."""
+    raise NotImplementedError(_DOCUMENTS)
+
+
+async def post_queries() -> Response:
+    """Up to 256 pairs, answered in order by one deadline for all of them."""
+    raise NotImplementedError(_DOCUMENTS)
+
+
+_DOCUMENTS = "documents the route; `QueriesEndpoint` answers it"
+
+
+def add_routes(app: FastAPI, endpoint: QueriesEndpoint, settings: Settings) -> dict[Route, Direct]:
+    """Document both routes in `app`; what answers them, for the front of it."""
+    common: dict[str, Any] = {
+        "tags": ["queries"],
+        "dependencies": [needs("read")],
+        "response_class": Response,
+    }
+    app.add_api_route(
+        PATH,
+        get_queries,
+        methods=["GET"],
+        summary="Queries for one video",
+        operation_id="get_queries",
+        responses=_SINGLE,
+        openapi_extra={"parameters": _parameters(settings)},
+        **common,
+    )
+    app.add_api_route(
+        PATH,
+        post_queries,
+        methods=["POST"],
+        summary="Queries for many videos",
+        operation_id="post_queries",
+        responses=_BATCH,
+        openapi_extra={"requestBody": _BATCH_BODY},
+        **common,
+    )
+    get, post = ("GET", PATH), ("POST", PATH)
+    direct = {get: Direct(get, endpoint.single), post: Direct(post, endpoint.batch)}
+    for route, answered in zip(app.router.routes[-2:], direct.values(), strict=True):
+        assert isinstance(route, APIRoute)
+        route.app = answered.routed
+    return direct
+
+
+_SINGLE: dict[int | str, Any] = {
+    **responses(200, "Answer", "The answer."),
+    200: {
+        "description": "The answer.",
+        "content": {
+            "application/json": {
+                "schema": reference("Answer"),
+                "examples": {"cached": {"value": _EXAMPLE}, "fallback": {"value": _FALLBACK}},
+            }
+        },
+    },
+}
+_BATCH: dict[int | str, Any] = {
+    **responses(200, "BatchAnswer", "The answers, in order.", {"results": [_EXAMPLE]}),
+    **problems(413, 415),
+}
+_BATCH_BODY = {
+    "required": True,
+    "content": content(
+        "BatchRequest",
+        {
+            "requests": [{"video_id": "v42", "user_id": "u7"}, {"video_id": "v43"}],
+            "k": 8,
+            "budget_ms": 80,
+        },
+    ),
+}
+
+
+def _parameters(settings: Settings) -> list[dict[str, Any]]:
+    def parameter(
+        name: str, description: str, schema: dict[str, Any], example: Any, required: bool = False
+    ) -> dict[str, Any]:
+        return {
+            "name": name,
+            "in": "query",
+            "required": required,
+            "description": description,
+            "schema": schema,
+            "example": example,
+        }
+
+    entity: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 256}
+    return [
+        parameter("video_id", "The video.", entity, "v42", required=True),
+        parameter(
+            "user_id",
+            "Who watches; left out or empty: nobody in particular.",
+            {**entity, "minLength": 0},
+            "u7",
+        ),
+        parameter(
+            "k",
+            "Most queries wanted.",
+            {"type": "integer", "minimum": 1, "maximum": settings.k, "default": settings.k},
+            settings.k,
+        ),
+        parameter(
+            "budget_ms",
+            "How long the answer may take, in milliseconds. 0: generate nothing, answer from the "
+            "cache or fall back; the look into the cache may then take as long as usual.",
+            {
+                "type": "number",
+                "minimum": 0,
+                "maximum": settings.max_budget_ms,
+                "default": settings.budget_ms,
+            },
+            settings.budget_ms,
+        ),
+    ]

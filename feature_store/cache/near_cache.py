@@ -1,0 +1,175 @@
+"""The query cache, seen from a process that keeps what it read until Redis says it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from feature_store.cache.admission import Trial
+from feature_store.cache.codec import (
+    CachedBody,
+    Lookup,
+    Mark,
+    Own,
+    decode_answering,
+    personal_body,
+)
+from feature_store.cache.query_cache import QueryCache
+from feature_store.cache.tracked import Kept
+from feature_store.redis.client import (
+    Client,
+    Command,
+    StoreCommandError,
+    close,
+    pipelined,
+    strings,
+)
+from feature_store.redis.connection import Watcher
+from onebar.records import Pair
+
+log = structlog.get_logger(__name__)
+
+
+class Connect(Protocol):
+    """Gives a client for nothing but a near cache, which tells the watcher."""
+
+    def __call__(self, *, watcher: Watcher) -> Client: ...
+
+
+ENTRY_BYTES = 200
+"""What a kept value takes beside its body and its ids, about: objects, places in dictionaries."""
+GROUP_BYTES = 250
+"""What it takes more, about, to be found by its user."""
+TRIAL_TURNS = 2
+"""Generations of what is kept in a trial of whether keeping pays."""
+
+
+class NearCache:
+    """Lookups that go to Redis only for what this process has not read lately.
+
+    Kept are bodies and marks, those of users that were not deleted; never that there is no body, as
+    somebody may be about to put one. A value is served until Redis tells of its change, which takes
+    a fraction of a millisecond while the connection is sound; a connection that has broken in
+    silence is found out within `feature_store.redis.connection.HEARTBEAT_S` and the client's
+    timeout. A server that can't tell is asked each time.
+
+    Where hardly any pair is asked for again by the time that the limit is reached, nothing is kept
+    for a while (`feature_store.cache.admission`).
+
+    Belongs to one event loop. Raises what `QueryCache` does.
+    """
+
+    def __init__(self, cache: QueryCache, connect: Connect, *, limit_bytes: int) -> None:
+        self._cache = cache
+        self._keys = cache.keys
+        self._client = connect(watcher=self)
+        self._kept: Kept[Pair, Own] = Kept(limit_bytes, _size_of, _user_of)
+        self._trial = Trial()
+        self._judged_at = TRIAL_TURNS
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    async def close(self) -> None:
+        """Close the connection. A later lookup opens another."""
+        await close(self._client)
+
+    def at_hand(self, pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
+        """For each (video, user) the body that answers exactly it, if all that says so is kept."""
+        if not self._trial.keeping:
+            return [None] * len(pairs)
+        get = self._kept.get
+        expired = now - self._cache.hard_ttl_s
+        bodies: list[CachedBody | None] = []
+        for pair in pairs:
+            own = get(pair)
+            if own is None or own.generated_at <= expired:
+                bodies.append(None)
+            elif isinstance(own, CachedBody):
+                bodies.append(own)
+            else:
+                bodies.append(self._marked(pair[0], own, expired))
+        self._trial.at_hand(len(bodies) - bodies.count(None))
+        return bodies
+
+    def _marked(self, video_id: str, mark: Mark, expired: float) -> CachedBody | None:
+        """The video's body, for a user whose own it is."""
+        video = self._kept.get((video_id, None))
+        if not isinstance(video, CachedBody) or video.generated_at <= expired:
+            return None
+        return personal_body(mark, video, self._cache.soft_ttl_s)
+
+    async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
+        """What is cached for each (video, user), in their order, asked of Redis and then kept."""
+        self._trial.read(len(pairs))
+        if not self._trial.keeping:
+            return await self._cache.lookup(pairs)
+        found: dict[Pair, Own] = {}
+        lookups = []
+        with self._kept.reading() as reading:
+            values = await strings(self._client, self._keys.answering(pairs))
+            for pair, lookup, own in decode_answering(pairs, values, self._cache.soft_ttl_s):
+                video_id, user_id = pair
+                if own is not None:
+                    found[pair] = own
+                if lookup.video is not None and (user_id is None or isinstance(own, Mark)):
+                    found[video_id, None] = lookup.video
+                lookups.append(lookup)
+            self._kept.keep(reading, found)
+        if self._kept.turns >= self._judged_at:
+            self._judge()
+        return lookups
+
+    def _judge(self) -> None:
+        self._judged_at = self._kept.turns + TRIAL_TURNS
+        share = self._trial.judge()
+        if not self._trial.keeping:
+            log.info("near_cache_rests", at_hand=round(share, 3))
+            self.changed(None)
+
+    async def settle(self) -> None:
+        """Return when every change that Redis has made by now has been told."""
+        with suppress(StoreCommandError):  # a refusal is an answer too
+            await pipelined(self._client, [Command("PING", ())])
+
+    def began(self) -> None:
+        """Redis tells of changes from now on."""
+        self._kept.trust()
+
+    def changed(self, names: Sequence[bytes] | None) -> None:
+        """Redis tells of these keys, or of all."""
+        if names is None:
+            self._kept.change_all()
+            return
+        for slot in map(self._keys.slot, names):
+            if isinstance(slot, str):
+                self._kept.change_group(slot)  # whether a user was deleted
+            elif slot is not None:
+                self._kept.change(slot)
+
+    def lost(self) -> None:
+        """Redis tells no more."""
+        self._kept.distrust()
+
+
+def _user_of(pair: Pair) -> str | None:
+    return pair[1]
+
+
+def _size_of(kept: Iterable[tuple[Pair, Own]]) -> int:
+    size = 0
+    for (video_id, user_id), value in kept:
+        size += ENTRY_BYTES + _id_bytes(video_id)
+        if user_id is not None:
+            size += GROUP_BYTES + _id_bytes(user_id)
+        if isinstance(value, CachedBody):
+            size += len(value.body)
+    return size
+
+
+def _id_bytes(text: str) -> int:
+    """What an id takes at most, whether or not Python has come to keep its UTF-8 beside it."""
+    return 60 + len(text) if text.isascii() else 80 + 8 * len(text)

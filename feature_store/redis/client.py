@@ -1,0 +1,259 @@
+"""The only module that knows the Redis client: connecting, pipelines, scripts and their errors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from importlib.resources import files
+from typing import Any, Protocol, cast
+
+import redis.exceptions as errors
+from msgspec import Struct
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+from feature_store.redis.connection import Argument, Pipe, Watcher, Words
+from onebar.errors import OneBarError
+
+
+class PipedRedis(Redis):
+    """A client whose calls through this module share one connection. The pool is for the rest."""
+
+    pipe: Pipe
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close every connection."""
+        await self.pipe.close()
+        await super().aclose(close_connection_pool)
+
+
+Client = PipedRedis | RedisCluster
+
+MAX_CONNECTIONS = 64
+"""Connections a client opens at most; further requests wait for a free one."""
+
+_UNAVAILABLE = (
+    errors.ConnectionError,
+    errors.TimeoutError,
+    errors.ClusterError,
+    errors.RedisClusterException,
+    errors.OutOfMemoryError,
+    errors.ReadOnlyError,
+    errors.TryAgainError,
+    errors.AskError,
+    OSError,
+    TimeoutError,
+)
+_UNAVAILABLE_CODES = (
+    *("ASK", "BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"),
+    *("TRYAGAIN", "UNBLOCKED"),
+)
+
+
+class StoreUnavailableError(OneBarError):
+    """Redis cannot be reached, or takes no writes for now: try again later.
+
+    Repeating the same call is always safe.
+    """
+
+
+class StoreCommandError(OneBarError):
+    """Redis answered a command with an error that trying again will not mend.
+
+    `keys` are the keys of the failed commands; every other command of the call took effect.
+    """
+
+    def __init__(self, message: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
+
+
+class Script(Struct, frozen=True):
+    """A Lua script, called by its digest."""
+
+    name: str
+    source: str
+    sha: str
+
+
+class Command(Struct, frozen=True):
+    """One command of a pipeline: a plain one by its name, or a script with its keys.
+
+    `keys` all live in one slot.
+    """
+
+    name: str | Script
+    keys: tuple[str, ...]
+    args: tuple[Argument, ...] = ()
+
+
+class _Pipeline(Protocol):
+    def execute_command(self, *args: Any) -> Any: ...
+
+    def execute(self, raise_on_error: bool = ...) -> Awaitable[list[Any]]: ...
+
+
+def load_script(name: str, *preludes: str) -> Script:
+    """The script `lua/{name}.lua` behind the preludes named."""
+    folder = files("feature_store.redis") / "lua"
+    source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in (*preludes, name))
+    digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(name=name, source=source, sha=digest)
+
+
+def connect(url: str, *, timeout_s: float, watcher: Watcher | None = None) -> Client:
+    """A client for `redis://`, `rediss://`, `unix://`, or `redis+cluster://host:port`.
+
+    Opens nothing until its first command. A command takes `timeout_s` at most, twice that where
+    a broken connection made it start again. A `watcher` is told of changes to whatever is read
+    through this client, but for a cluster's. Raises `ValueError` for another scheme.
+    """
+    scheme, separator, rest = url.partition("://")
+    retry = Retry(ExponentialBackoff(cap=0.1, base=0.02), 1, (errors.ConnectionError,))
+    if separator and scheme in ("redis+cluster", "rediss+cluster"):
+        cluster: RedisCluster = RedisCluster.from_url(
+            f"{scheme.removesuffix('+cluster')}://{rest}",
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=retry,
+            max_connections=MAX_CONNECTIONS,
+        )
+        return cluster
+    if not separator or scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(
+            f"expected a redis://, rediss://, unix:// or redis+cluster:// address, got {url!r}"
+        )
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=retry,
+    )
+    client = cast(PipedRedis, PipedRedis.from_pool(pool))
+    client.pipe = Pipe(pool, timeout_s=timeout_s, watcher=watcher)
+    return client
+
+
+async def pipelined(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """The replies to the commands, in one round trip (one per node of a cluster).
+
+    A script that the server does not know yet is sent again in full: once more a round trip,
+    for those commands alone. That is safe where no two commands of a call share an entity: none
+    can overtake another. Raises `StoreUnavailableError` or `StoreCommandError`.
+    """
+    if not commands:
+        return []
+    replies = await _send(client, commands, full=False)
+    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, errors.NoScriptError)]
+    if unknown:
+        again = await _send(client, [commands[i] for i in unknown], full=True)
+        for i, reply in zip(unknown, again, strict=True):
+            replies[i] = reply
+    _raise_failures(commands, replies)
+    return replies
+
+
+async def strings(client: Client, names: Sequence[str]) -> list[bytes | None]:
+    """The values of these keys, in one round trip (one per node of a cluster); None where there is
+    none, or something else than a string.
+
+    One command of many keys takes the client a tenth of the work that as many commands do. Raises
+    `StoreUnavailableError` or `StoreCommandError`.
+    """
+    if not names:
+        return []
+    if isinstance(client, RedisCluster):
+        found = await pipelined(client, [Command("MGET", (name,)) for name in names])
+        return [value for [value] in found]
+    [values] = await pipelined(client, [Command("MGET", tuple(names))])
+    return cast(list[bytes | None], values)
+
+
+async def _send(client: Client, commands: Sequence[Command], *, full: bool) -> list[Any]:
+    words = [_words(command, full=full) for command in commands]
+    try:
+        if isinstance(client, RedisCluster):
+            return await _send_to_cluster(client, words)
+        return await client.pipe.call(words)
+    except _UNAVAILABLE as error:
+        raise _unavailable(error) from error
+
+
+async def _send_to_cluster(client: RedisCluster, commands: Sequence[Words]) -> list[Any]:
+    pipeline: Any = client.pipeline()
+    for words in commands:
+        cast(_Pipeline, pipeline).execute_command(*words)
+    try:
+        return await cast(_Pipeline, pipeline).execute(raise_on_error=False)
+    finally:
+        await pipeline.reset()
+
+
+def _words(command: Command, *, full: bool) -> Words:
+    if not isinstance(command.name, Script):
+        return (command.name, *command.keys, *command.args)
+    script = command.name
+    call = ("EVAL", script.source) if full else ("EVALSHA", script.sha)
+    return (*call, len(command.keys), *command.keys, *command.args)
+
+
+def _raise_failures(commands: Sequence[Command], replies: Sequence[Any]) -> None:
+    failed = [
+        (command, reply)
+        for command, reply in zip(commands, replies, strict=True)
+        if isinstance(reply, Exception)
+    ]
+    if not failed:
+        return
+    for _, reply in failed:
+        if isinstance(reply, _UNAVAILABLE) or str(reply).startswith(_UNAVAILABLE_CODES):
+            raise _unavailable(reply) from reply
+    command, reply = failed[0]
+    name = command.name.name if isinstance(command.name, Script) else command.name
+    others = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
+    where = f" on {command.keys[0]!r}" if command.keys else ""
+    raise StoreCommandError(
+        f"Redis refused {name}{where}{others}: {reply}",
+        [key for failure, _ in failed for key in failure.keys[:1]],
+    ) from reply
+
+
+def _unavailable(error: BaseException) -> StoreUnavailableError:
+    refused = isinstance(error, errors.ResponseError)
+    what = "takes no writes for now" if refused else "cannot be reached"
+    hint = "" if refused else "; is it running, and is ONEBAR_REDIS_URL right?"
+    return StoreUnavailableError(f"Redis {what} ({type(error).__name__}: {error}){hint}")
+
+
+def tells_changes(client: Client) -> bool:
+    """Whether `connect` can have somebody watch through such a client."""
+    return isinstance(client, PipedRedis)
+
+
+async def ping(client: Client) -> None:
+    """Raises `StoreUnavailableError` unless Redis answers."""
+    try:
+        await cast(Any, client).ping()
+    except _UNAVAILABLE as error:
+        raise _unavailable(error) from error
+
+
+async def scan(client: Client, prefix: str) -> AsyncIterator[str]:
+    """Every key that begins with `prefix`, each once. Raises `StoreUnavailableError`."""
+    pattern = "".join(f"\\{c}" if c in "*?[]^\\" else c for c in prefix) + "*"
+    seen: set[bytes] = set()
+    try:
+        async for key in client.scan_iter(match=pattern, count=1000):
+            if key not in seen:
+                seen.add(key)
+                yield key.decode()
+    except _UNAVAILABLE as error:
+        raise _unavailable(error) from error
+
+
+async def close(client: Client) -> None:
+    """Close every connection."""
+    await client.aclose()

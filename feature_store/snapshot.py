@@ -1,0 +1,86 @@
+"""All of the state as plain values, to compare what a store holds with what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from feature_store.buckets import Entry
+from onebar.records import QueryCounts, VideoText
+
+
+class VideoState(Struct):
+    """What is kept of a video. `version` is the (ts, event_id) that its text came with.
+
+    `anchors` (in thousandths) and `counts` are keyed by (bucket, query), cut to the newest.
+    """
+
+    text: VideoText | None = None
+    version: tuple[float, str] | None = None
+    anchors: dict[Entry, int] = {}
+    counts: dict[Entry, QueryCounts] = {}
+
+
+class UserState(Struct):
+    """What is kept of a user: query -> newest ts, and the ts up to which all is forgotten."""
+
+    history: dict[str, float] = {}
+    deleted_before: float | None = None
+
+
+class State(Struct):
+    """One generation of state, without caches, fences and neighbours.
+
+    An entity of which nothing is kept is not in it.
+    """
+
+    videos: dict[str, VideoState] = {}
+    users: dict[str, UserState] = {}
+
+
+def diff(expected: State, actual: State, limit: int = 20) -> list[str]:
+    """Where two states differ, a line each, `limit` lines at most; empty if they are equal."""
+    lines: list[str] = []
+    differences = 0
+    for line in _differences(expected, actual):
+        differences += 1
+        if len(lines) < limit:
+            lines.append(line)
+    if differences > limit:
+        lines[-1] = f"... and {differences - limit + 1:,} more differences"
+    return lines
+
+
+def _differences(expected: State, actual: State) -> Iterator[str]:
+    for kind in ("video", "user"):
+        wanted: dict[str, Any] = getattr(expected, f"{kind}s")
+        found: dict[str, Any] = getattr(actual, f"{kind}s")
+        for name in sorted(wanted.keys() | found.keys()):
+            label = f"{kind} {name!r}"
+            if name not in found:
+                yield f"{label}: expected, but missing"
+            elif name not in wanted:
+                yield f"{label}: found, but not expected"
+            elif wanted[name] != found[name]:
+                for field in wanted[name].__struct_fields__:
+                    before, after = getattr(wanted[name], field), getattr(found[name], field)
+                    if before != after:
+                        yield from _field_differences(f"{label} {field}", before, after)
+
+
+def _field_differences(label: str, expected: Any, actual: Any) -> Iterator[str]:
+    if not isinstance(expected, Mapping):
+        yield f"{label}: expected {_shown(expected)}, found {_shown(actual)}"
+        return
+    for key in sorted(expected.keys() | actual.keys()):
+        if expected.get(key) != actual.get(key):
+            wanted, found = _shown(expected.get(key)), _shown(actual.get(key))
+            yield f"{label} {key!r}: expected {wanted}, found {found}"
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(msgspec.to_builtins(value))
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,133 @@
+"""What the commands share: options, settings, and how a run ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from onebar.settings import Settings
+    from stream.logs.files import Log
+
+Result = TypeVar("Result")
+
+INTERRUPTED = 130
+DAY = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+"""How a moment is written; all are UTC."""
+USAGE = 2
+
+
+class Format(StrEnum):
+    """How a log is written."""
+
+    onebar = "onebar"
+    kuaisearch = "kuaisearch"
+
+
+class Language(StrEnum):
+    """What a simulated feed speaks."""
+
+    en = "en"
+    zh = "zh"
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+FormatOption = Annotated[Format, typer.Option(help="How the log is written.")]
+SpeedOption = Annotated[
+    str, typer.Option(help="1 is the pace of the log, 60 sixty times that, max no pause at all.")
+]
+RunDirOption = Annotated[
+    Path | None, typer.Option(help="Where the logs of the processes go.", file_okay=False)
+]
+
+
+def run_to_end(work: Coroutine[Any, Any, Result], *, interrupted: int = INTERRUPTED) -> Result:
+    """Run to the end. SIGINT, SIGTERM and SIGHUP cancel it: then the exit status is
+    `interrupted`."""
+
+    async def guarded() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(signum, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(guarded())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(interrupted) from None
+
+
+def read_settings(**changes: Any) -> Settings:
+    """The settings of the environment, with what the command line changes of them."""
+    from onebar.settings import Settings
+
+    return Settings(**{name: value for name, value in changes.items() if value is not None})
+
+
+def command_settings(**changes: Any) -> Settings:
+    """`read_settings`, with log lines for people beside what the command itself says: warnings and
+    worse, unless the environment asks for more."""
+    from onebar.process.logging import configure_logging
+
+    settings = read_settings(**changes)
+    configure_logging("warning" if settings.log_level == "info" else settings.log_level, json=False)
+    # What Kafka's client complains of is raised as well, and told in one line.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return settings
+
+
+def print_json(data: object) -> None:
+    """On one line; what is not a number (NaN) is null."""
+    print(json.dumps(_plain(data), ensure_ascii=False), flush=True)
+
+
+def write_json(path: Path, data: object) -> None:
+    """For people and programs, indented; the file is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(partial, path)
+
+
+def _plain(data: object) -> object:
+    import msgspec
+
+    return msgspec.json.decode(msgspec.json.encode(data))
+
+
+def parse_speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise typer.BadParameter(f"expected a number above 0 or max, got {text!r}")
+    return speed
+
+
+def open_log(path: Path, format: Format) -> Log:
+    if format is Format.kuaisearch:
+        from stream.logs.kuaisearch import KuaiSearchLog
+
+        return KuaiSearchLog(path)
+    from stream.logs.files import EventLog
+
+    return EventLog(path)
+
+
+def seconds(moment: datetime | None) -> float | None:
+    """UTC epoch seconds of a moment as `DAY` reads it."""
+    return None if moment is None else moment.replace(tzinfo=UTC).timestamp()

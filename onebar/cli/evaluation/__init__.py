@@ -1,0 +1,1 @@
+"""`onebar evaluate` and `onebar embed`: checkpoints, baselines and embedders, measured."""

@@ -1,0 +1,177 @@
+"""Looking in: state of videos and users, topics, and what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onebar.cli.common import (
+    JsonOption,
+    command_settings,
+    print_json,
+    run_to_end,
+)
+from onebar.process.console import say
+
+if TYPE_CHECKING:
+    from feature_store.store import FeatureStore
+    from onebar.settings import Settings
+
+app = typer.Typer()
+inspect = typer.Typer(help="What is known of a video or a user.", no_args_is_help=True)
+topics = typer.Typer(help="Kafka topics.", no_args_is_help=True)
+app.add_typer(inspect, name="inspect")
+app.add_typer(topics, name="topics")
+
+
+@inspect.command("video")
+def inspect_video(
+    video_id: Annotated[str, typer.Argument(help="The video.")], as_json: JsonOption = False
+) -> None:
+    """What is known of a video: its text, anchors, counters, cached queries.
+
+    Example: onebar inspect video v42 --json
+    """
+    found = run_to_end(_video(command_settings(), video_id))
+    if found is None:
+        say(f"onebar: nothing is known of video {video_id!r}")
+        raise typer.Exit(1)
+    _show(found, as_json)
+
+
+@inspect.command("user")
+def inspect_user(
+    user_id: Annotated[str, typer.Argument(help="The user.")], as_json: JsonOption = False
+) -> None:
+    """What is known of a user: the newest queries.
+
+    Example: onebar inspect user u7
+    """
+    found = run_to_end(_user(command_settings(), user_id))
+    if found is None:
+        say(f"onebar: nothing is known of user {user_id!r}")
+        raise typer.Exit(1)
+    _show(found, as_json)
+
+
+def _store(settings: Settings) -> FeatureStore:
+    from feature_store.keys import Keys
+    from feature_store.redis.client import connect
+    from feature_store.store import FeatureStore
+
+    return FeatureStore(
+        connect(settings.redis_url, timeout_s=settings.redis_timeout_s),
+        Keys(settings.namespace, settings.generation),
+        settings.policy,
+    )
+
+
+async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
+    import msgspec
+
+    from feature_store.cache.query_cache import QueryCache
+
+    store = _store(settings)
+    cache = QueryCache(
+        store.client, store.keys, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s
+    )
+    try:
+        [features] = await store.features([(video_id, None)], max_anchors=settings.max_entries)
+        counts = await store.counts(video_id)
+        [lookup] = await cache.lookup([(video_id, None)])
+    finally:
+        await store.close()
+    if features.text is None and not features.anchors and not counts:
+        return None
+    found: dict[str, Any] = msgspec.to_builtins(
+        {
+            "video_id": video_id,
+            "text": features.text,
+            "anchors": features.anchors,
+            "counts": counts,
+            "cached": None if lookup.video is None else lookup.video.result(),
+        }
+    )
+    return found
+
+
+async def _user(settings: Settings, user_id: str) -> dict[str, Any] | None:
+    import msgspec
+
+    store = _store(settings)
+    try:
+        history = await store.history(user_id)
+    finally:
+        await store.close()
+    if not history:
+        return None
+    found: dict[str, Any] = msgspec.to_builtins({"user_id": user_id, "history": history})
+    return found
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for key, inner in value.items():
+                print(f"  {key}: {inner}")
+        elif isinstance(value, list):
+            print(f"{name}:")
+            for inner in value:
+                print("  " + "  ".join(f"{key}={part}" for key, part in inner.items()))
+        else:
+            print(f"{name}: {value}")
+
+
+@app.command()
+def doctor(
+    as_json: JsonOption = False,
+    api_url: Annotated[
+        str | None, typer.Option("--api", help="An API to ask too, http://HOST:PORT.")
+    ] = None,
+) -> None:
+    """What is reachable, what is wrong, what to do. Exit status 1 when something is wrong.
+
+    Example: onebar doctor --api http://127.0.0.1:8080
+    """
+    from onebar.stack.doctor import examine
+
+    settings = command_settings()
+    findings = run_to_end(examine(settings, api_url))
+    if as_json:
+        print_json(findings)
+    else:
+        for finding in findings:
+            mark = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
+            print(f"{mark} {finding.name:13} {finding.found}")
+            if not finding.ok:
+                print(f"     {'':13} → {finding.advice}")
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)
+
+
+@topics.command("create")
+def topics_create(as_json: JsonOption = False) -> None:
+    """Create the topics that are missing, with their settings. Others are left as they are.
+
+    Example: ONEBAR_PARTITIONS=12 ONEBAR_REPLICATION_FACTOR=3 onebar topics create
+    """
+    from stream.kafka.topics import ensure_topics
+
+    settings = command_settings()
+    created = run_to_end(
+        ensure_topics(
+            settings.kafka_bootstrap,
+            prefix=settings.topic_prefix,
+            partitions=settings.partitions,
+            replication_factor=settings.replication_factor,
+        )
+    )
+    if as_json:
+        print_json({"created": created})
+    else:
+        print("created: " + ", ".join(created) if created else "all topics are there")

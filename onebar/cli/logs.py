@@ -1,0 +1,186 @@
+"""Logs: replayed into Kafka, and simulated."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onebar.cli.common import (
+    Format,
+    FormatOption,
+    JsonOption,
+    Language,
+    SpeedOption,
+    command_settings,
+    open_log,
+    parse_speed,
+    print_json,
+    run_to_end,
+)
+from onebar.process.console import progress, say
+
+if TYPE_CHECKING:
+    from onebar.settings import Settings
+    from stream.logs.files import Log
+
+app = typer.Typer()
+
+
+@app.command()
+def replay(
+    log: Annotated[Path, typer.Argument(help="A file (.jsonl, .gz, .zst), or a set's directory.")],
+    format: FormatOption = Format.onebar,
+    speed: SpeedOption = "max",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Then wait for the workers, and compare the state with a clean fold."
+        ),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first line that is no event.")
+    ] = False,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Do not go on where an interrupted run stopped.")
+    ] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Where to note how far it is [default: beside the log].", dir_okay=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a log's events to Kafka. Interrupted, the same command goes on where it stopped.
+
+    A line that is no event goes to the dead letters and is counted. What is sent again after an
+    interruption has the same event ids and counts once.
+
+    --check expects that the namespace holds this log and nothing else. Exit status: 0 all went
+    well, 1 the log or the check is bad, 130 interrupted.
+
+    Example: onebar replay clicks.jsonl.gz --speed 60
+
+    Example: onebar replay kuaisearch --format kuaisearch --check
+    """
+    settings = command_settings()
+    pace = parse_speed(speed)
+    opened = open_log(log, format)
+    result, differences = run_to_end(
+        _replay(settings, opened, pace, check, strict, from_start, state)
+    )
+    if as_json:
+        print_json(result if differences is None else {**result, "differences": differences})
+    else:
+        print(
+            f"{result['events']:,} events sent in {result['seconds']:.1f} s, "
+            f"{result['invalid']:,} lines were none, {result['skipped']:,} were sent before"
+        )
+        if differences is not None:
+            print("\n".join(differences) or "state equals the clean fold: no differences")
+    if result["invalid"] and not result["events"] and not result["skipped"]:
+        say(f"onebar: no line of {log} is an event; they are dead letters now")
+        raise typer.Exit(1)
+    if differences:
+        raise typer.Exit(1)
+
+
+async def _replay(
+    settings: Settings,
+    log: Log,
+    speed: float | None,
+    check: bool,
+    strict: bool,
+    from_start: bool,
+    state: Path | None,
+) -> tuple[dict[str, Any], list[str] | None]:
+    import msgspec
+
+    from stream.kafka.producer import EventProducer
+    from stream.kafka.topics import ensure_topics
+    from stream.logs import fold_check as checking
+    from stream.logs.offline import OfflineFold
+    from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
+
+    await ensure_topics(
+        settings.kafka_bootstrap,
+        prefix=settings.topic_prefix,
+        partitions=settings.partitions,
+        replication_factor=settings.replication_factor,
+    )
+    producer = EventProducer(
+        settings.kafka_bootstrap,
+        prefix=settings.topic_prefix,
+        idempotent=settings.idempotent_producer,
+    )
+    with progress("replay") as update:
+
+        def show(standing: Standing) -> None:
+            update(log.fraction, f"{standing.events:,} events, {standing.invalid:,} invalid")
+
+        file = StateFile(state or state_path(log.path))
+        async with producer:
+            run = Replay(
+                log,
+                KafkaSink(producer),
+                target=f"{settings.kafka_bootstrap}/{settings.topic_prefix}",
+                speed=speed,
+                strict=strict,
+                state=file,
+                from_start=from_start,
+                on_progress=show,
+            )
+            if run.standing.position:
+                say(f"going on after {run.standing.number:,} lines ({file.path})")
+            try:
+                report = await run.run()
+            except BaseException:
+                done = run.report(complete=False)
+                say(
+                    f"stopped after {done.events:,} events were delivered in this run"
+                    + (f"; run it again to go on ({file.path})" if file.path.exists() else "")
+                )
+                raise
+    result = msgspec.to_builtins(report)
+    if not check:
+        return result, None
+    offline = OfflineFold(settings.policy, future_allowance_s=settings.future_allowance_s)
+    await asyncio.to_thread(offline.add_log, log)
+    with progress("workers") as update:
+        await checking.wait_for_zero_lag(
+            settings, generator=False, on_lag=lambda lag: update(0.0, f"{lag:,} to go")
+        )
+    return result, await checking.differences(settings, offline.state())
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="The log to write; .gz and .zst compress.")],
+    events: Annotated[int, typer.Option(min=1, help="How many events.")] = 100_000,
+    lang: Annotated[Language, typer.Option(help="What the feed speaks.")] = Language.en,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 1,
+    days: Annotated[float, typer.Option(help="Over how many days.")] = 7.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the log of a simulated e-commerce feed, and its hidden truth beside it.
+
+    The truth (intent of each video, relevance of each query) is for evaluation only.
+
+    Example: onebar simulate --out feed.jsonl.zst --events 1000000 --lang zh
+    """
+    from stream.simulator import SimulatorConfig, write_log
+
+    started = time.monotonic()
+    with progress("simulate") as update:
+        truth = write_log(
+            SimulatorConfig(seed=seed, lang=lang.value, events=events, days=days),
+            out,
+            progress=lambda done: update(done / events, f"{done:,} events"),
+        )
+    seconds = time.monotonic() - started
+    if as_json:
+        print_json({"log": str(out), "truth": str(truth), "events": events, "seconds": seconds})
+    else:
+        print(f"{events:,} events in {out}, their truth in {truth} ({seconds:.1f} s)")

@@ -1,0 +1,125 @@
+"""The command line. Every command says what it does, with an example; heavy imports wait for it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from onebar.cli import (
+    archive,
+    bench,
+    dataset,
+    dead_letters,
+    inspect,
+    logs,
+    models,
+    stack,
+    summarize,
+)
+from onebar.cli.common import USAGE, JsonOption, print_json
+from onebar.cli.evaluation import embed, evaluate
+from onebar.cli.training import train
+from onebar.errors import OneBarError, UsageError
+from onebar.process.console import say
+
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "safetensors"), "torch"),
+    **dict.fromkeys(("accelerate", "tensorboard"), "train"),
+    **dict.fromkeys(("ibis", "duckdb"), "dataset"),
+    **dict.fromkeys(("sklearn", "sacrebleu", "rapidfuzz"), "evaluate"),
+    "pyarrow": "archive",
+    "sentence_transformers": "embed",
+    **dict.fromkeys(("av", "PIL"), "summarize"),
+}
+"""What to install where a module is missing."""
+
+app = typer.Typer(
+    name="onebar",
+    help="One clickable search bar under every short video, from streams of behaviour.\n\n"
+    "Settings are ONEBAR_* variables; see docs/configuration.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(stack.app)
+app.add_typer(logs.app)
+app.add_typer(archive.app)
+app.add_typer(dataset.app)
+app.add_typer(evaluate.app)
+app.add_typer(inspect.app)
+app.add_typer(summarize.app)
+app.add_typer(dead_letters.dead_letters, name="dead-letters")
+app.add_typer(train.train, name="train")
+app.add_typer(embed.embed, name="embed")
+app.add_typer(models.models, name="models")
+app.add_typer(bench.bench, name="bench")
+
+
+@app.command()
+def version(as_json: JsonOption = False) -> None:
+    """The version of OneBar and of what it runs on.
+
+    Example: onebar version --json
+    """
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as of
+
+    found = {"onebar": of("onebar"), "python": ".".join(map(str, sys.version_info[:3]))}
+    for package in ("faust-streaming", "aiokafka", "redis", "ctranslate2", "granian", "torch"):
+        try:
+            found[package] = of(package)
+        except PackageNotFoundError:
+            continue
+    if as_json:
+        print_json(found)
+    else:
+        for name, value in found.items():
+            print(f"{name:16} {value}")
+
+
+def main() -> None:
+    """Entry point. An error of ours is one line on stderr; only a bug shows a traceback."""
+    try:
+        app(prog_name="onebar")
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
+            raise
+        say(f"onebar: {error.name} is not installed: pip install 'onebar[{extra}]'")
+        sys.exit(1)
+    except Exception as error:
+        if _say_faults_of_settings(error):
+            sys.exit(USAGE)
+        told = _told(error)
+        if told is None:
+            raise
+        say(f"onebar: {told}")
+        sys.exit(USAGE if isinstance(error, UsageError) else 1)
+
+
+def _say_faults_of_settings(error: Exception) -> bool:
+    """Whether this is pydantic's error about settings; each fault has been told then."""
+    if "pydantic_core" not in sys.modules:  # it takes longer to load than `--help` may
+        return False
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return False
+    for fault in error.errors():
+        variable = "ONEBAR_" + "_".join(map(str, fault["loc"])).upper()
+        say(f"onebar: {variable}={fault['input']!r}: {fault['msg']}")
+    return True
+
+
+def _told(error: BaseException) -> str | None:
+    """What to tell of an error that needs no traceback; None for any other."""
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        return _told(error.exceptions[0])
+    if isinstance(error, OneBarError):
+        return str(error)
+    if isinstance(error, OSError):
+        return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+    return None

@@ -1,0 +1,167 @@
+"""The registry of checkpoints: what is there, what serves, what served before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onebar.cli.common import JsonOption, command_settings, print_json
+from onebar.process.console import say
+
+if TYPE_CHECKING:
+    from onebar.generator.registry import Entry, Registry
+
+models = typer.Typer(
+    help="Checkpoints in a registry: add, list, promote, roll back, remove.", no_args_is_help=True
+)
+
+RegistryOption = Annotated[
+    Path | None, typer.Option("--registry", help="The registry; ONEBAR_REGISTRY if not given.")
+]
+NameArgument = Annotated[str, typer.Argument(help="A checkpoint's name, as `list` prints it.")]
+
+
+@models.command("list")
+def models_list(
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file, too.")] = False,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The checkpoints of the registry, the newest first; a star marks the current one.
+
+    The exit status is 1 where the current one is damaged or gone.
+
+    Example: onebar models list --verify
+    """
+    from onebar.generator.registry import RegistryError
+
+    opened = _open(registry)
+    entries = opened.entries(verify=verify)
+    current = problem = None
+    try:
+        current = opened.current()
+    except RegistryError as error:
+        problem = str(error)
+    if as_json:
+        found = [_entry(each) for each in entries]
+        print_json({"current": current, "problem": problem, "models": found})
+    else:
+        for each in entries:
+            print(_line(each))
+        if not entries:
+            print("no checkpoints yet: `onebar models add CHECKPOINT`")
+        if problem:
+            say(f"onebar: {problem}")
+    if problem or any(each.problem for each in entries if each.current):
+        raise typer.Exit(1)
+
+
+@models.command("add")
+def models_add(
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint directory to copy in.")],
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a checkpoint into the registry, verified, under the name that hashes its content.
+
+    It serves nobody until it is promoted. The registry is made where there is none.
+
+    Example: onebar models add checkpoints/mine --registry /srv/onebar/models
+    """
+    name, new = _open(registry).add(checkpoint)
+    if as_json:
+        print_json({"name": name, "added": new})
+    else:
+        print(name)
+        if not new:
+            say(f"{name} was there already")
+
+
+@models.command("promote")
+def models_promote(
+    name: NameArgument, registry: RegistryOption = None, as_json: JsonOption = False
+) -> None:
+    """Have every worker and API that follows the registry go on to this checkpoint.
+
+    It is hashed, loaded and asked one prompt first; if that fails, nothing changes.
+
+    Example: onebar models promote demo-1a2b3c4d
+    """
+    opened = _open(registry)
+    new = opened.promote(name)
+    if as_json:
+        print_json({"current": name, "promoted": new})
+    else:
+        print(f"{name} is current" if new else f"{name} is current, as it was")
+
+
+@models.command("rollback")
+def models_rollback(registry: RegistryOption = None, as_json: JsonOption = False) -> None:
+    """Go back to the checkpoint that was current before; twice goes back by two.
+
+    Example: onebar models rollback
+    """
+    name = _open(registry).rollback()
+    if as_json:
+        print_json({"current": name})
+    else:
+        print(f"{name} is current again")
+
+
+@models.command("remove")
+def models_remove(
+    name: NameArgument, registry: RegistryOption = None, as_json: JsonOption = False
+) -> None:
+    """Delete a checkpoint that is not current.
+
+    Example: onebar models remove demo-1a2b3c4d
+    """
+    _open(registry).remove(name)
+    if as_json:
+        print_json({"removed": name})
+    else:
+        print(f"{name} is gone")
+
+
+def _open(path: Path | None) -> Registry:
+    from functools import partial
+
+    from onebar.generator.registry import Registry
+    from onebar.recommending.loading import prove
+
+    settings = command_settings()
+    path = path or settings.registry
+    if path is None:
+        raise typer.BadParameter("name a registry with --registry or ONEBAR_REGISTRY")
+    return Registry(path, prove=partial(prove, engine=settings.engine, k=settings.k))
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": entry.name,
+        "current": entry.current,
+        "problem": entry.problem,
+        "promoted_at": entry.promoted_at,
+    }
+    if entry.card is not None:
+        found |= {
+            "preset": entry.card.preset,
+            "created_at": entry.card.created_at,
+            "bytes": entry.bytes,
+            "training": entry.card.training,
+        }
+    return found
+
+
+def _line(entry: Entry) -> str:
+    star = "*" if entry.current else " "
+    if entry.card is None:
+        return f"{star} {entry.name:24} {entry.problem}"
+    promoted = "never promoted"
+    if entry.promoted_at is not None:
+        promoted = f"promoted {time.strftime('%Y-%m-%d %H:%M', time.gmtime(entry.promoted_at))}Z"
+    made = entry.card.created_at[:16].replace("T", " ")
+    return f"{star} {entry.name:24} {entry.bytes / 1e6:8.1f} MB  made {made}Z  {promoted}"

@@ -1,0 +1,1 @@
+"""`onebar train`: stages, checkpoints written anew, models from elsewhere."""

@@ -1,1 +1,0 @@
-"""The commands of `onebar`, a file for each family. Imported by `onebar.cli` alone."""

@@ -1,0 +1,1 @@
+"""The generator: checkpoints, the engines that run them, batching, the registry."""

@@ -1,0 +1,1 @@
+"""What every process of ours sets up: logs, garbage collection, tasks, files that appear whole."""

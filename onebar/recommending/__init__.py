@@ -1,0 +1,1 @@
+"""From evidence to the queries of a bar: candidates, and the one who answers for a pair."""

@@ -1,0 +1,121 @@
+"""From settings to a model that answers: what the API and the generator worker both load."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from onebar.evidence.evidence import Evidence, Relevance, shares_a_term
+from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.generator.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from onebar.generator.engine import Engine, EngineName, load_engine
+from onebar.generator.registry import Registry
+from onebar.records import Candidate
+from onebar.settings import Settings
+
+WARM_EVIDENCE = Evidence(
+    text="warm up: waterproof hiking boots for wide feet",
+    summary="hiking boots",
+    anchors=("hiking boots", "trail shoes"),
+    history=("wool socks",),
+)
+"""What a model is asked before anybody else asks it."""
+
+
+class CheckpointUnusableError(CheckpointError):
+    """A checkpoint's files are sound, but it does not answer."""
+
+
+class LoadedModel(Struct, frozen=True):
+    """An engine, the shape of the prompts that its checkpoint was trained on, and what chose the
+    histories in them."""
+
+    engine: Engine
+    prompt_config: PromptConfig
+    relevance: Relevance = shares_a_term
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name."""
+        return self.engine.model
+
+
+def open_configured(settings: Settings) -> Checkpoint:
+    """The checkpoint that the settings name, verified: the current one where they name a
+    registry, the shipped one where they name nothing. Raises `CheckpointError` and
+    `RegistryError`."""
+    if settings.registry is None:
+        return open_checkpoint(settings.checkpoint)
+    return Registry(settings.registry).open_current()
+
+
+def configured_embedder(settings: Settings) -> str | None:
+    """The embedder that the settings name, else the one that the checkpoint brings, if any.
+
+    Raises `CheckpointError` and `RegistryError`.
+    """
+    if settings.embedder is not None:
+        return settings.embedder
+    brought = open_configured(settings).embedder
+    return None if brought is None else str(brought)
+
+
+def load_model(settings: Settings) -> LoadedModel:
+    """The model of the checkpoint that the settings name. Takes a second or so; call it in a
+    thread. Raises `CheckpointError` and `RegistryError`."""
+    checkpoint = open_configured(settings)
+    engine = load_engine(
+        checkpoint,
+        engine=settings.engine,
+        beam_size=max(settings.beam_size, settings.k),
+        workers=settings.engine_workers,
+        threads=settings.engine_threads,
+    )
+    return LoadedModel(engine, checkpoint.card.prompt, open_relevance(checkpoint))
+
+
+def open_relevance(checkpoint: Checkpoint) -> Relevance:
+    """What chose the histories that a checkpoint was trained on. Raises `CheckpointError`."""
+    if checkpoint.embedder is None:
+        return shares_a_term
+    from onebar.embedding.relevance import relevance_of
+
+    try:
+        return relevance_of(checkpoint.embedder)
+    except ValueError as error:
+        raise CheckpointUnusableError(f"{checkpoint.name}: {error}") from error
+
+
+def warm_prompt(config: PromptConfig) -> str:
+    """A prompt of the shape that a model was trained on."""
+    return build_prompt(WARM_EVIDENCE, config)
+
+
+def check_answer(model: str, candidates: list[Candidate]) -> None:
+    """Raises `CheckpointUnusableError` where the answer to `warm_prompt` is none."""
+    if not candidates:
+        raise CheckpointUnusableError(
+            f"{model} gave no candidate for a simple prompt: train or export it again"
+        )
+
+
+def prove(checkpoint: Checkpoint, *, engine: EngineName = "auto", k: int = 8) -> None:
+    """Load a checkpoint and have it answer one prompt.
+
+    Raises `CheckpointError`: `CheckpointMismatchError` where it lacks the weights of the engine,
+    `CheckpointUnusableError` for whatever else goes wrong.
+    """
+    try:
+        loaded = load_engine(checkpoint, engine=engine, beam_size=k)
+        try:
+            open_relevance(checkpoint)
+            [candidates] = loaded.generate([warm_prompt(checkpoint.card.prompt)], k)
+        finally:
+            loaded.close()
+    except (CheckpointError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        raise CheckpointUnusableError(
+            f"{checkpoint.name} can't be used ({type(error).__name__}: {error}): train or export "
+            "it again"
+        ) from error
+    check_answer(checkpoint.name, candidates)

@@ -1,0 +1,319 @@
+"""From (video, user) pairs to queries: evidence, prompt, digest, cache, model, cache.
+
+Knows its store and cache only by the protocols below, which `feature_store.store.FeatureStore`
+and `feature_store.cache.query_cache.QueryCache` satisfy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from onebar.errors import OneBarError
+from onebar.evidence.evidence import Evidence, Relevance, assemble, shares_a_term
+from onebar.evidence.prompt import PromptConfig, build_prompt, evidence_digest
+from onebar.generator.batching import DeadlineExceededError, QueueFullError
+from onebar.generator.engine import EngineError
+from onebar.recommending.candidates import REJECT, decide
+from onebar.records import CacheEntry, Candidate, Features, Pair, QueryResult
+
+log = structlog.get_logger(__name__)
+
+
+class UnknownVideoError(OneBarError, LookupError):
+    """Nothing is known of a video: no text was seen and no behaviour names it."""
+
+    def __init__(self, video_id: str) -> None:
+        super().__init__(f"video {video_id!r} is unknown: no video event and no behaviour named it")
+        self.video_id = video_id
+
+
+class FeatureReader(Protocol):
+    """Where evidence comes from."""
+
+    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
+        """What is known of each pair, in one round trip."""
+        ...
+
+
+class CachedResult(Protocol):
+    """A cached body that can be read back."""
+
+    def result(self) -> QueryResult: ...
+
+
+class ResultCache(Protocol):
+    """Where results are kept."""
+
+    async def by_digest(self, digests: Sequence[str]) -> Sequence[CachedResult | None]: ...
+
+    async def put(self, entries: Sequence[CacheEntry]) -> None: ...
+
+
+class PromptRunner(Protocol):
+    """What computes candidates: `onebar.generator.batching.Batcher`."""
+
+    @property
+    def model(self) -> str: ...
+
+    def begin(
+        self, prompt: str, *, deadline: float | None = None
+    ) -> asyncio.Future[list[Candidate]]: ...
+
+
+class Grounding(Struct, frozen=True):
+    """A pair with all that its generation stands on.
+
+    `video_prompt` and `video_digest` are those of the video whoever watches; equal to `prompt`
+    and `digest` where the user's history adds nothing.
+    """
+
+    pair: Pair
+    features: Features
+    evidence: Evidence
+    prompt: str
+    digest: str
+    video_prompt: str
+    video_digest: str
+
+    @property
+    def known(self) -> bool:
+        """Whether the video has any evidence at all."""
+        return self.features.text is not None or bool(self.features.anchors)
+
+    @property
+    def sensitive(self) -> bool:
+        return self.features.text is not None and self.features.text.sensitive
+
+    @property
+    def shared(self) -> bool:
+        """Whether the user gets what everyone gets."""
+        return self.digest == self.video_digest
+
+
+class Recommender:
+    """Answers pairs. One instance serves many concurrent calls on one event loop."""
+
+    def __init__(
+        self,
+        store: FeatureReader,
+        cache: ResultCache,
+        batcher: PromptRunner,
+        *,
+        prompt_config: PromptConfig | None = None,
+        relevance: Relevance = shares_a_term,
+        k: int = 8,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._runner = batcher
+        self._config = prompt_config or PromptConfig()
+        self._relevance = relevance
+        self._k = k
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def model(self) -> str:
+        """The name of the checkpoint that answers."""
+        return self._runner.model
+
+    def ground(self, pair: Pair, features: Features) -> Grounding:
+        """Evidence, prompt and digest of one pair: pure."""
+        evidence = assemble(
+            features,
+            max_anchors=self._config.max_anchors,
+            max_history=self._config.max_history,
+            neighbors=self._config.neighbors,
+            relevance=self._relevance,
+        )
+        prompt = build_prompt(evidence, self._config)
+        if features.text is not None and features.text.sensitive:
+            # No prompt holds [REJECT], so this digest is never that of a harmless video which
+            # happens to read the same.
+            digest = evidence_digest(REJECT + prompt, self.model)
+            return Grounding(pair, features, evidence, prompt, digest, prompt, digest)
+        digest = evidence_digest(prompt, self.model)
+        video_prompt, video_digest = prompt, digest
+        if evidence.history:
+            video_prompt = build_prompt(msgspec.structs.replace(evidence, history=()), self._config)
+            video_digest = evidence_digest(video_prompt, self.model)
+        return Grounding(pair, features, evidence, prompt, digest, video_prompt, video_digest)
+
+    async def evidence(self, pairs: Sequence[Pair]) -> list[Grounding]:
+        """What each pair's generation would stand on: one round trip to the store."""
+        if not pairs:
+            return []
+        features = await self._store.features(pairs)
+        return [self.ground(pair, known) for pair, known in zip(pairs, features, strict=True)]
+
+    async def recommend(
+        self, pairs: Sequence[Pair], *, deadline: float | None = None
+    ) -> list[QueryResult | Exception]:
+        """A result, or the reason there is none, for each pair in order.
+
+        Reads the evidence (one round trip), takes from the cache what one generation already gave
+        for the same digest, has the model run what is missing, and writes each pair's and each
+        video's result back; a result is returned once it is written. An error of the store or the
+        cache is raised; per pair come `UnknownVideoError`, `DeadlineExceededError`,
+        `QueueFullError`, `EngineError`.
+
+        At `deadline` (loop time) the pairs not ready get `DeadlineExceededError`, while what the
+        engine had begun for them still goes to the cache, for the next one who asks; `drain` waits
+        for that. Duplicate pairs cost nothing extra.
+        """
+        return await self._answers(pairs, None, deadline)
+
+    async def answer(
+        self, groundings: Sequence[Grounding], *, deadline: float | None = None
+    ) -> list[QueryResult | Exception]:
+        """`recommend` for pairs whose evidence this recommender has read already."""
+        pairs = [grounding.pair for grounding in groundings]
+        return await self._answers(pairs, groundings, deadline)
+
+    async def _answers(
+        self,
+        pairs: Sequence[Pair],
+        groundings: Sequence[Grounding] | None,
+        deadline: float | None,
+    ) -> list[QueryResult | Exception]:
+        run = _Run(dict.fromkeys(pairs), deadline)
+        task = asyncio.create_task(self._recommend(run, groundings))
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        if deadline is None:
+            await asyncio.shield(task)
+        else:
+            answered = asyncio.ensure_future(run.answered.wait())
+            try:
+                timeout = max(0.0, deadline - asyncio.get_running_loop().time())
+                await asyncio.wait(
+                    (task, answered), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                answered.cancel()
+            if task.done():
+                task.result()
+        late = DeadlineExceededError("the queries were not ready by the deadline")
+        return [run.answers.get(pair, late) for pair in pairs]
+
+    async def drain(self) -> None:
+        """Wait for everything begun, cache writes included. For shutdown and tests."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("recommend_failed", error=repr(error))
+
+    async def _recommend(self, run: _Run, read: Sequence[Grounding] | None) -> None:
+        if read is None:
+            read = await self.evidence(run.pairs)
+        groundings: list[Grounding] = []
+        for grounding in {grounding.pair: grounding for grounding in read}.values():
+            if grounding.known:
+                groundings.append(grounding)
+            else:
+                run.answer(grounding.pair, UnknownVideoError(grounding.pair[0]))
+        await self._settle(run, groundings, self._without_model(groundings))
+
+        prompts = {
+            digest: prompt
+            for grounding in groundings
+            if not grounding.sensitive
+            for digest, prompt in (
+                # What was asked for goes first; the video's own is for whoever comes next.
+                (grounding.digest, grounding.prompt),
+                (grounding.video_digest, grounding.video_prompt),
+            )
+        }
+        if not prompts:
+            return
+        cached = await self._cache.by_digest(list(prompts))
+        outcomes: dict[str, _Outcome | Exception] = {}
+        pending: dict[asyncio.Future[list[Candidate]], str] = {}
+        for (digest, prompt), body in zip(prompts.items(), cached, strict=True):
+            if body is not None:
+                result = body.result()
+                outcomes[digest] = (result.queries, result.rejected)
+                continue
+            try:
+                pending[self._runner.begin(prompt, deadline=run.deadline)] = digest
+            except (QueueFullError, EngineError) as error:
+                outcomes[digest] = error
+        await self._settle(run, groundings, outcomes)
+        while pending:
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            await self._settle(
+                run, groundings, {pending.pop(future): self._outcome(future) for future in done}
+            )
+
+    def _without_model(self, groundings: Sequence[Grounding]) -> dict[str, _Outcome | Exception]:
+        return {grounding.digest: ((), True) for grounding in groundings if grounding.sensitive}
+
+    def _outcome(self, future: asyncio.Future[list[Candidate]]) -> _Outcome | Exception:
+        error = future.exception()
+        if isinstance(error, Exception):
+            return error
+        return decide(future.result(), self._k)
+
+    async def _settle(
+        self,
+        run: _Run,
+        groundings: Sequence[Grounding],
+        outcomes: Mapping[str, _Outcome | Exception],
+    ) -> None:
+        """Write what these digests gave to the cache (one round trip), then answer."""
+        now = self._clock()
+        entries: dict[Pair, CacheEntry] = {}
+        answers: dict[Pair, QueryResult | Exception] = {}
+        for grounding in groundings:
+            video_id, user_id = grounding.pair
+            video = outcomes.get(grounding.video_digest)
+            if video is not None and not isinstance(video, Exception):
+                result = self._result(video_id, grounding.video_digest, video, now)
+                entries[video_id, None] = CacheEntry(result)
+            own = outcomes.get(grounding.digest)
+            if own is None:
+                continue
+            if isinstance(own, Exception):
+                answers[grounding.pair] = own
+                continue
+            result = self._result(video_id, grounding.digest, own, now)
+            answers[grounding.pair] = result
+            if user_id is not None:
+                entries[video_id, user_id] = CacheEntry(result, user_id, grounding.shared)
+        if entries:
+            await self._cache.put(list(entries.values()))
+        for pair, answer in answers.items():
+            run.answer(pair, answer)
+
+    def _result(self, video_id: str, digest: str, outcome: _Outcome, now: float) -> QueryResult:
+        queries, rejected = outcome
+        return QueryResult(video_id, queries, rejected, self.model, digest, now)
+
+
+_Outcome = tuple[tuple[Candidate, ...], bool]
+
+
+class _Run:
+    """One call of `recommend`: the distinct pairs, and the answers so far."""
+
+    def __init__(self, pairs: Iterable[Pair], deadline: float | None) -> None:
+        self.pairs = tuple(pairs)
+        self.deadline = deadline
+        self.answers: dict[Pair, QueryResult | Exception] = {}
+        self.answered = asyncio.Event()
+
+    def answer(self, pair: Pair, answer: QueryResult | Exception) -> None:
+        self.answers[pair] = answer
+        if len(self.answers) == len(self.pairs):
+            self.answered.set()

@@ -1,0 +1,1 @@
+"""A model before and after training: its layers, its tokenizer, its files."""

@@ -1,0 +1,126 @@
+"""What each event changes in the state: pure functions from events to writes.
+
+The stream worker applies the writes to Redis, the offline fold and the training examples apply
+the same ones to a `MemoryStore`: there is one meaning of an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from msgspec import Struct, UnsetType
+
+from feature_store.writes import MILLI, BehaviorAdd, HistoryPut, UserDelete, VideoPut, Write
+from onebar.evidence.text import normalize_query
+from onebar.records import VideoText
+from stream.events import (
+    Click,
+    Deletion,
+    Engagement,
+    EngagementKind,
+    Event,
+    Exposure,
+    Impression,
+    Search,
+    Video,
+)
+
+Clean = Callable[[VideoText], VideoText]
+
+
+class FoldWeights(Struct, frozen=True):
+    """How much one behaviour ties its query to its video, in units of one search (> 0)."""
+
+    search: float = 1.0
+    click: float = 2.0
+    dwell: float = 0.5
+    item_click: float = 2.0
+    cart: float = 3.0
+    order: float = 4.0
+
+    def engagement(self, kind: EngagementKind) -> float:
+        """The weight of an engagement of this kind."""
+        weight: float = getattr(self, kind)
+        return weight
+
+
+DEFAULT_WEIGHTS = FoldWeights()
+
+
+def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> tuple[Write, ...]:
+    """The writes of one event, none of them for an impression.
+
+    `clean` cleans a video's text (`onebar.evidence.text.clean_video`). Queries are normalised;
+    one with nothing left changes nothing.
+    """
+    match event:
+        case Impression():
+            return ()
+        case Video():
+            return (VideoPut(event.video_id, event.ts, event.event_id, clean(text_of(event))),)
+        case Deletion():
+            return (UserDelete(event.user_id, event.ts),)
+        case Exposure():
+            shown = _queries(item.query for item in event.queries)
+            return (_add(event, event.video_id, exposures=shown),) if shown else ()
+        case Search() | Click() | Engagement():
+            return _behavior(event, weights)
+
+
+def _behavior(event: Search | Click | Engagement, weights: FoldWeights) -> tuple[Write, ...]:
+    queries = _queries([event.query])
+    if not queries:
+        return ()
+    [query] = queries
+    history = HistoryPut(event.user_id, query, event.ts)
+    match event:
+        case Search():
+            if isinstance(event.video_id, UnsetType):
+                return (history,)
+            return (_add(event, event.video_id, anchor=(query, weights.search)), history)
+        case Click():
+            anchor = (query, weights.click)
+            return (_add(event, event.video_id, anchor=anchor, clicks=queries), history)
+        case Engagement():
+            anchor = (query, weights.engagement(event.kind))
+            return (_add(event, event.video_id, anchor=anchor, engagements=queries),)
+
+
+def _add(
+    event: Search | Exposure | Click | Engagement,
+    video_id: str,
+    *,
+    anchor: tuple[str, float] | None = None,
+    exposures: tuple[str, ...] = (),
+    clicks: tuple[str, ...] = (),
+    engagements: tuple[str, ...] = (),
+) -> BehaviorAdd:
+    return BehaviorAdd(
+        video_id=video_id,
+        ts=event.ts,
+        event_id=event.event_id,
+        anchors=() if anchor is None else ((anchor[0], round(anchor[1] * MILLI)),),
+        exposures=exposures,
+        clicks=clicks,
+        engagements=engagements,
+    )
+
+
+def _queries(queries: Iterable[str]) -> tuple[str, ...]:
+    """Normalised, each once, empty ones dropped."""
+    return tuple(dict.fromkeys(filter(None, map(normalize_query, queries))))
+
+
+def text_of(event: Video) -> VideoText:
+    """The text of a video's event, as it came."""
+    return VideoText(
+        title=event.title,
+        caption=event.caption,
+        author=event.author,
+        item_title=event.item_title,
+        ocr=event.ocr,
+        asr=event.asr,
+        summary=event.summary,
+        category=event.category,
+        sensitive=event.sensitive,
+    )

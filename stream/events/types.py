@@ -1,0 +1,239 @@
+"""The events, and the one way in: `parse(bytes) -> Event`.
+
+One JSON object a message. Unknown fields are dropped; a missing or ill-typed one is an
+`InvalidEventError` that names it. The JSON Schemas and the AsyncAPI document are generated from
+these types (`stream.events.schemas`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+import orjson
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from onebar.errors import OneBarError
+
+VIDEOS = "onebar.videos"
+IMPRESSIONS = "onebar.impressions"
+BEHAVIORS = "onebar.behaviors"
+QUERIES = "onebar.queries"
+DEAD_LETTERS = "onebar.dead-letters"
+
+MAX_EVENT_BYTES = 900_000
+"""Longest accepted message: under the 1 MB that Kafka brokers take by default."""
+MAX_QUERY_CHARS = 512
+
+Id = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\u0000-\u001f\u007f]+(?![\s\S])",
+        description="An identifier: 1 to 256 characters, none of them a control character.",
+    ),
+]
+Timestamp = Annotated[
+    float,
+    Meta(ge=0, lt=2**33, description="UTC epoch seconds, fractions allowed."),
+]
+Query = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_QUERY_CHARS,
+        pattern=r"\S",
+        description="A search query as the user saw or typed it.",
+    ),
+]
+Text = Annotated[str, Meta(description="Free text, as it came; cleaned before it is stored.")]
+EngagementKind = Literal["item_click", "cart", "order", "dwell"]
+
+
+class InvalidEventError(OneBarError, ValueError):
+    """A message that is no event. The text names the field, what was expected and what came."""
+
+
+class _Event(Struct, frozen=True, kw_only=True, tag_field="type"):
+    topic: ClassVar[str]
+
+    event_id: Id
+    ts: Timestamp
+
+    @property
+    def type(self) -> str:
+        return str(self.__struct_config__.tag)
+
+    @property
+    def key(self) -> str:
+        """The Kafka message key: events of one key keep their order."""
+        raise NotImplementedError
+
+
+class Video(_Event, tag="video", frozen=True, kw_only=True):
+    """A video's content, created or changed: replaces what was known of it."""
+
+    topic: ClassVar[str] = VIDEOS
+
+    video_id: Id
+    title: Text = ""
+    caption: Text = ""
+    author: Text = ""
+    item_title: Text = ""
+    ocr: Text = ""
+    asr: Text = ""
+    summary: Text = ""
+    category: Text = ""
+    sensitive: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.video_id
+
+
+class Impression(_Event, tag="impression", frozen=True, kw_only=True):
+    """A user is about to see a video: triggers generation."""
+
+    topic: ClassVar[str] = IMPRESSIONS
+
+    video_id: Id
+    user_id: Id | UnsetType = UNSET
+    session_id: Id | UnsetType = UNSET
+    request_id: Id | UnsetType = UNSET
+
+    @property
+    def key(self) -> str:
+        return self.video_id
+
+
+class Search(_Event, tag="search", frozen=True, kw_only=True):
+    """A user typed a query; `video_id` is the video watched before, if any."""
+
+    topic: ClassVar[str] = BEHAVIORS
+
+    user_id: Id
+    query: Query
+    video_id: Id | UnsetType = UNSET
+    session_id: Id | UnsetType = UNSET
+
+    @property
+    def key(self) -> str:
+        return self.user_id if self.video_id is UNSET else self.video_id
+
+
+class ShownQuery(Struct, frozen=True):
+    """A query in the bar. `position` counts from 0."""
+
+    query: Query
+    position: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
+class Exposure(_Event, tag="exposure", frozen=True, kw_only=True):
+    """Which queries were shown under a video, and where; `request_id` names what served them."""
+
+    topic: ClassVar[str] = BEHAVIORS
+
+    video_id: Id
+    user_id: Id
+    queries: Annotated[list[ShownQuery], Meta(min_length=1, max_length=100)]
+    request_id: Id | UnsetType = UNSET
+    session_id: Id | UnsetType = UNSET
+
+    @property
+    def key(self) -> str:
+        return self.video_id
+
+
+class Click(_Event, tag="click", frozen=True, kw_only=True):
+    """A shown query was tapped."""
+
+    topic: ClassVar[str] = BEHAVIORS
+
+    video_id: Id
+    user_id: Id
+    query: Query
+    position: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
+    request_id: Id | UnsetType = UNSET
+    session_id: Id | UnsetType = UNSET
+
+    @property
+    def key(self) -> str:
+        return self.video_id
+
+
+class Engagement(_Event, tag="engagement", frozen=True, kw_only=True):
+    """What the tapped query led to. `value` is money for an order and seconds for a dwell."""
+
+    topic: ClassVar[str] = BEHAVIORS
+
+    video_id: Id
+    user_id: Id
+    query: Query
+    kind: EngagementKind
+    value: Annotated[float, Meta(ge=0)] = 0.0
+    request_id: Id | UnsetType = UNSET
+    session_id: Id | UnsetType = UNSET
+
+    @property
+    def key(self) -> str:
+        return self.video_id
+
+
+class Deletion(_Event, tag="deletion", frozen=True, kw_only=True):
+    """A user is to be forgotten: everything up to and including `ts`.
+
+    It stands in the log so that a replay keeps a deleted user deleted.
+    """
+
+    topic: ClassVar[str] = BEHAVIORS
+
+    user_id: Id
+
+    @property
+    def key(self) -> str:
+        return self.user_id
+
+
+Behavior = Search | Exposure | Click | Engagement | Deletion
+Event = Video | Impression | Behavior
+EVENT_TYPES: tuple[type[_Event], ...] = (
+    Video,
+    Impression,
+    Search,
+    Exposure,
+    Click,
+    Engagement,
+    Deletion,
+)
+
+
+def parse(data: bytes) -> Event:
+    """The event in one message.
+
+    Raises `InvalidEventError` naming the field for anything else: bytes that are no JSON, a
+    type nobody knows, a missing, ill-typed or out-of-range field, or more than
+    `MAX_EVENT_BYTES`.
+    """
+    if len(data) > MAX_EVENT_BYTES:
+        raise InvalidEventError(
+            f"the message has {len(data):,} bytes; at most {MAX_EVENT_BYTES:,} are accepted"
+        )
+    try:
+        return from_object(orjson.loads(data))
+    except orjson.JSONDecodeError as error:
+        raise InvalidEventError(f"not JSON: {error}") from None
+
+
+def from_object(value: Any) -> Event:
+    """The event in a decoded JSON value. Raises `InvalidEventError` as `parse` does."""
+    try:
+        event: Event = msgspec.convert(value, Event)
+    except msgspec.ValidationError as error:
+        raise InvalidEventError(str(error)) from None
+    return event
+
+
+def encode(event: Event) -> bytes:
+    """The message of an event: `parse(encode(event)) == event`."""
+    return orjson.dumps(msgspec.to_builtins(event))

@@ -1,0 +1,1 @@
+"""Kafka: records in, messages out, topics, offsets. Nothing here knows what an event means."""

@@ -1,0 +1,169 @@
+"""The topics: their names, settings and creation. The one place that administers Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from msgspec import Struct, field
+
+from onebar.errors import OneBarError
+from stream.events import BEHAVIORS, DEAD_LETTERS, IMPRESSIONS, QUERIES, VIDEOS
+
+log = structlog.get_logger(__name__)
+
+DAY_MS = 24 * 3600 * 1000
+REQUEST_TIMEOUT_MS = 10_000
+WITHIN_S = 30.0
+"""How long a broker may take until it shows a change of its topics."""
+
+
+class KafkaUnavailableError(OneBarError, ConnectionError):
+    """Kafka did not answer. The text names the bootstrap servers and says what to check."""
+
+    def __init__(self, bootstrap: str, cause: object) -> None:
+        super().__init__(
+            f"Kafka at {bootstrap} does not answer ({cause}): "
+            "is the broker up, and is ONEBAR_KAFKA_BOOTSTRAP its address?"
+        )
+
+
+class TopicError(OneBarError, RuntimeError):
+    """A topic could not be made, or is not fit for use. The text names it and says why."""
+
+
+class TopicSpec(Struct, frozen=True):
+    """A topic as we create it. `config` are Kafka's own topic settings."""
+
+    name: str
+    config: dict[str, str] = field(default_factory=dict)
+
+
+TOPICS: tuple[TopicSpec, ...] = (
+    TopicSpec(VIDEOS, {"cleanup.policy": "compact"}),
+    TopicSpec(IMPRESSIONS, {"retention.ms": str(DAY_MS)}),
+    TopicSpec(BEHAVIORS, {"retention.ms": str(90 * DAY_MS)}),
+    TopicSpec(QUERIES, {"retention.ms": str(DAY_MS)}),
+    # A dead letter is the original and its headers: a little more than the largest original.
+    TopicSpec(
+        DEAD_LETTERS, {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(4 * 1024 * 1024)}
+    ),
+)
+"""Every topic, without the prefix."""
+
+
+@asynccontextmanager
+async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
+    try:
+        await admin.start()
+        yield admin
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise KafkaUnavailableError(bootstrap, error) from error
+    finally:
+        await admin.close()
+
+
+async def partition_counts(bootstrap: str) -> dict[str, int]:
+    """Partitions of every topic there is. Raises `KafkaUnavailableError`."""
+    async with _admin(bootstrap) as admin:
+        return await _partition_counts(admin)
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    # Topics asked for by name would be made by a broker that makes topics by itself.
+    return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+
+
+async def ensure_topics(
+    bootstrap: str,
+    *,
+    prefix: str = "",
+    partitions: int = 4,
+    replication_factor: int = 1,
+    specs: Sequence[TopicSpec] = TOPICS,
+    within_s: float = WITHIN_S,
+) -> list[str]:
+    """Create the topics that are missing and wait until all are there; the names created.
+
+    Safe to call from several processes at once. Raises `KafkaUnavailableError`, and `TopicError`
+    where the broker refuses a topic or does not show it within `within_s` seconds.
+    """
+    wanted = {prefix + spec.name: spec for spec in specs}
+    async with _admin(bootstrap) as admin:
+        present = await _partition_counts(admin)
+        made = [
+            name
+            for name, spec in wanted.items()
+            if name not in present
+            and await _create(
+                admin, NewTopic(name, partitions, replication_factor, topic_configs=spec.config)
+            )
+        ]
+        await _shown(
+            admin,
+            lambda counts: all(counts.get(name, 0) > 0 for name in wanted),
+            f"has not shown {', '.join(sorted(wanted))}",
+            within_s,
+        )
+    if made:
+        log.info("topics_created", topics=made, partitions=partitions)
+    return made
+
+
+async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> bool:
+    """Whether it was made now, and not by somebody else before."""
+    try:
+        response = await admin.create_topics([topic])
+    except TopicAlreadyExistsError:
+        return False
+    for name, code, *message in response.topic_errors:
+        error = for_code(code)
+        if error is TopicAlreadyExistsError:
+            return False
+        if code:
+            said = message[0] if message and message[0] else error.description
+            raise TopicError(f"the broker refused to create {name}: {said}")
+    return True
+
+
+async def delete_topics(
+    bootstrap: str, names: Sequence[str], *, within_s: float = WITHIN_S
+) -> None:
+    """Delete topics and wait until none is there; those that do not exist are passed over.
+
+    Raises `KafkaUnavailableError`, and `TopicError` where the broker still shows one after
+    `within_s` seconds.
+    """
+    async with _admin(bootstrap) as admin:
+        present = await _partition_counts(admin)
+        doomed = [name for name in names if name in present]
+        if doomed:
+            await admin.delete_topics(doomed)
+            await _shown(
+                admin,
+                lambda counts: counts.keys().isdisjoint(doomed),
+                f"still shows some of {', '.join(sorted(doomed))}",
+                within_s,
+            )
+
+
+async def _shown(
+    admin: AIOKafkaAdminClient,
+    condition: Callable[[dict[str, int]], bool],
+    otherwise: str,
+    within_s: float,
+) -> None:
+    """Wait until the broker shows what was done: it tells a change some time after it took it."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not condition(  # noqa: ASYNC110 - the broker has nothing to await
+                await _partition_counts(admin)
+            ):
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise TopicError(f"the broker {otherwise} after {within_s:g} s") from None

@@ -1,0 +1,1 @@
+"""Logs of events in files: read, replayed, folded, compared; and letters that came back."""

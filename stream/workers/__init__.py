@@ -1,0 +1,1 @@
+"""The worker processes, each a loop beside pure work, and what they share."""

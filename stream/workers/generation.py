@@ -1,0 +1,187 @@
+"""Impressions into queries: what is done with a batch of them. Knows no loop and no offsets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import orjson
+import structlog
+from msgspec import UNSET
+
+from feature_store.buckets import CorruptStateError
+from feature_store.cache.codec import Lookup
+from feature_store.cache.query_cache import QueryCache
+from feature_store.redis.client import StoreCommandError
+from onebar.recommending.recommend import Grounding, Recommender, UnknownVideoError
+from onebar.records import Pair, QueryResult
+from stream.events import QUERIES, Impression, InvalidEventError, parse
+from stream.kafka.producer import EventProducer, Message
+from stream.kafka.records import Record
+from stream.workers.dead_letters import dead_letter, set_aside
+from stream.workers.metrics import CACHED_SECONDS, GENERATION_SECONDS, Health
+from stream.workers.metrics import IMPRESSIONS as COUNT
+from stream.workers.retry import until_back
+
+log = structlog.get_logger(__name__)
+
+
+def to_pair(record: Record) -> Pair:
+    """The (video, user) of an impression. Raises `InvalidEventError`."""
+    event = parse(record.value)
+    if not isinstance(event, Impression):
+        raise InvalidEventError(f"Expected an impression, got `{event.type}` - at `$.type`")
+    return event.video_id, None if event.user_id is UNSET else event.user_id
+
+
+def query_message(pair: Pair, result: QueryResult) -> Message:
+    """What is told on `onebar.queries` of one generation."""
+    video_id, user_id = pair
+    body: dict[str, object] = {
+        "video_id": video_id,
+        "queries": [{"text": query.text, "score": query.score} for query in result.queries],
+        "rejected": result.rejected,
+        "model": result.model,
+        "evidence_digest": result.evidence_digest,
+        "generated_at": result.generated_at,
+    }
+    if user_id is not None:
+        body["user_id"] = user_id
+    return QUERIES, video_id.encode(), orjson.dumps(body), ()
+
+
+def is_fresh(lookup: Lookup, grounding: Grounding, now: float) -> bool:
+    """Whether what is cached for a pair is young and stands on the evidence of this moment."""
+    body = lookup.video if grounding.pair[1] is None else lookup.personal
+    if body is None or body.fresh_until <= now:
+        return False
+    try:
+        return body.result().evidence_digest == grounding.digest
+    except CorruptStateError:
+        return False
+
+
+class Models(Protocol):
+    """Whose model answers: `onebar.recommending.live.LiveModel`."""
+
+    def use(self) -> AbstractContextManager[Recommender]: ...
+
+
+class Generation:
+    """Answers impressions, batch by batch; a batch ends on the model it began with."""
+
+    def __init__(
+        self,
+        models: Models,
+        cache: QueryCache,
+        producer: EventProducer,
+        health: Health,
+        *,
+        late_after_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._models = models
+        self._cache = cache
+        self._producer = producer
+        self._health = health
+        self._late_after_s = late_after_s
+        self._clock = clock
+
+    async def take(self, records: Sequence[Record]) -> list[Record]:
+        """Answer a batch, however long Redis or Kafka is away; the ones whose video is unknown.
+
+        When it returns, each other impression has its queries in the cache and on the topic, or
+        is skipped and counted, or is a dead letter. May be called for several batches at once;
+        cancelling it is safe.
+        """
+        letters: list[Message] = []
+        wanted: dict[Pair, Record] = {}
+        now = self._clock()
+        for record in records:
+            try:
+                pair = to_pair(record)
+            except InvalidEventError as error:
+                log.warning("dead_letter", offset=record.offset, reason=str(error)[:300])
+                letters.append(dead_letter(record, error))
+                COUNT.labels("dead_letter").inc()
+                continue
+            if now - record.timestamp > self._late_after_s:
+                COUNT.labels("late").inc()
+            elif pair in wanted:
+                COUNT.labels("repeated").inc()
+            else:
+                wanted[pair] = record
+        if letters:
+            await set_aside(self._producer, letters, self._health)
+        try:
+            unknown = await self._answer(wanted)
+        except StoreCommandError as error:
+            log.error("store_refused", error=str(error))
+            unknown = await self._answer_each(wanted)
+        return list(unknown.values())
+
+    async def _answer_each(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
+        """Redis refused a command for good (a key of another type, say): the impression it
+        refused is set aside, the others are answered."""
+        unknown: dict[Pair, Record] = {}
+        for pair, record in wanted.items():
+            try:
+                unknown |= await self._answer({pair: record})
+            except StoreCommandError as error:
+                await set_aside(self._producer, [self._failed(pair, record, error)], self._health)
+        return unknown
+
+    def _failed(self, pair: Pair, record: Record, error: Exception) -> Message:
+        log.error("generation_failed", video_id=pair[0], error=f"{type(error).__name__}: {error}")
+        COUNT.labels("failed").inc()
+        return dead_letter(record, error)
+
+    async def _answer(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
+        """Answer these; the ones whose video is not known (yet)."""
+        if not wanted:
+            return {}
+        with self._models.use() as recommender:
+            return await self._answer_by(recommender, wanted)
+
+    async def _answer_by(
+        self, recommender: Recommender, wanted: dict[Pair, Record]
+    ) -> dict[Pair, Record]:
+        started = self._clock()
+        pairs = list(wanted)
+        lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
+        groundings = await until_back(lambda: recommender.evidence(pairs), self._health)
+        groundings = [
+            grounding
+            for grounding, lookup in zip(groundings, lookups, strict=True)
+            if not is_fresh(lookup, grounding, started)
+        ]
+        due = [grounding.pair for grounding in groundings]
+        COUNT.labels("fresh").inc(len(pairs) - len(due))
+        if not due:
+            return {}
+
+        async def generate() -> list[QueryResult | Exception]:
+            # What was read serves one attempt: after an outage a user may have been deleted.
+            read = groundings.copy() or await recommender.evidence(due)
+            groundings.clear()
+            return await recommender.answer(read)
+
+        results = await until_back(generate, self._health)
+        unknown: dict[Pair, Record] = {}
+        messages: list[Message] = []
+        now = self._clock()
+        for pair, result in zip(due, results, strict=True):
+            if isinstance(result, QueryResult):
+                COUNT.labels("rejected" if result.rejected else "generated").inc()
+                CACHED_SECONDS.observe(max(0.0, now - wanted[pair].timestamp))
+                messages.append(query_message(pair, result))
+            elif isinstance(result, UnknownVideoError):
+                unknown[pair] = wanted[pair]
+            else:
+                messages.append(self._failed(pair, wanted[pair], result))
+        GENERATION_SECONDS.observe(max(0.0, now - started))
+        if messages:
+            await until_back(lambda: self._producer.send_messages(messages), self._health)
+        return unknown

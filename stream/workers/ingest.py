@@ -1,0 +1,154 @@
+"""Records into state: parse, judge, fold, apply, and set aside what can't be. Knows no Faust."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from feature_store.redis.client import StoreCommandError
+from feature_store.store import FeatureStore
+from feature_store.writes import InvalidWriteError, Position, Write, check_write
+from onebar.evidence.text import clean_video
+from stream.events import InvalidEventError, parse
+from stream.events.fold import fold
+from stream.kafka.producer import EventProducer, Message
+from stream.kafka.records import Record, next_offsets
+from stream.workers.continuity import StateLostError
+from stream.workers.dead_letters import FutureEventError, dead_letter, set_aside
+from stream.workers.metrics import (
+    APPLY_SECONDS,
+    BATCH_EVENTS,
+    EVENTS,
+    FRESHNESS_SECONDS,
+    Health,
+)
+from stream.workers.retry import until_back
+
+log = structlog.get_logger(__name__)
+
+Entry = tuple[Write, Position]
+
+
+def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[Entry]]:
+    """The type of the event in a record, and what it changes. Pure.
+
+    Raises `InvalidEventError`, `FutureEventError` and `InvalidWriteError`: a dead letter each.
+    """
+    event = parse(record.value)
+    if event.ts > record.timestamp + future_allowance_s:
+        raise FutureEventError(event.ts, record.timestamp, future_allowance_s)
+    writes = fold(event, clean_video)
+    for write in writes:
+        check_write(write)
+    return event.type, [(write, record.position) for write in writes]
+
+
+class Ingester:
+    """Takes batches of records in. When `take` returns, every record of the batch has had its
+    whole effect or is a dead letter that Kafka has acknowledged; its offset may be committed.
+
+    Batches of one partition must come one after another. `reached` is how far the state had taken
+    in each (topic, partition) before.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        producer: EventProducer,
+        health: Health,
+        *,
+        reached: Mapping[tuple[str, int], int] | None = None,
+        future_allowance_s: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._producer = producer
+        self._health = health
+        self._reached = dict(reached or {})
+        self._future_allowance_s = future_allowance_s
+        self._clock = clock
+
+    async def take(self, records: Sequence[Record]) -> None:
+        """Take a batch in, however long Redis or Kafka is away. Cancelling it is safe: what was
+        applied is fenced, what was not comes again.
+
+        Raises `StateLostError` where Redis has lost what earlier batches put into it.
+        """
+        entries: list[Entry] = []
+        good: list[tuple[str, Record]] = []
+        letters: list[Message] = []
+        for record in records:
+            try:
+                kind, writes = to_writes(record, self._future_allowance_s)
+            except (InvalidEventError, FutureEventError, InvalidWriteError) as error:
+                letters.append(self._set_aside(record, error))
+            else:
+                good.append((kind, record))
+                entries += writes
+        self._health.beat()
+        letters += await self._apply(entries, records)
+        if letters:
+            await set_aside(self._producer, letters, self._health)
+        await self._note_reached(records)
+        now = self._clock()
+        for kind, record in good:
+            EVENTS.labels(kind, "applied").inc()
+            FRESHNESS_SECONDS.observe(max(0.0, now - record.timestamp))
+        self._health.beat()
+
+    async def _note_reached(self, records: Sequence[Record]) -> None:
+        reached = {pair: offset - 1 for pair, offset in next_offsets(records).items()}
+        before = await until_back(
+            lambda: self._store.note_reached(reached, self._reached), self._health
+        )
+        for pair, noted in before.items():
+            known = self._reached.get(pair, -1)
+            if noted < known:
+                raise StateLostError(*pair, noted, known, self._store.keys.generation)
+            self._reached[pair] = max(noted, reached[pair])
+
+    async def _apply(self, entries: list[Entry], records: Sequence[Record]) -> list[Message]:
+        if not entries:
+            return []
+        started = self._clock()
+        try:
+            stats = await until_back(lambda: self._store.apply(entries), self._health)
+        except StoreCommandError as error:
+            return await self._apply_each(entries, records, error)
+        BATCH_EVENTS.observe(len(records))
+        APPLY_SECONDS.observe(max(0.0, self._clock() - started))
+        for outcome, count in (("fenced", stats.fenced), ("duplicate", stats.duplicates)):
+            if count:
+                EVENTS.labels("behavior", outcome).inc(count)
+        return []
+
+    async def _apply_each(
+        self, entries: list[Entry], records: Sequence[Record], cause: StoreCommandError
+    ) -> list[Message]:
+        """Redis refused a command for good (a key of another type, say): the records whose own
+        writes it refuses are set aside, the others take effect."""
+        log.error("store_refused", error=str(cause))
+        by_position = {record.position: record for record in records}
+        letters: dict[Position, Message] = {}
+        for entry in entries:
+            write = entry
+            try:
+                await until_back(lambda write=write: self._store.apply([write]), self._health)  # type: ignore[misc]
+            except StoreCommandError as error:
+                position = entry[1]
+                letters.setdefault(position, self._set_aside(by_position[position], error))
+        return list(letters.values())
+
+    def _set_aside(self, record: Record, error: Exception) -> Message:
+        EVENTS.labels("unknown", "dead_letter").inc()
+        log.warning(
+            "dead_letter",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            bytes=len(record.value),
+            reason=f"{type(error).__name__}: {error}"[:300],
+        )
+        return dead_letter(record, error)

@@ -1,0 +1,127 @@
+"""What every worker process needs around its loop: servers, health, and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from msgspec import Struct
+
+from feature_store.keys import Keys
+from feature_store.redis.client import Client, connect
+from feature_store.store import FeatureStore
+from onebar.errors import OneBarError
+from onebar.process.tasks import end_tasks
+from onebar.settings import Settings
+from stream.kafka.producer import EventProducer
+from stream.kafka.topics import ensure_topics
+from stream.workers import metrics
+from stream.workers.retry import until_back
+
+
+class WorkerCrashedError(OneBarError, RuntimeError):
+    """A worker ended by itself. The cause is chained; offsets not committed come again."""
+
+
+class Runtime(Struct, frozen=True):
+    """The connected servers of a worker."""
+
+    client: Client
+    keys: Keys
+    store: FeatureStore
+    producer: EventProducer
+    health: metrics.Health
+    stop: asyncio.Event
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Serve metrics, wait for Kafka and Redis, make the topics; close everything at the end.
+
+    `stop` is set by SIGTERM and SIGINT. While the servers are awaited it may be set already: the
+    worker is to look at it first.
+    """
+    quiet_libraries()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    health = metrics.Health()
+    async with AsyncExitStack() as stack:
+        server = metrics.serve(settings.metrics_host, settings.metrics_port, health)
+        await stack.enter_async_context(server)
+        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        keys = Keys(settings.namespace, settings.generation)
+        store = FeatureStore(client, keys, settings.policy)
+        stack.push_async_callback(store.close)
+        producer = EventProducer(
+            settings.kafka_bootstrap,
+            prefix=settings.topic_prefix,
+            idempotent=settings.idempotent_producer,
+        )
+        stack.push_async_callback(producer.stop)
+
+        async def prepare() -> None:
+            await ensure_topics(
+                settings.kafka_bootstrap,
+                prefix=settings.topic_prefix,
+                partitions=settings.partitions,
+                replication_factor=settings.replication_factor,
+            )
+            await producer.start()
+            await store.ping()
+
+        await unless(stop, until_back(prepare, health))
+        yield Runtime(client, keys, store, producer, health, stop)
+
+
+REPEAT_AFTER_S = 30.0
+
+
+class _Seldom(logging.Filter):
+    """Lets a message of one form through once in `REPEAT_AFTER_S`: while Kafka is away its client
+    says so dozens of times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        form = record.name, str(record.msg)[:60]
+        if record.created - self._last.get(form, -math.inf) < REPEAT_AFTER_S:
+            return False
+        self._last[form] = record.created
+        return True
+
+
+def quiet_libraries() -> None:
+    """Kafka's clients say what is wrong, and each thing seldom."""
+    for name in (
+        "aiokafka",
+        "faust",
+        "mode",
+        "stream.workers.faust_app",
+    ):  # the last one is Faust by our name
+        logging.getLogger(name).setLevel(logging.WARNING)
+    seldom = _Seldom()
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("aiokafka", "faust", "mode"):
+            logging.getLogger(name).addFilter(seldom)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` ended before `stop` was set; it is cancelled otherwise."""
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        await task
+        return True
+    await end_tasks(task)
+    return False

@@ -1,0 +1,99 @@
+"""The stream worker: behaviour in Kafka becomes anchors, history and counters in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import sys
+
+import structlog
+
+from onebar.process.garbage import spare_garbage_collection
+from onebar.process.logging import configure_logging
+from onebar.settings import Settings
+from stream.kafka.groups import stream_group
+from stream.workers.continuity import INPUTS, StateLostError, check_log
+from stream.workers.health import Lags, watching
+from stream.workers.ingest import Ingester
+from stream.workers.retry import until_back
+from stream.workers.runtime import WorkerCrashedError, open_runtime
+
+log = structlog.get_logger(__name__)
+
+EXIT_S = 10.0
+
+
+async def run_stream_worker(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then commit what was taken in. A batch in hand comes again, and
+    what it has had of its effect is fenced.
+
+    Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError`,
+    `StateLostError` and `WorkerCrashedError`.
+    """
+    from stream.workers.faust_app import Failure, build_app, lags, stop
+
+    async with open_runtime(settings) as runtime:
+        if runtime.stop.is_set():
+            return
+        reached = await until_back(lambda: check_log(settings, runtime.store), runtime.health)
+        ingester = Ingester(
+            runtime.store,
+            runtime.producer,
+            runtime.health,
+            reached=reached,
+            future_allowance_s=settings.future_allowance_s,
+        )
+        failure = Failure()
+        app = build_app(settings, INPUTS, ingester.take, failure)
+        app.finalize()
+        await app.maybe_start()
+        runtime.health.started()
+        spare_garbage_collection()
+        log.info("stream_worker_started", group=stream_group(settings), pid=os.getpid())
+
+        checked: set[tuple[str, int]] = set()
+
+        async def behind() -> Lags:
+            found = await lags(app, settings.topic_prefix)
+            # A topic made anew under us goes and comes back, or ends before what was committed.
+            if not found.keys() <= checked or any(lag < 0 for lag in found.values()):
+                await check_log(settings, runtime.store)
+            checked.clear()
+            checked.update(found)
+            return {pair: max(0, lag) for pair, lag in found.items()}
+
+        ends = [
+            asyncio.create_task(end)
+            for end in (app.wait_until_stopped(), failure.happened.wait(), runtime.stop.wait())
+        ]
+        async with watching(runtime, behind) as watch:
+            await asyncio.wait((*ends, watch), return_when=asyncio.FIRST_COMPLETED)
+            crash = failure.reason or app.crash_reason
+            for end in ends:
+                end.cancel()
+            await stop(app, crash)
+        if isinstance(crash, StateLostError):
+            raise crash
+        if crash is not None:
+            raise WorkerCrashedError(f"the stream worker crashed: {crash!r}") from crash
+        log.info("stream_worker_stopped")
+
+
+def main() -> int:
+    """Run a worker with the environment's settings; the exit status."""
+    settings = Settings()
+    configure_logging(settings.log_level, settings.log_json)
+
+    async def run() -> None:
+        try:
+            await run_stream_worker(settings)
+        finally:  # a task that will not be cancelled must not keep the process
+            faulthandler.dump_traceback_later(EXIT_S, exit=True)
+
+    asyncio.run(run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
