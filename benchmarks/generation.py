@@ -134,7 +134,7 @@ def transformers_runner(checkpoint: Path) -> Runner:
 def engine_runner(checkpoint: Path, threads: int, *, together: bool) -> Runner:
     """Our engine: all threads on one prompt, or a prompt a thread."""
     from onebar.generator.checkpoint import open_checkpoint
-    from onebar.generator.engine import load_engine
+    from onebar.generator.load import load_engine
 
     engine = load_engine(
         open_checkpoint(checkpoint),

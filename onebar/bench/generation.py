@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from onebar.bench.floor import Shape, floor_s, measure_machine
 from onebar.generator.checkpoint import CONFIG, OUTPUTS, Checkpoint
-from onebar.generator.engine import EngineName, load_engine
+from onebar.generator.load import EngineName, load_engine
 
 Told = Callable[[float, str], None]
 

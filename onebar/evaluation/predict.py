@@ -46,7 +46,7 @@ class EnginePredictor:
         prompt wait for each other. Raises `CheckpointError` where there is no sound checkpoint.
         """
         from onebar.generator.checkpoint import open_checkpoint
-        from onebar.generator.engine import load_engine
+        from onebar.generator.load import load_engine
 
         opened = open_checkpoint(checkpoint)
         self.name = name or opened.name

@@ -1,20 +1,12 @@
-"""Generation engines: one small interface, two ways to run the same checkpoint.
-
-Importing this package or `onebar.generator.ct2` loads neither torch nor transformers.
-"""
+"""What every engine offers, and what the two have in common: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Protocol
 
 from onebar.errors import OneBarError
 from onebar.records import Candidate
-
-if TYPE_CHECKING:
-    from onebar.generator.checkpoint import Checkpoint
-
-EngineName = Literal["auto", "ctranslate2", "torch"]
 
 PATIENCE = 1.5
 """A search goes on until this many times as many hypotheses have ended as the beam is wide. On the
@@ -64,26 +56,3 @@ def ordered(candidates: list[Candidate]) -> list[Candidate]:
     for candidate in sorted(rounded, key=lambda candidate: (-candidate.score, candidate.text)):
         best.setdefault(candidate.text, candidate)
     return list(best.values())
-
-
-def load_engine(
-    checkpoint: Checkpoint,
-    *,
-    engine: EngineName = "auto",
-    beam_size: int = 8,
-    workers: int = 1,
-    threads: int = 1,
-) -> Engine:
-    """The engine for a checkpoint.
-
-    `auto` takes CTranslate2 where the checkpoint has its weights, else torch. `workers` prompts
-    batches run side by side, each on `threads` cores. Raises `CheckpointMismatchError` where the
-    checkpoint lacks the weights of the engine asked for.
-    """
-    if engine == "torch" or (engine == "auto" and not checkpoint.has_ctranslate2):
-        from onebar.generator.torch_engine import TorchEngine
-
-        return TorchEngine(checkpoint, beam_size=beam_size, threads=workers * threads)
-    from onebar.generator.ct2 import CTranslate2Engine
-
-    return CTranslate2Engine(checkpoint, beam_size=beam_size, workers=workers, threads=threads)

@@ -7,7 +7,8 @@ from msgspec import Struct
 from onebar.evidence.evidence import Evidence, Relevance, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt
 from onebar.generator.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from onebar.generator.engine import Engine, EngineName, load_engine
+from onebar.generator.engine import Engine
+from onebar.generator.load import EngineName, load_engine
 from onebar.generator.registry import Registry
 from onebar.records import Candidate
 from onebar.settings import Settings

@@ -25,7 +25,8 @@ from onebar.generator.checkpoint import (
     open_checkpoint,
 )
 from onebar.generator.ct2 import CTranslate2Engine, groups, has_avx512
-from onebar.generator.engine import Engine, EngineError, load_engine, ordered
+from onebar.generator.engine import Engine, EngineError, ordered
+from onebar.generator.load import load_engine
 from onebar.records import Candidate
 from onebar.training.models.export import export_again, export_checkpoint
 
@@ -302,7 +303,7 @@ def test_generating_with_ctranslate2_loads_no_torch(toy_checkpoint: Checkpoint) 
     code = (
         "import sys\n"
         "from onebar.generator.checkpoint import open_checkpoint\n"
-        "from onebar.generator.engine import load_engine\n"
+        "from onebar.generator.load import load_engine\n"
         "engine = load_engine(open_checkpoint(sys.argv[1]))\n"
         "assert engine.generate(['red lamp [SEP] [SEP] [SEP] '], 2)[0]\n"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"

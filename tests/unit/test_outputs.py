@@ -21,7 +21,7 @@ from onebar.generator.checkpoint import (
     CheckpointMismatchError,
     open_checkpoint,
 )
-from onebar.generator.engine import load_engine
+from onebar.generator.load import load_engine
 from onebar.training.models.export import export_again
 from onebar.training.models.outputs import LEAST, output_entries, outputs_of
 

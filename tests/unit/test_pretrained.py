@@ -33,7 +33,7 @@ from onebar.generator.checkpoint import (
     open_checkpoint,
     seal,
 )
-from onebar.generator.engine import load_engine
+from onebar.generator.load import load_engine
 from onebar.process.files import staging
 from onebar.training.models.convert import import_model
 from onebar.training.models.pretrained import load_pretrained, source_name

@@ -8,7 +8,8 @@ from onebar.evidence.evidence import assemble
 from onebar.evidence.prompt import PromptConfig, build_prompt
 from onebar.evidence.text import clean_video
 from onebar.generator.checkpoint import open_checkpoint
-from onebar.generator.engine import Engine, load_engine
+from onebar.generator.engine import Engine
+from onebar.generator.load import load_engine
 from onebar.recommending.candidates import decide
 from onebar.records import Anchor, Features, VideoText
 

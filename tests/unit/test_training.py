@@ -21,7 +21,7 @@ from onebar.evidence.prompt import PART, PromptConfig, build_prompt
 from onebar.evidence.text import REJECT, SEP
 from onebar.evidence.tokens import PAD_ID
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
-from onebar.generator.engine import load_engine
+from onebar.generator.load import load_engine
 from onebar.training.batches import (
     Example,
     Lists,
