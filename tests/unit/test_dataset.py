@@ -10,7 +10,7 @@ from typing import Any
 import ibis
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.config import Config
@@ -192,6 +192,59 @@ def test_nothing_of_the_future_is_in_a_trigger(tmp_path: Path, shift: float, kno
     else:
         assert trigger.anchors == ("trail shoes",)
         assert trigger.video_behaviors == 1
+
+
+@given(
+    behind=st.floats(0.001, 1700),
+    kinds=st.sets(st.sampled_from(["exposure", "click", "engagement"]), min_size=1),
+)
+@settings(max_examples=8, deadline=None)
+def test_a_reaction_stamped_before_its_impression_is_no_evidence_of_it(
+    behind: float, kinds: set[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A client's clock that is behind puts the answer before the question: with the impression's
+    request_id it is an outcome all the same, and never evidence."""
+    now = T0 + 10 * HOUR
+    pair: Any = {"video_id": "v", "user_id": "u", "request_id": "r"}
+
+    def at(kind: str) -> float:
+        return now - behind if kind in kinds else now + 2
+
+    events: list[Event] = [
+        event for event in small_world("planted", T0 + 20 * HOUR) if event.event_id not in "xc"
+    ]
+    events += [
+        Exposure(
+            event_id="x", ts=at("exposure"), **pair,
+            queries=[ShownQuery("blue shoes", 0), ShownQuery("red shoes", 1)],
+        ),
+        Click(event_id="c", ts=at("click"), **pair, query="red shoes", position=1),
+        Engagement(event_id="e", ts=at("engagement"), **pair, query="red shoes", kind="order"),
+    ]  # fmt: skip
+    dataset = make(tmp_path_factory.mktemp("skewed"), events)
+    trigger = every(dataset)["trigger"]
+    assert trigger.target == "red shoes"
+    assert trigger.anchors == ("trail shoes",)
+    assert (trigger.history, trigger.recent) == ((), ())
+    assert trigger.shown == (Shown("blue shoes", 0, False), Shown("red shoes", 1, True))
+    assert trigger.preferences[0].level == 1
+    assert trigger.preferences[0].clicks == 0
+    assert dataset.card.skewed == len(kinds)
+
+
+def test_a_request_id_that_came_back_days_later_joins_nothing(tmp_path: Path) -> None:
+    events = [e for e in small_world("planted", T0 + 20 * HOUR) if e.event_id != "c"]
+    stale = Click(
+        event_id="c",
+        ts=T0 + 60 * HOUR,
+        video_id="v",
+        user_id="u",
+        query="red shoes",
+        request_id="r",
+    )
+    made = every(make(tmp_path, [*events, stale]))
+    assert "trigger" not in made or made["trigger"].target == ""
+    assert made["c"].target == "red shoes"
 
 
 def test_a_visibility_lag_hides_what_was_not_folded_yet(tmp_path: Path) -> None:
