@@ -33,11 +33,13 @@ class Example(Struct, frozen=True):
 
 
 class PreferenceExample(Struct, frozen=True):
-    """What a model reads, and queries from the most to the least wanted, with their levels."""
+    """What a model reads, and queries from the most to the least wanted, with their levels and
+    their exposures and clicks under the video."""
 
     prompt: str
     queries: tuple[str, ...]
     levels: tuple[int, ...]
+    counts: tuple[tuple[int, int], ...]
 
 
 def sft_examples(
@@ -62,6 +64,7 @@ def _preferences(trigger: Trigger, prompt: PromptConfig) -> PreferenceExample:
         build_prompt(trigger.evidence, prompt),
         tuple(preference.query for preference in trigger.preferences),
         tuple(preference.level for preference in trigger.preferences),
+        tuple((preference.exposures, preference.clicks) for preference in trigger.preferences),
     )
 
 
@@ -111,12 +114,14 @@ class Batch(Struct, frozen=True):
 
 
 class ListBatch(Struct, frozen=True):
-    """One step of preference lists: `labels` (B, n, L), `levels` (B, n), 0 where a list ended."""
+    """One step of preference lists: `labels` (B, n, L), `levels` (B, n), 0 where a list ended, and
+    `counts` (B, n, 2): exposures and clicks of each query under the video."""
 
     source: np.ndarray[Any, Any]
     mask: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
     levels: np.ndarray[Any, Any]
+    counts: np.ndarray[Any, Any]
 
     @property
     def tokens(self) -> int:
@@ -166,13 +171,16 @@ class Lists:
         sources: list[list[int]] = []
         queries: list[list[int]] = []
         levels: list[tuple[int, ...]] = []
+        counts: list[tuple[tuple[int, int], ...]] = []
         for chunk in _chunks(examples):
             sources += tokenizer.encode([example.prompt for example in chunk])
             queries += tokenizer.encode_targets([q for example in chunk for q in example.queries])
             levels += [example.levels for example in chunk]
+            counts += [example.counts for example in chunk]
         self.sources = Ragged(sources, tokenizer.vocab_size)
         self._queries = Ragged(queries, tokenizer.vocab_size)
         self._levels = levels
+        self._counts = counts
         self._starts = np.cumsum([0, *map(len, levels)])
         self._pad = tokenizer.pad_id
 
@@ -195,7 +203,10 @@ class Lists:
             levels = np.zeros((len(rows), most), dtype=np.int64)
             for at, row in enumerate(rows):
                 levels[at, : len(self._levels[row])] = self._levels[row]
-            yield ListBatch(source, mask, flat.reshape(len(rows), most, -1), levels)
+            counts = np.zeros((len(rows), most, 2), dtype=np.int64)
+            for at, row in enumerate(rows):
+                counts[at, : len(self._counts[row])] = self._counts[row]
+            yield ListBatch(source, mask, flat.reshape(len(rows), most, -1), levels, counts)
 
 
 Item = TypeVar("Item")

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from onebar.training.losses import (
     IGNORED,
+    close_pair_weights,
+    comparable,
     cross_entropy,
     distillation,
     divergence,
     fgm_perturbation,
     listwise_dpo,
     negative_entropy,
-    preferred,
+    own_clicks,
     r_drop,
     rollout_mask,
     sequence_log_probs,
@@ -76,11 +78,41 @@ def test_lists_of_different_lengths_share_a_batch() -> None:
     second = math.log(1 + e(1) + e(2)) + math.log(1 + e(1))
     found = listwise_dpo(policy, torch.zeros(3, 3), levels, beta=1.0)
     assert float(found) == pytest.approx((first + second) / 2)  # the third has nothing to compare
-    assert preferred(levels).tolist() == [
+    assert comparable(levels).any(2).tolist() == [
         [True, False, False],
         [True, True, False],
         [False, False, False],
     ]
+    assert own_clicks(levels).tolist() == [
+        [True, False, False],
+        [True, True, False],
+        [True, False, False],
+    ]
+
+
+def test_pairs_weights_and_the_guard_as_worked_out_by_hand() -> None:
+    policy, reference = torch.tensor([[-3.0, -2.0, -1.0]]), torch.tensor([[-2.0, -2.0, -2.0]])
+    levels = torch.tensor([[2, 3, 5]])  # r = (−1, 0, 1)
+    e = math.exp
+    allowed = torch.ones(1, 3, 3, dtype=torch.bool)
+    allowed[0, 1, 2] = False  # the second is not preferred to the third
+    found = listwise_dpo(policy, reference, levels, beta=1.0, pairs=allowed)
+    assert float(found) == pytest.approx(math.log(1 + e(1) + e(2)))
+    # The winner of the first row has fallen by 1: each of its terms is e times as large.
+    found = listwise_dpo(policy, reference, levels, beta=1.0, pairs=allowed, guard=1.0)
+    assert float(found) == pytest.approx(math.log(1 + e(2) + e(3)))
+    # Rewards by level: 1.5, 1.0, 0.2; (max(1, 1.5) − 1)^−1 + 1 = 3, (1.5 − 0.2)^−1 + 1 = 23/13.
+    weights = close_pair_weights(levels, alpha=1.0)
+    assert weights[0, 0, 1:].tolist() == pytest.approx([3.0, 23 / 13])
+    found = listwise_dpo(policy, reference, levels, beta=1.0, pairs=allowed, weights=weights)
+    assert float(found) == pytest.approx(math.log(1 + 3 * e(1) + 23 / 13 * e(2)))
+
+
+def test_a_focal_loss_leaves_out_what_is_known() -> None:
+    logits = logits_of([0.5, 0.25, 0.25], [0.25, 0.25, 0.5])
+    labels = torch.tensor([[0, 2]])
+    assert float(cross_entropy(logits, labels, focus=2.0)) == pytest.approx(0.25 * LOG2)
+    assert float(cross_entropy(logits, labels, focus=0.0)) == pytest.approx(LOG2)
 
 
 def test_lists_without_a_pair_give_zero_and_no_gradient() -> None:

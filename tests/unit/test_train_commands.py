@@ -14,6 +14,7 @@ from onebar.training.recipe import RECIPES, STAGES, UnknownSettingError, stage_c
 from onebar.training.run import RunConfig
 
 STEPS = [f"--set={stage}.steps=2" for stage in ("pretrain", "sft", "listwise", "piopd")]
+STEPS.append("--set=piopd.least_gain=-1")
 
 
 def names_of(out: Path) -> list[str]:

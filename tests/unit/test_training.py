@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import THINGS, toy_dataset, toy_triggers
+from toy import CHATTER, COLOURS, THINGS, toy_dataset, toy_triggers
 
 from onebar.evidence.prompt import PART, PromptConfig, build_prompt
 from onebar.evidence.text import REJECT, SEP
@@ -30,11 +31,21 @@ from onebar.training.batches import (
     preference_examples,
     sft_examples,
 )
-from onebar.training.listwise import Listwise, ListwiseConfig, train_listwise
+from onebar.training.listwise import (
+    Listwise,
+    ListwiseConfig,
+    contradicted,
+    train_listwise,
+)
 from onebar.training.loop import Stage, schedule, step_seed
-from onebar.training.piopd import PIOPDConfig, posterior_prompt, train_piopd
+from onebar.training.piopd import PIOPD, PIOPDConfig, train_piopd
 from onebar.training.presets import preset
 from onebar.training.pretrain import PretrainConfig, hide_spans, train_pretrain
+from onebar.training.privileged import (
+    TeacherGainsNothingError,
+    posterior_prompt,
+    teacher_gain,
+)
 from onebar.training.run import RunConfig
 from onebar.training.sft import SFT, SFTConfig, train_sft
 from onebar.triggers import (
@@ -209,11 +220,12 @@ def test_an_interrupted_run_goes_on_and_ends_where_an_unbroken_one_does(
 
         kind = SFT
     else:
-        from onebar.training.piopd import PIOPD
 
         def go(name: str) -> Path:
             return train_piopd(
-                PIOPDConfig(**run_options(tmp_path, name, init=str(toy_checkpoint.path)))
+                PIOPDConfig(
+                    **run_options(tmp_path, name, init=str(toy_checkpoint.path)), least_gain=-1.0
+                )
             )
 
         kind = PIOPD
@@ -352,7 +364,7 @@ def test_listwise_prefers_what_users_preferred(tmp_path: Path, toy_checkpoint: C
     write_dataset(tmp_path / "dataset", {"train": triggers})
     options = run_options(
         tmp_path, "dpo", init=str(toy_checkpoint.path), steps=40, batch_size=16,
-        learning_rate=3e-3, threads=2,
+        learning_rate=3e-3, threads=1,
     )  # fmt: skip
     path = train_listwise(ListwiseConfig(**options))
     accuracy = curve(tmp_path, "dpo", "accuracy")
@@ -391,6 +403,38 @@ def test_the_reference_stays_as_it_was(tmp_path: Path, toy_checkpoint: Checkpoin
     assert float(second["ranking"]) != pytest.approx(np.log(3), abs=1e-3)
 
 
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), min_size=2, max_size=6))
+def test_a_pair_that_counts_contradict_is_one_of_others_clicks_and_what_was_passed_over(
+    counts: list[tuple[int, int]],
+) -> None:
+    levels = torch.tensor([[1, 3, 4, 5, 6, 0][: len(counts)]])
+    found = contradicted(levels, torch.tensor([counts]))[0]
+    for j, i in found.nonzero().tolist():
+        assert levels[0, j] in (3, 4)
+        assert levels[0, i] == 5
+        # Were the counts those of a sure winner, the pair would stand.
+        counts[j] = (10_000, 9_999)
+        counts[i] = (10_000, 100)
+        assert not contradicted(levels, torch.tensor([counts]))[0, j, i]
+
+
+def test_where_list_wise_training_begins_the_policy_is_its_reference(
+    tmp_path: Path, toy_checkpoint: Checkpoint
+) -> None:
+    """Also with dropout: r = 0 for every query, so that no list is decided by a mask."""
+    from onebar.training.run import begin
+
+    options = run_options(tmp_path, "x", init=str(toy_checkpoint.path), dropout=0.3)
+    config = ListwiseConfig(**options)
+    (tmp_path / "work").mkdir()
+    start = begin(config, tmp_path / "work")
+    stage: Stage[Any] = Listwise(config, start)
+    start.model.train()
+    batch = next(stage.batches(8, seed=0, epoch=0))
+    first = stage.step(start.model, batch, lambda loss: loss.backward())
+    assert float(first["ranking"]) == pytest.approx(np.log(3), abs=1e-4)
+
+
 # Stage 3 --------------------------------------------------------------------------------------
 
 
@@ -414,19 +458,121 @@ def test_every_place_of_the_posterior_prompt_is_reached() -> None:
     assert len(places) == 3 + 1 + 2 + 1
 
 
-def test_piopd_moves_the_student_towards_a_teacher_that_knows(
+def riddles(count: int, *, seed: int, told: bool) -> list[Trigger]:
+    """A word of the text stands for the colour, which nobody has taught the model; where `told`,
+    the answer stands somewhere in the evidence, as in the teacher's prompt."""
+    random = Random(seed)
+    found = []
+    for number in range(count):
+        at, thing = random.randrange(len(COLOURS)), random.choice(THINGS)
+        target = f"{COLOURS[at]} {thing}"
+        fields: dict[str, Any] = {"text": f"{CHATTER[at]} {thing}"}
+        if told:
+            where = random.choice(("text", "summary", "anchors", "history"))
+            fields |= {
+                "text": {"text": f"{thing}{PART}{target}"},
+                "summary": {"summary": target, "text": thing},
+                "anchors": {"anchors": (target,), "text": thing},
+                "history": {"history": (target,), "text": thing},
+            }[where]
+        found.append(
+            Trigger(
+                trigger_id=f"r{number}", kind="click", ts=float(number), video_id="v",
+                target=target, **fields,
+            )
+        )  # fmt: skip
+    return found
+
+
+def test_piopd_teaches_the_student_what_only_its_teacher_was_told(
+    tmp_path: Path, toy_checkpoint: Checkpoint
+) -> None:
+    """From the distillation alone: with no weight on the clicked query itself."""
+    from onebar.training.run import begin
+
+    write_dataset(tmp_path / "dataset", {"train": riddles(1500, seed=1, told=True)})
+    copying = train_sft(
+        SFTConfig(
+            **run_options(
+                tmp_path, "copying", init=str(toy_checkpoint.path), steps=150, batch_size=32,
+                learning_rate=2e-3,
+            )
+        )
+    )  # fmt: skip
+    held = riddles(200, seed=3, told=False)
+    write_dataset(tmp_path / "riddles", {"train": riddles(1500, seed=2, told=False), "valid": held})
+    options = run_options(
+        tmp_path, "piopd", init=str(copying), steps=120, batch_size=32, learning_rate=2e-3
+    ) | {"dataset": tmp_path / "riddles"}
+    config = PIOPDConfig(**options, sft_weight=0.0, r_drop_weight=0.0, fgm_weight=0.0, dropout=0.0)
+    path = train_piopd(config)
+
+    def solved(init: Path) -> float:
+        work = tmp_path / f"work-{init.name}"
+        work.mkdir()
+        start = begin(RunConfig(**{**options, "init": str(init)}), work)
+        examples = [Example(build_prompt(t.evidence, start.prompt), t.target) for t in held]
+        return teacher_gain(start.model.eval(), start.tokenizer, examples).plain
+
+    assert solved(copying) < 0.4
+    assert solved(path) > 0.6
+
+
+def test_every_term_of_piopd_is_finite_and_the_attack_hurts(
     tmp_path: Path, toy_checkpoint: Checkpoint
 ) -> None:
     options = run_options(
-        tmp_path, "piopd", init=str(toy_checkpoint.path), steps=30, learning_rate=3e-4, threads=2
+        tmp_path, "piopd", init=str(toy_checkpoint.path), steps=10, learning_rate=3e-4
     )
-    train_piopd(PIOPDConfig(**options))
-    distilled = curve(tmp_path, "piopd", "distill")
-    assert sum(distilled[-8:]) < sum(distilled[:8])
-    for term in ("sft", "entropy", "r_drop", "fgm"):
+    train_piopd(PIOPDConfig(**options, least_gain=-1.0))
+    for term in ("sft", "distill", "entropy", "r_drop", "fgm"):
         assert np.isfinite(curve(tmp_path, "piopd", term)).all()
     # A changed embedding costs more than the plain one: the perturbation is an attack.
     assert sum(curve(tmp_path, "piopd", "fgm")) > sum(curve(tmp_path, "piopd", "sft"))
+
+
+def test_nothing_is_distilled_from_a_teacher_that_knows_no_more(
+    tmp_path: Path, toy_checkpoint: Checkpoint
+) -> None:
+    """Dropout is the student's noise, not the teacher's knowledge."""
+    from onebar.training.run import begin
+
+    options = run_options(tmp_path, "x", init=str(toy_checkpoint.path), dropout=0.3)
+    config = PIOPDConfig(**options, privileged=False)
+    (tmp_path / "work").mkdir()
+    start = begin(config, tmp_path / "work")
+    stage: Stage[Any] = PIOPD(config, start)
+    start.model.train()
+    metrics = stage.step(
+        start.model, next(stage.batches(8, seed=0, epoch=0)), lambda loss: loss.backward()
+    )
+    assert float(metrics["distill"]) == pytest.approx(0.0, abs=1e-5)
+    assert float(metrics["r_drop"]) > 1e-3  # the two passes of R-Drop do have dropout
+    assert start.model.training
+
+
+def test_piopd_begins_only_where_its_teacher_gains(
+    tmp_path: Path, toy_checkpoint: Checkpoint
+) -> None:
+    from onebar.training.run import begin
+
+    # What the click was can be told from the evidence here: seeing it adds nothing.
+    options = run_options(tmp_path, "x", init=str(toy_checkpoint.path))
+    with pytest.raises(TeacherGainsNothingError, match="gain of"):
+        train_piopd(PIOPDConfig(**options))
+    assert not (tmp_path / "x").exists()
+    # Where the evidence says nothing and the prompt the click, a model that can copy gains.
+    (tmp_path / "work").mkdir()
+    start = begin(PIOPDConfig(**options), tmp_path / "work")
+    blind = [
+        Example(f"something {SEP} {SEP} {SEP} ", f"{colour} {thing}")
+        for colour in COLOURS
+        for thing in THINGS
+    ]
+    gain = teacher_gain(start.model.eval(), start.tokenizer, blind)
+    assert gain.clicks == len(blind)
+    assert gain.plain <= gain.shown <= 1
+    assert gain.least <= gain.gain
 
 
 def test_a_term_of_weight_zero_is_left_out(tmp_path: Path, toy_checkpoint: Checkpoint) -> None:
@@ -436,6 +582,7 @@ def test_a_term_of_weight_zero_is_left_out(tmp_path: Path, toy_checkpoint: Check
     train_piopd(
         PIOPDConfig(
             **options,
+            least_gain=-1.0,
             forward_weight=0.0,
             reverse_weight=0.0,
             entropy_weight=0.0,

@@ -66,7 +66,7 @@ def train_toy(directory: Path) -> Path:
             preset="tiny",
             steps=250,
             batch_size=48,
-            threads=2,
+            threads=1,
             device="cpu",
             progress=False,
             facts={"log": "toy"},
