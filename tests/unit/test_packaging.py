@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -55,6 +58,67 @@ def test_packages_are_named_outright() -> None:
     }
     assert isinstance(named, list), "a list of names, not a search for packages"
     assert sorted(named) == sorted(present)
+
+
+def pins() -> dict[str, list[Requirement]]:
+    """The lines of constraints.txt by name; a name has several where it depends on the Python."""
+    found: dict[str, list[Requirement]] = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            pin = Requirement(line)
+            found.setdefault(canonicalize_name(pin.name), []).append(pin)
+    return found
+
+
+def test_every_requirement_is_pinned_to_a_release_that_it_allows() -> None:
+    project = PROJECT["project"]
+    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    pinned = pins()
+    for requirement in map(Requirement, [*project["dependencies"], *extras]):
+        name = canonicalize_name(requirement.name)
+        if name == "onebar":
+            continue
+        assert name in pinned, f"{name} is not in constraints.txt: make lock"
+        for pin in pinned[name]:
+            (exact,) = pin.specifier
+            assert exact.operator == "=="
+            assert requirement.specifier.contains(exact.version), f"{pin}: make lock"
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_each_tested_python_has_one_release_of_each(python: str) -> None:
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_machine": "x86_64",
+        "platform_python_implementation": "CPython",
+    }
+    for name, lines in pins().items():
+        chosen = [p for p in lines if p.marker is None or p.marker.evaluate(environment)]
+        assert len(chosen) <= 1, f"{name}: {chosen}"
+
+
+def test_constraints_name_no_place_to_get_them_from() -> None:
+    text = (ROOT / "constraints.txt").read_text()
+    assert not re.search(r"https?:|file:| @ |^-", text, re.MULTILINE)
+
+
+def test_private_members_of_a_library_have_an_upper_bound() -> None:
+    """Each file that a dependency's comment names is there, and the requirement has a bound."""
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    noted = [line for line in lines if re.search(r'^    ".*", # .*\.py$', line)]
+    assert len(noted) >= 6
+    for line in noted:
+        requirement = Requirement(line.split('"')[1])
+        assert "<" in {specifier.operator for specifier in requirement.specifier}
+        for file in re.findall(r"[\w/]+\.py", line.split("#")[1]):
+            assert (ROOT / file).is_file(), f"{file} is not there"
+
+
+def test_the_version_is_said_once() -> None:
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "onebar.__version__"}
 
 
 @pytest.mark.parametrize("package", TOP_LEVEL)
