@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +13,7 @@ from api.http import problems, schemas
 from api.http.middleware import Direct, Front, Route
 from api.routes import events, evidence, feed, operations, page, queries, users
 from api.services import Services
+from onebar import __version__
 from onebar.process.logging import configure_logging
 from onebar.recommending.loading import LoadedModel, load_model
 from onebar.settings import Settings
@@ -54,7 +54,7 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
 
     app = Api(
         title="OneBar",
-        version=version("onebar"),
+        version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,

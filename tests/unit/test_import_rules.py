@@ -91,7 +91,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api.routes": (
         *(*_BASE, *_STATE, "api.http", "api.services", "onebar.evidence", "stream.events"),
     ),
-    "api.app": (*_BASE, "api.http", "api.routes", "api.services", "onebar.recommending"),
+    "api.app": (*_BASE, "onebar", "api.http", "api.routes", "api.services", "onebar.recommending"),
     "api.server": (*_BASE, "api", "api.app", "api.http"),
 }
 """What each package or module of the second level may import of ours, besides itself. The command
