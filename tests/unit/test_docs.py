@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import typer.main
+from packaging.version import Version
 
+import onebar
 from onebar.cli.main import app
 from onebar.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(
-    [*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md"), *ROOT.glob("*.md")]
-)
+FOLDERS = ("docs", "docs/decisions", "examples", ".github", ".github/ISSUE_TEMPLATE")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for f in FOLDERS for page in (ROOT / f).glob("*.md"))])
 OTHER = ["Makefile", "docker-compose.yml", ".ci/run", "deploy/real_servers.py"]
 # Read by tests, not by the program.
 NOT_SETTINGS = {"ONEBAR_DATA"}
@@ -110,6 +111,76 @@ def test_configuration_page_is_what_the_settings_say() -> None:
     assert (ROOT / "docs" / "configuration.md").read_text() == maker.page(), "run: make schemas"
     listed = {field for fields in maker.sections().values() for field in fields}
     assert listed == set(Settings.model_fields)
+
+
+def test_commands_page_is_what_the_commands_say() -> None:
+    maker = load(ROOT / "docs" / "make_commands.py")
+    assert (ROOT / "docs" / "commands.md").read_text() == maker.page(), "run: make schemas"
+
+
+def test_every_page_is_led_to() -> None:
+    """From the README, in however many steps."""
+    found, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        found.add(page)
+        linked = {(page.parent / target).resolve() for target in LINK.findall(page.read_text())}
+        waiting += [other for other in linked - found if other.suffix == ".md"]
+    lost = {name(page) for page in PAGES if page.parent.name != "ISSUE_TEMPLATE"}
+    lost -= {name(page) for page in found}
+    assert lost <= {".github/PULL_REQUEST_TEMPLATE.md"}
+
+
+PLACE = re.compile(
+    r"`((?:api|benchmarks|deploy|docs|examples|feature_store|onebar|stream|tests)/[\w./-]*)`"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_places_named_are_there(page: Path) -> None:
+    """`stream/events/fold.py`, `feature_store/`: of the tree as it is now."""
+    if page.name == "CHANGELOG.md":
+        return
+    named = {place for place in PLACE.findall(page.read_text()) if "..." not in place}
+    lost = {place for place in named if not (ROOT / place).exists()}
+    assert lost == set()
+
+
+def test_ten_rules_are_found_where_contributing_says() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.split("## Where is the rule that …")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| …")]
+    assert len(rows) >= 10
+    for question, answer in rows:
+        files = PLACE.findall(answer)
+        assert files, f"{question.strip()}: no file"
+        for file in files:
+            assert (ROOT / file).is_file(), f"{question.strip()}: {file} is not there"
+        # The name that the answer gives stands in one of the files that it gives.
+        for word in re.findall(r"`(\w+)`", answer):
+            said = "".join((ROOT / file).read_text() for file in files)
+            assert re.search(rf"\b{word}\b", said), f"{word} is not in {files}"
+
+
+def test_contributing_maps_every_folder() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    packages = {
+        path.parent.relative_to(ROOT).as_posix() + "/"
+        for package in ("api", "feature_store", "onebar", "stream")
+        for path in (ROOT / package).glob("**/__init__.py")
+    }
+    rooms = {name for name in packages if name.count("/") <= 2}
+    assert {room for room in rooms if f"`{room}`" not in text} == set()
+
+
+def test_the_changelog_and_the_version_agree() -> None:
+    """`Unreleased` stands above the last release; the version is that release's, or on its way
+    to a later one."""
+    heads = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heads[0] == "Unreleased"
+    released = Version(heads[1].split()[0])
+    here = Version(onebar.__version__)
+    assert here == released or (here.is_devrelease and here > released)
 
 
 def load(path: Path) -> ModuleType:
