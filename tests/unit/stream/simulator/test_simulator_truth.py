@@ -15,7 +15,7 @@ from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_tru
 from stream.simulator.users import make_user
 from stream.simulator.wording import likely_wordings, make_intent, sample_wording
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.mark.parametrize("lang", LANGS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OURS = ("feature_store", "onebar", "stream", "api")
 EXCEPTIONS = {"Exception", "ValueError", "RuntimeError", "LookupError", "OSError"}
 

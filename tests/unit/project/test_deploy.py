@@ -16,7 +16,7 @@ import yaml
 from onebar.cli.main import app
 from onebar.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OURS = sorted(n for n, service in COMPOSE["services"].items() if service["image"] == "onebar")

@@ -12,7 +12,7 @@ from toy import toy_dataset
 
 from onebar.generator.checkpoint import Checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_generation_is_measured(toy_checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from stream.events import EVENT_TYPES, InvalidEventError, encode, from_object
 from stream.events.schemas import documents, event_schemas
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 
 
 @pytest.mark.parametrize("path", sorted(documents()))

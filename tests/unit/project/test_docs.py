@@ -18,7 +18,7 @@ import onebar
 from onebar.cli.main import app
 from onebar.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("docs", "docs/decisions", "examples", ".github", ".github/ISSUE_TEMPLATE")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for f in FOLDERS for page in (ROOT / f).glob("*.md"))])
 OTHER = ["Makefile", "docker-compose.yml", ".ci/run", "deploy/real_servers.py"]

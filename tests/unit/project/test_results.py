@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TITLES = ["红色 连衣裙 夏季 新款", "无线 耳机 降噪 价格", "电影 在线观看 高清", "咖啡机 家用 推荐"]
 
 

@@ -15,7 +15,7 @@ from stream.events import Click, Engagement, Exposure, Impression, Search, Video
 from stream.logs.files import EmptyLogError, LogNotFoundError, TruncatedLogError
 from stream.logs.kuaisearch import BASE_TS, KuaiSearchLog
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 DATA = Path(os.environ.get("ONEBAR_DATA") or ROOT.parent / "shared" / "data") / "kuaisearch_demo"
 
 
