@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.http import problems, schemas
-from api.http.middleware import Direct, Front, Route
+from api.http.middleware import FastPath, RequestMiddleware, Route
 from api.routes import events, evidence, feed, operations, page, queries, users
 from api.services import Services
 from onebar import __version__
@@ -30,7 +30,7 @@ do, and none of them implies another. Times are UTC epoch seconds.
 class Api(FastAPI):
     """A FastAPI application with endpoints that are answered before its layers."""
 
-    direct: Mapping[Route, Direct] = MappingProxyType({})
+    direct: Mapping[Route, FastPath] = MappingProxyType({})
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         direct = None
@@ -69,7 +69,7 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
     app.direct = queries.add_routes(app, queries.QueriesEndpoint(services), settings)
     for part in (events, evidence, users, feed, operations, page):
         app.include_router(part.router)
-    app.add_middleware(Front)
+    app.add_middleware(RequestMiddleware)
     _describe(app)
     return app
 

@@ -35,7 +35,7 @@ Answer = Callable[[Any, Any, float], Awaitable[bytes]]
 """The JSON for a request, from its ASGI scope and `receive` and its arrival in loop time."""
 
 
-class Direct:
+class FastPath:
     """An ASGI application that answers one route before the framework sees the request, which
     costs as much again as a hit in the cache does. It is counted, and its errors are answered."""
 
@@ -91,7 +91,7 @@ def _start(body: bytes) -> dict[str, Any]:
     }
 
 
-class Front:
+class RequestMiddleware:
     """ASGI middleware around everything that is routed."""
 
     def __init__(self, app: Any) -> None:

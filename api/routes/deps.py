@@ -32,7 +32,7 @@ ServicesDep = Annotated[Services, Depends(_services)]
 
 
 class _Bearer(SecurityBase):
-    """Only for the OpenAPI document: the gate reads the header."""
+    """Only for the OpenAPI document: `api.http.access` reads the header."""
 
     def __init__(self) -> None:
         self.model = HTTPBearer(description="`Authorization: Bearer KEY`")
@@ -63,7 +63,7 @@ def needs(scope: Scope) -> Any:
         _bearer: Annotated[None, Security(_BEARER)],
         _header: Annotated[None, Security(_HEADER)],
     ) -> None:
-        services(request).gate.admit(request.scope, scope)
+        services(request).access.admit(request.scope, scope)
 
     return Depends(admit)
 

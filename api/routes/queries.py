@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from api.http.body import read_body
-from api.http.middleware import Direct, Route
+from api.http.middleware import FastPath, Route
 from api.http.problems import InvalidParameterError
 from api.http.schemas import (
     ID_RULE,
@@ -74,14 +74,14 @@ class QueriesEndpoint:
 
     def single(self, scope: Any, receive: Any, arrived: float) -> Awaitable[bytes]:
         """The answer for one pair, named in the query string."""
-        self._services.gate.admit(scope, "read")
+        self._services.access.admit(scope, "read")
         pair, k, budget_ms = self.parameters(scope["query_string"])
         answerer = self._services.answerer
         return answerer.one(pair, answerer.ask(arrived, k=k, budget_ms=budget_ms))
 
     async def batch(self, scope: Any, receive: Any, arrived: float) -> bytes:
         """Up to 256 pairs, answered in order by one deadline for all of them."""
-        self._services.gate.admit(scope, "read")
+        self._services.access.admit(scope, "read")
         batch = self.requests(await read_body(scope, receive, MAX_BODY))
         pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
         answerer = self._services.answerer
@@ -218,7 +218,9 @@ async def post_queries() -> Response:
 _DOCUMENTS = "documents the route; `QueriesEndpoint` answers it"
 
 
-def add_routes(app: FastAPI, endpoint: QueriesEndpoint, settings: Settings) -> dict[Route, Direct]:
+def add_routes(
+    app: FastAPI, endpoint: QueriesEndpoint, settings: Settings
+) -> dict[Route, FastPath]:
     """Document both routes in `app`; what answers them, for the front of it."""
     common: dict[str, Any] = {
         "tags": ["queries"],
@@ -246,7 +248,7 @@ def add_routes(app: FastAPI, endpoint: QueriesEndpoint, settings: Settings) -> d
         **common,
     )
     get, post = ("GET", PATH), ("POST", PATH)
-    direct = {get: Direct(get, endpoint.single), post: Direct(post, endpoint.batch)}
+    direct = {get: FastPath(get, endpoint.single), post: FastPath(post, endpoint.batch)}
     for route, answered in zip(app.router.routes[-2:], direct.values(), strict=True):
         assert isinstance(route, APIRoute)
         route.app = answered.routed

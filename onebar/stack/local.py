@@ -21,15 +21,15 @@ from typing import Any, TypeVar
 import structlog
 from msgspec import structs
 
-from feature_store.keys import Keys
-from feature_store.redis.client import Command, connect, pipelined, scan
+from feature_store.opening import open_store
+from feature_store.redis.client import Command, pipelined, scan
 from feature_store.store import FeatureStore
 from onebar.process.console import progress
 from onebar.settings import Settings
 from onebar.stack.processes import Child, Children
 from onebar.stack.servers import free_port, start_broker, start_valkey
 from stream.kafka.producer import EventProducer
-from stream.kafka.topics import TOPICS, delete_topics, ensure_topics
+from stream.kafka.topics import TOPICS, delete_topics, ensure_configured_topics
 from stream.logs.feed import keep_feeding
 from stream.logs.files import EventLog, Log
 from stream.logs.live_check import CheckReport, LiveCheck
@@ -163,12 +163,7 @@ class LocalStack:
         self._say(f"logs: {self.run_dir}")
         self.settings = self._complete(self.settings)
         await self._check_redis()
-        await ensure_topics(
-            self.settings.kafka_bootstrap,
-            prefix=self.settings.topic_prefix,
-            partitions=self.settings.partitions,
-            replication_factor=self.settings.replication_factor,
-        )
+        await ensure_configured_topics(self.settings)
         ready = []
         for worker in self._workers:
             settings, path = self.settings, "/healthz"
@@ -232,10 +227,7 @@ class LocalStack:
 
     def store(self) -> FeatureStore:
         """The run's feature store; close it."""
-        settings = self.settings
-        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
-        keys = Keys(settings.namespace, settings.generation)
-        return FeatureStore(client, keys, settings.policy)
+        return open_store(self.settings)
 
     async def _await_ready(self, child: Child, url: str) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -278,7 +270,7 @@ class LocalStack:
 
 
 async def drop_keys(store: FeatureStore) -> None:
-    """Remove every key of the store's namespace and generation."""
+    """Remove every key of the store's namespace and version."""
     names = [name async for name in scan(store.client, store.keys.prefix)]
     for start in range(0, len(names), DROP_BATCH):
         batch = names[start : start + DROP_BATCH]
@@ -353,11 +345,7 @@ class Demo:
         log = await self._open_log(recent=True)
         async with self._stack() as stack:
             settings = stack.settings
-            producer = EventProducer(
-                settings.kafka_bootstrap,
-                prefix=settings.topic_prefix,
-                idempotent=settings.idempotent_producer,
-            )
+            producer = EventProducer.of(settings)
             async with producer:
                 self._say(f"\n    The page: {stack.url}/\n    The API:  {stack.url}/docs\n")
                 with progress("feed") as update:

@@ -130,7 +130,7 @@ async def test_replayed_twice_it_counts_once(settings: Settings, feed: Path) -> 
         done = await asyncio.to_thread(onebar, "replay", str(feed), settings=settings)
         assert done.returncode == 0, done.stderr
     await wait_for_zero_lag(settings, generator=False)
-    assert await differences(settings, (await folded(settings, feed)).state()) == []
+    assert await differences(settings, (await folded(settings, feed)).snapshot()) == []
 
 
 @pytest.mark.usefixtures("stream_worker")
