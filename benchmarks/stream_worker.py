@@ -40,9 +40,9 @@ from feature_store.keys import Keys
 from feature_store.redis.client import connect
 from feature_store.store import FeatureStore
 from onebar.settings import Settings
-from onebar.stack.local import environment
 from onebar.stack.processes import Child, Children
 from onebar.stack.servers import start_broker, start_valkey
+from onebar.stack.variables import environment
 from stream.events import BEHAVIORS, VIDEOS
 from stream.kafka.producer import EventProducer
 from stream.kafka.topics import delete_topics, ensure_configured_topics

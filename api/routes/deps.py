@@ -55,6 +55,11 @@ class _Header(SecurityBase):
 _BEARER, _HEADER = _Bearer(), _Header()
 
 
+def documented_keys() -> list[Any]:
+    """Dependencies that say in the document that a key is needed, and check nothing."""
+    return [Security(_BEARER), Security(_HEADER)]
+
+
 def needs(scope: Scope) -> Any:
     """A dependency that admits only keys with this scope."""
 

@@ -15,9 +15,9 @@ import pytest
 from support import Workers, eventually, onebar
 
 from onebar.settings import Settings
-from onebar.stack.local import environment
 from onebar.stack.processes import Child
 from onebar.stack.servers import free_port
+from onebar.stack.variables import environment
 from stream.logs.dead_letters import read_dead_letters
 from stream.logs.files import EventLog
 from stream.logs.fold_check import differences, wait_for_zero_lag
