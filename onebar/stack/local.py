@@ -18,6 +18,7 @@ import structlog
 
 from feature_store.opening import open_store
 from feature_store.store import FeatureStore
+from onebar.errors import UsageError
 from onebar.settings import Settings
 from onebar.stack.drop import drop_keys
 from onebar.stack.processes import Child, Children
@@ -35,6 +36,10 @@ STOP_GRACE_S = 8.0
 WATCH_EVERY_S = 0.2
 
 Result = TypeVar("Result")
+
+
+class PortTakenError(UsageError, OSError):
+    """Another program listens on the port that was asked for."""
 
 
 class LocalStack:
@@ -76,8 +81,8 @@ class LocalStack:
         return f"http://{self.settings.api_host}:{self.settings.api_port}"
 
     async def __aenter__(self) -> LocalStack:
-        """Raises `MissingExtraError`, `ChildError`, `KafkaUnavailableError`, `TopicError`,
-        `StoreUnavailableError`; whatever was started has been ended by then.
+        """Raises `MissingExtraError`, `ChildError`, `PortTakenError`, `KafkaUnavailableError`,
+        `TopicError`, `StoreUnavailableError`; whatever was started has been ended by then.
         """
         self._processes.__enter__()
         try:
@@ -171,6 +176,11 @@ class LocalStack:
             update["api_port"] = free_port()
         elif "api_port" not in settings.model_fields_set:
             update["api_port"] = _default_or_free(settings.api_host, settings.api_port)
+        elif not _is_free(settings.api_host, settings.api_port):
+            raise PortTakenError(
+                f"something listens on {settings.api_host}:{settings.api_port} already; end it, or "
+                "name another port (0 takes a free one)"
+            )
         return settings.model_copy(update=update)
 
     async def _check_redis(self) -> None:
@@ -246,11 +256,15 @@ def _get(url: str, said: str) -> tuple[int, str]:
 
 def _default_or_free(host: str, port: int) -> int:
     """`port` where nobody listens on it, else a free one."""
+    return port if _is_free(host, port) else free_port()
+
+
+def _is_free(host: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:
-            return free_port()
-    return port
+            return False
+    return True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 import onebar.stack.local
 from onebar.settings import Settings
-from onebar.stack.local import LocalStack
+from onebar.stack.local import LocalStack, PortTakenError
 from onebar.stack.variables import environment, variables
 
 NAMES = ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
@@ -56,6 +57,15 @@ def test_so_are_those_that_the_environment_names(
     settings = complete(Settings(), tmp_path)
     assert started == ["valkey"]
     assert (settings.kafka_bootstrap, settings.redis_url) == ("kafka:9092", "redis://h:1/0")
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(PortTakenError, match=f"127.0.0.1:{port} already"):
+            complete(Settings(api_port=port), tmp_path)
 
 
 def test_a_child_gets_the_settings_and_nothing_else_of_ours(
