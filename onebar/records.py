@@ -1,4 +1,4 @@
-"""The nouns every package shares: plain, frozen records with no behaviour of their own."""
+"""The nouns every package shares: plain, frozen records that do nothing."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ class VideoText(Struct, frozen=True, omit_defaults=True):
     summary: str = ""
     category: str = ""
     sensitive: bool = False
+
+
+TEXT_FIELDS: tuple[str, ...] = tuple(
+    name for name in VideoText.__struct_fields__ if name != "sensitive"
+)
+"""The fields of a `VideoText` that are text, in their order."""
 
 
 class Anchor(Struct, frozen=True):
@@ -67,6 +73,16 @@ class Features(Struct, frozen=True):
     text: VideoText | None = None
     anchors: tuple[Anchor, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether anybody has heard of the video: its text was seen, or a query is tied to it."""
+        return self.text is not None or bool(self.anchors)
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether the video must not carry a query."""
+        return self.text is not None and self.text.sensitive
 
 
 class Candidate(Struct, frozen=True):

@@ -233,9 +233,9 @@ class Answerer:
         except Exception:
             log.exception("features_failed", video_id=pair[0])
             return self._empty(pair, ask, "store_failed")
-        if known.text is not None and known.text.sensitive:
+        if known.sensitive:
             return self._empty(pair, ask, "sensitive", rejected=True)
-        if known.text is None and not known.anchors:
+        if not known.known:
             return self._empty(pair, ask, "unknown_video")
         queries = anchor_queries(known, ask.k)
         if not queries:

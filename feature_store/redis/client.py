@@ -13,22 +13,23 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
-from feature_store.redis.connection import Argument, Pipe, Watcher, Words
+from feature_store.redis.connection import Argument, Connection, Watcher, Words
 from onebar.errors import OneBarError
 
 
-class PipedRedis(Redis):
-    """A client whose calls through this module share one connection. The pool is for the rest."""
+class ConnectedRedis(Redis):
+    """A client whose calls through this module share one connection. The pool is for the
+    rest."""
 
-    pipe: Pipe
+    shared: Connection
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close every connection."""
-        await self.pipe.close()
+        await self.shared.close()
         await super().aclose(close_connection_pool)
 
 
-Client = PipedRedis | RedisCluster
+Client = ConnectedRedis | RedisCluster
 
 MAX_CONNECTIONS = 64
 """Connections a client opens at most; further requests wait for a free one."""
@@ -132,8 +133,8 @@ def connect(url: str, *, timeout_s: float, watcher: Watcher | None = None) -> Cl
         socket_connect_timeout=timeout_s,
         retry=retry,
     )
-    client = cast(PipedRedis, PipedRedis.from_pool(pool))
-    client.pipe = Pipe(pool, timeout_s=timeout_s, watcher=watcher)
+    client = cast(ConnectedRedis, ConnectedRedis.from_pool(pool))
+    client.shared = Connection(pool, timeout_s=timeout_s, watcher=watcher)
     return client
 
 
@@ -177,7 +178,7 @@ async def _send(client: Client, commands: Sequence[Command], *, full: bool) -> l
     try:
         if isinstance(client, RedisCluster):
             return await _send_to_cluster(client, words)
-        return await client.pipe.call(words)
+        return await client.shared.call(words)
     except _UNAVAILABLE as error:
         raise _unavailable(error) from error
 
@@ -230,7 +231,7 @@ def _unavailable(error: BaseException) -> StoreUnavailableError:
 
 def tells_changes(client: Client) -> bool:
     """Whether `connect` can have somebody watch through such a client."""
-    return isinstance(client, PipedRedis)
+    return isinstance(client, ConnectedRedis)
 
 
 async def ping(client: Client) -> None:

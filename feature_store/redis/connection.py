@@ -45,7 +45,7 @@ class Watcher(Protocol):
         ...
 
 
-class Pipe:
+class Connection:
     """Calls to one Redis server. Connects with the first call, and again after a loss."""
 
     def __init__(
@@ -56,8 +56,8 @@ class Pipe:
         self._pool = pool
         self._timeout_s = timeout_s
         self._watcher = watcher
-        self._line: _Line | None = None
-        self._opening: asyncio.Task[_Line] | None = None
+        self._current: _OpenConnection | None = None
+        self._opening: asyncio.Task[_OpenConnection] | None = None
 
     async def call(self, commands: Iterable[Words]) -> list[Any]:
         """The replies, in order; that of a command which Redis refused is its error.
@@ -67,26 +67,26 @@ class Pipe:
         says nothing for `timeout_s` while somebody waits.
         """
         packed = [_pack(words) for words in commands]
-        line = await self._open()
+        current = await self._open()
         try:
-            return await line.ask(packed)
+            return await current.ask(packed)
         except errors.ConnectionError:
-            line = await self._open()
-            return await line.ask(packed)
+            current = await self._open()
+            return await current.ask(packed)
 
     async def close(self) -> None:
         """Close the connection. A later call opens another."""
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self._current is not None:
+            self._current.close()
+            self._current = None
 
-    async def _open(self) -> _Line:
-        line = self._line
-        if line is not None and line.usable:
-            return line
+    async def _open(self) -> _OpenConnection:
+        current = self._current
+        if current is not None and current.usable:
+            return current
         opening = self._opening
         if (
             opening is None
@@ -98,18 +98,18 @@ class Pipe:
         # All who come meanwhile wait for the same connection, and any of them may go.
         return await asyncio.shield(opening)
 
-    async def _reopen(self) -> _Line:
-        if self._line is not None:
-            self._line.close()
-        line = _Line(await self._connect(), self._timeout_s)
+    async def _reopen(self) -> _OpenConnection:
+        if self._current is not None:
+            self._current.close()
+        current = _OpenConnection(await self._connect(), self._timeout_s)
         try:
             if self._watcher is not None:
-                await line.watch(self._watcher)
+                await current.watch(self._watcher)
         except BaseException:
-            line.close()
+            current.close()
             raise
-        self._line = line
-        return line
+        self._current = current
+        return current
 
     async def _connect(self) -> asyncio.StreamWriter:
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -129,7 +129,7 @@ class _Call:
         self.future = future
 
 
-class _Line(asyncio.Protocol):
+class _OpenConnection(asyncio.Protocol):
     """An open connection, and who waits for what comes next on it."""
 
     def __init__(self, writer: asyncio.StreamWriter, timeout_s: float) -> None:

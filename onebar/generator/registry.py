@@ -93,7 +93,7 @@ class Pointer(Struct, frozen=True):
     stamp: tuple[int, int]
 
 
-class Entry(Struct, frozen=True):
+class RegisteredCheckpoint(Struct, frozen=True):
     """A checkpoint of the registry, or what is wrong with it. `promoted_at`: the last time."""
 
     name: str
@@ -180,7 +180,7 @@ class Registry:
             )
         return self.open(name)
 
-    def entries(self, *, verify: bool = False) -> list[Entry]:
+    def entries(self, *, verify: bool = False) -> list[RegisteredCheckpoint]:
         """All checkpoints, the newest first; with `verify` every file is hashed.
 
         The current one is among them even if it is gone.
@@ -200,7 +200,7 @@ class Registry:
             except CheckpointError as error:
                 card, size, problem = None, 0, str(error)
             at = promoted.get(name)
-            entries.append(Entry(name, name == current, size, card, problem, at))
+            entries.append(RegisteredCheckpoint(name, name == current, size, card, problem, at))
         entries.sort(key=lambda entry: entry.name)
         entries.sort(key=lambda entry: entry.card.created_at if entry.card else "", reverse=True)
         return entries

@@ -85,11 +85,11 @@ class Grounding(Struct, frozen=True):
     @property
     def known(self) -> bool:
         """Whether the video has any evidence at all."""
-        return self.features.text is not None or bool(self.features.anchors)
+        return self.features.known
 
     @property
     def sensitive(self) -> bool:
-        return self.features.text is not None and self.features.text.sensitive
+        return self.features.sensitive
 
     @property
     def shared(self) -> bool:
@@ -135,7 +135,7 @@ class Recommender:
             relevance=self._relevance,
         )
         prompt = build_prompt(evidence, self._config)
-        if features.text is not None and features.text.sensitive:
+        if features.sensitive:
             # No prompt holds [REJECT], so this digest is never that of a harmless video which
             # happens to read the same.
             digest = evidence_digest(REJECT + prompt, self.model)

@@ -12,9 +12,7 @@ from importlib.util import find_spec
 
 from msgspec import Struct
 
-from feature_store.keys import Keys
-from feature_store.redis.client import connect
-from feature_store.store import FeatureStore
+from feature_store.opening import open_store
 from onebar.recommending.loading import open_configured
 from onebar.settings import Settings
 from stream.kafka.topics import TOPICS, partition_counts
@@ -54,11 +52,7 @@ async def examine(settings: Settings, api_url: str | None = None) -> list[Findin
         return ", ".join(f"{name} ({counts[name]})" for name in names)
 
     async def redis() -> str:
-        store = FeatureStore(
-            connect(settings.redis_url, timeout_s=settings.redis_timeout_s),
-            Keys(settings.namespace, settings.generation),
-            settings.policy,
-        )
+        store = open_store(settings)
         try:
             await store.ping()
         finally:

@@ -15,7 +15,7 @@ import structlog
 from feature_store.redis.client import StoreUnavailableError
 from onebar.process.tasks import end_tasks
 from stream.kafka.topics import KafkaUnavailableError
-from stream.workers.metrics import LAG, Health
+from stream.workers.metrics import LAG, WorkerHealth
 from stream.workers.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -66,7 +66,7 @@ async def watching(
         task.result()
 
 
-async def _ask(name: str, ping: Callable[[], Awaitable[None]], health: Health) -> None:
+async def _ask(name: str, ping: Callable[[], Awaitable[None]], health: WorkerHealth) -> None:
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             await ping()

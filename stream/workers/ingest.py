@@ -9,7 +9,7 @@ import structlog
 
 from feature_store.redis.client import StoreCommandError
 from feature_store.store import FeatureStore
-from feature_store.writes import InvalidWriteError, Position, Write, check_write
+from feature_store.writes import InvalidWriteError, Position, Write
 from onebar.evidence.text import clean_video
 from stream.events import InvalidEventError, parse
 from stream.events.fold import fold
@@ -22,16 +22,16 @@ from stream.workers.metrics import (
     BATCH_EVENTS,
     EVENTS,
     FRESHNESS_SECONDS,
-    Health,
+    WorkerHealth,
 )
 from stream.workers.retry import until_back
 
 log = structlog.get_logger(__name__)
 
-Entry = tuple[Write, Position]
+PlacedWrite = tuple[Write, Position]
 
 
-def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[Entry]]:
+def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[PlacedWrite]]:
     """The type of the event in a record, and what it changes. Pure.
 
     Raises `InvalidEventError`, `FutureEventError` and `InvalidWriteError`: a dead letter each.
@@ -39,10 +39,7 @@ def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[Entr
     event = parse(record.value)
     if event.ts > record.timestamp + future_allowance_s:
         raise FutureEventError(event.ts, record.timestamp, future_allowance_s)
-    writes = fold(event, clean_video)
-    for write in writes:
-        check_write(write)
-    return event.type, [(write, record.position) for write in writes]
+    return event.type, [(write, record.position) for write in fold(event, clean_video)]
 
 
 class Ingester:
@@ -57,7 +54,7 @@ class Ingester:
         self,
         store: FeatureStore,
         producer: EventProducer,
-        health: Health,
+        health: WorkerHealth,
         *,
         reached: Mapping[tuple[str, int], int] | None = None,
         future_allowance_s: float = 60.0,
@@ -76,7 +73,7 @@ class Ingester:
 
         Raises `StateLostError` where Redis has lost what earlier batches put into it.
         """
-        entries: list[Entry] = []
+        entries: list[PlacedWrite] = []
         good: list[tuple[str, Record]] = []
         letters: list[Message] = []
         for record in records:
@@ -106,10 +103,10 @@ class Ingester:
         for pair, noted in before.items():
             known = self._reached.get(pair, -1)
             if noted < known:
-                raise StateLostError(*pair, noted, known, self._store.keys.generation)
+                raise StateLostError(*pair, noted, known, self._store.keys.state_version)
             self._reached[pair] = max(noted, reached[pair])
 
-    async def _apply(self, entries: list[Entry], records: Sequence[Record]) -> list[Message]:
+    async def _apply(self, entries: list[PlacedWrite], records: Sequence[Record]) -> list[Message]:
         if not entries:
             return []
         started = self._clock()
@@ -125,7 +122,7 @@ class Ingester:
         return []
 
     async def _apply_each(
-        self, entries: list[Entry], records: Sequence[Record], cause: StoreCommandError
+        self, entries: list[PlacedWrite], records: Sequence[Record], cause: StoreCommandError
     ) -> list[Message]:
         """Redis refused a command for good (a key of another type, say): the records whose own
         writes it refuses are set aside, the others take effect."""

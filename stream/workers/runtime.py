@@ -12,14 +12,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from feature_store.keys import Keys
-from feature_store.redis.client import Client, connect
+from feature_store.opening import open_store
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
 from onebar.process.tasks import end_tasks
 from onebar.settings import Settings
 from stream.kafka.producer import EventProducer
-from stream.kafka.topics import ensure_topics
+from stream.kafka.topics import ensure_configured_topics
 from stream.workers import metrics
 from stream.workers.retry import until_back
 
@@ -31,11 +30,9 @@ class WorkerCrashedError(OneBarError, RuntimeError):
 class Runtime(Struct, frozen=True):
     """The connected servers of a worker."""
 
-    client: Client
-    keys: Keys
     store: FeatureStore
     producer: EventProducer
-    health: metrics.Health
+    health: metrics.WorkerHealth
     stop: asyncio.Event
 
 
@@ -51,33 +48,22 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    health = metrics.Health()
+    health = metrics.WorkerHealth()
     async with AsyncExitStack() as stack:
         server = metrics.serve(settings.metrics_host, settings.metrics_port, health)
         await stack.enter_async_context(server)
-        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
-        keys = Keys(settings.namespace, settings.generation)
-        store = FeatureStore(client, keys, settings.policy)
+        store = open_store(settings)
         stack.push_async_callback(store.close)
-        producer = EventProducer(
-            settings.kafka_bootstrap,
-            prefix=settings.topic_prefix,
-            idempotent=settings.idempotent_producer,
-        )
+        producer = EventProducer.of(settings)
         stack.push_async_callback(producer.stop)
 
         async def prepare() -> None:
-            await ensure_topics(
-                settings.kafka_bootstrap,
-                prefix=settings.topic_prefix,
-                partitions=settings.partitions,
-                replication_factor=settings.replication_factor,
-            )
+            await ensure_configured_topics(settings)
             await producer.start()
             await store.ping()
 
         await unless(stop, until_back(prepare, health))
-        yield Runtime(client, keys, store, producer, health, stop)
+        yield Runtime(store, producer, health, stop)
 
 
 REPEAT_AFTER_S = 30.0

@@ -13,7 +13,7 @@ from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.settings import Settings
 from stream.kafka.groups import stream_group
-from stream.workers.continuity import INPUTS, StateLostError, check_log
+from stream.workers.continuity import INPUTS, StateLostError, check_continuity
 from stream.workers.health import Lags, watching
 from stream.workers.ingest import Ingester
 from stream.workers.retry import until_back
@@ -36,7 +36,9 @@ async def run_stream_worker(settings: Settings) -> None:
     async with open_runtime(settings) as runtime:
         if runtime.stop.is_set():
             return
-        reached = await until_back(lambda: check_log(settings, runtime.store), runtime.health)
+        reached = await until_back(
+            lambda: check_continuity(settings, runtime.store), runtime.health
+        )
         ingester = Ingester(
             runtime.store,
             runtime.producer,
@@ -58,7 +60,7 @@ async def run_stream_worker(settings: Settings) -> None:
             found = await lags(app, settings.topic_prefix)
             # A topic made anew under us goes and comes back, or ends before what was committed.
             if not found.keys() <= checked or any(lag < 0 for lag in found.values()):
-                await check_log(settings, runtime.store)
+                await check_continuity(settings, runtime.store)
             checked.clear()
             checked.update(found)
             return {pair: max(0, lag) for pair, lag in found.items()}

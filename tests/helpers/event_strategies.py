@@ -8,6 +8,7 @@ import orjson
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from onebar.records import TEXT_FIELDS
 from stream.events import (
     Click,
     Deletion,
@@ -27,7 +28,6 @@ QUERIES = TEXT.filter(lambda text: any(not c.isspace() for c in text) and text.s
 TIMES = st.floats(0, 2**33, exclude_max=True, allow_nan=False)
 MAYBE_ID = IDS | st.just(UNSET)
 _COMMON: dict[str, Any] = {"event_id": IDS, "ts": TIMES}
-_TEXTS = ("title", "caption", "author", "item_title", "ocr", "asr", "summary", "category")
 
 
 def events() -> st.SearchStrategy[Event]:
@@ -35,7 +35,7 @@ def events() -> st.SearchStrategy[Event]:
     pair: dict[str, Any] = {**_COMMON, "video_id": IDS, "user_id": IDS}
     shown = st.lists(st.builds(ShownQuery, QUERIES, st.integers(0, 1000)), min_size=1, max_size=5)
     return st.one_of(
-        st.builds(Video, **_COMMON, video_id=IDS, **dict.fromkeys(_TEXTS, TEXT)),
+        st.builds(Video, **_COMMON, video_id=IDS, **dict.fromkeys(TEXT_FIELDS, TEXT)),
         st.builds(Impression, **_COMMON, video_id=IDS, user_id=MAYBE_ID),
         st.builds(Search, **_COMMON, user_id=IDS, query=QUERIES, video_id=MAYBE_ID),
         st.builds(Exposure, **pair, queries=shown),

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,10 +117,115 @@ async def test_every_refusal_is_a_problem(
     is_problem(await http.request(method, path), status)
 
 
-async def test_what_is_allowed_at_a_path_is_all_of_it(http: httpx.AsyncClient) -> None:
-    answer = await http.put("/v1/queries")
-    assert answer.headers["allow"] == "GET, POST"
-    assert "GET, POST" in answer.json()["detail"]
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+        ("/healthz", "GET, HEAD"),
+        ("/metrics", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
+        ("/readyz", "GET, HEAD"),
+        ("/static/page.js", "GET, HEAD"),
+        ("/v1/events", "POST"),
+        ("/v1/evidence", "GET, HEAD"),
+        ("/v1/feed", "GET, HEAD"),
+        ("/v1/queries", "GET, HEAD, POST"),
+        ("/v1/users/u", "DELETE"),
+        ("/v1/users/u/history", "DELETE, GET, HEAD"),  # of a user that is named so
+        ("/v1/videos/a/b/anchors", "GET, HEAD"),
+    ],
+)
+async def test_what_is_allowed_at_a_path_is_all_of_it(
+    http: httpx.AsyncClient, path: str, allowed: str
+) -> None:
+    answer = await http.put(path)
+    is_problem(answer, 405)
+    assert answer.headers["allow"] == allowed
+    assert allowed in answer.json()["detail"]
+
+
+def test_every_route_is_asked_what_it_allows(app: FastAPI) -> None:
+    """One added later would fail here until it is named above."""
+    assert set(app.openapi()["paths"]) == {
+        *("/healthz", "/metrics", "/readyz", "/v1/events", "/v1/evidence", "/v1/feed"),
+        *("/v1/queries", "/v1/users/{user_id}", "/v1/users/{user_id}/history"),
+        "/v1/videos/{video_id}/anchors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200),
+        ("/static/page.css", 200),
+        ("/healthz", 200),
+        ("/openapi.json", 200),
+        ("/v1/queries?video_id=v", 200),
+        ("/v1/queries", 422),
+        ("/v1/events", 405),
+        ("/nope", 404),
+    ],
+)
+async def test_head_is_get_without_the_body(
+    http: httpx.AsyncClient, path: str, status: int
+) -> None:
+    got, headed = await http.get(path), await http.head(path)
+    assert (got.status_code, headed.status_code) == (status, status)
+    assert got.content
+    assert not headed.content
+    if "request_id" not in got.text:  # answers say when they were made
+        assert dict(headed.headers) == dict(got.headers)
+
+
+async def test_middleware_sees_every_request() -> None:
+    app = create_app(NOWHERE)
+    seen: list[str] = []
+
+    @app.middleware("http")
+    async def see(request: Request, proceed: Any) -> Any:
+        seen.append(f"{request.method} {request.url.path}")
+        response = await proceed(request)
+        response.headers["x-seen"] = "yes"
+        return response
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        for _ in range(2):
+            answers = [
+                await http.get("/v1/queries", params={"video_id": "v"}),
+                await http.post("/v1/queries", json={"requests": [{"video_id": "v"}]}),
+                await http.get("/healthz"),
+            ]
+            assert [answer.status_code for answer in answers] == [200, 200, 200]
+            assert all(answer.headers["x-seen"] == "yes" for answer in answers)
+            assert answers[0].json()["source"] == "fallback"
+        is_problem(await http.get("/v1/queries"), 422)
+    assert seen == ["GET /v1/queries", "POST /v1/queries", "GET /healthz"] * 2 + ["GET /v1/queries"]
+
+
+async def test_the_fast_path_answers_as_the_framework_does(http: httpx.AsyncClient) -> None:
+    """But for headers that matter to documents only."""
+    app = create_app(NOWHERE)
+    app.add_middleware(Unchanged)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as framework:
+        for query in ("?video_id=v", "", "?video_id=v&k=99"):
+            fast = await http.get(f"/v1/queries{query}")
+            slow = await framework.get(f"/v1/queries{query}")
+            assert fast.status_code == slow.status_code
+            one, other = fast.json(), slow.json()
+            assert {**one, "request_id": 0} == {**other, "request_id": 0}
+
+
+class Unchanged:
+    """Middleware that does nothing."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
 
 
 async def test_a_missing_video_is_named(http: httpx.AsyncClient) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.http.access import Gate, host_name
+from api.http.access import AccessControl, host_name
 from api.http.auth import (
     ApiKeyError,
     KeyRing,
@@ -26,14 +26,14 @@ def entry(key: str, scopes: str) -> str:
 
 
 def request(address: str = "10.0.0.1", **headers: str) -> dict[str, Any]:
-    """An ASGI scope as far as the gate looks."""
+    """An ASGI scope as far as the access looks."""
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return {"headers": named, "client": (address, 1234)}
 
 
-def refused(gate: Gate, scope: dict[str, Any], needed: Any = "read") -> ProblemError:
+def refused(access: AccessControl, scope: dict[str, Any], needed: Any = "read") -> ProblemError:
     with pytest.raises(ProblemError) as caught:
-        gate.admit(scope, needed)
+        access.admit(scope, needed)
     return caught.value
 
 
@@ -83,7 +83,9 @@ def test_a_key_listed_twice_is_refused() -> None:
     ],
 )
 def test_both_headers_carry_a_key(headers: dict[str, str]) -> None:
-    assert Gate(KEYS, RateLimiter(0)).admit(request(**headers), "admin").scopes >= {"admin"}
+    assert AccessControl(KEYS, RateLimiter(0)).admit(request(**headers), "admin").scopes >= {
+        "admin"
+    }
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_both_headers_carry_a_key(headers: dict[str, str]) -> None:
     ],
 )
 def test_who_may_not_write(headers: dict[str, str], status: int) -> None:
-    problem = refused(Gate(KEYS, RateLimiter(0)), request(**headers), "write")
+    problem = refused(AccessControl(KEYS, RateLimiter(0)), request(**headers), "write")
     assert problem.status == status
     assert ("WWW-Authenticate" in problem.headers) == (status == 401)
 
@@ -130,12 +132,14 @@ def test_the_name_in_a_host_header(host: str, name: str) -> None:
 
 
 def test_without_keys_only_this_machines_names_are_served() -> None:
-    gate = Gate(KeyRing(), RateLimiter(0))
+    access = AccessControl(KeyRing(), RateLimiter(0))
     for host in ("localhost:8080", "127.0.0.1", "[::1]:8080"):
-        gate.admit(request(host=host), "admin")
-    assert refused(gate, request(host="evil.example:8080")).status == 421
-    assert refused(gate, request(host="127.0.0.1.evil.example")).status == 421
-    Gate(KEYS, RateLimiter(0)).admit(request(host="api.example", x_api_key="reader"), "read")
+        access.admit(request(host=host), "admin")
+    assert refused(access, request(host="evil.example:8080")).status == 421
+    assert refused(access, request(host="127.0.0.1.evil.example")).status == 421
+    AccessControl(KEYS, RateLimiter(0)).admit(
+        request(host="api.example", x_api_key="reader"), "read"
+    )
 
 
 class Clock:
@@ -176,11 +180,11 @@ def test_the_limiter_forgets_the_longest_unused() -> None:
 
 
 def test_limits_are_by_key_or_by_address() -> None:
-    gate = Gate(KEYS, RateLimiter(1.0, clock=Clock()))
-    gate.admit(request("10.0.0.1", x_api_key="reader"), "read")
-    problem = refused(gate, request("10.0.0.2", x_api_key="reader"))
+    access = AccessControl(KEYS, RateLimiter(1.0, clock=Clock()))
+    access.admit(request("10.0.0.1", x_api_key="reader"), "read")
+    problem = refused(access, request("10.0.0.2", x_api_key="reader"))
     assert problem.status == 429
     assert problem.headers["Retry-After"] == "1"
-    gate.admit(request("10.0.0.1", x_api_key="boss"), "read")
-    assert refused(gate, request("10.0.0.3", x_api_key="guess-1")).status == 401
-    assert refused(gate, request("10.0.0.3", x_api_key="guess-2")).status == 429
+    access.admit(request("10.0.0.1", x_api_key="boss"), "read")
+    assert refused(access, request("10.0.0.3", x_api_key="guess-1")).status == 401
+    assert refused(access, request("10.0.0.3", x_api_key="guess-2")).status == 429

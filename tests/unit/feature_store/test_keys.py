@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.keys import Keys, escape, unescape
+from feature_store.keys import Keys, StateKey, escape, unescape
 
 nasty = st.text(st.one_of(st.sampled_from(list("{}:%\n\r\0 \"'*?[]/a0é中")), st.characters()))
 sendable = st.text(st.sampled_from(list('{}:%\n "/é中')) | st.characters(codec="utf-8"))
@@ -83,5 +83,33 @@ def test_escapes(entity_id: str, escaped: str) -> None:
     assert escape(entity_id) == escaped
 
 
-def test_generations_do_not_meet() -> None:
+STATE = {
+    "text": "text",
+    "anchors": "anchors",
+    "counters": "counters",
+    "history": "history",
+    "deletion": "deletion",
+}
+
+
+@given(nasty, st.sampled_from(sorted(NAMES)))
+def test_a_key_says_what_of_the_state_it_holds(entity_id: str, kind: str) -> None:
+    found = KEYS.state_key(NAMES[kind](entity_id))
+    assert found == (StateKey(STATE[kind], entity_id) if kind in STATE else None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "n:g:", "n:g:recent", "n:g2:{v:a}:t", "n:g:{v", "n:g:{d:a}:t"]
+)
+def test_other_keys_hold_no_state(name: str) -> None:
+    assert KEYS.state_key(name) is None
+
+
+@given(nasty)
+def test_the_keys_of_a_video_are_named_as_elsewhere(video_id: str) -> None:
+    for kind, name in KEYS.video(video_id)._asdict().items():
+        assert name == NAMES[kind](video_id)
+
+
+def test_versions_of_the_state_do_not_meet() -> None:
     assert KEYS.text("v") != Keys("n", "g2").text("v") != Keys("m", "g2").text("v")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 
+from feature_store.buckets import BucketRangeError
 from feature_store.memory import MemoryStore
-from feature_store.snapshot import State, UserState, VideoState, diff
+from feature_store.snapshot import StateSnapshot, UserState, VideoState, diff
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
@@ -34,14 +36,14 @@ def test_the_greatest_version_of_a_text_wins() -> None:
     a, b, c = (VideoText(title=title) for title in "abc")
     writes = [VideoPut("v", 1.0, "x", a), VideoPut("v", 2.0, "x", b), VideoPut("v", 2.0, "é", c)]
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
-        video = stored(*(writes[i] for i in order)).state().videos["v"]
+        video = stored(*(writes[i] for i in order)).snapshot().videos["v"]
         assert (video.text, video.version) == (c, (2.0, "é"))
 
 
 def test_a_repeated_event_counts_once_inside_its_window() -> None:
     click = BehaviorAdd("v", 5.0, "e", (("q", 2000),), clicks=("q",))
     store = stored(click, click)
-    assert store.state().videos["v"].anchors == {(0, "q"): 2000}
+    assert store.snapshot().videos["v"].anchors == {(0, "q"): 2000}
     assert store.counts("v") == {"q": QueryCounts(clicks=1)}
 
 
@@ -51,7 +53,7 @@ def test_an_offset_already_passed_has_no_effect() -> None:
     store.apply(BehaviorAdd("v", 1.0, "e2", (("q", 10),)), Position("t", 0, 5))
     store.apply(BehaviorAdd("v", 1.0, "e3", (("q", 100),)), Position("t", 1, 5))
     store.apply(BehaviorAdd("v", 1.0, "e4", (("q", 1000),)), None)
-    assert store.state().videos["v"].anchors == {(0, "q"): 1101}
+    assert store.snapshot().videos["v"].anchors == {(0, "q"): 1101}
 
 
 def test_one_exposure_counts_each_query() -> None:
@@ -61,7 +63,7 @@ def test_one_exposure_counts_each_query() -> None:
 
 def test_only_the_newest_entries_stay() -> None:
     writes = [BehaviorAdd("v", ts, f"e{ts}", ((f"q{ts}", 1),), (f"q{ts}",)) for ts in range(90)]
-    video = stored(*writes).state().videos["v"]
+    video = stored(*writes).snapshot().videos["v"]
     assert set(video.anchors) == set(video.counts) == {(8, "q87"), (8, "q88"), (8, "q89")}
 
 
@@ -75,20 +77,20 @@ def test_the_newest_queries_of_a_user_stay() -> None:
 
 def test_a_deletion_forgets_and_keeps_older_events_out() -> None:
     put, late, delete = HistoryPut("u", "a", 5.0), HistoryPut("u", "b", 6.0), UserDelete("u", 5.0)
-    expected = State(users={"u": UserState({"b": 6.0}, 5.0)})
+    expected = StateSnapshot(users={"u": UserState({"b": 6.0}, 5.0)})
     for order in (
         (put, late, delete),
         (delete, late, put),
         (late, delete, put, UserDelete("u", 1)),
     ):
-        assert stored(*order).state() == expected
+        assert stored(*order).snapshot() == expected
 
 
 def test_features_of_what_is_not_there_are_empty() -> None:
     store = MemoryStore(POLICY)
     [features] = store.features([("v", "u")])
     assert (features.text, features.anchors, features.history) == (None, (), ())
-    assert store.state() == State()
+    assert store.snapshot() == StateSnapshot()
 
 
 def test_neighbours_follow_the_anchors() -> None:
@@ -101,27 +103,31 @@ def test_neighbours_follow_the_anchors() -> None:
 @pytest.mark.parametrize(
     "write",
     [
-        HistoryPut("u", "q", math.nan),
-        HistoryPut("u", "q", math.inf),
-        UserDelete("u", -1.0),
-        HistoryPut("u", "\ud800", 1.0),
-        VideoPut("v", 1.0, "e", VideoText(ocr="\udfff")),
-        BehaviorAdd("v", 1.0, "e", (("q", 0),)),
-        BehaviorAdd("v", 1.0, "e", (("q", 2**31 + 1),)),
-        BehaviorAdd("v", 1e12, "e", (("q", 1),)),
+        lambda: HistoryPut("u", "q", math.nan),
+        lambda: HistoryPut("u", "q", math.inf),
+        lambda: UserDelete("u", -1.0),
+        lambda: HistoryPut("u", "\ud800", 1.0),
+        lambda: VideoPut("v", 1.0, "e", VideoText(ocr="\udfff")),
+        lambda: BehaviorAdd("v", 1.0, "e", (("q", 0),)),
+        lambda: BehaviorAdd("v", 1.0, "e", (("q", 2**31 + 1),)),
     ],
 )
-def test_a_write_no_store_can_take_is_named(write: Write) -> None:
-    store = MemoryStore(POLICY)
+def test_a_write_no_store_can_take_is_not_made(write: Callable[[], Write]) -> None:
     with pytest.raises(InvalidWriteError):
-        store.apply(write, None)
-    assert store.state() == State()
+        write()
+
+
+def test_a_time_that_no_bucket_covers_changes_nothing() -> None:
+    store = MemoryStore(POLICY)
+    with pytest.raises(BucketRangeError):
+        store.apply(BehaviorAdd("v", 1e12, "e", (("q", 1),)), None)
+    assert store.snapshot() == StateSnapshot()
 
 
 def test_diff_says_where() -> None:
-    same = State({"v": VideoState(anchors={(1, "a"): 1})}, {"u": UserState({"a": 1.0})})
+    same = StateSnapshot({"v": VideoState(anchors={(1, "a"): 1})}, {"u": UserState({"a": 1.0})})
     assert diff(same, same) == []
-    other = State(
+    other = StateSnapshot(
         {
             "v": VideoState(anchors={(1, "a"): 2}, counts={(1, "b"): QueryCounts(1)}),
             "w": VideoState(),

@@ -48,3 +48,14 @@ def test_a_checkpoint_and_a_registry_are_one_too_many() -> None:
     assert (empty.checkpoint, empty.registry) == (None, Path("models"))
     empty = Settings.model_validate({"checkpoint": "one", "registry": ""})
     assert (empty.checkpoint, empty.registry) == (Path("one"), None)
+
+
+def test_the_version_of_the_state_is_read_by_its_old_name_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings().state_version == "g1"
+    monkeypatch.setenv("ONEBAR_GENERATION", "g2")
+    assert Settings().state_version == "g2"
+    assert Settings(state_version="g4").state_version == "g4"
+    monkeypatch.setenv("ONEBAR_STATE_VERSION", "g3")
+    assert Settings().state_version == "g3"

@@ -15,11 +15,11 @@ from onebar.generator.batching import (
     DeadlineExceededError,
     QueueFullError,
 )
-from onebar.generator.engine import EngineError
+from onebar.generator.engine import Engine, EngineError
 from onebar.records import Candidate
 
 
-class GatedEngine:
+class GatedEngine(Engine):
     """Upper-cases prompts, once its gate is open; remembers the batches it saw."""
 
     model = "gated"

@@ -10,7 +10,7 @@ import pytest
 
 from onebar.evidence.prompt import PromptConfig
 from onebar.generator.batching import Batcher, DeadlineExceededError, QueueFullError
-from onebar.generator.engine import EngineError
+from onebar.generator.engine import Engine, EngineError
 from onebar.recommending.recommend import Recommender, UnknownVideoError
 from onebar.records import (
     Anchor,
@@ -85,7 +85,7 @@ class Cache:
         return [(entry.result.video_id, entry.user_id, entry.shared) for entry in self.entries]
 
 
-class Engine:
+class HeldEngine(Engine):
     model = "toy-1"
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Engine:
 
 class World:
     def __init__(self, **options: int) -> None:
-        self.store, self.cache, self.engine = Store(), Cache(), Engine()
+        self.store, self.cache, self.engine = Store(), Cache(), HeldEngine()
         self.batcher = Batcher(self.engine, k=8, max_wait_s=0.001, **options)
         self.recommender = Recommender(
             self.store, self.cache, self.batcher, prompt_config=PromptConfig(), clock=lambda: 100.0

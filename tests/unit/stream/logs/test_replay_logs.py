@@ -16,8 +16,8 @@ from stream.events import MAX_EVENT_BYTES, Search, encode
 from stream.logs.files import (
     CorruptLogError,
     EmptyLogError,
-    Entry,
     EventLog,
+    LogEntry,
     LogError,
     LogNotFoundError,
     TruncatedLogError,
@@ -46,9 +46,9 @@ def write(directory: Path, suffix: str, data: bytes) -> EventLog:
     return EventLog(path)
 
 
-def drain(log: EventLog) -> tuple[list[Entry], LogError | None]:
+def drain(log: EventLog) -> tuple[list[LogEntry], LogError | None]:
     """All entries, and the error that ended them."""
-    entries: list[Entry] = []
+    entries: list[LogEntry] = []
     try:
         entries.extend(log.entries())
     except LogError as error:

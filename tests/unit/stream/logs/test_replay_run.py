@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream.events import Event, Search, encode
 from stream.logs import replay as replaying
-from stream.logs.files import Entry, EventLog, TruncatedLogError
+from stream.logs.files import EventLog, LogEntry, TruncatedLogError
 from stream.logs.replay import InvalidLineError, Replay, StateFile, StateFileError, state_path
 
 
@@ -24,7 +24,7 @@ class Broker:
         self.good = good
         self.events: list[Event] = []
         self.at: list[float] = []
-        self.rejected: list[Entry] = []
+        self.rejected: list[LogEntry] = []
 
     async def send(self, events: Sequence[Event]) -> None:
         broken = self.good == 0
@@ -35,7 +35,7 @@ class Broker:
         if broken:
             raise ConnectionError("the broker is gone")
 
-    async def reject(self, log: Path, entries: Sequence[Entry]) -> None:
+    async def reject(self, log: Path, entries: Sequence[LogEntry]) -> None:
         self.rejected += entries
 
 

@@ -118,7 +118,7 @@ def test_a_truth_that_is_cut_off_is_told(tmp_path: Path) -> None:
 MAY_READ_THE_TRUTH = (
     "stream/cli.py",
     "onebar/cli/main.py",
-    "onebar/stack/local.py",
+    "onebar/stack/demo.py",
     "onebar/cli/evaluation/evaluate.py",
 )
 """What writes it, and the evaluation that is told to measure relevance by it."""

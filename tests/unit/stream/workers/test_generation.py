@@ -18,7 +18,7 @@ from stream.kafka.producer import Message
 from stream.kafka.records import Record
 from stream.workers import retry
 from stream.workers.generation import Generation
-from stream.workers.metrics import Health
+from stream.workers.metrics import WorkerHealth
 
 
 class Outage:
@@ -82,7 +82,7 @@ def generation(world: World) -> tuple[Generation, Models, Topic]:
         models,
         Lookups(),  # type: ignore[arg-type]
         topic,  # type: ignore[arg-type]
-        Health(),
+        WorkerHealth(),
         late_after_s=30.0,
         clock=lambda: 100.0,
     )

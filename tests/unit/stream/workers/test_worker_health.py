@@ -9,20 +9,20 @@ import pytest
 from feature_store.redis.client import StoreUnavailableError
 from stream.kafka.topics import KafkaUnavailableError
 from stream.workers import retry
-from stream.workers.metrics import Health
+from stream.workers.metrics import WorkerHealth
 from stream.workers.retry import until_back
 from stream.workers.runtime import REPEAT_AFTER_S, _Seldom
 
 
 def test_a_worker_is_unwell_until_it_has_started() -> None:
-    health = Health()
+    health = WorkerHealth()
     assert "start" in health.problems
     health.started()
     assert health.problems == {}
 
 
 def test_a_dependency_is_back_when_everyone_who_missed_it_says_so() -> None:
-    health = Health()
+    health = WorkerHealth()
     health.started()
     health.away("redis", "timed out")
     health.away("redis", "refused", source="watch")
@@ -33,7 +33,7 @@ def test_a_dependency_is_back_when_everyone_who_missed_it_says_so() -> None:
 
 
 def test_without_a_beat_a_worker_is_stalled() -> None:
-    health = Health(stalled_after_s=0.0)
+    health = WorkerHealth(stalled_after_s=0.0)
     health.started()
     assert "loop" in health.problems
 
@@ -42,7 +42,7 @@ async def test_a_call_is_repeated_until_its_servers_are_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.001)
-    health = Health()
+    health = WorkerHealth()
     health.started()
     outcomes = [
         StoreUnavailableError("Redis is away"),
@@ -67,7 +67,7 @@ async def test_any_other_error_is_raised_at_once() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        await until_back(call, Health())
+        await until_back(call, WorkerHealth())
 
 
 def test_a_library_says_the_same_thing_seldom() -> None:

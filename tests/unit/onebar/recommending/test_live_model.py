@@ -14,7 +14,7 @@ from test_recommend import Cache, Store, until
 from test_registry import damage, make
 
 from onebar.evidence.prompt import PromptConfig
-from onebar.generator.engine import EngineError
+from onebar.generator.engine import Engine, EngineError
 from onebar.generator.registry import NothingPromotedError, Registry
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, open_configured, warm_prompt
@@ -24,8 +24,10 @@ from onebar.settings import Settings
 WARM = warm_prompt(PromptConfig())
 
 
-class Engine:
+class FakeEngine(Engine):
     """Answers with its own name. It can be held, loses its voice, and remembers that it ended."""
+
+    model = ""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -56,10 +58,10 @@ class World:
         self.registry = Registry(directory / "models")
         self.a, self.b = (self.registry.add(make(directory / text, text))[0] for text in "ab")
         self.registry.promote(self.a)
-        self.engines: list[Engine] = []
+        self.engines: list[FakeEngine] = []
         self.may_load = threading.Event()
         self.may_load.set()
-        self.prepare: Callable[[Engine], None] = lambda engine: None
+        self.prepare: Callable[[FakeEngine], None] = lambda engine: None
         self.loads = 0
         self.store, self.cache = Store(), Cache()
         self.settings = Settings(registry=self.registry.path, registry_poll_s=0.01)
@@ -77,7 +79,7 @@ class World:
         self.loads += 1
         name = open_configured(settings).name
         assert self.may_load.wait(30)
-        engine = Engine(name)
+        engine = FakeEngine(name)
         self.prepare(engine)
         self.engines.append(engine)
         return LoadedModel(engine, PromptConfig())
@@ -149,7 +151,7 @@ async def test_without_a_registry_there_is_nothing_to_follow(world: World) -> No
         Settings(),
         world.store,
         world.cache,
-        load=lambda _: LoadedModel(Engine("x"), PromptConfig()),
+        load=lambda _: LoadedModel(FakeEngine("x"), PromptConfig()),
     )
     await alone.open()
     await alone.follow()
@@ -214,21 +216,21 @@ async def test_what_is_dropped_is_freed(world: World) -> None:
     assert gone() is None
 
 
-def broken(engine: Engine) -> None:
+def broken(engine: FakeEngine) -> None:
     engine.broken = True
 
 
-def mute(engine: Engine) -> None:
+def mute(engine: FakeEngine) -> None:
     engine.mute = True
 
 
-def unloadable(engine: Engine) -> None:
+def unloadable(engine: FakeEngine) -> None:
     raise RuntimeError("out of memory")
 
 
 @pytest.mark.parametrize("fault", [broken, mute, unloadable])
 async def test_what_does_not_answer_is_refused(
-    world: World, fault: Callable[[Engine], None]
+    world: World, fault: Callable[[FakeEngine], None]
 ) -> None:
     world.prepare = fault
     world.registry.promote(world.b)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from feature_store.cache.tracked import Kept, Reading
+from feature_store.cache.tracked import Reading, TrackedValues
 
 KEYS = ("ax", "bx", "ay", "c")
 NAMES = (*KEYS, "x", "y")
@@ -36,7 +36,7 @@ class Watched(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: Kept[str, tuple[int, int]] = Kept(6, count, second)
+        self.kept: TrackedValues[str, tuple[int, int]] = TrackedValues(6, count, second)
         self.server = dict.fromkeys(NAMES, 0)
         self.tracked: set[str] = set()
         self.line: deque[object] = deque()
@@ -113,8 +113,8 @@ def total_bytes(items: Iterable[tuple[int, bytes]]) -> int:
     return sum(len(value) for _, value in items)
 
 
-def filled(limit: int, count: int) -> Kept[int, bytes]:
-    kept: Kept[int, bytes] = Kept(limit, total_bytes, lambda key: key % 2)
+def filled(limit: int, count: int) -> TrackedValues[int, bytes]:
+    kept: TrackedValues[int, bytes] = TrackedValues(limit, total_bytes, lambda key: key % 2)
     kept.trust()
     with kept.reading() as reading:
         for key in range(count):
@@ -123,7 +123,7 @@ def filled(limit: int, count: int) -> Kept[int, bytes]:
 
 
 def test_nothing_is_kept_while_nobody_tells() -> None:
-    kept: Kept[str, int] = Kept(100, count, second)
+    kept: TrackedValues[str, int] = TrackedValues(100, count, second)
     with kept.reading() as reading:
         kept.keep(reading, {"a": 1})
         assert kept.get("a") is None
@@ -166,7 +166,7 @@ def test_a_value_read_again_counts_once() -> None:
 
 @pytest.mark.parametrize("group", [False, True])
 def test_what_changes_while_it_is_read_is_not_kept(group: bool) -> None:
-    kept: Kept[str, int] = Kept(8, count, second)
+    kept: TrackedValues[str, int] = TrackedValues(8, count, second)
     kept.trust()
     with kept.reading() as reading:
         if group:
@@ -179,7 +179,7 @@ def test_what_changes_while_it_is_read_is_not_kept(group: bool) -> None:
 
 
 def test_a_group_goes_as_a_whole() -> None:
-    kept: Kept[str, int] = Kept(8, count, second)
+    kept: TrackedValues[str, int] = TrackedValues(8, count, second)
     kept.trust()
     with kept.reading() as reading:
         kept.keep(reading, {"ax": 1, "bx": 2, "ay": 3, "c": 4, "d": 5})  # now these are old
@@ -195,7 +195,7 @@ class Name(str):
 
 @pytest.mark.parametrize("old", [False, True])
 def test_of_what_changed_nothing_is_left(old: bool) -> None:
-    kept: Kept[str, int] = Kept(2 if old else 100, count, second)
+    kept: TrackedValues[str, int] = TrackedValues(2 if old else 100, count, second)
     kept.trust()
     name = Name("ax")
     gone = weakref.ref(name)
@@ -209,7 +209,7 @@ def test_of_what_changed_nothing_is_left(old: bool) -> None:
 
 
 def test_a_group_that_lost_nearly_all_takes_little() -> None:
-    kept: Kept[int, int] = Kept(10**6, count, lambda key: "all")
+    kept: TrackedValues[int, int] = TrackedValues(10**6, count, lambda key: "all")
     kept.trust()
     keys = list(range(20_000))
     tracemalloc.start()

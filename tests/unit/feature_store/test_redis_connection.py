@@ -16,12 +16,12 @@ from redis.asyncio import ConnectionPool
 import feature_store.redis.connection
 from feature_store.redis.client import (
     Command,
-    PipedRedis,
+    ConnectedRedis,
     StoreUnavailableError,
     connect,
     pipelined,
 )
-from feature_store.redis.connection import Pipe
+from feature_store.redis.connection import Connection
 
 TIMEOUT_S = 0.5
 HANDSHAKE = {
@@ -31,7 +31,7 @@ HANDSHAKE = {
 }
 
 Words = list[bytes]
-Answer = Callable[["Visit", Words], None]
+Reply = Callable[["Visit", Words], None]
 
 
 def bulk(data: bytes) -> bytes:
@@ -57,8 +57,9 @@ def echo(visit: Visit, words: Words) -> None:
 
 
 @asynccontextmanager
-async def fake_redis(answer: Answer = echo) -> AsyncIterator[tuple[Pipe, list[Words]]]:
-    """A server that shakes hands and then answers as told; a pipe to it, and what it was asked."""
+async def fake_redis(answer: Reply = echo) -> AsyncIterator[tuple[Connection, list[Words]]]:
+    """A server that shakes hands and then answers as told; a connection to it, and
+    what it was asked."""
     asked: list[Words] = []
     visits = 0
 
@@ -83,11 +84,13 @@ async def fake_redis(answer: Answer = echo) -> AsyncIterator[tuple[Pipe, list[Wo
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    pipe = Pipe(ConnectionPool.from_url(f"redis://127.0.0.1:{port}"), timeout_s=TIMEOUT_S)
+    connection = Connection(
+        ConnectionPool.from_url(f"redis://127.0.0.1:{port}"), timeout_s=TIMEOUT_S
+    )
     try:
-        yield pipe, asked
+        yield connection, asked
     finally:
-        await pipe.close()
+        await connection.close()
         server.close()
 
 
@@ -105,9 +108,9 @@ def test_each_call_gets_its_own_replies_however_they_are_cut(
             for at in range(0, len(reply), chunk):
                 visit.say(reply[at : at + chunk])
 
-        async with fake_redis(answer) as (pipe, _):
+        async with fake_redis(answer) as (connection, _):
             found = await asyncio.gather(
-                *(pipe.call([("ECHO", word) for word in call]) for call in calls)
+                *(connection.call([("ECHO", word) for word in call]) for call in calls)
             )
         assert found == calls
 
@@ -119,8 +122,8 @@ async def test_what_redis_says_of_its_own_accord_is_nobodys_reply() -> None:
         visit.say(b">2\r\n$10\r\ninvalidate\r\n*0\r\n")
         echo(visit, words)
 
-    async with fake_redis(answer) as (pipe, _):
-        assert await pipe.call([("ECHO", "a"), ("ECHO", "b")]) == [b"a", b"b"]
+    async with fake_redis(answer) as (connection, _):
+        assert await connection.call([("ECHO", "a"), ("ECHO", "b")]) == [b"a", b"b"]
 
 
 async def test_a_refusal_stands_where_its_reply_would() -> None:
@@ -130,8 +133,8 @@ async def test_a_refusal_stands_where_its_reply_would() -> None:
         else:
             visit.say(b"-%b of that\r\n" % words[0])
 
-    async with fake_redis(answer) as (pipe, _):
-        found = await pipe.call([("ECHO", "a"), ("WRONGTYPE",), ("NOSCRIPT",), ("ECHO", "b")])
+    async with fake_redis(answer) as (connection, _):
+        found = await connection.call([("ECHO", "a"), ("WRONGTYPE",), ("NOSCRIPT",), ("ECHO", "b")])
     assert (found[0], found[3]) == (b"a", b"b")
     assert type(found[1]) is errors.ResponseError
     assert str(found[1]) == "WRONGTYPE of that"
@@ -146,17 +149,17 @@ async def test_a_broken_connection_is_made_again_once_for_each_call() -> None:
         else:
             echo(visit, words)
 
-    async with fake_redis(answer) as (pipe, asked):
-        assert await pipe.call([("ECHO", "a")]) == [b"a"]
-        found = await asyncio.gather(*(pipe.call([("ECHO", word)]) for word in "bcd"))
+    async with fake_redis(answer) as (connection, asked):
+        assert await connection.call([("ECHO", "a")]) == [b"a"]
+        found = await asyncio.gather(*(connection.call([("ECHO", word)]) for word in "bcd"))
         assert found == [[b"b"], [b"c"], [b"d"]]
         assert [words[1] for words in asked].count(b"c") == 2
 
 
 async def test_a_server_that_always_hangs_up_is_away() -> None:
-    async with fake_redis(lambda visit, _: visit.hang_up()) as (pipe, asked):
+    async with fake_redis(lambda visit, _: visit.hang_up()) as (connection, asked):
         with pytest.raises(errors.ConnectionError):
-            await pipe.call([("ECHO", "a")])
+            await connection.call([("ECHO", "a")])
         assert len(asked) == 2
 
 
@@ -167,13 +170,13 @@ async def test_a_connection_that_was_closed_meanwhile_is_no_loss() -> None:
         visits.append(visit)
         echo(visit, words)
 
-    async with fake_redis(answer) as (pipe, asked):
-        assert await pipe.call([("ECHO", "a")]) == [b"a"]
+    async with fake_redis(answer) as (connection, asked):
+        assert await connection.call([("ECHO", "a")]) == [b"a"]
         visits[0].hang_up()
-        assert await pipe.call([("ECHO", "b")]) == [b"b"]
+        assert await connection.call([("ECHO", "b")]) == [b"b"]
         assert len(asked) >= 2
-        await pipe.close()
-        assert await pipe.call([("ECHO", "c")]) == [b"c"]
+        await connection.close()
+        assert await connection.call([("ECHO", "c")]) == [b"c"]
 
 
 async def test_silence_is_a_timeout_and_the_next_call_starts_afresh() -> None:
@@ -181,13 +184,13 @@ async def test_silence_is_a_timeout_and_the_next_call_starts_afresh() -> None:
         if visit.number > 1:
             echo(visit, words)
 
-    async with fake_redis(answer) as (pipe, _):
+    async with fake_redis(answer) as (connection, _):
         loop = asyncio.get_running_loop()
         began = loop.time()
         with pytest.raises(errors.TimeoutError):
-            await pipe.call([("ECHO", "a")])
+            await connection.call([("ECHO", "a")])
         assert TIMEOUT_S <= loop.time() - began < 10 * TIMEOUT_S
-        assert await pipe.call([("ECHO", "b")]) == [b"b"]
+        assert await connection.call([("ECHO", "b")]) == [b"b"]
 
 
 async def test_replies_that_go_on_coming_may_take_their_time() -> None:
@@ -196,10 +199,10 @@ async def test_replies_that_go_on_coming_may_take_their_time() -> None:
     def answer(visit: Visit, words: Words) -> None:
         loop.call_later(int(words[2]) * TIMEOUT_S * 0.6, echo, visit, words)
 
-    async with fake_redis(answer) as (pipe, _):
+    async with fake_redis(answer) as (connection, _):
         began = loop.time()
         words = [("ECHO", f"{n}", n) for n in range(4)]
-        assert await pipe.call(words) == [b"0", b"1", b"2", b"3"]
+        assert await connection.call(words) == [b"0", b"1", b"2", b"3"]
         assert loop.time() - began > TIMEOUT_S
 
 
@@ -209,23 +212,23 @@ async def test_the_reply_of_one_who_has_gone_is_not_the_next_ones() -> None:
     def answer(visit: Visit, words: Words) -> None:
         loop.call_later(0.05, echo, visit, words)
 
-    async with fake_redis(answer) as (pipe, asked):
-        gone = asyncio.create_task(pipe.call([("ECHO", "gone")]))
+    async with fake_redis(answer) as (connection, asked):
+        gone = asyncio.create_task(connection.call([("ECHO", "gone")]))
         async with asyncio.timeout(10):
             while not asked:  # noqa: ASYNC110 - the server makes it true
                 await asyncio.sleep(0.001)
         gone.cancel()
-        assert await pipe.call([("ECHO", "stays")]) == [b"stays"]
+        assert await connection.call([("ECHO", "stays")]) == [b"stays"]
         assert gone.cancelled()
 
 
 async def test_what_is_not_the_protocol_is_an_error() -> None:
     async with fake_redis(lambda visit, _: visit.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as (
-        pipe,
+        connection,
         asked,
     ):
         with pytest.raises(errors.ConnectionError, match="protocol"):
-            await pipe.call([("ECHO", "a")])
+            await connection.call([("ECHO", "a")])
         assert len(asked) == 2
 
 
@@ -237,29 +240,29 @@ async def test_more_replies_than_were_asked_for_end_the_connection() -> None:
         visits.append(visit.number)
         visit.say((bulk(words[1])) * (3 if visit.number == 1 else 1))
 
-    async with fake_redis(answer) as (pipe, _):
-        assert await pipe.call([("ECHO", "a")]) == [b"a"]
-        assert await pipe.call([("ECHO", "b")]) == [b"b"]
+    async with fake_redis(answer) as (connection, _):
+        assert await connection.call([("ECHO", "a")]) == [b"a"]
+        assert await connection.call([("ECHO", "b")]) == [b"b"]
         assert visits == [1, 2]
 
 
 def test_a_client_may_be_used_on_one_event_loop_after_another() -> None:
-    async def check(pipes: list[Pipe]) -> None:
-        async with fake_redis() as (pipe, _):
-            if pipes:  # the old one, sent to the new server
-                pipes[0]._pool = pipe._pool
-                pipe = pipes[0]
-            pipes.append(pipe)
-            assert await pipe.call([("ECHO", "a")]) == [b"a"]
+    async def check(connections_made: list[Connection]) -> None:
+        async with fake_redis() as (connection, _):
+            if connections_made:  # the old one, sent to the new server
+                connections_made[0]._pool = connection._pool
+                connection = connections_made[0]
+            connections_made.append(connection)
+            assert await connection.call([("ECHO", "a")]) == [b"a"]
 
-    pipes: list[Pipe] = []
-    asyncio.run(check(pipes))
-    asyncio.run(check(pipes))
+    connections_made: list[Connection] = []
+    asyncio.run(check(connections_made))
+    asyncio.run(check(connections_made))
 
 
 async def test_nobody_there_is_told_as_the_store_tells_it() -> None:
     client = connect("redis://127.0.0.1:1", timeout_s=TIMEOUT_S)
-    assert isinstance(client, PipedRedis)
+    assert isinstance(client, ConnectedRedis)
     with pytest.raises(StoreUnavailableError, match="ONEBAR_REDIS_URL"):
         await pipelined(client, [Command("GET", ("a",))])
     await client.aclose()
@@ -293,8 +296,8 @@ class Told:
         return self.said
 
 
-def watched(pipe: Pipe, told: Told) -> Pipe:
-    return Pipe(pipe._pool, timeout_s=TIMEOUT_S, watcher=told)
+def watched(connection: Connection, told: Told) -> Connection:
+    return Connection(connection._pool, timeout_s=TIMEOUT_S, watcher=told)
 
 
 async def test_changes_are_told_in_their_place() -> None:
@@ -306,15 +309,15 @@ async def test_changes_are_told_in_their_place() -> None:
         visit.say(b">2\r\n$10\r\ninvalidate\r\n_\r\n")
         visit.say(b">2\r\n$7\r\nunheard\r\n*0\r\n")
 
-    async with fake_redis(answer) as (pipe, _):
-        pipe = watched(pipe, told)
-        assert await pipe.call([("ECHO", "x")]) == [b"x"]
+    async with fake_redis(answer) as (connection, _):
+        connection = watched(connection, told)
+        assert await connection.call([("ECHO", "x")]) == [b"x"]
         assert told.said == ["began", [b"a", b"b"], None]
-        await pipe.close()
+        await connection.close()
         assert told.said[3:] == ["lost"]
-        await pipe.call([("ECHO", "x")])
+        await connection.call([("ECHO", "x")])
         assert told.said[4] == "began"
-        await pipe.close()
+        await connection.close()
         assert told.said.count("lost") == 2
 
 
@@ -326,14 +329,14 @@ async def test_a_lost_connection_is_told_once_and_the_next_begins_anew() -> None
         visits.append(visit)
         echo(visit, words)
 
-    async with fake_redis(answer) as (pipe, _):
-        pipe = watched(pipe, told)
-        await pipe.call([("ECHO", "x")])
+    async with fake_redis(answer) as (connection, _):
+        connection = watched(connection, told)
+        await connection.call([("ECHO", "x")])
         visits[0].hang_up()
         assert await told.until(2) == ["began", "lost"]
-        await pipe.call([("ECHO", "x")])
+        await connection.call([("ECHO", "x")])
         assert told.said == ["began", "lost", "began"]
-        await pipe.close()
+        await connection.close()
 
 
 async def test_a_connection_that_fell_silent_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,12 +353,12 @@ async def test_a_connection_that_fell_silent_is_found_out(monkeypatch: pytest.Mo
         else:
             echo(visit, words)
 
-    async with fake_redis(answer) as (pipe, _):
-        pipe = watched(pipe, told)
-        await pipe.call([("ECHO", "x")])
+    async with fake_redis(answer) as (connection, _):
+        connection = watched(connection, told)
+        await connection.call([("ECHO", "x")])
         assert await told.until(2) == ["began", "lost"]
         assert beats > 3
-        await pipe.close()
+        await connection.close()
 
 
 @pytest.mark.parametrize(
@@ -371,12 +374,12 @@ async def test_a_server_that_cannot_tell_serves_all_the_same(
 ) -> None:
     monkeypatch.setitem(HANDSHAKE, asked, reply)
     told = Told()
-    async with fake_redis() as (pipe, _):
-        port = pipe._pool.connection_kwargs["port"]
+    async with fake_redis() as (connection, _):
+        port = connection._pool.connection_kwargs["port"]
         pool = ConnectionPool.from_url(f"redis://127.0.0.1:{port}?protocol={protocol}")
-        pipe = Pipe(pool, timeout_s=TIMEOUT_S, watcher=told)
-        assert await pipe.call([("ECHO", "x")]) == [b"x"]
-        await pipe.close()
+        connection = Connection(pool, timeout_s=TIMEOUT_S, watcher=told)
+        assert await connection.call([("ECHO", "x")]) == [b"x"]
+        await connection.close()
     assert told.said == []
 
 
@@ -391,25 +394,25 @@ async def test_a_heartbeat_is_waited_for_whatever_else_comes(
         if words[0] != b"PING":
             echo(visit, words)
 
-    async with fake_redis(answer) as (pipe, _):
-        pipe = watched(pipe, told)
+    async with fake_redis(answer) as (connection, _):
+        connection = watched(connection, told)
         loop = asyncio.get_running_loop()
-        await pipe.call([("ECHO", "x")])
+        await connection.call([("ECHO", "x")])
         began = loop.time()
         while told.said == ["began"]:
             # Behind an unanswered PING nothing is answered; an answer to no question would be an
             # error of its own, so what trickles in here is news.
-            visit_news(pipe)
+            visit_news(connection)
             await asyncio.sleep(0.01)
         assert told.said[-1] == "lost"
         assert loop.time() - began < 2 * TIMEOUT_S + 0.05
-        await pipe.close()
+        await connection.close()
 
 
-def visit_news(pipe: Pipe) -> None:
+def visit_news(connection: Connection) -> None:
     """Have bytes come in that answer nothing."""
-    assert pipe._line is not None
-    pipe._line.data_received(b">2\r\n$7\r\nunheard\r\n*0\r\n")
+    assert connection._current is not None
+    connection._current.data_received(b">2\r\n$7\r\nunheard\r\n*0\r\n")
 
 
 async def test_whoever_gives_up_while_it_connects_leaves_nothing_open(
@@ -421,8 +424,8 @@ async def test_whoever_gives_up_while_it_connects_leaves_nothing_open(
         visits.add(visit.number)
         echo(visit, words)
 
-    async with fake_redis(answer) as (pipe, _):
-        connect, connections = pipe._connect, 0
+    async with fake_redis(answer) as (connection, _):
+        connect, connections = connection._connect, 0
 
         async def slowly() -> asyncio.StreamWriter:
             nonlocal connections
@@ -430,8 +433,8 @@ async def test_whoever_gives_up_while_it_connects_leaves_nothing_open(
             await asyncio.sleep(0.05)
             return await connect()
 
-        monkeypatch.setattr(pipe, "_connect", slowly)
-        gone = [asyncio.create_task(pipe.call([("ECHO", "x")])) for _ in range(20)]
+        monkeypatch.setattr(connection, "_connect", slowly)
+        gone = [asyncio.create_task(connection.call([("ECHO", "x")])) for _ in range(20)]
         await asyncio.sleep(0)
         for task in gone[:19]:
             task.cancel()
@@ -442,13 +445,13 @@ async def test_whoever_gives_up_while_it_connects_leaves_nothing_open(
 
 async def test_an_old_connection_is_told_of_before_the_new_one_begins() -> None:
     told = Told()
-    async with fake_redis() as (pipe, _):
-        pipe = watched(pipe, told)
-        await pipe.call([("ECHO", "x")])
-        old = pipe._line
+    async with fake_redis() as (connection, _):
+        connection = watched(connection, told)
+        await connection.call([("ECHO", "x")])
+        old = connection._current
         assert old is not None
         old._transport.close()  # is closing, and has not told yet
-        await pipe.call([("ECHO", "x")])
+        await connection.call([("ECHO", "x")])
         await asyncio.sleep(0)
         assert told.said == ["began", "lost", "began"]
-        await pipe.close()
+        await connection.close()
