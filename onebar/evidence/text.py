@@ -155,8 +155,8 @@ def normalize_query(query: str) -> str:
     spellings share (accents, plurals, compatibility forms) is for `onebar.evidence.words.match_key`
     to fold: it decides what counts as the same, never what is shown.
     """
-    if len(query) <= QUERY_LIMIT and _NORMAL.fullmatch(query):
-        return query
+    if len(query) <= QUERY_LIMIT and _NORMAL.fullmatch(query.lower()):
+        return query.lower()
     text = query[:RAW_LIMIT]
     for _ in range(4):
         before = text
