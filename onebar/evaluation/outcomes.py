@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from onebar.errors import OneBarError
 from onebar.evaluation.predict import Prediction, Predictor
-from onebar.evidence.text import normalize_query
-from onebar.recommending.candidates import REJECT
+from onebar.evidence.text import REJECT, normalize_query
 from onebar.triggers import Trigger
 
 RelevanceGrade = Callable[[str, str], int]

@@ -4,6 +4,8 @@ onebar.json         the card: name, preset, prompt and generation config, sizes 
                     every other file, facts of the training
 tokenizer.json      how text becomes ids (`onebar.evidence.tokens`)
 config.json         the architecture, as transformers reads it
+ranker.json         weights that order the candidates (optional, `onebar.recommending.ranker`)
+lexicon.bin         the words it was trained on (optional, `onebar.recommending.grounding`)
 embedder/           tells which of a user's queries touch a video (optional, `onebar.embedding`)
 ct2/                CTranslate2 weights, int8 (optional)
 model.safetensors   float weights for torch (optional)
@@ -38,6 +40,8 @@ OUTPUTS = f"{CTRANSLATE2}/target_vocabulary.json"
 SHORTLIST = f"{CTRANSLATE2}/vmap.txt"
 """Of earlier checkpoints: which entries a query may use, by its prompt's."""
 EMBEDDER = "embedder"
+RANKER = "ranker.json"
+LEXICON = "lexicon.bin"
 FORMAT = 1
 _FIRST = frozenset(
     {
@@ -82,12 +86,15 @@ class GenerationConfig(Struct, frozen=True):
     length_penalty: float = 0.0
     field_tokens: FieldTokens | None = None
     exact_within: float = 0.0
+    floor: float | None = None
 
     def __post_init__(self) -> None:
         if self.field_tokens is not None and min(self.field_tokens) < 0:
             raise ValueError(f"field_tokens must be 0 or more, got {self.field_tokens}")
         if not 0 <= self.exact_within < inf:
             raise ValueError(f"exact_within must be 0 or more, and finite, got {self.exact_within}")
+        if self.floor is not None and not -inf < self.floor <= 0:
+            raise ValueError(f"floor must be a log probability, got {self.floor}")
 
     def tokenizer(self, path: Path) -> PromptTokenizer:
         """A tokenizer that keeps these lengths. Raises `CheckpointMismatchError` where the file
@@ -150,6 +157,10 @@ class Checkpoint(Struct, frozen=True):
     def embedder(self) -> Path | None:
         """The embedder that chose the histories it was trained on; None: terms did."""
         return self.path / EMBEDDER if f"{EMBEDDER}/embedder.json" in self.card.files else None
+
+    def optional(self, name: str) -> Path | None:
+        """The path of one of its files; None where it has none of that name."""
+        return self.path / name if name in self.card.files else None
 
     def need(self, name: str) -> Path:
         """The path of one of its files. Raises `CheckpointMismatchError` where it has none."""

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.answering.answer import anchor_queries
+from api.answering.answer import from_anchors
 from api.app import create_app
 from api.http.auth import ApiKeyError, UnsafeBindError
 from api.http.problems import InvalidParameterError, ProblemError
@@ -534,9 +534,9 @@ def test_a_long_list_of_faults_is_cut() -> None:
 def test_anchors_become_queries_that_may_be_shown() -> None:
     named = ("Red Shoes", "[REJECT]", "a [SEP] b", "red shoes", "?!", "", "x" * 500, "boots")
     anchors = tuple(Anchor(query, 9.0 - at) for at, query in enumerate(named))
-    shown = anchor_queries(Features(anchors=anchors), None)
+    shown = from_anchors(Features(anchors=anchors), None)
     assert shown == (Candidate("red shoes", 9.0), Candidate("boots", 2.0))
-    assert anchor_queries(Features(anchors=anchors), 1) == shown[:1]
+    assert from_anchors(Features(anchors=anchors), 1) == shown[:1]
 
 
 def test_a_problem_holds_whatever_came() -> None:

@@ -53,6 +53,9 @@ hostile = st.lists(
         ("a\u202eb\u200bc\x00d", "abc d"),
         ("see https://x.example/a?b=1 now", "see now"),
         ("use code SAVE10 for tea", "for tea"),
+        ("มา! ม้า!", "มา! ม้า!"),
+        ("30°C today, ﬁne", "30°C today, fine"),
+        ("@สมชาย_นํ้า: น้ำหอมผู้ชาย", "น้ำหอมผู้ชาย"),
         ("😀😀👍🏽", ""),
         ("", ""),
     ],
@@ -124,6 +127,45 @@ def test_spellings_of_one_query_meet() -> None:
     assert {normalize_query(spelling) for spelling in spellings} == {"nike shoes"}
     assert normalize_query("[REJECT]") == ""
     assert normalize_query(" \u200b\n") == ""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param("น้ำ", id="Thai sara am"),
+        pytest.param("ນ້ຳຫອມ", id="Lao sara am"),
+        pytest.param("کتاب\u200cهای درسی", id="Persian half space"),
+        pytest.param("ශ්\u200dරී ලංකා", id="Sinhala joiner"),
+        pytest.param("അവന്\u200d", id="Malayalam joiner"),
+        pytest.param("क्\u200dष महिलाओं के जूते", id="Hindi"),
+        pytest.param("বাচ্চাদের বই", id="Bengali"),
+        pytest.param("ស្បែកជើងបុរស", id="Khmer"),
+        pytest.param("ဖိနပ် အသစ်", id="Burmese"),
+        pytest.param("đồ chơi trẻ em", id="Vietnamese"),
+        pytest.param("ワイヤレスイヤホン", id="Japanese"),
+        pytest.param("무선 이어폰", id="Korean"),
+        pytest.param("سماعات لاسلكية", id="Arabic"),
+        pytest.param("kışlık ayakkabı", id="Turkish"),
+        pytest.param("10 m² oven 200°c", id="units"),
+    ],
+)
+def test_what_was_written_is_kept(query: str) -> None:
+    assert normalize_query(query) == query
+    assert clean_text(query) == query
+
+
+def test_case_and_width_meet_in_every_script() -> None:
+    assert normalize_query("İSTANBUL KIŞLIK Ayakkabı") == "istanbul kışlık ayakkabı"
+    assert normalize_query("IPHONE Ⅱ") == "iphone ⅱ"
+    assert normalize_query("ｶﾞﾝﾀﾞﾑ　ＨＧ") == "ガンダム hg"
+    assert normalize_query("БЕСПРОВОДНЫЕ") == "беспроводные"
+    assert normalize_query("ΚΑΦΕΣ") == normalize_query("καφες")
+    assert normalize_query("ﻛﺘﺎﺏ") == "كتاب"
+
+
+def test_a_joiner_that_joins_nothing_goes() -> None:
+    assert normalize_query("nike\u200d\u200c shoes\u200c") == "nike shoes"
+    assert normalize_query("کتاب\u200c\u200cهای\u200c") == "کتاب\u200cهای"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from onebar.evidence.text import clean_video
 from onebar.generator.checkpoint import open_checkpoint
 from onebar.generator.engine import Engine
 from onebar.generator.load import load_engine
-from onebar.recommending.candidates import decide
+from onebar.recommending.candidates import choose
+from onebar.recommending.material import material
 from onebar.records import Anchor, Features, VideoText
 
 
@@ -66,8 +67,7 @@ def test_its_queries_are_about_the_video(
 ) -> None:
     features = Features(clean_video(video), tuple(Anchor(query, 2.0) for query in anchors))
     prompt = build_prompt(assemble(features), PromptConfig())
-    queries, rejected = decide(engine.generate([prompt], 8)[0], 8)
-    assert not rejected
+    queries = choose(material(features, ()), engine.generate([prompt], 8)[0], 8).queries
     assert len(queries) >= 4
     about = sum(any(word in query.text for word in words) for query in queries)
     assert about >= len(queries) / 2, [query.text for query in queries]

@@ -36,7 +36,7 @@ class Store:
     def __init__(self) -> None:
         self.videos: dict[str, Features] = {
             "shoes": Features(VideoText(title="trail shoes"), (Anchor("trail shoes men", 2.0),)),
-            "twin": Features(VideoText(title="trail shoes"), (Anchor("trail shoes men", 9.0),)),
+            "twin": Features(VideoText(title="trail shoes"), (Anchor("trail shoes men", 3.0),)),
             "risky": Features(VideoText(title="trail shoes", sensitive=True), ()),
             "bad": Features(VideoText(title="explode"), ()),
             "anchored": Features(None, (Anchor("red lamp", 1.0),)),
@@ -143,7 +143,7 @@ async def test_a_result_names_what_it_came_from_and_is_written(world: World) -> 
     assert result.evidence_digest == grounding.digest
     assert result.generated_at == 100.0
     assert not result.rejected
-    assert [query.text for query in result.queries][-1] == "shoes"
+    assert "shoes" in [query.text for query in result.queries]
     assert world.cache.kept == [("shoes", None, False)]
 
 
