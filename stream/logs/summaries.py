@@ -15,6 +15,7 @@ import structlog
 from msgspec import Struct, structs
 
 from onebar.errors import OneBarError
+from onebar.process.files import replace_file
 from onebar.summaries.media import Media, MediaError, read_media
 from stream.events import Video, encode
 from stream.logs.files import EventLog
@@ -158,9 +159,7 @@ def summarize_videos(
         done += len(chunk)
         told(done, len(todo))
     events = list(_events(videos, keys, cache))
-    partial = out.with_name(out.name + ".partial")
-    partial.write_bytes(b"".join(encode(event) + b"\n" for event in events))
-    os.replace(partial, out)
+    replace_file(out, b"".join(encode(event) + b"\n" for event in events))
     return Counts(
         videos=len(videos),
         without_file=len(videos) - len(found),
