@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from onebar.process.files import replace_file
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS, Event, InvalidEventError
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record
@@ -140,11 +141,9 @@ class StateFile:
 
     def save(self, standing: Standing) -> None:
         """Replace the file at once. Raises `StateFileError`."""
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(msgspec.json.encode(standing))
-            temporary.replace(self.path)
+            replace_file(self.path, msgspec.json.encode(standing), durable=False)
         except OSError as error:
             raise StateFileError(
                 f"where the replay stands cannot be written to {self.path} ({error}): "

@@ -15,7 +15,13 @@ from onebar.summaries.facets import FACETS, LIMIT, question, read_answer, summar
 from onebar.summaries.media import RATE, Media, MediaError, read_media
 from onebar.summaries.models import Summarizer, SummaryModelError
 from stream.events import Video, encode
-from stream.logs.summaries import Cache, SummariesError, find_files, newest_videos, summarize_videos
+from stream.logs.summaries import (
+    SummariesError,
+    SummaryCache,
+    find_files,
+    newest_videos,
+    summarize_videos,
+)
 
 
 class TestFacets:
@@ -107,7 +113,7 @@ class TestJob:
     def test_each_video_again_with_its_summary(self, clips: Path, tmp_path: Path) -> None:
         out, cache = tmp_path / "out.jsonl", tmp_path / "cache"
         counts = summarize_videos(
-            VIDEOS, find_files(clips), Colours(), Cache(cache), out, frames=3, batch=2
+            VIDEOS, find_files(clips), Colours(), SummaryCache(cache), out, frames=3, batch=2
         )
         assert (counts.videos, counts.without_file, counts.unreadable) == (4, 1, 1)
         assert (counts.made, counts.reused, counts.changed) == (2, 0, 2)
@@ -121,43 +127,45 @@ class TestJob:
 
     def test_only_what_is_new_is_looked_at(self, clips: Path, tmp_path: Path) -> None:
         out, cache = tmp_path / "out.jsonl", tmp_path / "cache"
-        summarize_videos(VIDEOS, find_files(clips), Colours(), Cache(cache), out, frames=3)
+        summarize_videos(VIDEOS, find_files(clips), Colours(), SummaryCache(cache), out, frames=3)
         before = out.read_bytes()
         make_clip(clips / "no file.mp4", tone=220.0)
         model = Colours()
         files = find_files(clips)
-        counts = summarize_videos(VIDEOS, files, model, Cache(cache), out, frames=3)
+        counts = summarize_videos(VIDEOS, files, model, SummaryCache(cache), out, frames=3)
         assert (model.asked, counts.reused, counts.changed) == (1, 2, 3)
         assert out.read_bytes().startswith(before[:20])
         # What the log has already is not said again.
         known = newest_videos(out)
-        again = summarize_videos(known, files, model, Cache(cache), tmp_path / "2", frames=3)
+        again = summarize_videos(known, files, model, SummaryCache(cache), tmp_path / "2", frames=3)
         assert (model.asked, again.changed) == (1, 0)
         # Other settings, other summaries.
-        summarize_videos(VIDEOS, files, model, Cache(cache), out, frames=2)
+        summarize_videos(VIDEOS, files, model, SummaryCache(cache), out, frames=2)
         assert model.asked == 4
 
     def test_an_interrupted_run_goes_on(self, clips: Path, tmp_path: Path) -> None:
         out, cache = tmp_path / "out.jsonl", tmp_path / "cache"
         with pytest.raises(KeyboardInterrupt):
             summarize_videos(
-                VIDEOS, find_files(clips), Colours(stop_after=1), Cache(cache), out, batch=1
+                VIDEOS, find_files(clips), Colours(stop_after=1), SummaryCache(cache), out, batch=1
             )
         assert not out.exists()
         with cache.open("ab") as file:
             file.write(b'{"key": "cut o')
         model = Colours()
-        summarize_videos(VIDEOS, find_files(clips), model, Cache(cache), out, batch=1)
+        summarize_videos(VIDEOS, find_files(clips), model, SummaryCache(cache), out, batch=1)
         assert model.asked == 1
         assert len(out.read_bytes().splitlines()) == 2
         assert (
-            summarize_videos(VIDEOS, find_files(clips), model, Cache(cache), out, batch=1).reused
+            summarize_videos(
+                VIDEOS, find_files(clips), model, SummaryCache(cache), out, batch=1
+            ).reused
             == 2
         )
 
     def test_no_file_at_all_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(SummariesError, match="VIDEO_ID"):
-            summarize_videos(VIDEOS, {}, Colours(), Cache(tmp_path / "c"), tmp_path / "out")
+            summarize_videos(VIDEOS, {}, Colours(), SummaryCache(tmp_path / "c"), tmp_path / "out")
         with pytest.raises(SummariesError, match="no directory"):
             find_files(tmp_path / "nowhere")
 

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_checkpoints import damage, make
 
-from onebar.evidence.prompt import PromptConfig
 from onebar.generator import registry as module
 from onebar.generator.checkpoint import (
     CARD,
@@ -24,9 +24,7 @@ from onebar.generator.checkpoint import (
     CheckpointCorruptError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
-    GenerationConfig,
     open_checkpoint,
-    seal,
 )
 from onebar.generator.registry import (
     Change,
@@ -38,25 +36,8 @@ from onebar.generator.registry import (
     RegistryNotFoundError,
     past,
 )
-from onebar.process.files import staging
+from onebar.process import files
 from onebar.recommending.loading import CheckpointUnusableError, prove
-
-
-def make(out: Path, text: str, *, preset: str = "tiny") -> Path:
-    """A checkpoint as the registry sees one: files and a card; it generates nothing."""
-    with staging(out) as staged:
-        (staged / "ct2").mkdir()
-        (staged / "tokenizer.json").write_text(text)
-        (staged / "ct2" / "model.bin").write_text(text * 2)
-        seal(
-            staged,
-            out,
-            preset=preset,
-            prompt=PromptConfig(),
-            generation=GenerationConfig(),
-            training={},
-        )
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +54,6 @@ def registry(tmp_path: Path) -> Registry:
 @pytest.fixture
 def names(registry: Registry, sources: list[Path]) -> list[str]:
     return [registry.add(source)[0] for source in sources]
-
-
-def damage(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[0] ^= 1
-    path.write_bytes(data)
 
 
 def test_what_is_added_is_a_copy_under_its_own_name(
@@ -289,7 +264,7 @@ class PowerCutError(BaseException):
 
 
 def counting(limit: int) -> Callable[[Path], None]:
-    """Stands in for `_sync`: the power goes at call number `limit`."""
+    """Stands in for `sync`: the power goes at call number `limit`."""
     calls = 0
 
     def sync(path: Path) -> None:
@@ -323,7 +298,9 @@ def test_a_crash_at_any_step_leaves_it_sound(
     }
     allowed = {"promote": {b, c}, "rollback": {a, b}}.get(action, {b})
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_sync", counting(limit))
+        sync = counting(limit)
+        patched.setattr(module, "sync", sync)
+        patched.setattr(files, "sync", sync)
         patched.setattr(module.shutil, "rmtree", lambda *_, **__: None)  # as a kill would
         with contextlib.suppress(PowerCutError):
             steps[action]()

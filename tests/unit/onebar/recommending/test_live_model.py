@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
+from small_checkpoints import damage, make
 from test_recommend import Cache, Store, until
-from test_registry import damage, make
 
 from onebar.evidence.prompt import PromptConfig
 from onebar.generator.engine import Engine, EngineError
