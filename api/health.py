@@ -57,11 +57,12 @@ class ReadinessProbe:
         )
 
     async def _redis(self) -> str:
+        """ "ok" where it takes what is written and nobody has found the state to lack something."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await self._store.ping()
+                lost = await self._store.probe()
         except TimeoutError:
             return f"no answer within {CHECK_TIMEOUT_S:g} s"
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-        return "ok"
+        return "ok" if lost is None else lost

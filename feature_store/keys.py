@@ -183,3 +183,12 @@ class Keys:
     def recent(self) -> str:
         """sorted set: video_id -> when queries were last generated for it, the newest kept."""
         return f"{self.prefix}recent"
+
+    def probe(self, number: int = 0) -> str:
+        """string: written to see that a write is possible; several, for a cluster's nodes."""
+        return f"{self.prefix}{{probe:{number}}}:w"
+
+    @property
+    def lost(self) -> str:
+        """string: what was found to be missing from this generation; none where it is whole."""
+        return f"{self.prefix}{{probe:0}}:lost"

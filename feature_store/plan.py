@@ -29,10 +29,11 @@ from feature_store.writes import (
 from onebar.policy import StatePolicy
 from onebar.records import HistoryEntry, VideoText
 
-BEHAVIOR = load_script("behavior", "cut")
-VIDEO = load_script("video", "bytes")
-USER = load_script("user")
+BEHAVIOR = load_script("behavior", "may", "cut")
+VIDEO = load_script("video", "may", "bytes")
+USER = load_script("user", "may")
 REACHED = load_script("reached")
+PROBE = load_script("probe")
 
 _TEXT = msgspec.json.Decoder(VideoText)
 

@@ -20,6 +20,7 @@ from feature_store.buckets import (
 )
 from feature_store.keys import Keys, StateKey, StatePart
 from feature_store.plan import (
+    PROBE,
     REACHED,
     decode_deletion,
     decode_hash,
@@ -29,11 +30,15 @@ from feature_store.plan import (
 )
 from feature_store.redis import client as redis_client
 from feature_store.redis.client import Client, Command, StoreCommandError, pipelined
+from feature_store.redis.fitness import Fitness, evicted_keys, examine
 from feature_store.snapshot import StateSnapshot, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 from onebar.policy import StatePolicy
 from onebar.records import Anchor, Features, HistoryEntry, Pair, QueryCounts
 
+PROBE_TTL_MS = 60_000
+CLUSTER_PROBES = 16
+"""Keys written to see that a cluster takes writes: so many that every node has one."""
 _DUMP_BATCH = 500
 _ANCHORS = msgspec.json.Decoder(tuple[Anchor, ...])
 
@@ -195,9 +200,33 @@ class FeatureStore:
             if reply is not None
         }
 
-    async def ping(self) -> None:
-        """Raises `StoreUnavailableError` unless Redis answers."""
-        await redis_client.ping(self.client)
+    async def probe(self) -> str | None:
+        """Raises `StoreUnavailableError` unless Redis answers and a write is possible now. What
+        was noted of a loss (`note_lost`); None where the state is whole.
+        """
+        lifetime = (PROBE_TTL_MS,)
+        first = Command(PROBE, (self.keys.probe(), self.keys.lost), lifetime)
+        others = range(1, CLUSTER_PROBES if redis_client.is_cluster(self.client) else 1)
+        replies = await pipelined(
+            self.client,
+            [first, *(Command(PROBE, (self.keys.probe(n),), lifetime) for n in others)],
+        )
+        return None if replies[0] is None else replies[0].decode(errors="replace")
+
+    async def fitness(self) -> Fitness:
+        """Whether this Redis is fit to hold the state."""
+        return await examine(self.client, self.keys.probe())
+
+    async def evicted_keys(self) -> int | None:
+        """How many keys Redis evicted since its start; None where it may not be asked."""
+        return await evicted_keys(self.client)
+
+    async def note_lost(self, what: str | None) -> None:
+        """Note that this generation lacks something it had taken in, for everyone who reads it;
+        None: it is whole."""
+        name = (self.keys.lost,)
+        command = Command("DEL", name) if what is None else Command("SET", name, (what,))
+        await pipelined(self.client, [command])
 
     async def close(self) -> None:
         """Close the client."""

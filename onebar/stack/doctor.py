@@ -54,10 +54,15 @@ async def examine(settings: Settings, api_url: str | None = None) -> list[Findin
     async def redis() -> str:
         store = open_store(settings)
         try:
-            await store.ping()
+            found = await store.fitness()
+            lost = None if found.problems else await store.probe()
         finally:
             await store.close()
-        return f"{_without_password(settings.redis_url)} answers"
+        wrong = [*found.problems, *found.warnings, *([lost] if lost else [])]
+        if wrong:
+            raise _Trouble("; ".join(wrong), "see docs/operations.md, Redis")
+        notes = "".join(f"; {note}" for note in found.notes)
+        return f"{_without_password(settings.redis_url)} answers, version {found.version}{notes}"
 
     async def checkpoint() -> str:
         opened = await asyncio.to_thread(open_configured, settings)

@@ -186,7 +186,7 @@ class LocalStack:
     async def _check_redis(self) -> None:
         store = self.store()
         try:
-            await store.ping()
+            await store.probe()
         finally:
             await store.close()
 

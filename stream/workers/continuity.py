@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
 from onebar.settings import Settings
@@ -42,15 +44,26 @@ class StateLostError(OneBarError, RuntimeError):
         )
 
 
-async def check_continuity(settings: Settings, store: FeatureStore) -> dict[tuple[str, int], int]:
-    """The last offset taken into the state of each (topic, partition).
+Reached = dict[tuple[str, int], int]
+"""(topic, partition) -> the last offset taken into the state."""
+
+
+async def check_continuity(
+    settings: Settings, store: FeatureStore, only: Collection[tuple[str, int]] | None = None
+) -> Reached:
+    """How far the state has taken in each (topic, partition) there is, or those of `only`.
 
     Raises `LogRewoundError` where the topics are not those that the state was built from, and
     `StateLostError` where the state lacks what was committed.
     """
     counts = await partition_counts(settings.kafka_bootstrap)
     prefix = settings.topic_prefix
-    pairs = [(name, p) for name in INPUTS for p in range(counts.get(prefix + name, 0))]
+    pairs = [
+        (name, p)
+        for name in INPUTS
+        for p in range(counts.get(prefix + name, 0))
+        if only is None or (name, p) in only
+    ]
     names = [(prefix + name, p) for name, p in pairs]
     # In this order: what is committed was taken in before.
     committed = await committed_offsets(settings.kafka_bootstrap, stream_group(settings), names)

@@ -59,6 +59,8 @@ LAG = Gauge(
     ["topic", "partition"],
 )
 
+EVICTED = Gauge("onebar_redis_evicted_keys", "Keys that Redis evicted since its start.")
+
 
 class WorkerHealth:
     """Whether a worker is well: nothing it needs is away, and it gets on with what there is.

@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import structlog
 from msgspec import Struct
 
 from feature_store.opening import open_store
+from feature_store.redis.client import StoreUnfitError
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
 from onebar.process.tasks import end_tasks
@@ -21,6 +23,8 @@ from stream.kafka.producer import EventProducer
 from stream.kafka.topics import ensure_configured_topics
 from stream.workers import metrics
 from stream.workers.retry import until_back
+
+log = structlog.get_logger(__name__)
 
 
 class WorkerCrashedError(OneBarError, RuntimeError):
@@ -60,10 +64,23 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         async def prepare() -> None:
             await ensure_configured_topics(settings)
             await producer.start()
-            await store.ping()
+            await fit(store, health)
 
         await unless(stop, until_back(prepare, health))
         yield Runtime(store, producer, health, stop)
+
+
+async def fit(store: FeatureStore, health: metrics.WorkerHealth) -> None:
+    """Say what is to be said of this Redis. Raises `StoreUnavailableError`, so that it is waited
+    for, unless it takes what is written and can hold the state."""
+    found = await store.fitness()
+    health.warn("redis", "; ".join(found.warnings) or None)
+    if found.problems:
+        raise StoreUnfitError(f"Redis is unfit: {'; '.join(found.problems)}")
+    for warning in found.warnings:
+        log.warning("redis_warning", warning=warning)
+    log.info("redis_fit", version=found.version, notes=found.notes)
+    await store.probe()
 
 
 REPEAT_AFTER_S = 30.0

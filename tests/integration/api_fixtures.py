@@ -107,6 +107,10 @@ class Line:
     def release(self) -> None:
         self._go.set()
 
+    def lead_to(self, url: str) -> None:
+        """New connections go there; those that are open stay."""
+        self._target = urlsplit(url)
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back, forth = await asyncio.open_connection(self._target.hostname, self._target.port)
         for source, sink in ((reader, forth), (back, writer)):

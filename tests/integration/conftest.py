@@ -89,7 +89,7 @@ async def _check(servers: Servers) -> None:
     client = connect(servers.redis_url, timeout_s=TIMEOUT_S)
     store = FeatureStore(client, Keys("probe"), Settings().policy)
     try:
-        await store.ping()
+        await store.probe()
     except Exception as error:
         pytest.fail(f"Redis at {servers.redis_url} does not answer: {error!r}", pytrace=False)
     finally:

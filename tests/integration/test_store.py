@@ -19,6 +19,7 @@ from feature_store.redis.client import (
     Command,
     StoreCommandError,
     StoreUnavailableError,
+    StoreUnfitError,
     connect,
     load_script,
     pipelined,
@@ -376,7 +377,7 @@ async def test_more_callers_than_connections_wait_their_turn(small_store: Featur
 async def test_a_server_that_is_away_is_named() -> None:
     store = FeatureStore(connect("redis://127.0.0.1:1/0", timeout_s=1.0), Keys(), SMALL)
     for call in (
-        store.ping(),
+        store.probe(),
         store.apply([(click("v", 1), at(1))]),
         store.features([("v", None)]),
         store.delete_user("u", 1.0),
@@ -392,7 +393,7 @@ async def test_a_cluster_that_is_away_is_named() -> None:
     with pytest.raises(StoreUnavailableError):
         await store.apply([(click("v", 1), at(1))])
     with pytest.raises(StoreUnavailableError):
-        await store.ping()
+        await store.probe()
     await store.close()
 
 
@@ -439,7 +440,7 @@ def cluster_url() -> Iterator[str]:
 async def test_a_cluster_holds_the_same_state(cluster_url: str) -> None:
     memory = MemoryStore(SMALL)
     async with fresh_store(cluster_url) as store:
-        await store.ping()
+        await store.probe()
         for start in range(0, 200, 50):
             batch: list[tuple[Write, Position]] = []
             for i in range(start, start + 50):
@@ -481,7 +482,7 @@ async def test_a_cluster_names_a_bad_key(cluster_url: str) -> None:
 
 async def test_pipelined_names_the_command(small_store: FeatureStore) -> None:
     name = small_store.keys.text("v")
-    with pytest.raises(StoreCommandError, match="NOSUCH"):
+    with pytest.raises(StoreUnfitError, match="NOSUCH"):
         await pipelined(small_store.client, [Command("NOSUCH", (name,))])
 
 

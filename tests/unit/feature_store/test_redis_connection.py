@@ -156,6 +156,62 @@ async def test_a_broken_connection_is_made_again_once_for_each_call() -> None:
         assert [words[1] for words in asked].count(b"c") == 2
 
 
+@pytest.mark.parametrize("refusal", [b"READONLY You can't write", b"MASTERDOWN Link is down"])
+async def test_a_server_that_is_a_replica_now_is_looked_for_anew(
+    monkeypatch: pytest.MonkeyPatch, refusal: bytes
+) -> None:
+    """Behind the same address may be another by now: a connection to the old one lives on."""
+    monkeypatch.setattr(feature_store.redis.connection, "REOPEN_AFTER_S", 0.0)
+
+    def answer(visit: Visit, words: Words) -> None:
+        if visit.number == 1 and words[0] == b"SET":
+            visit.say(b"-%b against a read only replica\r\n" % refusal)
+        else:
+            echo(visit, words)
+
+    async with fake_redis(answer) as (pipe, asked):
+        assert await pipe.call([("ECHO", "a")]) == [b"a"]
+        assert await pipe.call([("SET", "b", "1"), ("ECHO", "c")]) == [b"b", b"c"]
+        assert [words[1] for words in asked] == [b"a", b"b", b"c", b"b", b"c"]
+        await pipe.call([("ECHO", "d")])
+        assert len(asked) == 6
+
+
+async def test_a_replica_is_not_asked_over_a_new_connection_each_time() -> None:
+    visits: set[int] = set()
+
+    def answer(visit: Visit, words: Words) -> None:
+        visits.add(visit.number)
+        visit.say(b"-READONLY You can't write\r\n")
+
+    async with fake_redis(answer) as (pipe, _):
+        for _ in range(20):
+            [refused] = await pipe.call([("SET", "a", "1")])
+            assert "READONLY" in str(refused)
+        assert len(visits) == 1
+
+
+async def test_a_watched_connection_to_a_replica_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feature_store.redis.connection, "HEARTBEAT_S", 0.05)
+    told = Told()
+
+    def answer(visit: Visit, words: Words) -> None:
+        if words[0] == b"PING":
+            visit.say(b"+PONG\r\n")
+        else:
+            echo(visit, words)
+
+    async with fake_redis(answer) as (pipe, _):
+        pipe = watched(pipe, told)
+        await pipe.call([("ECHO", "x")])
+        replica = b"%2\r\n$5\r\nproto\r\n:3\r\n$4\r\nrole\r\n$7\r\nreplica\r\n"
+        monkeypatch.setitem(HANDSHAKE, b"HELLO", replica)
+        assert await told.until(2) == ["began", "lost"]
+        await pipe.close()
+
+
 async def test_a_server_that_always_hangs_up_is_away() -> None:
     async with fake_redis(lambda visit, _: visit.hang_up()) as (connection, asked):
         with pytest.raises(errors.ConnectionError):
