@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
 
-from onebar.evidence.evidence import Evidence
 from onebar.evidence.text import normalize_query
+from onebar.teaching.checks import Check
 
 LONGEST = 48
 """Characters of a query that a teacher may propose."""
 MOST_WORDS = 7
 REJECTS = frozenset({"reject", "[reject]", "rejected"})
-
-Grounded = Callable[[str, Evidence], bool]
-"""Whether a query says something of the evidence, and nothing else: the check of serving."""
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"^\s*```.*$", re.MULTILINE)
@@ -45,14 +42,11 @@ class Answer(Struct, frozen=True):
     dropped: Mapping[str, int] = {}
 
 
-def read_answer(
-    text: str, evidence: Evidence, *, count: int, grounded: Grounded, same_script: Grounded
-) -> Answer:
-    """At most `count` queries of an answer that fit the evidence. Never raises.
+def read_answer(text: str, check: Check, *, count: int) -> Answer:
+    """At most `count` queries of an answer that pass the check. Never raises.
 
-    `same_script` says whether a query is in the writing of the evidence. Reasons: `nothing` said;
-    `prose`, a sentence; `too long`; `language`, another than the video's; `a word twice`;
-    `said twice`; `ungrounded`.
+    Reasons beside those of the check: `nothing` said; `prose`, a sentence; `too long`; `a word
+    twice`; `said twice`.
     """
     said = _FENCE.sub("", _THOUGHT.sub("", text)).strip()
     if not said:
@@ -76,10 +70,8 @@ def read_answer(
             dropped[reason] += 1
         elif query in queries:
             dropped["said twice"] += 1
-        elif not same_script(query, evidence):
-            dropped["language"] += 1
-        elif not grounded(query, evidence):
-            dropped["ungrounded"] += 1
+        elif reason := check(query):
+            dropped[reason] += 1
         elif len(queries) < count:
             queries[query] = None
     if not queries and not dropped:

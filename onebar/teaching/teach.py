@@ -8,16 +8,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from onebar.evidence.evidence import Evidence, shares_a_term
+from onebar.evidence.evidence import Evidence
 from onebar.evidence.text import clean_video
 from onebar.records import VideoText
-from onebar.teaching.answers import Grounded, read_answer
+from onebar.teaching.answers import read_answer
+from onebar.teaching.checks import Check, check_of
 from onebar.teaching.journal import Journal
 from onebar.teaching.lessons import Standing, ask_all, question_key
 from onebar.teaching.prompt import TeacherPrompt, describe
 from onebar.teaching.rows import Taught, evidence_of, split_of, tally, texts, triggers, verdict
 from onebar.teaching.teacher import Teacher
-from onebar.teaching.writing import same_script
 from onebar.triggers import (
     SPLITS,
     DatasetCard,
@@ -64,11 +64,6 @@ class Report(Struct, frozen=True, kw_only=True):
     completion_tokens: int
 
 
-def grounded(query: str, evidence: Evidence) -> bool:
-    """Whether a query shares a term with its video."""
-    return shares_a_term([query], f"{evidence.text} {evidence.summary}", evidence.anchors)[0]
-
-
 def teach(
     subjects: Iterable[Subject],
     teacher: Teacher,
@@ -77,7 +72,7 @@ def teach(
     out: Path,
     config: TeachConfig,
     *,
-    check: Grounded = grounded,
+    checks: Callable[[Evidence], Check] = check_of,
     told: Callable[[Standing], None] = lambda standing: None,
 ) -> Report:
     """Ask the teacher what the journal doesn't know, and write the dataset.
@@ -103,7 +98,7 @@ def teach(
         patience_s=config.patience_s,
         told=told,
     )
-    taught = list(_taught(cleaned, keys, journal, config.count, check))
+    taught = list(_taught(cleaned, keys, journal, config.count, checks))
     verdicts, dropped = tally(taught)
     by = f"{teacher.name} prompt {prompt.digest}"
     if not verdicts["queries"]:
@@ -134,7 +129,7 @@ def _taught(
     keys: dict[str, str],
     journal: Journal,
     count: int,
-    check: Grounded,
+    checks: Callable[[Evidence], Check],
 ) -> Iterator[Taught]:
     for each in cleaned:
         if each.video.sensitive:
@@ -146,13 +141,7 @@ def _taught(
         elif lesson.refused:
             yield Taught(each.video_id, each.ts, each.video, "refused")
         else:
-            answer = read_answer(
-                lesson.said,
-                evidence_of(each.video),
-                count=count,
-                grounded=check,
-                same_script=same_script,
-            )
+            answer = read_answer(lesson.said, checks(evidence_of(each.video)), count=count)
             yield Taught(
                 each.video_id, each.ts, each.video, verdict(answer), answer.queries, answer.dropped
             )

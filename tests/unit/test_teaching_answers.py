@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from onebar.evidence.evidence import Evidence
 from onebar.records import VideoText
 from onebar.teaching.answers import Answer, read_answer
+from onebar.teaching.checks import check_of
 from onebar.teaching.prompt import TeacherPromptError, describe, read_prompt
-from onebar.teaching.teach import grounded
-from onebar.teaching.writing import same_script
 
 TEA = Evidence(text="Matcha whisk unboxing | bamboo whisk, matcha bowl and tea scoop set")
 TEA_ZH = Evidence(text="抹茶打不起泡？换个茶筅试试 | 日式竹制茶筅 YAMA 抹茶碗套装")
 
 
 def read(said: str, evidence: Evidence = TEA, count: int = 5) -> Answer:
-    return read_answer(said, evidence, count=count, grounded=grounded, same_script=same_script)
+    return read_answer(said, check_of(evidence), count=count)
 
 
 WANTED = ("matcha whisk", "bamboo whisk set", "matcha bowl")
