@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from onebar.teaching.teach import Report, Subject
     from onebar.teaching.teacher import Teacher
 
-KEY = "ONEBAR_TEACHER_KEY"
-
 app = typer.Typer()
 
 
@@ -34,7 +32,7 @@ def teach(
         typer.Option(
             metavar="URL",
             help="An OpenAI-compatible endpoint, for instance http://127.0.0.1:11434. Its key, if "
-            f"it wants one, is {KEY}.",
+            "it wants one, is ONEBAR_TEACHER_KEY.",
         ),
     ] = None,
     model: Annotated[
@@ -80,14 +78,14 @@ def teach(
     from onebar.teaching.teach import TeachConfig
     from onebar.teaching.teach import teach as run
 
-    command_settings()
+    settings = command_settings()
     if (teacher is None) == (gguf is None):
         raise typer.BadParameter("name one teacher: --teacher URL or --gguf FILE")
     asked = read_prompt(prompt or DEFAULT)
     subjects = _subjects(videos, limit)
     kept = Journal(journal or out.with_name(out.name + ".journal.jsonl"))
     try:
-        by = _teacher(teacher, model, gguf, workers, threads, timeout)
+        by = _teacher(teacher, settings.teacher_key, model, gguf, workers, threads, timeout)
         with progress("teach") as update:
             report = run(
                 subjects,
@@ -128,6 +126,7 @@ def teach_prompt() -> None:
 
 def _teacher(
     address: str | None,
+    key: str,
     model: str | None,
     gguf: Path | None,
     workers: int,
@@ -143,7 +142,7 @@ def _teacher(
     from onebar.teaching.http import HTTPTeacher
 
     assert address is not None
-    return HTTPTeacher(address, model, key=os.environ.get(KEY), timeout_s=timeout_s)
+    return HTTPTeacher(address, model, key=key, timeout_s=timeout_s)
 
 
 def _subjects(path: Path, limit: int | None) -> list[Subject]:
