@@ -122,7 +122,8 @@ def answer_set(
     if each.learnt_from:
         found["likeliest spans"] = likeliest_spans(each, K)
     if teacher is not None:
-        rows = each.rows[: options.sample]
+        # The one set that is small and not of one kind is asked of as a whole.
+        rows = each.rows if each.lang == "both" else each.rows[: options.sample]
         name = f"teacher {teacher.name}"
         with progress(f"{each.name}: {name}") as update:
             found[name] = teacher_answers(teacher, journal, rows, update)
