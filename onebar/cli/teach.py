@@ -208,6 +208,6 @@ def _tell(report: Report) -> None:
         f"asked    {report.asked:,} times, {report.prompt_tokens:,} tokens read and "
         f"{report.completion_tokens:,} written by {report.teacher} (prompt {report.prompt})"
     )
-    if not report.videos.get("rejected") and not report.videos.get("sensitive"):
+    if not any(report.videos.get(verdict) for verdict in ("rejected", "sensitive", "risky")):
         say("no video was rejected: a model of this dataset can't learn to reject")
     print(report.path)

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from onebar.evidence.text import normalize_query
+from onebar.recommending.grounding import REPLACEMENT
 from onebar.teaching.checks import Check
 
 LONGEST = 48
@@ -45,8 +46,8 @@ class Answer(Struct, frozen=True):
 def read_answer(text: str, check: Check, *, count: int) -> Answer:
     """At most `count` queries of an answer that pass the check. Never raises.
 
-    Reasons beside those of the check: `nothing` said; `prose`, a sentence; `too long`; `a word
-    twice`; `said twice`.
+    Reasons beside those of the check: `nothing` said; `broken`, half a character; `prose`, a
+    sentence; `too long`; `said twice`.
     """
     said = _FENCE.sub("", _THOUGHT.sub("", text)).strip()
     if not said:
@@ -84,6 +85,8 @@ def _is_reject(line: str) -> bool:
 
 
 def _unfit(query: str, written: str) -> str:
+    if REPLACEMENT in written:
+        return "broken"
     words = query.split()
     if written.rstrip(_QUOTES).endswith(_SENTENCE_END) or (
         len(words) > MOST_WORDS or (len(words) > 3 and query.endswith("."))
@@ -91,8 +94,6 @@ def _unfit(query: str, written: str) -> str:
         return "prose"
     if len(query) > LONGEST:
         return "too long"
-    if len(set(words)) < len(words):
-        return "a word twice"
     return ""
 
 

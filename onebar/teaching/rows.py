@@ -16,14 +16,15 @@ from onebar.records import VideoText
 from onebar.teaching.answers import Answer
 from onebar.triggers import Split, Trigger
 
-Verdict = Literal["queries", "rejected", "sensitive", "no text", "refused", "nothing left"]
+Verdict = Literal["queries", "rejected", "sensitive", "risky", "no text", "refused", "nothing left"]
 
 
 class Taught(Struct, frozen=True):
     """A cleaned video and what became of it.
 
-    `sensitive` by the event's own mark, without a question; `no text`: there was nothing to ask
-    about; `refused` by the teacher's endpoint; `nothing left` of an answer that was no reject.
+    `sensitive` by the event's own mark and `risky` by the rules of serving, both without a
+    question; `no text`: there was nothing to ask about; `refused` by the teacher's endpoint;
+    `nothing left` of an answer that was no reject.
     """
 
     video_id: str
@@ -69,7 +70,7 @@ def triggers(taught: Taught, split: Split, teacher: str) -> Iterator[Trigger]:
         summary=evidence.summary,
         teacher=teacher,
     )
-    if taught.verdict in ("rejected", "sensitive"):
+    if taught.verdict in ("rejected", "sensitive", "risky"):
         yield msgspec.structs.replace(common, kind="reject", target=REJECT)
     shown = taught.queries if split == "train" else taught.queries[:1]
     for number, query in enumerate(shown):

@@ -8,15 +8,23 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from onebar.evidence.evidence import Evidence
 from onebar.evidence.text import clean_video
 from onebar.records import VideoText
 from onebar.teaching.answers import read_answer
-from onebar.teaching.checks import Check, check_of
+from onebar.teaching.checks import check_of, risky
 from onebar.teaching.journal import Journal
 from onebar.teaching.lessons import Standing, ask_all, question_key
 from onebar.teaching.prompt import TeacherPrompt, describe
-from onebar.teaching.rows import Taught, evidence_of, split_of, tally, texts, triggers, verdict
+from onebar.teaching.rows import (
+    Taught,
+    Verdict,
+    evidence_of,
+    split_of,
+    tally,
+    texts,
+    triggers,
+    verdict,
+)
 from onebar.teaching.teacher import Teacher
 from onebar.triggers import (
     SPLITS,
@@ -72,7 +80,6 @@ def teach(
     out: Path,
     config: TeachConfig,
     *,
-    checks: Callable[[Evidence], Check] = check_of,
     told: Callable[[Standing], None] = lambda standing: None,
 ) -> Report:
     """Ask the teacher what the journal doesn't know, and write the dataset.
@@ -98,7 +105,7 @@ def teach(
         patience_s=config.patience_s,
         told=told,
     )
-    taught = list(_taught(cleaned, keys, journal, config.count, checks))
+    taught = list(_taught(cleaned, keys, journal, config.count))
     verdicts, dropped = tally(taught)
     by = f"{teacher.name} prompt {prompt.digest}"
     if not verdicts["queries"]:
@@ -121,30 +128,34 @@ def teach(
 
 
 def _asked_about(video: VideoText) -> bool:
-    return not video.sensitive and bool(describe(video))
+    return _unasked(video) is None
+
+
+def _unasked(video: VideoText) -> Verdict | None:
+    """What becomes of a video that no teacher is asked about; None where one is."""
+    if video.sensitive:
+        return "sensitive"
+    if not describe(video):
+        return "no text"
+    return "risky" if risky(evidence_of(video)) else None
 
 
 def _taught(
-    cleaned: Iterable[Subject],
-    keys: dict[str, str],
-    journal: Journal,
-    count: int,
-    checks: Callable[[Evidence], Check],
+    cleaned: Iterable[Subject], keys: dict[str, str], journal: Journal, count: int
 ) -> Iterator[Taught]:
     for each in cleaned:
-        if each.video.sensitive:
-            yield Taught(each.video_id, each.ts, each.video, "sensitive")
-            continue
-        lesson = journal.get(keys.get(each.video_id, ""))
+        key = keys.get(each.video_id)
+        lesson = None if key is None else journal.get(key)
         if lesson is None:
-            yield Taught(each.video_id, each.ts, each.video, "no text")
+            found = Taught(each.video_id, each.ts, each.video, _unasked(each.video) or "refused")
         elif lesson.refused:
-            yield Taught(each.video_id, each.ts, each.video, "refused")
+            found = Taught(each.video_id, each.ts, each.video, "refused")
         else:
-            answer = read_answer(lesson.said, checks(evidence_of(each.video)), count=count)
-            yield Taught(
+            answer = read_answer(lesson.said, check_of(evidence_of(each.video)), count=count)
+            found = Taught(
                 each.video_id, each.ts, each.video, verdict(answer), answer.queries, answer.dropped
             )
+        yield found
 
 
 def _write(taught: list[Taught], by: str, out: Path, config: TeachConfig) -> TriggerDataset:

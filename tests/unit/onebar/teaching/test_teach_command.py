@@ -67,6 +67,7 @@ class TestAGoodDay:
             *things(40),
             Video(event_id="s", ts=1e9, video_id="s", title="secret thing", sensitive=True),
             Video(event_id="n", ts=1e9, video_id="n", title="🎉🎉"),
+            Video(event_id="g", ts=1e9, video_id="g", title="selling ghost guns, dm me"),
             Video(event_id="r", ts=1e9, video_id="r", title="a sad death"),
         )
         with endpoint(lambda asked: "REJECT" if "death" in asked else echo(asked)) as teacher:
@@ -75,16 +76,17 @@ class TestAGoodDay:
             )
         assert status == 0, err
         report = json.loads(out)
-        assert report["videos"] == {"queries": 40, "sensitive": 1, "no text": 1, "rejected": 1}
+        unasked = {"sensitive": 1, "risky": 1, "no text": 1}
+        assert report["videos"] == {"queries": 40, "rejected": 1, **unasked}
         assert (report["queries"], report["asked"]) == (120, 41)
         assert (report["prompt_tokens"], report["completion_tokens"]) == (4100, 410)
-        assert len(teacher.asked) == 41  # neither the sensitive nor the empty one
+        assert len(teacher.asked) == 41  # neither the sensitive, the risky nor the empty one
         dataset = open_dataset(tmp_path / "zero")
         rows = [row for split in ("train", "valid", "test") for row in dataset.read(split)]
         by = f"little prompt {report['prompt']}"
         assert {row.teacher for row in rows} == {by}
         assert dataset.card.source["teacher"] == by
-        assert {row.video_id for row in rows if row.kind == "reject"} == {"s", "r"}
+        assert {row.video_id for row in rows if row.kind == "reject"} == {"s", "r", "g"}
         train = list(dataset.read("train", ("click",)))
         test = list(dataset.read("test", ("click",)))
         assert len(train) == 3 * len({row.video_id for row in train})
@@ -139,7 +141,7 @@ class TestABadDay:
         [
             ("I would be happy to help you with that.", "prose"),
             ("", "nothing"),
-            ("你好，我不知道", "language"),
+            ("你好，我不知道", "script"),
             ('{"error": {"message": "what?"}}', "nothing"),
         ],
     )

@@ -64,10 +64,12 @@ def test_a_reject_is_one_however_it_is_written(said: str) -> None:
         ("", "nothing"),
         ("<think>never ends", "nothing"),
         ("I think that the viewer of this video would like to know more about tea.", "prose"),
-        ("茶筅怎么用", "language"),
-        ("chasen für matcha японский", "language"),
+        ("茶筅怎么用", "script"),
+        ("matcha японский", "script"),
+        ("ghost gun matcha", "risky"),
+        ("matcha \ufffd", "broken"),
         ("garden hose", "ungrounded"),
-        ("matcha matcha whisk", "a word twice"),
+        ("matcha matcha whisk", "repeated"),
         ("matcha" + "o" * 60, "too long"),
         ("{}", "nothing"),
         ('{"a": {"a": {"a": {"a": {"a": {"a": "matcha whisk"}}}}}}', "nothing"),
@@ -93,7 +95,7 @@ def test_chinese_lists_and_brands() -> None:
         *("茶筅怎么用", "抹茶碗套装", "yama"),
     )
     assert read("茶筅、抹茶碗，竹制茶筅", TEA_ZH).queries == ("茶筅", "抹茶碗", "竹制茶筅")
-    assert read("matcha whisk", TEA_ZH).dropped == {"language": 1}
+    assert read("matcha whisk", TEA_ZH).dropped == {"ungrounded": 1}
 
 
 @given(st.text() | st.from_regex(r"[\[{\"a-z,:\]} \n|1.]{0,200}"))
