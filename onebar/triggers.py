@@ -107,6 +107,9 @@ class Trigger(Struct, frozen=True, kw_only=True):
     """Searches, clicks and engagements under the video before `ts`: 0 is a cold start."""
     video_age_s: float = 0.0
     """Since the video's first event."""
+    teacher: str = ""
+    """Who wrote the target where no user did (`onebar teach`): the model, and the digest of the
+    prompt that it was asked with."""
 
     @property
     def video_text(self) -> str:

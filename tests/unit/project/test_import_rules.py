@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "onebar.training": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
     "onebar.embedding": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.training"),
     "onebar.recommending": (*_BASE, "onebar.evidence", "onebar.generator", "onebar.embedding"),
+    "onebar.teaching": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.recommending"),
     "onebar.evaluation": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
         *("onebar.embedding", "onebar.recommending"),
