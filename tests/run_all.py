@@ -190,7 +190,7 @@ def covered_lines(report: Path) -> list[str]:
             sums[1] += lines["num_statements"]
     return [
         f"{100 * covered / count:5.0f} % of {count:6,} lines  {name}"
-        for name, (covered, count) in reached.items()
+        for name, (covered, count) in sorted(reached.items(), key=lambda item: item[0] == "all")
         if count
     ]
 
