@@ -614,7 +614,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         [*command, str(script)],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=220,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
