@@ -180,8 +180,9 @@ class TriggerDataset(Struct, frozen=True):
             yield row["text"]
 
 
-def open_dataset(path: Path) -> TriggerDataset:
+def open_dataset(path: Path | str) -> TriggerDataset:
     """The dataset at `path`. Raises `DatasetNotFoundError`, `DatasetCorruptError`."""
+    path = Path(path)
     card = path / CARD
     if not card.is_file():
         raise DatasetNotFoundError(
@@ -202,7 +203,7 @@ def open_dataset(path: Path) -> TriggerDataset:
 
 
 def write_dataset(
-    path: Path,
+    path: Path | str,
     splits: Mapping[Split, Iterable[Trigger]],
     texts: Iterable[str] = (),
     *,
@@ -217,6 +218,7 @@ def write_dataset(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = Path(path)
     if occupied(path, CARD):
         raise DatasetError(
             f"{path} exists and is no dataset: choose another directory or remove it"

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onebar.training.batches import Batch, Pairs, sft_examples
+from onebar.training.batches import Batch, Pairs, picked, sft_examples
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import cross_entropy
 from onebar.training.models.architecture import decode, encode, tensors
@@ -41,15 +40,14 @@ class SFT:
         if config.dropout is not None:
             set_dropout(start.model, config.dropout)
         examples = sft_examples(start.dataset, "train", start.prompt, searches=config.searches)
-        self._pairs = Pairs(examples, start.tokenizer)
-        if len(self._pairs) == 0:
+        self.examples = Pairs(examples, start.tokenizer)
+        if len(self.examples) == 0:
             raise EmptyDatasetError(
                 f"{config.dataset} has nothing to learn from: its log has no clicks in the time "
                 "of the train split"
             )
-
-    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
-        return self._pairs.batches(size, seed=seed, epoch=epoch)
+        held = sft_examples(start.dataset, "valid", start.prompt, searches=config.searches)
+        self.held_out = Pairs(picked(held, config.held_out_size), start.tokenizer)
 
     def step(self, model: Any, batch: Batch, backward: Backward) -> Metrics:
         source, mask, labels = tensors(model, batch.source, batch.mask, batch.labels)
