@@ -79,7 +79,7 @@ pre-commit: $(VENV)/.installed-dev ## run lint and types before each commit from
 	$(BIN)/pre-commit install
 
 lock: $(VENV)/.installed-dev ## write constraints.txt anew (ARGS=--upgrade: with the newest releases)
-	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	    --no-annotate --quiet --custom-compile-command "make lock" -o constraints.txt $(ARGS)
 
 clean: ## remove the virtual environments, caches and build results
