@@ -129,6 +129,20 @@ class TestAGoodDay:
         assert set(teacher.keys) == {"Bearer sesame"}
         assert "sesame" not in (tmp_path / "zero.journal.jsonl").read_text()
 
+    def test_training_and_evaluation_take_it(self, onebar: Any, tmp_path: Path) -> None:
+        log = written(tmp_path / "videos.jsonl", *things(30))
+        out, checkpoint = tmp_path / "zero", tmp_path / "checkpoint"
+        with endpoint(echo) as teacher:
+            assert onebar("teach", log, "--out", out, "--teacher", teacher.address)[0] == 0
+        trained = onebar(
+            *("train", "sft", out, "--out", checkpoint, "--preset", "tiny"),
+            *("--steps", "2", "--threads", "1"),
+        )
+        assert trained[0] == 0, trained[2]
+        status, said, err = onebar("evaluate", checkpoint, "--dataset", out, "--json")
+        assert status == 0, err
+        assert "hr@8" in said
+
     def test_the_prompt_is_printed_to_be_changed(self, onebar: Any, tmp_path: Path) -> None:
         status, out, _ = onebar("teach-prompt")
         assert status == 0
