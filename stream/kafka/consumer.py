@@ -13,6 +13,7 @@ from aiokafka.errors import (
     IllegalStateError,
     KafkaError,
     OffsetOutOfRangeError,
+    UnsupportedCodecError,
 )
 
 from onebar.errors import OneBarError
@@ -29,6 +30,10 @@ OnAssigned = Callable[[list[tuple[str, int]]], None]
 
 class OffsetGoneError(OneBarError, RuntimeError):
     """Kafka has no record at an offset that was to be read from, nor ends there."""
+
+
+class CompressionError(OneBarError, RuntimeError):
+    """Records are compressed in a way that can't be read here; the text names it."""
 
 
 class _Assigned(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -130,6 +135,11 @@ class RecordConsumer:
             )
         except OffsetOutOfRangeError as error:
             raise OffsetGoneError(f"Kafka has not the offsets {error.args[0]}") from error
+        except UnsupportedCodecError as error:
+            raise CompressionError(
+                f"records of {', '.join(self._topics)} are compressed in a way that can't be read "
+                f"here ({error}): have their producer use gzip, snappy, lz4, zstd or none"
+            ) from error
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(self._settings.kafka_bootstrap, error) from error
         prefix = len(self._settings.topic_prefix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -52,15 +52,35 @@ def query_message(pair: Pair, result: QueryResult) -> Message:
     return QUERIES, video_id.encode(), orjson.dumps(body), ()
 
 
+CLOCKS_APART_S = 5.0
+"""How far the clocks of a feed and of a generator may be apart, at most usually."""
+
+
+def cached(pair: Pair, lookup: Lookup) -> QueryResult | None:
+    """What is cached for a pair; None where that is nothing, or no result."""
+    body = lookup.video if pair[1] is None else lookup.personal
+    try:
+        return None if body is None else body.result()
+    except CorruptStateError:
+        return None
+
+
 def is_fresh(lookup: Lookup, grounding: Grounding, now: float) -> bool:
     """Whether what is cached for a pair is young and stands on the evidence of this moment."""
     body = lookup.video if grounding.pair[1] is None else lookup.personal
     if body is None or body.fresh_until <= now:
         return False
-    try:
-        return body.result().evidence_digest == grounding.digest
-    except CorruptStateError:
-        return False
+    found = cached(grounding.pair, lookup)
+    return found is not None and found.evidence_digest == grounding.digest
+
+
+def untold(record: Record, pair: Pair, lookup: Lookup) -> Iterator[Message]:
+    """What is cached for an impression, as a message, where it was made since the impression came:
+    a worker may have been ended between the cache and the topic, and this be its impression again.
+    Told twice is better than never."""
+    result = cached(pair, lookup)
+    if result is not None and result.generated_at >= record.timestamp - CLOCKS_APART_S:
+        yield query_message(pair, result)
 
 
 class Models(Protocol):
@@ -92,12 +112,13 @@ class Generation:
     async def take(self, records: Sequence[Record]) -> list[Record]:
         """Answer a batch, however long Redis or Kafka is away; the ones whose video is unknown.
 
-        When it returns, each other impression has its queries in the cache and on the topic, or
-        is skipped and counted, or is a dead letter. May be called for several batches at once;
-        cancelling it is safe.
+        When it returns, each other impression has its queries in the cache and on the topic, also
+        where it has come again, or is skipped and counted, or is a dead letter. May be called for
+        several batches at once; cancelling it is safe.
         """
         letters: list[Message] = []
         wanted: dict[Pair, Record] = {}
+        late: dict[Pair, Record] = {}
         now = self._clock()
         for record in records:
             try:
@@ -109,18 +130,41 @@ class Generation:
                 continue
             if now - record.timestamp > self._late_after_s:
                 COUNT.labels("late").inc()
+                late[pair] = record
             elif pair in wanted:
                 COUNT.labels("repeated").inc()
             else:
                 wanted[pair] = record
         if letters:
             await set_aside(self._producer, letters, self._health)
+        await self._tell_late({pair: late[pair] for pair in late if pair not in wanted})
         try:
             unknown = await self._answer(wanted)
         except StoreCommandError as error:
             log.error("store_refused", error=str(error))
             unknown = await self._answer_each(wanted)
         return list(unknown.values())
+
+    async def _tell_late(self, late: dict[Pair, Record]) -> None:
+        """Nothing is generated for who waited too long; what was generated for them is told."""
+        if not late:
+            return
+        pairs = list(late)
+        try:
+            lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
+        except StoreCommandError as error:
+            log.error("store_refused", error=str(error))
+            return
+        await self._tell(
+            message
+            for pair, lookup in zip(pairs, lookups, strict=True)
+            for message in untold(late[pair], pair, lookup)
+        )
+
+    async def _tell(self, messages: Iterable[Message]) -> None:
+        told = list(messages)
+        if told:
+            await until_back(lambda: self._producer.send_messages(told), self._health)
 
     async def _answer_each(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
         """Redis refused a command for good (a key of another type, say): the impression it
@@ -151,15 +195,18 @@ class Generation:
         started = self._clock()
         pairs = list(wanted)
         lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
-        groundings = await until_back(lambda: recommender.evidence(pairs), self._health)
-        groundings = [
-            grounding
-            for grounding, lookup in zip(groundings, lookups, strict=True)
-            if not is_fresh(lookup, grounding, started)
-        ]
+        read = await until_back(lambda: recommender.evidence(pairs), self._health)
+        groundings: list[Grounding] = []
+        messages: list[Message] = []
+        for grounding, lookup in zip(read, lookups, strict=True):
+            if is_fresh(lookup, grounding, started):
+                messages += untold(wanted[grounding.pair], grounding.pair, lookup)
+            else:
+                groundings.append(grounding)
         due = [grounding.pair for grounding in groundings]
         COUNT.labels("fresh").inc(len(pairs) - len(due))
         if not due:
+            await self._tell(messages)
             return {}
 
         async def generate() -> list[QueryResult | Exception]:
@@ -170,7 +217,6 @@ class Generation:
 
         results = await until_back(generate, self._health)
         unknown: dict[Pair, Record] = {}
-        messages: list[Message] = []
         now = self._clock()
         for pair, result in zip(due, results, strict=True):
             if isinstance(result, QueryResult):
@@ -182,6 +228,5 @@ class Generation:
             else:
                 messages.append(self._failed(pair, wanted[pair], result))
         GENERATION_SECONDS.observe(max(0.0, now - started))
-        if messages:
-            await until_back(lambda: self._producer.send_messages(messages), self._health)
+        await self._tell(messages)
         return unknown

@@ -94,7 +94,7 @@ async def test_a_command_that_is_not_allowed_blames_nobody_and_leaves_nothing_ha
         assert bool(await admin.exists(keys.seen(video_id, 0))) == there[0]
     await admin.execute_command("ACL", "SETUSER", "lacks", "+@all")
     await lacking.apply(batch())
-    assert diff(folded().state(), await own.dump()) == []
+    assert diff(folded().snapshot(), await own.dump()) == []
     await lacking.close()
 
 
@@ -140,7 +140,7 @@ async def test_a_replica_takes_no_writes_until_it_is_the_primary() -> None:
             await store.apply(batch())
         await store.client.execute_command("REPLICAOF", "NO", "ONE")
         await store.apply(batch())
-        assert diff(folded().state(), await store.dump()) == []
+        assert diff(folded().snapshot(), await store.dump()) == []
         await store.close()
 
 
@@ -207,7 +207,7 @@ async def test_the_permissions_of_the_docs_are_enough(
     assert not [note for note in found.notes if "may not" in note]
     await user.probe()
     await user.apply(batch())
-    assert diff(folded().state(), await user.dump()) == []
+    assert diff(folded().snapshot(), await user.dump()) == []
     assert await user.evicted_keys() == 0
     await user.close()
 

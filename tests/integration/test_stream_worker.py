@@ -9,7 +9,7 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 from api_fixtures import Line
-from stream_fixtures import NOW, folded, lag, make_events, producer
+from stream_fixtures import NOW, folded, lag, make_events, producer, values
 from support import Workers, eventually
 
 from feature_store.keys import Keys
@@ -210,6 +210,29 @@ async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
     await eventually(none_left, what="lag of 0 on every partition")
     async with httpx.AsyncClient() as http:
         assert "onebar_stream_events_total{" not in (await http.get(url)).text
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_another_producer_may_compress_as_it_likes(
+    settings: Settings, store: FeatureStore, workers: Workers, codec: str
+) -> None:
+    events = make_events(100)
+    kafka = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap, compression_type=codec, linger_ms=50
+    )
+    async with kafka:
+        for event in events:
+            topic = settings.topic_prefix + event.topic
+            await kafka.send(topic, encode(event), key=event.key.encode())
+        await kafka.send(settings.topic_prefix + BEHAVIORS, b"no event" * 100)
+    worker = workers.start("stream")
+    await caught_up(settings)
+    await assert_state(store, folded(events, settings))
+    read = await values(settings, BEHAVIORS)  # by the reader of everything but the stream worker
+    assert sorted(read) == sorted(
+        [encode(event) for event in events if event.topic == BEHAVIORS] + [b"no event" * 100]
+    )
+    assert workers.stop(worker) == 0, worker.tail()
 
 
 async def test_a_worker_waits_for_redis_and_says_so(settings: Settings, workers: Workers) -> None:

@@ -9,10 +9,10 @@ import orjson
 import pytest
 from test_recommend import World
 
-from feature_store.cache.codec import Lookup
+from feature_store.cache.codec import Lookup, decode_body, encode_body
 from feature_store.redis.client import StoreUnavailableError
 from onebar.recommending.recommend import Recommender
-from onebar.records import CacheEntry, Features, Pair, VideoText
+from onebar.records import CacheEntry, Candidate, Features, Pair, QueryResult, VideoText
 from stream.events import Impression, encode
 from stream.kafka.producer import Message
 from stream.kafka.records import Record
@@ -38,8 +38,13 @@ class Outage:
 
 
 class Lookups:
+    """What the cache holds, by pair."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Pair, Lookup] = {}
+
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
-        return [Lookup() for _ in pairs]
+        return [self.kept.get(pair, Lookup()) for pair in pairs]
 
 
 class Topic:
@@ -76,15 +81,17 @@ def record(number: int, video: str, user: str) -> Record:
     return Record("impressions", 0, number, 100.0, None, encode(event))
 
 
-def generation(world: World) -> tuple[Generation, Models, Topic]:
+def generation(
+    world: World, lookups: Lookups | None = None, now: float = 100.0
+) -> tuple[Generation, Models, Topic]:
     models, topic = Models(world.recommender), Topic()
     made = Generation(
         models,
-        Lookups(),  # type: ignore[arg-type]
+        lookups or Lookups(),  # type: ignore[arg-type]
         topic,  # type: ignore[arg-type]
         WorkerHealth(),
         late_after_s=30.0,
-        clock=lambda: 100.0,
+        clock=lambda: now,
     )
     return made, models, topic
 
@@ -112,3 +119,27 @@ async def test_after_an_outage_the_evidence_is_read_anew(
     [grounding] = await world.recommender.evidence([("shoes", "cook")])
     assert topic.sent[0]["evidence_digest"] == grounding.digest
     assert grounding.evidence.text == "sandals"
+
+
+@pytest.mark.parametrize(
+    ("now", "made_at", "told"),
+    [
+        (101.0, 100.5, True),  # before the one that made it was ended
+        (101.0, 96.0, True),  # by a clock that is behind
+        (101.0, 90.0, False),  # for an impression before this one
+        (150.0, 100.5, True),  # the session of the one that was ended had to time out
+        (150.0, 90.0, False),
+    ],
+)
+async def test_what_an_impression_that_comes_again_has_in_the_cache_is_told_again(
+    world: World, now: float, made_at: float, told: bool
+) -> None:
+    pair = ("shoes", "cook")
+    [grounding] = await world.recommender.evidence([pair])
+    result = QueryResult("shoes", (Candidate("red", -1.0),), False, "m", grounding.digest, made_at)
+    body = decode_body(encode_body(result), soft_ttl_s=300.0)
+    lookups = Lookups()
+    lookups.kept[pair] = Lookup(personal=body)
+    made, _, topic = generation(world, lookups, now)
+    await made.take([record(0, *pair)])
+    assert [message["generated_at"] for message in topic.sent] == [made_at] * told
