@@ -6,11 +6,14 @@ Shapes: B triggers, S source ids, L target ids, n queries of a preference list.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.evidence.prompt import PART, PromptConfig, build_prompt
+from onebar.evidence.text import REJECT, SEP
+from onebar.evidence.tokens import MASK
 from onebar.training.losses import IGNORED
 from onebar.triggers import Split, Trigger, TriggerDataset
 
@@ -46,6 +49,46 @@ def sft_examples(
     """Clicks and rejects of a split, and with `searches` what was typed after a video."""
     for trigger in dataset.read(split, ("click", "reject", *(("search",) if searches else ()))):
         yield Example(build_prompt(trigger.evidence, prompt), trigger.target)
+
+
+def privileged_prompt(prompt: str, query: str, place: float) -> str:
+    """The prompt with the query, marked as the answer, as one more part of a field.
+
+    `place` in [0, 1) chooses among all places before, between and after the parts of the four
+    fields, so that the query can't be copied from a fixed one. The mark is a special token, which
+    no evidence can hold: unmarked, it would be one anchor among others.
+    """
+    fields = [[part for part in field.split(PART) if part] for field in prompt.split(f" {SEP} ")]
+    at = int(place * sum(len(field) + 1 for field in fields))
+    for field in fields:
+        if at <= len(field):
+            field.insert(at, f"{MASK} {query}")
+            break
+        at -= len(field) + 1
+    return f" {SEP} ".join(PART.join(field) for field in fields)
+
+
+STRANGE = 0.5
+"""Of the privileged prompts, those whose answer is that of another example: nothing but the mark
+tells what is to be copied."""
+
+
+def privileged_examples(
+    examples: Iterable[Example], share: float, *, seed: int
+) -> Iterator[Example]:
+    """The examples, and behind a `share` of those with a query one whose prompt has an answer in
+    it: its own, or an earlier example's. Deterministic by `seed`."""
+    random = Random(f"{seed}:privileged")
+    earlier: list[str] = []
+    for example in examples:
+        yield example
+        if example.target == REJECT:
+            continue
+        if random.random() < share:
+            strange = earlier and random.random() < STRANGE
+            answer = earlier[int(random.random() * len(earlier))] if strange else example.target
+            yield Example(privileged_prompt(example.prompt, answer, random.random()), answer)
+        earlier = [*earlier[-63:], example.target]
 
 
 def preference_examples(

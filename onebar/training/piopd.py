@@ -14,9 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onebar.evidence.prompt import PART
-from onebar.evidence.text import SEP
-from onebar.training.batches import Batch, Pairs, pad_sources, sft_examples
+from onebar.training.batches import Batch, Pairs, pad_sources, privileged_prompt, sft_examples
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import (
     IGNORED,
@@ -173,7 +171,7 @@ class PIOPD:
         else:
             places = torch.rand(len(batch.rows)).tolist()
             prompts = [
-                posterior_prompt(example.prompt, example.target, place)
+                privileged_prompt(example.prompt, example.target, place)
                 for example, place in zip(
                     (self._examples[row] for row in batch.rows), places, strict=True
                 )
@@ -185,22 +183,6 @@ class PIOPD:
     def _encode(self, model: Any, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         ids = self._tokenizer.encode(prompts)
         return tensors(model, *pad_sources(ids, self._tokenizer.pad_id))
-
-
-def posterior_prompt(prompt: str, query: str, place: float) -> str:
-    """The prompt with the query as one more part of a field.
-
-    `place` in [0, 1) chooses among all places before, between and after the parts of the four
-    fields, so that the query can't be copied from a fixed one.
-    """
-    fields = [[part for part in field.split(PART) if part] for field in prompt.split(f" {SEP} ")]
-    at = int(place * sum(len(field) + 1 for field in fields))
-    for field in fields:
-        if at <= len(field):
-            field.insert(at, query)
-            break
-        at -= len(field) + 1
-    return f" {SEP} ".join(PART.join(field) for field in fields)
 
 
 def train_piopd(config: PIOPDConfig) -> Path:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onebar.training.batches import Batch, Pairs, sft_examples
+from onebar.evidence.tokens import RESERVED
+from onebar.training.batches import Batch, Pairs, privileged_examples, sft_examples
+from onebar.training.copying import Pointing, prepare
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import cross_entropy
 from onebar.training.models.architecture import decode, encode, tensors
@@ -27,6 +29,11 @@ class SFTConfig(RunConfig, frozen=True, kw_only=True):
     """Label smoothing."""
     dropout: float | None = None
     """None keeps that of the preset or of `init`."""
+    privileged: float = 0.0
+    """Share of examples read once more with an answer in the prompt (`privileged_examples`)."""
+    pointing: float = 0.0
+    """Weight of the loss that teaches attention to find what is copied
+    (`onebar.training.copying`)."""
 
 
 class SFT:
@@ -41,6 +48,14 @@ class SFT:
         if config.dropout is not None:
             set_dropout(start.model, config.dropout)
         examples = sft_examples(start.dataset, "train", start.prompt, searches=config.searches)
+        if config.privileged:
+            examples = privileged_examples(examples, config.privileged, seed=config.seed)
+        self._pointing: Pointing | None = None
+        self._weight = config.pointing
+        if config.pointing:
+            self._pointing = Pointing(start.model)
+            if start.parent is None:
+                prepare(start.model)
         self._pairs = Pairs(examples, start.tokenizer)
         if len(self._pairs) == 0:
             raise EmptyDatasetError(
@@ -53,10 +68,17 @@ class SFT:
 
     def step(self, model: Any, batch: Batch, backward: Backward) -> Metrics:
         source, mask, labels = tensors(model, batch.source, batch.mask, batch.labels)
-        logits = decode(model, encode(model, source, mask), mask, labels)
+        if self._pointing is None:
+            logits = decode(model, encode(model, source, mask), mask, labels)
+            loss = cross_entropy(logits, labels, self._smoothing)
+            backward(loss)
+            return {"loss": loss.detach()}
+        with self._pointing.watch():
+            logits = decode(model, encode(model, source, mask), mask, labels)
         loss = cross_entropy(logits, labels, self._smoothing)
-        backward(loss)
-        return {"loss": loss.detach()}
+        looked = self._pointing.loss(source, mask, labels, len(RESERVED))
+        backward(loss + self._weight * looked)
+        return {"loss": loss.detach(), "pointing": looked.detach()}
 
 
 def train_sft(config: SFTConfig) -> Path:

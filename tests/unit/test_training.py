@@ -19,7 +19,7 @@ from toy import THINGS, toy_dataset, toy_triggers
 
 from onebar.evidence.prompt import PART, PromptConfig, build_prompt
 from onebar.evidence.text import REJECT, SEP
-from onebar.evidence.tokens import PAD_ID
+from onebar.evidence.tokens import MASK, PAD_ID
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
 from onebar.training.batches import (
@@ -28,11 +28,12 @@ from onebar.training.batches import (
     Pairs,
     length_sorted,
     preference_examples,
+    privileged_prompt,
     sft_examples,
 )
 from onebar.training.listwise import Listwise, ListwiseConfig, train_listwise
 from onebar.training.loop import Stage, schedule, step_seed
-from onebar.training.piopd import PIOPDConfig, posterior_prompt, train_piopd
+from onebar.training.piopd import PIOPDConfig, train_piopd
 from onebar.training.presets import preset
 from onebar.training.pretrain import PretrainConfig, hide_spans, train_pretrain
 from onebar.training.run import RunConfig
@@ -299,7 +300,7 @@ def test_a_log_without_clicks_is_told_and_leaves_nothing(
 
 
 def test_presets_are_named() -> None:
-    assert preset("demo").decoder_layers == 1
+    assert preset("demo").decoder_layers == 2
     with pytest.raises(ValueError, match="demo"):
         preset("huge")
 
@@ -395,22 +396,25 @@ def test_the_reference_stays_as_it_was(tmp_path: Path, toy_checkpoint: Checkpoin
 
 
 @given(st.floats(0, 1, exclude_max=True), st.lists(st.sampled_from(THINGS), max_size=4))
-def test_the_posterior_prompt_adds_the_query_somewhere(place: float, parts: list[str]) -> None:
+def test_the_privileged_prompt_adds_the_marked_query_somewhere(
+    place: float, parts: list[str]
+) -> None:
     fields = ["title | more", "", PART.join(parts), "past"]
     prompt = f" {SEP} ".join(fields)
-    found = posterior_prompt(prompt, "the answer", place).split(f" {SEP} ")
+    found = privileged_prompt(prompt, "the answer", place).split(f" {SEP} ")
     assert len(found) == 4
     split = [[part for part in field.split(PART) if part] for field in found]
-    assert sum("the answer" in field for field in split) == 1
+    answer = f"{MASK} the answer"
+    assert sum(answer in field for field in split) == 1
     for field, before in zip(split, fields, strict=True):
-        assert [part for part in field if part != "the answer"] == [
+        assert [part for part in field if part != answer] == [
             part for part in before.split(PART) if part
         ]
 
 
-def test_every_place_of_the_posterior_prompt_is_reached() -> None:
+def test_every_place_of_the_privileged_prompt_is_reached() -> None:
     prompt = f"a | b {SEP}  {SEP} c {SEP} "
-    places = {posterior_prompt(prompt, "q", at / 100) for at in range(100)}
+    places = {privileged_prompt(prompt, "q", at / 100) for at in range(100)}
     assert len(places) == 3 + 1 + 2 + 1
 
 
