@@ -4,6 +4,7 @@ onebar.json         the card: name, preset, prompt and generation config, sizes 
                     every other file, facts of the training
 tokenizer.json      how text becomes ids (`onebar.evidence.tokens`)
 config.json         the architecture, as transformers reads it
+words.txt.gz        words of its training text with their counts, commonest first (optional)
 embedder/           tells which of a user's queries touch a video (optional, `onebar.embedding`)
 ct2/                CTranslate2 weights, int8 (optional)
 model.safetensors   float weights for torch (optional)
@@ -11,6 +12,7 @@ model.safetensors   float weights for torch (optional)
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping
@@ -37,6 +39,7 @@ OUTPUTS = f"{CTRANSLATE2}/target_vocabulary.json"
 """The vocabulary entries that a query may use, if not all; CTranslate2 fixes the name."""
 SHORTLIST = f"{CTRANSLATE2}/vmap.txt"
 """Of earlier checkpoints: which entries a query may use, by its prompt's."""
+WORDS = "words.txt.gz"
 EMBEDDER = "embedder"
 FORMAT = 1
 _FIRST = frozenset(
@@ -74,7 +77,9 @@ class GenerationConfig(Struct, frozen=True):
     (tokens with the end token) ** p. `field_tokens` are the most tokens of T, M, A and H in a
     prompt (`onebar.evidence.tokens.PromptTokenizer`); None leaves it to the budgets of the prompt
     config. Where 8-bit arithmetic finds two first candidates whose scores are less than
-    `exact_within` apart, the search is done again in float32; 0 never does.
+    `exact_within` apart, the search is done again in float32; 0 never does. `floor` is the log
+    probability a token (end token counted) below which a candidate is not worth showing, measured
+    on triggers kept from training; None says nothing.
     """
 
     max_source_tokens: int = 96
@@ -82,6 +87,7 @@ class GenerationConfig(Struct, frozen=True):
     length_penalty: float = 0.0
     field_tokens: FieldTokens | None = None
     exact_within: float = 0.0
+    floor: float | None = None
 
     def __post_init__(self) -> None:
         if self.field_tokens is not None and min(self.field_tokens) < 0:
@@ -133,6 +139,14 @@ class Checkpoint(Struct, frozen=True):
     def name(self) -> str:
         """The preset and the first 8 hex digits of the content's hash: `demo-1a2b3c4d`."""
         return self.card.name
+
+    def words(self) -> dict[str, int]:
+        """Words of its training text with their counts; empty where it brings none."""
+        if WORDS not in self.card.files:
+            return {}
+        with gzip.open(self.path / WORDS, "rt", encoding="utf-8") as file:
+            rows = (line.rstrip("\n").split("\t") for line in file)
+            return {word: int(count) for word, count in rows}
 
     @property
     def has_ctranslate2(self) -> bool:
