@@ -55,14 +55,14 @@ def privileged_prompt(prompt: str, query: str, place: float) -> str:
     """The prompt with the query, marked as the answer, as one more part of a field.
 
     `place` in [0, 1) chooses among all places before, between and after the parts of the four
-    fields, so that the query can't be copied from a fixed one. The mark is a special token, which
-    no evidence can hold: unmarked, it would be one anchor among others.
+    fields, so that the query can't be copied from a fixed one. The mark on either side of it is a
+    special token, which no evidence can hold: unmarked, it would be one anchor among others.
     """
     fields = [[part for part in field.split(PART) if part] for field in prompt.split(f" {SEP} ")]
     at = int(place * sum(len(field) + 1 for field in fields))
     for field in fields:
         if at <= len(field):
-            field.insert(at, f"{MASK} {query}")
+            field.insert(at, f"{MASK} {query}{MASK}")
             break
         at -= len(field) + 1
     return f" {SEP} ".join(PART.join(field) for field in fields)

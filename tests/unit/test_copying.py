@@ -107,7 +107,7 @@ def test_privileged_examples_have_a_marked_answer_of_their_own_or_of_another() -
     assert mixed == list(privileged_examples(plain, 0.5, seed=1))
     assert [example for example in mixed if MASK not in example.prompt] == plain
     added = [example for example in mixed if MASK in example.prompt]
-    assert all(f"{MASK} {example.target}" in example.prompt for example in added)
+    assert all(f"{MASK} {example.target}{MASK}" in example.prompt for example in added)
     assert all(example.target != REJECT for example in added)
     assert len(added) == pytest.approx(150, abs=40)
     own = sum(f"title {example.target.split()[1]} " in example.prompt for example in added)

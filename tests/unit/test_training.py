@@ -404,7 +404,7 @@ def test_the_privileged_prompt_adds_the_marked_query_somewhere(
     found = privileged_prompt(prompt, "the answer", place).split(f" {SEP} ")
     assert len(found) == 4
     split = [[part for part in field.split(PART) if part] for field in found]
-    answer = f"{MASK} the answer"
+    answer = f"{MASK} the answer{MASK}"
     assert sum(answer in field for field in split) == 1
     for field, before in zip(split, fields, strict=True):
         assert [part for part in field if part != answer] == [
