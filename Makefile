@@ -5,22 +5,26 @@ export VENV
 # The embedded servers are used unless these two are set; the test targets set or unset them.
 EMBEDDED := env -u ONEBAR_KAFKA_BOOTSTRAP -u ONEBAR_REDIS_URL
 REAL := $(BIN)/python deploy/real_servers.py run
+UNIT := OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -n logical --maxprocesses 4 --dist loadfile
 # Typed programs outside the packages.
-TOOLS := deploy/real_servers.py docs/make_configuration.py tests/run_all.py examples/*.py
+TOOLS := deploy/real_servers.py docs/make_*.py tests/run_all.py examples/*.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test lint format typecheck test-unit test-embedded test-real \
-        demo-check-real schemas checkpoint results install clean
+.PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
+        coverage lint format typecheck install lock pre-commit clean schemas checkpoint results
 
 help: ## list these tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^## / {printf "\n%s\n", substr($$0, 4)} \
+	    /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
-$(VENV)/.installed-local: pyproject.toml deploy/setup.sh
+$(VENV)/.installed-local: pyproject.toml constraints.txt deploy/setup.sh
 	@deploy/setup.sh local
 
-$(VENV)/.installed-dev: pyproject.toml deploy/setup.sh
+$(VENV)/.installed-dev: pyproject.toml constraints.txt deploy/setup.sh
 	@deploy/setup.sh dev
+
+## See it run
 
 demo: $(VENV)/.installed-local ## the whole path on this machine, with a simulated feed and a page
 	@$(BIN)/onebar demo $(ARGS)
@@ -31,23 +35,13 @@ demo-check: $(VENV)/.installed-local ## the same without a page: replay, compare
 demo-check-real: $(VENV)/.installed-local ## demo-check on Apache Kafka and Redis
 	@$(REAL) -- $(BIN)/onebar demo --check --json $(ARGS)
 
-test: $(VENV)/.installed-dev ## everything below, and a summary: lint, types, unit, both integrations
+## Test it
+
+test: $(VENV)/.installed-dev ## all of the checks, and a summary: lint, types, unit, both integrations
 	@$(BIN)/python tests/run_all.py
 
-lint: $(VENV)/.installed-dev ## ruff, and the format
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-
-format: $(VENV)/.installed-dev ## let ruff mend and format
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-
-typecheck: $(VENV)/.installed-dev ## mypy --strict
-	$(BIN)/mypy
-	$(BIN)/mypy $(TOOLS)
-
 test-unit: $(VENV)/.installed-dev ## tests that need no server
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(UNIT) $(ARGS)
 
 test-embedded: $(VENV)/.installed-dev ## integration tests on the embedded broker and Valkey
 	$(EMBEDDED) $(BIN)/pytest tests/integration $(ARGS)
@@ -55,18 +49,52 @@ test-embedded: $(VENV)/.installed-dev ## integration tests on the embedded broke
 test-real: $(VENV)/.installed-dev ## integration tests on Apache Kafka and Redis (Java 17, Maven, redis-server)
 	$(REAL) -- $(BIN)/pytest tests/integration $(ARGS)
 
-schemas: $(VENV)/.installed-local ## write docs/schemas from the event types, docs/configuration.md from the settings
+test-newest: ## make test with the newest releases that pyproject.toml allows, in .venv-newest
+	@VENV=.venv-newest CONSTRAINTS= deploy/setup.sh dev
+	@echo "Held back by an upper bound, ours or another's:"
+	@.venv-newest/bin/python -m uv pip list --python .venv-newest/bin/python --outdated
+	@.venv-newest/bin/python tests/run_all.py
+
+coverage: $(VENV)/.installed-dev ## the unit tests, and the lines of each file that none of them reaches
+	$(UNIT) --cov --cov-report=term-missing $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff, and the format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.installed-dev ## mypy --strict
+	$(BIN)/mypy
+	$(BIN)/mypy $(TOOLS)
+
+## Work on it
+
+install: $(VENV)/.installed-dev ## make .venv with everything a developer needs
+
+format: $(VENV)/.installed-dev ## let ruff mend and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pre-commit: $(VENV)/.installed-dev ## run lint and types before each commit from now on
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pre-commit
+	$(BIN)/pre-commit install
+
+lock: $(VENV)/.installed-dev ## write constraints.txt anew (ARGS=--upgrade: with the newest releases)
+	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	    --no-annotate --quiet --custom-compile-command "make lock" -o constraints.txt $(ARGS)
+
+clean: ## remove the virtual environments, caches and build results
+	rm -rf $(VENV) .venv-* .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+## Write what is generated
+
+schemas: $(VENV)/.installed-local ## docs/schemas, docs/configuration.md, docs/commands.md, from the code
 	$(BIN)/python -m stream.events.schemas
 	$(BIN)/python docs/make_configuration.py
+	$(BIN)/python docs/make_commands.py
 
 checkpoint: $(VENV)/.installed-dev ## train the small checkpoint that is shipped for the demo
 	$(BIN)/onebar train demo
 
 results: $(VENV)/.installed-dev ## train and measure everything in docs/results.md (hours on two cores; resumable)
 	$(BIN)/python benchmarks/results.py $(ARGS)
-
-install: $(VENV)/.installed-dev ## make .venv with everything a developer needs
-
-clean: ## remove the virtual environment, caches and build results
-	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +

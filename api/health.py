@@ -19,7 +19,7 @@ KEPT_AWAY_S = 0.1
 """How long it holds that one is not."""
 
 
-class Health:
+class ReadinessProbe:
     """Whether Kafka, Redis and the model are there. A check takes a second at most."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Health:
                 self._servers = await asyncio.gather(self._publisher.check(), self._redis())
                 self._at = self._clock()
         kafka, redis = self._servers
-        model, live = self._model.state, self._model.live
+        model, live = self._model.status, self._model.live
         return Readiness(
             ready=kafka == redis == model == "ok",
             kafka=kafka,
@@ -57,11 +57,12 @@ class Health:
         )
 
     async def _redis(self) -> str:
+        """ "ok" where it takes what is written and nobody has found the state to lack something."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await self._store.ping()
+                lost = await self._store.probe()
         except TimeoutError:
             return f"no answer within {CHECK_TIMEOUT_S:g} s"
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-        return "ok"
+        return "ok" if lost is None else lost

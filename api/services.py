@@ -11,8 +11,8 @@ from api.answering.answer import Answerer
 from api.answering.coalesce import Coalescer
 from api.answering.model import Model
 from api.answering.refresh import Refresher
-from api.health import Health
-from api.http.access import Gate
+from api.health import ReadinessProbe
+from api.http.access import AccessControl
 from api.http.auth import KeyRing, check_bind, parse_api_keys
 from api.http.metrics import LOOKUPS, NEAR_VALUES
 from api.http.rate_limits import RateLimiter
@@ -20,9 +20,8 @@ from api.publisher import Publisher
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
-from feature_store.keys import Keys
+from feature_store.opening import cache_beside, open_store
 from feature_store.redis.client import connect, tells_changes
-from feature_store.store import FeatureStore
 from onebar.recommending.loading import LoadedModel, load_model
 from onebar.records import CacheEntry, Features, Pair
 from onebar.settings import Settings
@@ -43,14 +42,12 @@ class Services:
         self.settings = settings
         keys = KeyRing(parse_api_keys(settings.api_keys))
         check_bind(settings.api_host, keys)
-        self.gate = Gate(keys, RateLimiter(settings.rate_limit_per_s))
+        self.access = AccessControl(keys, RateLimiter(settings.rate_limit_per_s))
 
-        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
-        names = Keys(settings.namespace, settings.generation)
-        self.store = FeatureStore(client, names, settings.policy)
-        self.cache = QueryCache(client, names, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
+        self.store = open_store(settings)
+        self.cache = cache_beside(self.store, settings)
         self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
-        self.near = self._near_cache() if tells_changes(client) else None
+        self.near = self._near_cache() if tells_changes(self.store.client) else None
         lookup = _counted(self.cache if self.near is None else self.near)
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
         self.results = TogetherCache(self.cache)
@@ -66,14 +63,8 @@ class Services:
             budget_ms=settings.budget_ms,
             max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
         )
-        self.publisher = Publisher(
-            lambda: EventProducer(
-                settings.kafka_bootstrap,
-                prefix=settings.topic_prefix,
-                idempotent=settings.idempotent_producer,
-            )
-        )
-        self.health = Health(self.store, self.publisher, self.model)
+        self.publisher = Publisher(partial(EventProducer.of, settings))
+        self.health = ReadinessProbe(self.store, self.publisher, self.model)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -45,7 +45,7 @@ def main() -> None:
         *("serve", "--host", "127.0.0.1", "--port", str(options.port), "--workers", "1"),
         *("--no-access-log", "--max-requests", "1000000000"),
     ]
-    command = [sys.executable, "-c", "from feast.cli.cli import cli; cli()", *server]
+    command = [sys.executable, "-P", "-c", "from feast.cli.cli import cli; cli()", *server]
     os.execv(sys.executable, command)
 
 

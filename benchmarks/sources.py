@@ -13,7 +13,7 @@ from experiments import QBQTC, SIMULATOR
 from layout import dataset_directory, source_directory
 from qbqtc import make_dataset
 
-from onebar.evaluation.outcomes import Relevance
+from onebar.evaluation.outcomes import RelevanceGrade
 from onebar.evaluation.predict import Prediction
 from onebar.triggers import Trigger, TriggerDataset, open_dataset
 
@@ -65,7 +65,7 @@ def test_triggers(work: Path, source: str, limit: int) -> list[Trigger]:
     return triggers[:: max(1, -(-len(triggers) // limit))]
 
 
-def relevance_of(work: Path, source: str) -> Relevance | None:
+def relevance_of(work: Path, source: str) -> RelevanceGrade | None:
     """The grade of (video, query) by the simulator's hidden truth; nobody knows it elsewhere."""
     return _truth(work).relevance if source == SIMULATOR else None
 

@@ -40,12 +40,12 @@ from feature_store.keys import Keys
 from feature_store.redis.client import connect
 from feature_store.store import FeatureStore
 from onebar.settings import Settings
-from onebar.stack.local import environment
 from onebar.stack.processes import Child, Children
 from onebar.stack.servers import start_broker, start_valkey
+from onebar.stack.variables import environment
 from stream.events import BEHAVIORS, VIDEOS
 from stream.kafka.producer import EventProducer
-from stream.kafka.topics import delete_topics, ensure_topics
+from stream.kafka.topics import delete_topics, ensure_configured_topics
 from stream.simulator import SimulatorConfig, simulate
 
 HERE = Path(__file__).parent
@@ -57,21 +57,12 @@ Progress = list[tuple[int, float]]
 
 async def fill(settings: Settings, count: int) -> dict[str, int]:
     """Send a log's videos and behaviour to new topics; how many went to each."""
-    await ensure_topics(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
-        partitions=settings.partitions,
-        replication_factor=settings.replication_factor,
-    )
+    await ensure_configured_topics(settings)
     sent = {VIDEOS: 0, BEHAVIORS: 0}
     # About six tenths of a simulated log are read by the stream worker.
     events = simulate(SimulatorConfig(seed=5, events=count * 2))
     wanted = [event for event in events if event.topic in sent][:count]
-    async with EventProducer(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
-        idempotent=settings.idempotent_producer,
-    ) as producer:
+    async with EventProducer.of(settings) as producer:
         for at in range(0, len(wanted), 1000):
             await producer.send(wanted[at : at + 1000])
     for event in wanted:
@@ -133,7 +124,7 @@ async def turn(
     unique = uuid.uuid4().hex[:8]
     settings = base.model_copy(update={"namespace": f"b{unique}", "consumer_group": f"b{unique}"})
     client = connect(settings.redis_url, timeout_s=30.0)
-    store = FeatureStore(client, Keys(settings.namespace, settings.generation), settings.policy)
+    store = FeatureStore(client, Keys(settings.namespace, settings.state_version), settings.policy)
     count = base.partitions if name == "onebar_together" else 1
     readers = [start(children, work, name, settings, python, number) for number in range(count)]
     try:

@@ -20,12 +20,14 @@ from onebar.records import Anchor, QueryCounts
 
 BUCKET_CHARS = 6
 MAX_BUCKETS: int = 36**BUCKET_CHARS
+MAX_ANCHORS = 32
+"""Anchors read of a video, unless more are asked for: more than any prompt has room for."""
 SLACK = 1.25
 """How far past `max_entries` a hash may grow before it is cut."""
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-Entry = tuple[int, str]
+BucketedQuery = tuple[int, str]
 """(bucket, query)"""
 Value = TypeVar("Value")
 
@@ -65,7 +67,7 @@ def encode_field(bucket: int, query: str) -> str:
     return bucket_prefix(bucket) + query
 
 
-def decode_field(field: bytes) -> Entry:
+def decode_field(field: bytes) -> BucketedQuery:
     """The (bucket, query) of a field. Raises `CorruptStateError`."""
     try:
         return _bucket_number(field[:BUCKET_CHARS]), field[BUCKET_CHARS:].decode()
@@ -73,7 +75,7 @@ def decode_field(field: bytes) -> Entry:
         raise CorruptStateError(f"expected six digits and a query, got {field!r}") from None
 
 
-def decode_weights(fields: Mapping[bytes, bytes], limit: int) -> dict[Entry, int]:
+def decode_weights(fields: Mapping[bytes, bytes], limit: int) -> dict[BucketedQuery, int]:
     """The entries of an anchors hash that count, in thousandths. Raises `CorruptStateError`."""
     try:
         return {decode_field(f): int(value) for f, value in newest(fields, limit).items()}
@@ -81,7 +83,7 @@ def decode_weights(fields: Mapping[bytes, bytes], limit: int) -> dict[Entry, int
         raise CorruptStateError("expected integers in an anchors hash") from None
 
 
-def decode_counts(fields: Mapping[bytes, bytes], limit: int) -> dict[Entry, QueryCounts]:
+def decode_counts(fields: Mapping[bytes, bytes], limit: int) -> dict[BucketedQuery, QueryCounts]:
     """The entries of a counters hash that count. Raises `CorruptStateError`."""
     counts = {}
     for field, value in newest(fields, limit).items():
@@ -93,7 +95,7 @@ def decode_counts(fields: Mapping[bytes, bytes], limit: int) -> dict[Entry, Quer
     return counts
 
 
-Ordered = TypeVar("Ordered", bytes, Entry)
+Ordered = TypeVar("Ordered", bytes, BucketedQuery)
 
 
 def newest(entries: Mapping[Ordered, Value], limit: int) -> Mapping[Ordered, Value]:
@@ -103,9 +105,9 @@ def newest(entries: Mapping[Ordered, Value], limit: int) -> Mapping[Ordered, Val
     return {key: entries[key] for key in heapq.nlargest(limit, entries)}
 
 
-def count_increments(write: BehaviorAdd, bucket: int) -> dict[Entry, QueryCounts]:
+def count_increments(write: BehaviorAdd, bucket: int) -> dict[BucketedQuery, QueryCounts]:
     """What a write adds to the counters, one entry per query it names."""
-    increments: dict[Entry, QueryCounts] = {}
+    increments: dict[BucketedQuery, QueryCounts] = {}
     kinds = (
         (write.exposures, QueryCounts(exposures=1)),
         (write.clicks, QueryCounts(clicks=1)),
@@ -125,7 +127,7 @@ def add_counts(a: QueryCounts, b: QueryCounts) -> QueryCounts:
     )
 
 
-def total_counts(counts: Mapping[Entry, QueryCounts]) -> dict[str, QueryCounts]:
+def total_counts(counts: Mapping[BucketedQuery, QueryCounts]) -> dict[str, QueryCounts]:
     """Counts per query, over all buckets."""
     totals: dict[str, QueryCounts] = {}
     for (_, query), more in counts.items():
@@ -135,7 +137,7 @@ def total_counts(counts: Mapping[Entry, QueryCounts]) -> dict[str, QueryCounts]:
 
 
 def rank_anchors(
-    entries: Mapping[Entry, int], policy: StatePolicy, now: float
+    entries: Mapping[BucketedQuery, int], policy: StatePolicy, now: float
 ) -> tuple[Anchor, ...]:
     """Anchors from (bucket, query) -> thousandths, strongest first.
 

@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-
-from msgspec import Struct
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from onebar.records import Pair
 
 _UNSAFE = re.compile(r"[^!#-$&-9;-z|~\x80-\U0010ffff]")
 _ESCAPED = re.compile(r"%([0-9a-f]{2})")
 _ANSWERING = re.compile(r"\{u:([^{}:]*)\}:d|\{v:([^{}:]*)\}:q(?::([^{}:]*))?")
+
+StatePart = Literal["text", "anchors", "counters", "history", "deletion"]
+_STATE: dict[str, StatePart] = {
+    "v}:t": "text",
+    "v}:a": "anchors",
+    "v}:c": "counters",
+    "u}:h": "history",
+    "u}:d": "deletion",
+}
+"""By the kind of the entity and the suffix."""
 
 Slot = Pair | str
 """What one key of the query cache holds: the queries of a (video, user), those of a video whoever
@@ -36,18 +46,37 @@ def unescape(text: str) -> str:
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 
-class Keys(Struct, frozen=True):
-    """The keys of one generation of state in one namespace.
+class StateKey(NamedTuple):
+    """What a key that holds state is of: a part of a video or of a user."""
+
+    part: StatePart
+    entity_id: str
+
+
+class VideoKeys(NamedTuple):
+    """The keys of one video's state, in one slot."""
+
+    anchors: str
+    counters: str
+    fence: str
+    text: str
+    neighbors: str
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one version of the state in one namespace.
 
     A rebuild fills `g2` while `g1` serves.
     """
 
     namespace: str = "onebar"
-    generation: str = "g1"
+    state_version: str = "g1"
+    prefix: str = field(init=False, repr=False, compare=False)
+    """What every key begins with."""
 
-    @property
-    def prefix(self) -> str:
-        return f"{self.namespace}:{self.generation}:"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", f"{self.namespace}:{self.state_version}:")
 
     def _video(self, video_id: str, suffix: str) -> str:
         return f"{self.prefix}{{v:{escape(video_id)}}}:{suffix}"
@@ -74,6 +103,19 @@ class Keys(Struct, frozen=True):
     def fence(self, video_id: str) -> str:
         """hash: topic/partition -> offset of the last behaviour event applied."""
         return self._video(video_id, "f")
+
+    def video(self, video_id: str) -> VideoKeys:
+        """`anchors`, `counters`, `fence`, `text` and `neighbors` of one video."""
+        stem = self._video(video_id, "")
+        return VideoKeys(f"{stem}a", f"{stem}c", f"{stem}f", f"{stem}t", f"{stem}n")
+
+    def state_key(self, name: str) -> StateKey | None:
+        """What a key of ours holds of the state; None for caches, fences, and keys of others."""
+        if not name.startswith(self.prefix):
+            return None
+        tag, _, suffix = name[len(self.prefix) :].partition("}:")
+        part = _STATE.get(f"{tag[1:2]}}}:{suffix}") if tag[2:3] == ":" else None
+        return None if part is None else StateKey(part, unescape(tag[3:]))
 
     def seen(self, video_id: str, window: int) -> str:
         """set: 64-bit digests of the event ids applied whose ts falls in this dedupe window."""
@@ -130,7 +172,7 @@ class Keys(Struct, frozen=True):
         return video, user
 
     def reached(self, topic: str, partition: int) -> str:
-        """string: the last offset of this partition whose effect is in this generation."""
+        """string: the last offset of this partition whose effect is in this state."""
         return f"{self.prefix}log:{escape(topic)}/{partition}"
 
     def digest(self, digest: str) -> str:
@@ -141,3 +183,12 @@ class Keys(Struct, frozen=True):
     def recent(self) -> str:
         """sorted set: video_id -> when queries were last generated for it, the newest kept."""
         return f"{self.prefix}recent"
+
+    def probe(self, number: int = 0) -> str:
+        """string: written to see that a write is possible; several, for a cluster's nodes."""
+        return f"{self.prefix}{{probe:{number}}}:w"
+
+    @property
+    def lost(self) -> str:
+        """string: what was found to be missing from this generation; none where it is whole."""
+        return f"{self.prefix}{{probe:0}}:lost"

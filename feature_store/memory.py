@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from feature_store.buckets import (
+    MAX_ANCHORS,
     SLACK,
-    Entry,
+    BucketedQuery,
     Value,
     add_counts,
     bucket_prefix,
@@ -19,7 +20,7 @@ from feature_store.buckets import (
     rank_anchors,
     total_counts,
 )
-from feature_store.snapshot import State, UserState, VideoState
+from feature_store.snapshot import StateSnapshot, UserState, VideoState
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
@@ -27,7 +28,6 @@ from feature_store.writes import (
     UserDelete,
     VideoPut,
     Write,
-    check_write,
 )
 from onebar.policy import StatePolicy
 from onebar.records import Anchor, Features, HistoryEntry, Pair, QueryCounts, VideoText
@@ -38,8 +38,8 @@ _NOTHING = QueryCounts()
 class _Video(Struct):
     text: VideoText | None = None
     version: tuple[float, str] | None = None
-    anchors: dict[Entry, int] = {}
-    counts: dict[Entry, QueryCounts] = {}
+    anchors: dict[BucketedQuery, int] = {}
+    counts: dict[BucketedQuery, QueryCounts] = {}
     neighbors: tuple[Anchor, ...] = ()
     fences: dict[tuple[str, int], int] = {}
     seen: set[tuple[int, str]] = set()
@@ -61,9 +61,8 @@ class MemoryStore:
     def apply(self, write: Write, position: Position | None) -> None:
         """Take one write in; `position` None means that it is not fenced.
 
-        Raises `InvalidWriteError` for a write that no store can take.
+        Raises `BucketRangeError` for a time that no bucket covers.
         """
-        check_write(write)
         match write:
             case VideoPut():
                 self._put_video(write)
@@ -78,7 +77,7 @@ class MemoryStore:
         """Replace the video's neighbour anchors."""
         self._video(video_id).neighbors = tuple(anchors)
 
-    def state(self) -> State:
+    def snapshot(self) -> StateSnapshot:
         """All of the state, cut to the policy's caps."""
         limit = self.policy.max_entries
         videos = {
@@ -96,14 +95,14 @@ class MemoryStore:
             for user_id, user in self._users.items()
             if user.history or user.deleted_before is not None
         }
-        return State(videos=videos, users=users)
+        return StateSnapshot(videos=videos, users=users)
 
     def features(
         self,
         pairs: Sequence[Pair],
         *,
         now: float | None = None,
-        max_anchors: int = 32,
+        max_anchors: int = MAX_ANCHORS,
     ) -> list[Features]:
         """What is known of each (video, user), in their order."""
         now = time.time() if now is None else now
@@ -159,7 +158,7 @@ class MemoryStore:
         video.anchors = self._cut(video.anchors)
         video.counts = self._cut(video.counts)
 
-    def _cut(self, entries: dict[Entry, Value]) -> dict[Entry, Value]:
+    def _cut(self, entries: dict[BucketedQuery, Value]) -> dict[BucketedQuery, Value]:
         limit = self.policy.max_entries
         return entries if len(entries) <= limit * SLACK else dict(newest(entries, limit))
 

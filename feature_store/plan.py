@@ -25,15 +25,15 @@ from feature_store.writes import (
     UserDelete,
     VideoPut,
     Write,
-    check_write,
 )
 from onebar.policy import StatePolicy
 from onebar.records import HistoryEntry, VideoText
 
-BEHAVIOR = load_script("behavior", "cut")
-VIDEO = load_script("video", "bytes")
-USER = load_script("user")
+BEHAVIOR = load_script("behavior", "may", "cut")
+VIDEO = load_script("video", "may", "bytes")
+USER = load_script("user", "may")
 REACHED = load_script("reached")
+PROBE = load_script("probe")
 
 _TEXT = msgspec.json.Decoder(VideoText)
 
@@ -56,13 +56,12 @@ class Plan(Struct, frozen=True):
 
 
 def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: StatePolicy) -> Plan:
-    """The commands of a batch. Raises `InvalidWriteError` before anything is sent."""
+    """The commands of a batch. Raises `BucketRangeError` before anything is sent."""
     behaviors: dict[str, list[tuple[BehaviorAdd, Position | None]]] = {}
     videos: dict[str, VideoPut] = {}
     users: dict[str, list[HistoryPut | UserDelete]] = {}
     idempotent = 0
     for write, position in batch:
-        check_write(write)
         match write:
             case BehaviorAdd():
                 behaviors.setdefault(write.video_id, []).append((write, position))
@@ -95,11 +94,12 @@ def _behavior(
     keys: Keys,
     policy: StatePolicy,
 ) -> Command:
-    names = _state_keys(video_id, keys)
+    names = list(keys.video(video_id))
+    first_seen = len(names)
     events: list[list[Any]] = []
     for write, position in adds:
         seen = keys.seen(video_id, int(write.ts // policy.dedupe_window_s))
-        if seen not in names[5:]:
+        if seen not in names[first_seen:]:
             names.append(seen)
         bucket = policy.bucket(write.ts)
         stream, offset = "", 0
@@ -112,7 +112,7 @@ def _behavior(
         for (_, query), more in count_increments(write, bucket).items():
             field = encode_field(bucket, query)
             counts += (field, more.exposures, more.clicks, more.engagements)
-        index = names.index(seen, 5) + 1
+        index = names.index(seen, first_seen) + 1
         events.append([stream, offset, index, event_digest(write.event_id), weights, counts])
     return Command(
         BEHAVIOR,
@@ -127,14 +127,10 @@ def _behavior(
 
 
 def _video(put: VideoPut, keys: Keys, policy: StatePolicy) -> Command:
-    text, anchors, counters, fence, neighbors = (
-        keys.text(put.video_id),
-        *_state_keys(put.video_id, keys)[:3],
-        keys.neighbors(put.video_id),
-    )
+    names = keys.video(put.video_id)
     return Command(
         VIDEO,
-        (text, anchors, counters, fence, neighbors),
+        (names.text, names.anchors, names.counters, names.fence, names.neighbors),
         (number(put.ts), put.event_id, encode_text(put), _milliseconds(policy.video_ttl_s)),
     )
 
@@ -156,16 +152,6 @@ def _user(
     for query, ts in history.items():
         args += (number(ts), query)
     return Command(USER, (keys.history(user_id), keys.deletion(user_id)), tuple(args))
-
-
-def _state_keys(video_id: str, keys: Keys) -> list[str]:
-    return [
-        keys.anchors(video_id),
-        keys.counters(video_id),
-        keys.fence(video_id),
-        keys.text(video_id),
-        keys.neighbors(video_id),
-    ]
 
 
 def number(ts: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import Entry
+from feature_store.buckets import BucketedQuery
 from onebar.records import QueryCounts, VideoText
 
 
@@ -20,8 +20,8 @@ class VideoState(Struct):
 
     text: VideoText | None = None
     version: tuple[float, str] | None = None
-    anchors: dict[Entry, int] = {}
-    counts: dict[Entry, QueryCounts] = {}
+    anchors: dict[BucketedQuery, int] = {}
+    counts: dict[BucketedQuery, QueryCounts] = {}
 
 
 class UserState(Struct):
@@ -31,8 +31,8 @@ class UserState(Struct):
     deleted_before: float | None = None
 
 
-class State(Struct):
-    """One generation of state, without caches, fences and neighbours.
+class StateSnapshot(Struct):
+    """One version of the state, without caches, fences and neighbours.
 
     An entity of which nothing is kept is not in it.
     """
@@ -41,7 +41,7 @@ class State(Struct):
     users: dict[str, UserState] = {}
 
 
-def diff(expected: State, actual: State, limit: int = 20) -> list[str]:
+def diff(expected: StateSnapshot, actual: StateSnapshot, limit: int = 20) -> list[str]:
     """Where two states differ, a line each, `limit` lines at most; empty if they are equal."""
     lines: list[str] = []
     differences = 0
@@ -54,7 +54,7 @@ def diff(expected: State, actual: State, limit: int = 20) -> list[str]:
     return lines
 
 
-def _differences(expected: State, actual: State) -> Iterator[str]:
+def _differences(expected: StateSnapshot, actual: StateSnapshot) -> Iterator[str]:
     for kind in ("video", "user"):
         wanted: dict[str, Any] = getattr(expected, f"{kind}s")
         found: dict[str, Any] = getattr(actual, f"{kind}s")

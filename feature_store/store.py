@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from feature_store.buckets import (
+    MAX_ANCHORS,
     CorruptStateError,
     decode_counts,
     decode_weights,
@@ -17,8 +18,9 @@ from feature_store.buckets import (
     rank_anchors,
     total_counts,
 )
-from feature_store.keys import Keys, unescape
+from feature_store.keys import Keys, StateKey, StatePart
 from feature_store.plan import (
+    PROBE,
     REACHED,
     decode_deletion,
     decode_hash,
@@ -28,11 +30,15 @@ from feature_store.plan import (
 )
 from feature_store.redis import client as redis_client
 from feature_store.redis.client import Client, Command, StoreCommandError, pipelined
-from feature_store.snapshot import State, UserState, VideoState
+from feature_store.redis.fitness import Fitness, evicted_keys, examine
+from feature_store.snapshot import StateSnapshot, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 from onebar.policy import StatePolicy
 from onebar.records import Anchor, Features, HistoryEntry, Pair, QueryCounts
 
+PROBE_TTL_MS = 60_000
+CLUSTER_PROBES = 16
+"""Keys written to see that a cluster takes writes: so many that every node has one."""
 _DUMP_BATCH = 500
 _ANCHORS = msgspec.json.Decoder(tuple[Anchor, ...])
 
@@ -50,7 +56,7 @@ class ApplyStats(Struct, frozen=True):
 
 
 class FeatureStore:
-    """The state of one generation.
+    """One version of the state in Redis.
 
     Every method raises `StoreUnavailableError` where Redis is away, `StoreCommandError` where it
     refuses a command, and `CorruptStateError` for a value that something else wrote.
@@ -67,8 +73,8 @@ class FeatureStore:
         Each entity's writes are applied in one atomic script, in their order. After an error
         any part of the entities may have been applied: apply the same batch again, fences and
         de-duplication see to it that nothing counts twice. Batches of one partition must come
-        one after another. Raises `InvalidWriteError`, before anything is sent, for a write
-        that no store can take. `position` None means not fenced.
+        one after another. Raises `BucketRangeError`, before anything is sent, for a time that
+        no bucket covers. `position` None means not fenced.
         """
         planned = plan(batch, self.keys, self.policy)
         try:
@@ -89,7 +95,7 @@ class FeatureStore:
         pairs: Sequence[Pair],
         *,
         now: float | None = None,
-        max_anchors: int = 32,
+        max_anchors: int = MAX_ANCHORS,
     ) -> list[Features]:
         """What is known of each (video, user), in their order, in one round trip.
 
@@ -194,48 +200,70 @@ class FeatureStore:
             if reply is not None
         }
 
-    async def ping(self) -> None:
-        """Raises `StoreUnavailableError` unless Redis answers."""
-        await redis_client.ping(self.client)
+    async def probe(self) -> str | None:
+        """Raises `StoreUnavailableError` unless Redis answers and a write is possible now. What
+        was noted of a loss (`note_lost`); None where the state is whole.
+        """
+        lifetime = (PROBE_TTL_MS,)
+        first = Command(PROBE, (self.keys.probe(), self.keys.lost), lifetime)
+        others = range(1, CLUSTER_PROBES if redis_client.is_cluster(self.client) else 1)
+        replies = await pipelined(
+            self.client,
+            [first, *(Command(PROBE, (self.keys.probe(n),), lifetime) for n in others)],
+        )
+        return None if replies[0] is None else replies[0].decode(errors="replace")
+
+    async def fitness(self) -> Fitness:
+        """Whether this Redis is fit to hold the state."""
+        return await examine(self.client, self.keys.probe())
+
+    async def evicted_keys(self) -> int | None:
+        """How many keys Redis evicted since its start; None where it may not be asked."""
+        return await evicted_keys(self.client)
+
+    async def note_lost(self, what: str | None) -> None:
+        """Note that this generation lacks something it had taken in, for everyone who reads it;
+        None: it is whole."""
+        name = (self.keys.lost,)
+        command = Command("DEL", name) if what is None else Command("SET", name, (what,))
+        await pipelined(self.client, [command])
 
     async def close(self) -> None:
         """Close the client."""
         await redis_client.close(self.client)
 
-    async def dump(self) -> State:
-        """The whole generation, for checks: reads every key, and is not one moment's picture."""
+    async def dump(self) -> StateSnapshot:
+        """The whole of it, for checks: reads every key, and is not one moment's picture."""
         videos: dict[str, VideoState] = {}
         users: dict[str, UserState] = {}
-        async for batch in self._state_key_batches():
-            commands = [_READS[suffix](name) for name, _, suffix in batch]
-            replies = await pipelined(self.client, commands)
-            for (_, entity, suffix), reply in zip(batch, replies, strict=True):
+        async for batch in self._state_keys():
+            replies = await pipelined(self.client, [_READS[key.part](name) for name, key in batch])
+            for (_, (part, entity)), reply in zip(batch, replies, strict=True):
                 if not reply:  # it expired since it was listed
                     continue
-                if suffix in ("t", "a", "c"):
-                    self._fill_video(videos.setdefault(entity, VideoState()), suffix, reply)
+                if part == "history" or part == "deletion":
+                    _fill_user(users.setdefault(entity, UserState()), part, reply)
                 else:
-                    _fill_user(users.setdefault(entity, UserState()), suffix, reply)
-        return State(videos=videos, users=users)
+                    self._fill_video(videos.setdefault(entity, VideoState()), part, reply)
+        return StateSnapshot(videos=videos, users=users)
 
-    async def _state_key_batches(self) -> AsyncIterator[list[tuple[str, str, str]]]:
-        """(key, entity id, suffix) of each key that holds state."""
-        prefix = self.keys.prefix
-        batch: list[tuple[str, str, str]] = []
-        async for name in redis_client.scan(self.client, prefix):
-            tag, _, suffix = name[len(prefix) :].partition("}:")
-            if suffix in _SUFFIXES.get(tag[:3], ()):
-                batch.append((name, unescape(tag[3:]), suffix))
+    async def _state_keys(self) -> AsyncIterator[list[tuple[str, StateKey]]]:
+        """Each key that holds state, and what of it, in batches."""
+        batch: list[tuple[str, StateKey]] = []
+        async for name in redis_client.scan(self.client, self.keys.prefix):
+            key = self.keys.state_key(name)
+            if key is not None:
+                batch.append((name, key))
             if len(batch) == _DUMP_BATCH:
                 yield batch
                 batch = []
         yield batch
 
-    def _fill_video(self, video: VideoState, suffix: str, reply: Any) -> None:
+    def _fill_video(self, video: VideoState, part: StatePart, reply: Any) -> None:
         limit = self.policy.max_entries
-        if suffix == "t":
+        if part == "text":
             video.version, video.text = decode_text(reply)
-        elif suffix == "a":
+        elif part == "anchors":
             video.anchors = decode_weights(decode_hash(reply), limit)
         else:
             video.counts = decode_counts(decode_hash(reply), limit)
@@ -249,10 +277,10 @@ class FeatureStore:
 
     def _video_commands(self, video_id: str) -> list[Command]:
         """Reply with (text, neighbours), then anchors."""
-        keys = self.keys
+        keys = self.keys.video(video_id)
         return [
-            Command("MGET", (keys.text(video_id), keys.neighbors(video_id))),
-            Command("HGETALL", (keys.anchors(video_id),)),
+            Command("MGET", (keys.text, keys.neighbors)),
+            Command("HGETALL", (keys.anchors,)),
         ]
 
     def _history_command(self, user_id: str) -> Command:
@@ -288,18 +316,17 @@ def _neighbors(value: bytes | None) -> tuple[Anchor, ...]:
         raise CorruptStateError(f"expected neighbour anchors, got {value!r:.80}: {error}") from None
 
 
-def _fill_user(user: UserState, suffix: str, reply: Any) -> None:
-    if suffix == "h":
+def _fill_user(user: UserState, part: StatePart, reply: Any) -> None:
+    if part == "history":
         user.history = {entry.query: entry.ts for entry in decode_history(reply)}
     else:
         user.deleted_before = decode_deletion(reply)[0]
 
 
-_SUFFIXES = {"{v:": ("t", "a", "c"), "{u:": ("h", "d")}
-_READS = {
-    "t": lambda key: Command("GET", (key,)),
-    "a": lambda key: Command("HGETALL", (key,)),
-    "c": lambda key: Command("HGETALL", (key,)),
-    "h": lambda key: Command("ZREVRANGE", (key,), (0, -1, "WITHSCORES")),
-    "d": lambda key: Command("GET", (key,)),
+_READS: dict[StatePart, Callable[[str], Command]] = {
+    "text": lambda key: Command("GET", (key,)),
+    "anchors": lambda key: Command("HGETALL", (key,)),
+    "counters": lambda key: Command("HGETALL", (key,)),
+    "history": lambda key: Command("ZREVRANGE", (key,), (0, -1, "WITHSCORES")),
+    "deletion": lambda key: Command("GET", (key,)),
 }

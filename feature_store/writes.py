@@ -8,11 +8,12 @@ them to it), whatever the order, duplicates or crashes in between.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from onebar.errors import OneBarError
-from onebar.records import VideoText
+from onebar.records import TEXT_FIELDS, VideoText
 
 MILLI = 1000
 """Anchor weights are counted in thousandths, as integers."""
@@ -26,7 +27,27 @@ class Position(Struct, frozen=True, order=True):
     offset: int
 
 
-class VideoPut(Struct, frozen=True, tag=True):
+class InvalidWriteError(OneBarError, ValueError):
+    """A write that no store can take: the text says which field and why."""
+
+
+class _Write(Struct, frozen=True):
+    """A write that every store can take, or it could not have been made.
+
+    Making one raises `InvalidWriteError` unless `ts` is finite and not negative, an anchor's weight
+    is an integer from 1 to 2**31, and every text can be encoded (no lone surrogates).
+    """
+
+    def _check(self, ts: float, texts: Iterable[str]) -> None:
+        if not (math.isfinite(ts) and ts >= 0):
+            raise InvalidWriteError(f"expected a finite ts >= 0, got {ts!r} in {self!r:.200}")
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidWriteError(f"text that is no Unicode: {error} in {self!r:.200}") from None
+
+
+class VideoPut(_Write, frozen=True, tag=True):
     """A video's cleaned text: the greatest (ts, event_id) wins, so repeating it changes nothing."""
 
     video_id: str
@@ -34,8 +55,12 @@ class VideoPut(Struct, frozen=True, tag=True):
     event_id: str
     text: VideoText
 
+    def __post_init__(self) -> None:
+        fields = (getattr(self.text, name) for name in TEXT_FIELDS)
+        self._check(self.ts, (self.video_id, self.event_id, *fields))
 
-class BehaviorAdd(Struct, frozen=True, tag=True):
+
+class BehaviorAdd(_Write, frozen=True, tag=True):
     """One behaviour event's effect on one video. Not idempotent, so fenced and de-duplicated.
 
     `anchors` are (query, weight in thousandths, > 0); the three others name the queries whose
@@ -50,56 +75,37 @@ class BehaviorAdd(Struct, frozen=True, tag=True):
     clicks: tuple[str, ...] = ()
     engagements: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        shown = (*self.exposures, *self.clicks, *self.engagements)
+        anchors = [query for query, _ in self.anchors]
+        self._check(self.ts, (self.video_id, self.event_id, *shown, *anchors))
+        for query, milli in self.anchors:
+            if not 0 < milli <= 2**31:
+                raise InvalidWriteError(
+                    f"expected a weight from 1 to {2**31:,} thousandths, got {milli:,} "
+                    f"for the query {query!r:.80}"
+                )
 
-class HistoryPut(Struct, frozen=True, tag=True):
+
+class HistoryPut(_Write, frozen=True, tag=True):
     """A user's query: the newest time wins and the newest N stay, so repeating changes nothing."""
 
     user_id: str
     query: str
     ts: float
 
+    def __post_init__(self) -> None:
+        self._check(self.ts, (self.user_id, self.query))
 
-class UserDelete(Struct, frozen=True, tag=True):
+
+class UserDelete(_Write, frozen=True, tag=True):
     """Forget everything of a user up to and including `ts`; older events stay forgotten."""
 
     user_id: str
     ts: float
 
+    def __post_init__(self) -> None:
+        self._check(self.ts, (self.user_id,))
+
 
 Write = VideoPut | BehaviorAdd | HistoryPut | UserDelete
-
-
-class InvalidWriteError(OneBarError, ValueError):
-    """A write that no store can take: the text says which field and why."""
-
-
-def check_write(write: Write) -> None:
-    """Raise `InvalidWriteError` unless every store can take the write.
-
-    `ts` must be finite and not negative, an anchor's weight an integer from 1 to 2**31, and
-    every text encodable (no lone surrogates).
-    """
-    if not (math.isfinite(write.ts) and write.ts >= 0):
-        raise InvalidWriteError(f"expected a finite ts >= 0, got {write.ts!r} in {write!r:.200}")
-    texts: list[str]
-    match write:
-        case VideoPut():
-            texts = [write.video_id, write.event_id]
-            texts += [text for text in structs.astuple(write.text) if isinstance(text, str)]
-        case BehaviorAdd():
-            texts = [write.video_id, write.event_id, *write.exposures, *write.clicks]
-            texts += [*write.engagements, *(query for query, _ in write.anchors)]
-            for query, milli in write.anchors:
-                if not 0 < milli <= 2**31:
-                    raise InvalidWriteError(
-                        f"expected a weight from 1 to {2**31:,} thousandths, got {milli:,} "
-                        f"for the query {query!r:.80}"
-                    )
-        case HistoryPut():
-            texts = [write.user_id, write.query]
-        case UserDelete():
-            texts = [write.user_id]
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidWriteError(f"text that is no Unicode: {error} in {write!r:.200}") from None

@@ -1,10 +1,10 @@
-"""The nouns every package shares: plain, frozen records with no behaviour of their own."""
+"""The nouns every package shares: plain, frozen records that do nothing."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 AnchorSource = Literal["behavior", "neighbor", "retrieved"]
 """What people did after this video; after one near it; or anywhere: a query of the log whose own
@@ -29,6 +29,12 @@ class VideoText(Struct, frozen=True, omit_defaults=True):
     summary: str = ""
     category: str = ""
     sensitive: bool = False
+
+
+TEXT_FIELDS: tuple[str, ...] = tuple(
+    name for name in VideoText.__struct_fields__ if name != "sensitive"
+)
+"""The fields of a `VideoText` that are text, in their order."""
 
 
 class Anchor(Struct, frozen=True):
@@ -68,10 +74,21 @@ class Features(Struct, frozen=True):
     anchors: tuple[Anchor, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
 
+    @property
+    def known(self) -> bool:
+        """Whether anybody has heard of the video: its text was seen, or a query is tied to it."""
+        return self.text is not None or bool(self.anchors)
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether the video must not carry a query."""
+        return self.text is not None and self.text.sensitive
+
 
 class Candidate(Struct, frozen=True):
-    """One generated query. `score` is its log probability (<= 0), over its length to the power
-    of the checkpoint's length penalty (0 for the shipped one)."""
+    """One query. From an engine `score` is its log probability (<= 0), over its length to the power
+    of the checkpoint's length penalty (0 for the shipped one); in an answer the log of how likely
+    the ranker holds it to be what is wanted, among all that there was."""
 
     text: str
     score: float
@@ -80,9 +97,9 @@ class Candidate(Struct, frozen=True):
 class QueryResult(Struct, frozen=True):
     """What one generation gave for one evidence: ordered queries, or a rejection.
 
-    `rejected` is true exactly when `queries` is empty: the evidence was judged too weak or too
-    risky, or nothing that was generated may be shown. `model` and `evidence_digest` name what it
-    came from.
+    `rejected` is true exactly when `queries` is empty, and `rejection` says why then: the evidence
+    was judged too weak or too risky, or nothing that was found may be shown
+    (`onebar.recommending.candidates.Reason`). `model` and `evidence_digest` name what it came from.
     """
 
     video_id: str
@@ -91,6 +108,7 @@ class QueryResult(Struct, frozen=True):
     model: str
     evidence_digest: str
     generated_at: float
+    rejection: str | UnsetType = UNSET
 
 
 class CacheEntry(Struct, frozen=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from onebar.policy import StatePolicy
@@ -17,7 +17,7 @@ REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 class Settings(BaseSettings):
     """Everything an operator can set. `ONEBAR_KAFKA_BOOTSTRAP=host:9092` sets `kafka_bootstrap`."""
 
-    model_config = SettingsConfigDict(env_prefix="ONEBAR_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="ONEBAR_", extra="ignore", populate_by_name=True)
 
     # Servers
     kafka_bootstrap: str = "127.0.0.1:9092"
@@ -28,8 +28,12 @@ class Settings(BaseSettings):
     """Longest wait for one answer from Redis."""
     namespace: str = "onebar"
     """First part of every Redis key."""
-    generation: str = "g1"
-    """The generation of state to read and write: fill `g2` while `g1` serves, then switch."""
+    state_version: str = Field(
+        default="g1",
+        validation_alias=AliasChoices("ONEBAR_STATE_VERSION", "ONEBAR_GENERATION"),
+    )
+    """The version of the state to read and write: fill `g2` while `g1` serves, then switch. The
+    second part of every Redis key. Its old name, `ONEBAR_GENERATION`, is still read."""
     topic_prefix: str = ""
     """Put before every topic name, so that several feeds can share one Kafka."""
 

@@ -131,6 +131,8 @@ class DatasetCard(Struct, frozen=True, kw_only=True):
     created_at: str
     source: dict[str, Any] = {}
     settings: dict[str, Any] = {}
+    skewed: int = 0
+    """Reactions whose clock was behind their impression's, and which were put after it."""
     neighbors: bool = False
     """Whether the anchors of near videos stand behind a trigger's own."""
     splits: dict[str, dict[str, float | int]] = {}

@@ -3,6 +3,10 @@
 One after the other, but the two integration suites side by side: they mostly wait, and have servers
 of their own.
 
+With `CI` set the unit tests run a second time, on the Python farthest from this one among the
+tested versions that are here (`deploy/setup.sh --list`), and the newer of the two also counts which
+lines of the packages they reach. Where there is no other, the summary says so.
+
 A failed step does not keep the later ones from running. The servers of the last step are started
 by `deploy/real_servers.py`; where their programs are not installed the step is skipped and says
 what is missing, but with `CI` set that is a failure.
@@ -10,6 +14,7 @@ what is missing, but with `CI` set that is a failure.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -26,6 +31,7 @@ SERVERS = ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
 MISSING_STATUS = 69
 PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 """A process a core, each with one thread for its arithmetic: more would wait for each other."""
+COVERAGE = ROOT / ".cache" / "coverage.json"
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected|warnings?)\b")
 PYTEST_END = re.compile(r"^=* ?((?:\d+ [a-z]+, )*\d+ [a-z]+) in [\d.]+s")
 PYTEST_FAILURE = re.compile(r"^(?:FAILED|ERROR) tests/\S.*")
@@ -80,40 +86,127 @@ Step = tuple[str, list[str], dict[str, str]]
 """Name, command and environment."""
 
 
-def steps() -> tuple[list[Step], list[Step]]:
-    """The steps that run in order, and those that run side by side after them."""
-    bare = {name: value for name, value in os.environ.items() if name not in SERVERS}
-    inherited = dict(os.environ)
-    python, pytest = str(BIN / "python"), str(BIN / "pytest")
-    on_real = [python, "deploy/real_servers.py", "run", "--"]
-    integration = [pytest, "tests/integration"]
-    tools = ["deploy/real_servers.py", "docs/make_configuration.py", "tests/run_all.py"]
-    tools += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.py"))
-    alone = [
+@dataclass(frozen=True)
+class Python:
+    """An interpreter of a tested version."""
+
+    version: tuple[int, int]
+    program: str
+
+    @property
+    def name(self) -> str:
+        return ".".join(map(str, self.version))
+
+
+HERE = Python(sys.version_info[:2], sys.executable)
+
+
+def farthest() -> Python | None:
+    """The Python to test on besides this one: the newest that is here, else the oldest."""
+    listed = subprocess.run(
+        ["deploy/setup.sh", "--list"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found = []
+    for line in listed.stdout.splitlines():
+        version, program = line.split(maxsplit=1)
+        major, minor = version.split(".")
+        found.append(Python((int(major), int(minor)), program))
+    others = [python for python in found if python.version != HERE.version]
+    if not others:
+        return None
+    newest = max(others, key=lambda python: python.version)
+    return newest if newest.version > HERE.version else min(others, key=lambda p: p.version)
+
+
+def unit_tests(python: Python, bin_: Path, environment: Mapping[str, str], covered: bool) -> Step:
+    """The unit tests on one Python; `covered` counts the lines that they reach."""
+    command = [str(bin_ / "pytest"), "tests/unit", *PARALLEL]
+    environment = {**environment, "OMP_NUM_THREADS": "1"}
+    if covered:
+        command += ["--cov", f"--cov-report=json:{COVERAGE.relative_to(ROOT)}"]
+        if python.version >= (3, 12):
+            environment["COVERAGE_CORE"] = "sysmon"  # costs hardly anything
+    return f"unit tests, Python {python.name}", command, environment
+
+
+def without_servers() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in SERVERS}
+
+
+def checks() -> list[Step]:
+    """What reads the code and does not run it."""
+    bare = without_servers()
+    tools = ["deploy/real_servers.py", "tests/run_all.py"]
+    for folder in ("docs", "examples"):
+        tools += sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.py"))
+    return [
         ("ruff check", [str(BIN / "ruff"), "check", "."], bare),
         ("ruff format", [str(BIN / "ruff"), "format", "--check", "."], bare),
         ("mypy --strict", [str(BIN / "mypy")], bare),
         ("mypy --strict, tools", [str(BIN / "mypy"), *tools], bare),
-        ("unit tests", [pytest, "tests/unit", *PARALLEL], {**bare, "OMP_NUM_THREADS": "1"}),
     ]
-    together = [
-        ("integration, embedded servers", integration, bare),
-        ("integration, Apache Kafka and Redis", [*on_real, *integration], inherited),
+
+
+def integration_tests() -> list[Step]:
+    """On both kinds of servers; each has its own, so they can run side by side."""
+    suite = [str(BIN / "pytest"), "tests/integration"]
+    on_real = [sys.executable, "deploy/real_servers.py", "run", "--", *suite]
+    return [
+        ("integration, embedded servers", suite, without_servers()),
+        ("integration, Apache Kafka and Redis", on_real, dict(os.environ)),
     ]
-    return alone, together
+
+
+def run_everything(other: Python | None, ci: bool) -> list[Outcome]:
+    bare = without_servers()
+    with ThreadPoolExecutor(2) as pool:
+        installing = None
+        if other:
+            # Downloads and copies for a minute or two: meanwhile the other checks run.
+            environment = {**bare, "VENV": f".venv-{other.name}", "PYTHON": other.program}
+            step = f"install for Python {other.name}", ["deploy/setup.sh", "dev"], environment
+            installing = pool.submit(run, *step, "[install] ")
+        outcomes = [run(*step) for step in checks()]
+        last = max(HERE, other or HERE, key=lambda python: python.version)
+        outcomes.append(run(*unit_tests(HERE, BIN, bare, covered=ci and last is HERE)))
+        if other and installing:
+            outcomes.append(installing.result())
+            if outcomes[-1].status == 0:
+                bin_ = ROOT / f".venv-{other.name}" / "bin"
+                outcomes.append(run(*unit_tests(other, bin_, bare, covered=last is other)))
+        marked = zip(integration_tests(), ("[embedded] ", "[real] "), strict=True)
+        running = [pool.submit(run, *step, mark) for step, mark in marked]
+        return outcomes + [future.result() for future in running]
+
+
+def covered_lines(report: Path) -> list[str]:
+    """How much of each package the unit tests reach, and of all: lines for the summary."""
+    reached: dict[str, list[int]] = {}
+    for path, found in json.loads(report.read_text())["files"].items():
+        lines = found["summary"]
+        for name in ("/".join(Path(path).parts[:-1][:2]), "all"):
+            sums = reached.setdefault(name, [0, 0])
+            sums[0] += lines["covered_lines"]
+            sums[1] += lines["num_statements"]
+    return [
+        f"{100 * covered / count:5.0f} % of {count:6,} lines  {name}"
+        for name, (covered, count) in reached.items()
+        if count
+    ]
 
 
 def main() -> int:
     ci = os.environ.get("CI", "").lower() in ("1", "true", "yes")
-    alone, together = steps()
-    outcomes = [run(*step) for step in alone]
-    with ThreadPoolExecutor(len(together)) as pool:
-        marked = zip(together, ("[embedded] ", "[real] "), strict=True)
-        running = [pool.submit(run, *step, mark) for step, mark in marked]
-        outcomes += [future.result() for future in running]
+    other = farthest() if ci else None
+    COVERAGE.unlink(missing_ok=True)
+    COVERAGE.parent.mkdir(exist_ok=True)
+    outcomes = run_everything(other, ci)
 
     failed = False
     totals = dict.fromkeys(("passed", "failed", "skipped"), 0)
+    if COVERAGE.exists():
+        print("\n=== what the unit tests reach (integration tests are not counted)")
+        print("\n".join(covered_lines(COVERAGE)))
     print("\n=== make test")
     for outcome in outcomes:
         missing = outcome.status == MISSING_STATUS
@@ -127,6 +220,8 @@ def main() -> int:
             name = "failed" if name.startswith("error") else name
             if name in totals:
                 totals[name] += count
+    if ci and other is None:
+        print(f"         no other tested Python is here: unit tests ran on {HERE.name} alone")
     print("\n" + ", ".join(f"{count} {name}" for name, count in totals.items()), flush=True)
     return 1 if failed else 0
 

@@ -26,7 +26,10 @@ from api.http.schemas import Answer, Fallback, Reason
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.redis.client import StoreUnavailableError
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
-from onebar.recommending.candidates import presentable
+from onebar.recommending.candidates import Reason as Rejection
+from onebar.recommending.candidates import choose
+from onebar.recommending.grounding import presentable
+from onebar.recommending.material import material
 from onebar.recommending.recommend import UnknownVideoError
 from onebar.records import Candidate, Features, Pair, QueryResult
 
@@ -233,20 +236,22 @@ class Answerer:
         except Exception:
             log.exception("features_failed", video_id=pair[0])
             return self._empty(pair, ask, "store_failed")
-        if known.text is not None and known.text.sensitive:
-            return self._empty(pair, ask, "sensitive", rejected=True)
-        if known.text is None and not known.anchors:
+        if not known.known:
             return self._empty(pair, ask, "unknown_video")
-        queries = anchor_queries(known, ask.k)
-        if not queries:
-            return self._empty(pair, ask, reason)
+        match chosen := from_anchors(known, ask.k):
+            case Rejection.SENSITIVE:
+                return self._empty(pair, ask, "sensitive", rejected=True)
+            case Rejection.RISKY:
+                return self._empty(pair, ask, "risky", rejected=True)
+            case Rejection():
+                return self._empty(pair, ask, reason)
         _count("anchors", reason, ask)
         return _encode(
             Answer(
                 request_id=request_id(),
                 video_id=pair[0],
                 user_id=pair[1],
-                queries=queries,
+                queries=chosen,
                 source="fallback",
                 rejected=False,
                 fallback="anchors",
@@ -278,6 +283,7 @@ class Answerer:
                 queries=result.queries[:k],
                 source="generated",
                 rejected=result.rejected,
+                rejection=result.rejection,
                 model=result.model,
                 evidence_digest=result.evidence_digest,
                 generated_at=result.generated_at,
@@ -303,15 +309,17 @@ def _own(pair: Pair, found: Lookup) -> CachedBody | None:
     return found.video if pair[1] is None else found.personal
 
 
-def anchor_queries(known: Features, k: int | None) -> tuple[Candidate, ...]:
-    """What other people searched after a video, as queries that may be shown; pure.
+def from_anchors(known: Features, k: int | None) -> tuple[Candidate, ...] | Rejection:
+    """What other people searched after a video, as queries that may be shown, or why none is. Pure.
 
-    The score is the anchor's weight.
+    They are chosen and ordered as in an answer with a generation (`choose`). The score is the
+    anchor's weight.
     """
-    shown = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}
-    shown.pop("", None)
-    queries = [Candidate(query, weight) for query, weight in reversed(shown.items())]
-    return tuple(queries[:k])
+    chosen = choose(material(known, ()), (), k or len(known.anchors) or 1, from_text=False)
+    if chosen.reason is not None:
+        return chosen.reason
+    weights = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}
+    return tuple(Candidate(query.text, weights[query.text]) for query in chosen.queries)
 
 
 def request_id() -> str:

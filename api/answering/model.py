@@ -22,7 +22,7 @@ class Model:
     """Holds the recommender, once there is one, and follows the registry where there is one.
 
     `recommender` is None while the first model loads, where it can't be loaded (tried again every
-    few seconds; `state` says why), and where the settings want none.
+    few seconds; `status` says why), and where the settings want none.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Model:
     ) -> None:
         self.wanted = settings.api_generate
         self.live = LiveModel(settings, store, cache, load=load)
-        self.state = "loading" if self.wanted else "ok"
+        self.status = "loading" if self.wanted else "ok"
         self._retry_s = retry_s
         self._task: asyncio.Task[None] | None = None
 
@@ -61,11 +61,11 @@ class Model:
                 await self.live.open()
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                if reason != self.state:
+                if reason != self.status:
                     log.error("model_not_loaded", error=reason, retry_s=self._retry_s)
-                self.state = reason
+                self.status = reason
                 await asyncio.sleep(self._retry_s)
-        self.state = "ok"
+        self.status = "ok"
         await self.live.follow()
 
     async def stop(self) -> None:

@@ -22,7 +22,7 @@ from api.http.problems import ProblemError
 from api.http.rate_limits import RateLimiter
 
 
-class Gate:
+class AccessControl:
     """Admits requests. Its checks take microseconds and wait for nothing."""
 
     def __init__(self, keys: KeyRing, limiter: RateLimiter) -> None:

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from feature_store.redis.client import StoreUnavailableError
 from onebar.errors import OneBarError
@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:onebar:problem:"
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 MAX_NAMED_ERRORS = 100
 """Errors a problem lists; the rest are only counted in `detail`."""
 
@@ -150,11 +151,23 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """What may be done at a path: of all its routes, of which the framework names the first's."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
-            found |= route.methods or set()
+    """What may be done at a path, by all routes, however they are nested: the framework names the
+    methods of one. `api.http.middleware` answers a HEAD wherever there is a GET."""
+    asked = {
+        "type": "http",
+        "path": request.scope["path"],
+        "root_path": request.scope.get("root_path", ""),
+        "headers": [],
+        "app": request.app,
+    }
+    routes = request.app.router.routes
+    found = {
+        method
+        for method in METHODS
+        if any(route.matches({**asked, "method": method})[0] is Match.FULL for route in routes)
+    }
+    if "GET" in found:
+        found.add("HEAD")
     return sorted(found)
 
 

@@ -27,6 +27,7 @@ Reason = Literal[
     "model_unavailable",
     "engine_failed",
     "sensitive",
+    "risky",
     "unknown_video",
 ]
 
@@ -53,7 +54,9 @@ class Answer(Struct, frozen=True):
     `source` says where they came from. A fallback says which: `video` is what the video has for
     everyone, `anchors` are what other people searched (`score` is the anchor's weight then, else
     a log probability), `empty` is nothing; and `reason` says why it was needed. `rejected` means
-    that this video should carry no query. The last four are null where nothing was generated.
+    that this video should carry no query, and `rejection` why: `sensitive` (it is marked), `risky`
+    (its text), `no_evidence` (no word is known of it), `rejected` (by the model) or `nothing_left`
+    (no candidate may be shown). `model` to `age_s` are null where nothing was generated.
     """
 
     request_id: str
@@ -68,6 +71,7 @@ class Answer(Struct, frozen=True):
     age_s: float | None = None
     fallback: Fallback | UnsetType = UNSET
     reason: Reason | UnsetType = UNSET
+    rejection: str | UnsetType = UNSET
 
 
 _PATTERN = {"pattern": r"^[^\u0000-\u001f\u007f]*(?![\s\S])"}

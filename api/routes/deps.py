@@ -32,7 +32,7 @@ ServicesDep = Annotated[Services, Depends(_services)]
 
 
 class _Bearer(SecurityBase):
-    """Only for the OpenAPI document: the gate reads the header."""
+    """Only for the OpenAPI document: `api.http.access` reads the header."""
 
     def __init__(self) -> None:
         self.model = HTTPBearer(description="`Authorization: Bearer KEY`")
@@ -55,6 +55,11 @@ class _Header(SecurityBase):
 _BEARER, _HEADER = _Bearer(), _Header()
 
 
+def documented_keys() -> list[Any]:
+    """Dependencies that say in the document that a key is needed, and check nothing."""
+    return [Security(_BEARER), Security(_HEADER)]
+
+
 def needs(scope: Scope) -> Any:
     """A dependency that admits only keys with this scope."""
 
@@ -63,7 +68,7 @@ def needs(scope: Scope) -> Any:
         _bearer: Annotated[None, Security(_BEARER)],
         _header: Annotated[None, Security(_HEADER)],
     ) -> None:
-        services(request).gate.admit(request.scope, scope)
+        services(request).access.admit(request.scope, scope)
 
     return Depends(admit)
 

@@ -67,7 +67,7 @@ async def get_evidence(
     true where the user gets what everyone gets."""
     pair = (video_id, user_id)
     [known] = await _read(services.store.features([pair]))
-    if known.text is None and not known.anchors:
+    if not known.known:
         raise ProblemError(404, "unknown-video", f"Nothing is known of the video {video_id!r}.")
     return _json(_evidence(services, pair, known))
 
@@ -78,11 +78,13 @@ def _evidence(services: ServicesDep, pair: Pair, known: Features) -> EvidenceAns
     if recommender is not None:
         grounding = recommender.ground(pair, known)
         evidence, prompt = grounding.evidence, grounding.prompt
-        digest, model = grounding.digest, recommender.model
+        digest, model, shared = grounding.digest, recommender.model, grounding.shared
     else:
         config = PromptConfig()
         evidence = assemble(known, max_anchors=config.max_anchors, max_history=config.max_history)
         prompt = build_prompt(evidence, config)
+        alone = build_prompt(msgspec.structs.replace(evidence, history=()), config)
+        shared = known.sensitive or prompt == alone
     return EvidenceAnswer(
         video_id=pair[0],
         user_id=pair[1],
@@ -93,8 +95,8 @@ def _evidence(services: ServicesDep, pair: Pair, known: Features) -> EvidenceAns
         prompt=prompt,
         digest=digest,
         model=model,
-        sensitive=known.text is not None and known.text.sensitive,
-        shared=not evidence.history,
+        sensitive=known.sensitive,
+        shared=shared,
     )
 
 

@@ -10,12 +10,11 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 import orjson
-from fastapi import FastAPI
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 
 from api.http.body import read_body
-from api.http.middleware import Direct, Route
+from api.http.middleware import FastPath, Route, arrival
 from api.http.problems import InvalidParameterError
 from api.http.schemas import (
     ID_RULE,
@@ -27,7 +26,7 @@ from api.http.schemas import (
     reference,
     responses,
 )
-from api.routes.deps import needs
+from api.routes.deps import documented_keys
 from api.services import Services
 from onebar.records import Pair
 from onebar.settings import Settings
@@ -74,14 +73,14 @@ class QueriesEndpoint:
 
     def single(self, scope: Any, receive: Any, arrived: float) -> Awaitable[bytes]:
         """The answer for one pair, named in the query string."""
-        self._services.gate.admit(scope, "read")
+        self._services.access.admit(scope, "read")
         pair, k, budget_ms = self.parameters(scope["query_string"])
         answerer = self._services.answerer
         return answerer.one(pair, answerer.ask(arrived, k=k, budget_ms=budget_ms))
 
     async def batch(self, scope: Any, receive: Any, arrived: float) -> bytes:
         """Up to 256 pairs, answered in order by one deadline for all of them."""
-        self._services.gate.admit(scope, "read")
+        self._services.access.admit(scope, "read")
         batch = self.requests(await read_body(scope, receive, MAX_BODY))
         pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
         answerer = self._services.answerer
@@ -203,54 +202,49 @@ def _budget(value: bytes, most: float, faults: list[dict[str, str]]) -> float | 
     return None
 
 
-async def get_queries() -> Response:
-    """The queries for a video, from the cache, else generated within the budget, else the best
-    fallback; never later than the budget, and the answer says which. A video nobody has heard of
-    is answered too: with nothing, and `reason: unknown_video`."""
-    raise NotImplementedError(_DOCUMENTS)
+def routes(endpoint: QueriesEndpoint, settings: Settings) -> APIRouter:
+    """Both routes, for the framework. The endpoint itself asks for the scope."""
+    router = APIRouter(tags=["queries"], dependencies=documented_keys())
 
-
-async def post_queries() -> Response:
-    """Up to 256 pairs, answered in order by one deadline for all of them."""
-    raise NotImplementedError(_DOCUMENTS)
-
-
-_DOCUMENTS = "documents the route; `QueriesEndpoint` answers it"
-
-
-def add_routes(app: FastAPI, endpoint: QueriesEndpoint, settings: Settings) -> dict[Route, Direct]:
-    """Document both routes in `app`; what answers them, for the front of it."""
-    common: dict[str, Any] = {
-        "tags": ["queries"],
-        "dependencies": [needs("read")],
-        "response_class": Response,
-    }
-    app.add_api_route(
+    @router.get(
         PATH,
-        get_queries,
-        methods=["GET"],
         summary="Queries for one video",
         operation_id="get_queries",
+        response_class=Response,
         responses=_SINGLE,
         openapi_extra={"parameters": _parameters(settings)},
-        **common,
     )
-    app.add_api_route(
+    async def get_queries(request: Request) -> Response:
+        """The queries for a video, from the cache, else generated within the budget, else the best
+        fallback; never later than the budget, and the answer says which. A video nobody has heard
+        of is answered too: with nothing, and `reason: unknown_video`."""
+        scope = request.scope
+        return _json(await endpoint.single(scope, request.receive, arrival(scope)))
+
+    @router.post(
         PATH,
-        post_queries,
-        methods=["POST"],
         summary="Queries for many videos",
         operation_id="post_queries",
+        response_class=Response,
         responses=_BATCH,
         openapi_extra={"requestBody": _BATCH_BODY},
-        **common,
     )
+    async def post_queries(request: Request) -> Response:
+        """Up to 256 pairs, answered in order by one deadline for all of them."""
+        scope = request.scope
+        return _json(await endpoint.batch(scope, request.receive, arrival(scope)))
+
+    return router
+
+
+def fast_paths(endpoint: QueriesEndpoint) -> dict[Route, FastPath]:
+    """The same routes without the framework."""
     get, post = ("GET", PATH), ("POST", PATH)
-    direct = {get: Direct(get, endpoint.single), post: Direct(post, endpoint.batch)}
-    for route, answered in zip(app.router.routes[-2:], direct.values(), strict=True):
-        assert isinstance(route, APIRoute)
-        route.app = answered.routed
-    return direct
+    return {get: FastPath(get, endpoint.single), post: FastPath(post, endpoint.batch)}
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
 
 
 _SINGLE: dict[int | str, Any] = {

@@ -8,11 +8,11 @@ REST = 10
 """Values read without being kept, where it does not pay, for each one of the trial."""
 
 
-class Trial:
-    """Counts what was at hand and what had to be read. `keeping` says what to do for now."""
+class Admission:
+    """Counts what was at hand and what had to be read. `admitting` says what to do for now."""
 
     def __init__(self) -> None:
-        self.keeping = True
+        self.admitting = True
         self._at_hand = 0
         self._read = 0
         self._rest = 0
@@ -24,13 +24,13 @@ class Trial:
     def read(self, count: int) -> None:
         """So many were not. After enough of them a rest is over."""
         self._read += count
-        if not self.keeping and self._read >= self._rest:
-            self.keeping, self._at_hand, self._read = True, 0, 0
+        if not self.admitting and self._read >= self._rest:
+            self.admitting, self._at_hand, self._read = True, 0, 0
 
     def judge(self) -> float:
         """End the trial; the share of values that were at hand in it."""
         read, every = self._read, self._read + self._at_hand
         share = self._at_hand / every if every else 1.0
-        self.keeping, self._rest = share >= LEAST_AT_HAND, REST * read
+        self.admitting, self._rest = share >= LEAST_AT_HAND, REST * read
         self._at_hand = self._read = 0
         return share

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from feature_store.cache.admission import Trial
+from feature_store.cache.admission import Admission
 from feature_store.cache.codec import (
     CachedBody,
     Lookup,
@@ -18,7 +18,7 @@ from feature_store.cache.codec import (
     personal_body,
 )
 from feature_store.cache.query_cache import QueryCache
-from feature_store.cache.tracked import Kept
+from feature_store.cache.tracked import TrackedValues
 from feature_store.redis.client import (
     Client,
     Command,
@@ -44,7 +44,7 @@ ENTRY_BYTES = 200
 GROUP_BYTES = 250
 """What it takes more, about, to be found by its user."""
 TRIAL_TURNS = 2
-"""Generations of what is kept in a trial of whether keeping pays."""
+"""Turns of what is kept in a trial of whether keeping pays."""
 
 
 class NearCache:
@@ -66,12 +66,12 @@ class NearCache:
         self._cache = cache
         self._keys = cache.keys
         self._client = connect(watcher=self)
-        self._kept: Kept[Pair, Own] = Kept(limit_bytes, _size_of, _user_of)
-        self._trial = Trial()
+        self._tracked: TrackedValues[Pair, Own] = TrackedValues(limit_bytes, _size_of, _user_of)
+        self._admission = Admission()
         self._judged_at = TRIAL_TURNS
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._tracked)
 
     async def close(self) -> None:
         """Close the connection. A later lookup opens another."""
@@ -79,9 +79,9 @@ class NearCache:
 
     def at_hand(self, pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
         """For each (video, user) the body that answers exactly it, if all that says so is kept."""
-        if not self._trial.keeping:
+        if not self._admission.admitting:
             return [None] * len(pairs)
-        get = self._kept.get
+        get = self._tracked.get
         expired = now - self._cache.hard_ttl_s
         bodies: list[CachedBody | None] = []
         for pair in pairs:
@@ -92,24 +92,24 @@ class NearCache:
                 bodies.append(own)
             else:
                 bodies.append(self._marked(pair[0], own, expired))
-        self._trial.at_hand(len(bodies) - bodies.count(None))
+        self._admission.at_hand(len(bodies) - bodies.count(None))
         return bodies
 
     def _marked(self, video_id: str, mark: Mark, expired: float) -> CachedBody | None:
         """The video's body, for a user whose own it is."""
-        video = self._kept.get((video_id, None))
+        video = self._tracked.get((video_id, None))
         if not isinstance(video, CachedBody) or video.generated_at <= expired:
             return None
         return personal_body(mark, video, self._cache.soft_ttl_s)
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
         """What is cached for each (video, user), in their order, asked of Redis and then kept."""
-        self._trial.read(len(pairs))
-        if not self._trial.keeping:
+        self._admission.read(len(pairs))
+        if not self._admission.admitting:
             return await self._cache.lookup(pairs)
         found: dict[Pair, Own] = {}
         lookups = []
-        with self._kept.reading() as reading:
+        with self._tracked.reading() as reading:
             values = await strings(self._client, self._keys.answering(pairs))
             for pair, lookup, own in decode_answering(pairs, values, self._cache.soft_ttl_s):
                 video_id, user_id = pair
@@ -118,15 +118,15 @@ class NearCache:
                 if lookup.video is not None and (user_id is None or isinstance(own, Mark)):
                     found[video_id, None] = lookup.video
                 lookups.append(lookup)
-            self._kept.keep(reading, found)
-        if self._kept.turns >= self._judged_at:
+            self._tracked.keep(reading, found)
+        if self._tracked.turns >= self._judged_at:
             self._judge()
         return lookups
 
     def _judge(self) -> None:
-        self._judged_at = self._kept.turns + TRIAL_TURNS
-        share = self._trial.judge()
-        if not self._trial.keeping:
+        self._judged_at = self._tracked.turns + TRIAL_TURNS
+        share = self._admission.judge()
+        if not self._admission.admitting:
             log.info("near_cache_rests", at_hand=round(share, 3))
             self.changed(None)
 
@@ -137,22 +137,22 @@ class NearCache:
 
     def began(self) -> None:
         """Redis tells of changes from now on."""
-        self._kept.trust()
+        self._tracked.trust()
 
     def changed(self, names: Sequence[bytes] | None) -> None:
         """Redis tells of these keys, or of all."""
         if names is None:
-            self._kept.change_all()
+            self._tracked.change_all()
             return
         for slot in map(self._keys.slot, names):
             if isinstance(slot, str):
-                self._kept.change_group(slot)  # whether a user was deleted
+                self._tracked.change_group(slot)  # whether a user was deleted
             elif slot is not None:
-                self._kept.change(slot)
+                self._tracked.change(slot)
 
     def lost(self) -> None:
         """Redis tells no more."""
-        self._kept.distrust()
+        self._tracked.distrust()
 
 
 def _user_of(pair: Pair) -> str | None:

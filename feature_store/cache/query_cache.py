@@ -25,7 +25,7 @@ RECENT_VIDEOS = 200
 
 
 class QueryCache:
-    """Cached results of one generation of state. One round trip a call.
+    """Cached results of one version of the state. One round trip a call.
 
     Every method raises `StoreUnavailableError` or `StoreCommandError`. A value that is none of
     ours, or damaged, is a miss.

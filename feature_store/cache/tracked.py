@@ -30,13 +30,13 @@ class Reading:
         self.void = False
 
 
-class Kept(Generic[Key, Value]):
+class TrackedValues(Generic[Key, Value]):
     """Values of at most `limit` bytes, as `size_of` has them; those not asked for lately go first.
 
     Values that all hang on something else as well are a group: when that changes, all of them go.
     `group_of` names the group of a key, if it is in one; no group is named as a key is.
 
-    They live in two generations. When the young one has grown to half of the limit it becomes the
+    They live in two cohorts. When the young one has grown to half of the limit it becomes the
     old one, and what nobody asked for since the last time goes with the old one. Nothing is kept
     before `trust` and after `distrust`.
     """
@@ -50,11 +50,11 @@ class Kept(Generic[Key, Value]):
         self._half = limit // 2
         self._size_of = size_of
         self._group_of = group_of
-        self._young: _Generation[Key, Value] = _Generation(group_of)
-        self._old: _Generation[Key, Value] = _Generation(group_of)
+        self._young: _Cohort[Key, Value] = _Cohort(group_of)
+        self._old: _Cohort[Key, Value] = _Cohort(group_of)
         self._size = 0  # of the young ones
         self.turns = 0
-        """Generations that have become old so far."""
+        """Cohorts that have become old so far."""
         self._readings: set[Reading] = set()
         self._trusted = False
 
@@ -110,7 +110,7 @@ class Kept(Generic[Key, Value]):
 
     def change_all(self) -> None:
         """Any key may have another value now."""
-        self._young, self._old = _Generation(self._group_of), _Generation(self._group_of)
+        self._young, self._old = _Cohort(self._group_of), _Cohort(self._group_of)
         self._size = 0
         for reading in self._readings:
             reading.void = True
@@ -128,12 +128,12 @@ class Kept(Generic[Key, Value]):
         replaced = self._young.put(values)
         self._size += self._size_of(values.items()) - self._size_of(replaced)
         if self._size > self._half:
-            self._young, self._old = _Generation(self._group_of), self._young
+            self._young, self._old = _Cohort(self._group_of), self._young
             self._size = 0
             self.turns += 1
 
 
-class _Generation(Generic[Key, Value]):
+class _Cohort(Generic[Key, Value]):
     """Values by their keys, and the keys of each group."""
 
     __slots__ = ("_group_of", "_groups", "values")

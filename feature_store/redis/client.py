@@ -13,53 +13,48 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
-from feature_store.redis.connection import Argument, Pipe, Watcher, Words
+from feature_store.redis.connection import Argument, Connection, Watcher, Words
 from onebar.errors import OneBarError
 
 
-class PipedRedis(Redis):
-    """A client whose calls through this module share one connection. The pool is for the rest."""
+class ConnectedRedis(Redis):
+    """A client whose calls through this module share one connection. The pool is for the
+    rest."""
 
-    pipe: Pipe
+    shared: Connection
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close every connection."""
-        await self.pipe.close()
+        await self.shared.close()
         await super().aclose(close_connection_pool)
 
 
-Client = PipedRedis | RedisCluster
+Client = ConnectedRedis | RedisCluster
 
 MAX_CONNECTIONS = 64
 """Connections a client opens at most; further requests wait for a free one."""
 
-_UNAVAILABLE = (
-    errors.ConnectionError,
-    errors.TimeoutError,
-    errors.ClusterError,
-    errors.RedisClusterException,
-    errors.OutOfMemoryError,
-    errors.ReadOnlyError,
-    errors.TryAgainError,
-    errors.AskError,
-    OSError,
-    TimeoutError,
-)
-_UNAVAILABLE_CODES = (
-    *("ASK", "BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY"),
-    *("TRYAGAIN", "UNBLOCKED"),
-)
+_AWAY = (errors.RedisError, errors.RedisClusterException, OSError, TimeoutError)
+_VALUES_FAULT = ("WRONGTYPE", "CORRUPT")
+"""How a reply begins that blames what is kept under the command's key, and so one record alone."""
 
 
 class StoreUnavailableError(OneBarError):
-    """Redis cannot be reached, or takes no writes for now: try again later.
+    """Redis cannot be reached, or is unfit: try again later.
 
     Repeating the same call is always safe.
     """
 
 
+class StoreUnfitError(StoreUnavailableError):
+    """Redis answers and refuses, and not for the sake of a value: it is a replica, full, too old,
+    can't save, or its user may not do what is needed. Someone has to mend it; until then no
+    command of its kind will do, so no record is to blame.
+    """
+
+
 class StoreCommandError(OneBarError):
-    """Redis answered a command with an error that trying again will not mend.
+    """What is kept under a command's key is not what was put there; trying again will not mend it.
 
     `keys` are the keys of the failed commands; every other command of the call took effect.
     """
@@ -132,8 +127,8 @@ def connect(url: str, *, timeout_s: float, watcher: Watcher | None = None) -> Cl
         socket_connect_timeout=timeout_s,
         retry=retry,
     )
-    client = cast(PipedRedis, PipedRedis.from_pool(pool))
-    client.pipe = Pipe(pool, timeout_s=timeout_s, watcher=watcher)
+    client = cast(ConnectedRedis, ConnectedRedis.from_pool(pool))
+    client.shared = Connection(pool, timeout_s=timeout_s, watcher=watcher)
     return client
 
 
@@ -177,8 +172,8 @@ async def _send(client: Client, commands: Sequence[Command], *, full: bool) -> l
     try:
         if isinstance(client, RedisCluster):
             return await _send_to_cluster(client, words)
-        return await client.pipe.call(words)
-    except _UNAVAILABLE as error:
+        return await client.shared.call(words)
+    except _AWAY as error:
         raise _unavailable(error) from error
 
 
@@ -208,37 +203,83 @@ def _raise_failures(commands: Sequence[Command], replies: Sequence[Any]) -> None
     ]
     if not failed:
         return
-    for _, reply in failed:
-        if isinstance(reply, _UNAVAILABLE) or str(reply).startswith(_UNAVAILABLE_CODES):
-            raise _unavailable(reply) from reply
+    for command, reply in failed:
+        if not str(reply).startswith(_VALUES_FAULT):
+            raise _unfit(_name(command), reply) from reply
     command, reply = failed[0]
-    name = command.name.name if isinstance(command.name, Script) else command.name
     others = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
     where = f" on {command.keys[0]!r}" if command.keys else ""
     raise StoreCommandError(
-        f"Redis refused {name}{where}{others}: {reply}",
+        f"Redis refused {_name(command)}{where}{others}: {reply}",
         [key for failure, _ in failed for key in failure.keys[:1]],
     ) from reply
 
 
+def _name(command: Command) -> str:
+    return command.name.name if isinstance(command.name, Script) else command.name
+
+
 def _unavailable(error: BaseException) -> StoreUnavailableError:
-    refused = isinstance(error, errors.ResponseError)
-    what = "takes no writes for now" if refused else "cannot be reached"
-    hint = "" if refused else "; is it running, and is ONEBAR_REDIS_URL right?"
-    return StoreUnavailableError(f"Redis {what} ({type(error).__name__}: {error}){hint}")
+    if isinstance(error, errors.ResponseError):
+        return _unfit("the connection", error)
+    said = f"{type(error).__name__}: {error}"
+    return StoreUnavailableError(
+        f"Redis cannot be reached ({said}); is it running, and is ONEBAR_REDIS_URL right?"
+    )
+
+
+_HINTS = (
+    (("HELLO",), "a proxy without HELLO needs ?protocol=2 at the end of ONEBAR_REDIS_URL"),
+    (("unknown command", "acl_check_cmd"), "Redis 7.0 or later is needed"),
+    (
+        ("NOPERM", "can't run this command", "no permission", "can't access"),
+        "give its user the commands that docs/operations.md lists",
+    ),
+    (("READONLY", "read only replica"), "ONEBAR_REDIS_URL must lead to the primary"),
+    (("maxmemory",), "give it more memory"),
+    (("MISCONF",), "it can't save to its disk"),
+)
+
+
+def _unfit(what: str, reply: BaseException) -> StoreUnfitError:
+    text = str(reply)
+    hints = (hint for words, hint in _HINTS if any(word in text for word in words))
+    hint = next(hints, "mend it; what was sent is kept and tried again")
+    return StoreUnfitError(f"Redis is unfit, it refused {what} ({text}): {hint}")
+
+
+def is_cluster(client: Client) -> bool:
+    """Whether the keys are spread over several servers."""
+    return isinstance(client, RedisCluster)
 
 
 def tells_changes(client: Client) -> bool:
     """Whether `connect` can have somebody watch through such a client."""
-    return isinstance(client, PipedRedis)
+    return isinstance(client, ConnectedRedis)
 
 
-async def ping(client: Client) -> None:
-    """Raises `StoreUnavailableError` unless Redis answers."""
+async def infos(client: Client) -> list[dict[str, str]]:
+    """INFO of the server, or of each primary of a cluster; none where it is refused. Raises
+    `StoreUnavailableError`."""
+    if not isinstance(client, RedisCluster):
+        try:
+            [text] = await pipelined(client, [Command("INFO", ())])
+        except StoreUnfitError:
+            return []
+        lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
+        return [{name: value for name, mark, value in lines if mark}]
     try:
-        await cast(Any, client).ping()
-    except _UNAVAILABLE as error:
+        found = await cast(Any, client).info(target_nodes=RedisCluster.PRIMARIES)
+    except errors.ResponseError:
+        return []
+    except _AWAY as error:
         raise _unavailable(error) from error
+    nodes = list(found.values())
+    several = bool(nodes) and all(isinstance(node, dict) for node in nodes)
+    return [
+        {str(name): str(value) for name, value in node.items()}
+        for node in (nodes if several else [found])
+    ]
 
 
 async def scan(client: Client, prefix: str) -> AsyncIterator[str]:
@@ -250,7 +291,7 @@ async def scan(client: Client, prefix: str) -> AsyncIterator[str]:
             if key not in seen:
                 seen.add(key)
                 yield key.decode()
-    except _UNAVAILABLE as error:
+    except _AWAY as error:
         raise _unavailable(error) from error
 
 

@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_S = 1.0
 """How often a watched connection is asked for a sign of life."""
 
+REOPEN_AFTER_S = 1.0
+"""How old a connection is at least before it is given up because it leads to a replica."""
+
 Argument = str | bytes | int | float
 Words = Sequence[Argument]
 
@@ -45,7 +48,7 @@ class Watcher(Protocol):
         ...
 
 
-class Pipe:
+class Connection:
     """Calls to one Redis server. Connects with the first call, and again after a loss."""
 
     def __init__(
@@ -56,37 +59,42 @@ class Pipe:
         self._pool = pool
         self._timeout_s = timeout_s
         self._watcher = watcher
-        self._line: _Line | None = None
-        self._opening: asyncio.Task[_Line] | None = None
+        self._current: _OpenConnection | None = None
+        self._opening: asyncio.Task[_OpenConnection] | None = None
 
     async def call(self, commands: Iterable[Words]) -> list[Any]:
         """The replies, in order; that of a command which Redis refused is its error.
 
-        Commands that a broken connection may have lost are sent once more, so each must bear to be
-        repeated. Raises `ConnectionError` and `TimeoutError` of redis-py; the latter where Redis
-        says nothing for `timeout_s` while somebody waits.
+        Commands that a broken connection may have lost, or that a server refused which is not the
+        primary any more, are sent once more over a new one, so each must bear to be repeated: the
+        address may lead elsewhere by then. Raises `ConnectionError` and `TimeoutError` of redis-py;
+        the latter where Redis says nothing for `timeout_s` while somebody waits.
         """
         packed = [_pack(words) for words in commands]
-        line = await self._open()
+        current = await self._open()
         try:
-            return await line.ask(packed)
+            replies = await current.ask(packed)
         except errors.ConnectionError:
-            line = await self._open()
-            return await line.ask(packed)
+            pass
+        else:
+            if current.usable or not current.demoted:
+                return replies
+        current = await self._open()
+        return await current.ask(packed)
 
     async def close(self) -> None:
         """Close the connection. A later call opens another."""
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self._current is not None:
+            self._current.close()
+            self._current = None
 
-    async def _open(self) -> _Line:
-        line = self._line
-        if line is not None and line.usable:
-            return line
+    async def _open(self) -> _OpenConnection:
+        current = self._current
+        if current is not None and current.usable:
+            return current
         opening = self._opening
         if (
             opening is None
@@ -98,18 +106,18 @@ class Pipe:
         # All who come meanwhile wait for the same connection, and any of them may go.
         return await asyncio.shield(opening)
 
-    async def _reopen(self) -> _Line:
-        if self._line is not None:
-            self._line.close()
-        line = _Line(await self._connect(), self._timeout_s)
+    async def _reopen(self) -> _OpenConnection:
+        if self._current is not None:
+            self._current.close()
+        current = _OpenConnection(await self._connect(), self._timeout_s)
         try:
             if self._watcher is not None:
-                await line.watch(self._watcher)
+                await current.watch(self._watcher)
         except BaseException:
-            line.close()
+            current.close()
             raise
-        self._line = line
-        return line
+        self._current = current
+        return current
 
     async def _connect(self) -> asyncio.StreamWriter:
         connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -129,7 +137,7 @@ class _Call:
         self.future = future
 
 
-class _Line(asyncio.Protocol):
+class _OpenConnection(asyncio.Protocol):
     """An open connection, and who waits for what comes next on it."""
 
     def __init__(self, writer: asyncio.StreamWriter, timeout_s: float) -> None:
@@ -141,16 +149,24 @@ class _Line(asyncio.Protocol):
         self._heard = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._watcher: Watcher | None = None
+        self._opened = self._loop.time()
+        self.demoted = False
+        """Whether the server has said that it is not the primary any more."""
         self._reader = hiredis.Reader(
             protocolError=errors.InvalidResponse,
-            replyError=_refusal,
+            replyError=self._refused,
             notEnoughData=_INCOMPLETE,
         )
         self._transport.set_protocol(self)
 
     @property
     def usable(self) -> bool:
-        return not self._transport.is_closing() and self._loop is asyncio.get_running_loop()
+        given_up = self.demoted and self._loop.time() - self._opened >= REOPEN_AFTER_S
+        return (
+            not self._transport.is_closing()
+            and not given_up
+            and self._loop is asyncio.get_running_loop()
+        )
 
     async def watch(self, watcher: Watcher) -> None:
         """Have the watcher told of changes, if the server can do that."""
@@ -169,13 +185,21 @@ class _Line(asyncio.Protocol):
 
     def _beat(self) -> None:
         """Ask for a sign of life now and then: no answer within the timeout ends the connection,
-        whatever else comes in. Before its answer comes every change that was made until then."""
+        whatever else comes in, and so does the answer of a server that is a replica now. Before
+        the answer comes every change that was made until then."""
         if self._watcher is None or self._transport.is_closing():
             return
-        answer = self.ask([_pack(("PING",))])
-        answer.add_done_callback(_retrieve)
+        answer = self.ask([_pack(("HELLO",)), _pack(("PING",))])
+        answer.add_done_callback(self._look)
         self._loop.call_later(self._timeout_s, self._missed, answer)
         self._loop.call_later(HEARTBEAT_S, self._beat)
+
+    def _look(self, answer: asyncio.Future[list[Any]]) -> None:
+        if answer.cancelled() or answer.exception() is not None:
+            return
+        hello = answer.result()[0]
+        if isinstance(hello, dict) and hello.get(b"role", b"master") != b"master":
+            self._fail(errors.ConnectionError("the server is a replica now"))
 
     def _missed(self, answer: asyncio.Future[Any]) -> None:
         if not answer.done():
@@ -212,6 +236,12 @@ class _Line(asyncio.Protocol):
                         call.future.set_result(call.replies)
         except (errors.InvalidResponse, IndexError) as error:
             self._fail(errors.ConnectionError(f"not the protocol of Redis: {error!r}"))
+
+    def _refused(self, message: str) -> errors.ResponseError:
+        if message.startswith(("READONLY", "MASTERDOWN")):
+            self.demoted = True
+        kind = errors.NoScriptError if message.startswith("NOSCRIPT") else errors.ResponseError
+        return kind(message)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(errors.ConnectionError(f"the connection was lost: {error or 'closed'}"))
@@ -252,8 +282,3 @@ def _pack(words: Words) -> bytes:
 def _retrieve(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()  # nobody may be left to see it; whoever asks next will see
-
-
-def _refusal(message: str) -> errors.ResponseError:
-    kind = errors.NoScriptError if message.startswith("NOSCRIPT") else errors.ResponseError
-    return kind(message)

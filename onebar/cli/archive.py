@@ -115,12 +115,12 @@ def _topics(
     async def run(writer: ArchiveWriter, update: Update) -> tuple[int, bool]:
         """Records added, and whether a signal ended it."""
         from stream.archive.follow import archive_topics
-        from stream.workers.metrics import Health, serve
+        from stream.workers.metrics import WorkerHealth, serve
 
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = Health()
+        health = WorkerHealth()
 
         def told(done: int, total: int) -> None:
             if not follow:  # a follower has no end, and says in its log what it does

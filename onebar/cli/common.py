@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -95,9 +94,10 @@ def print_json(data: object) -> None:
 
 def write_json(path: Path, data: object) -> None:
     """For people and programs, indented; the file is there whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(partial, path)
+    from onebar.process.files import replace_file
+
+    text = json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n"
+    replace_file(path, text.encode())
 
 
 def _plain(data: object) -> object:

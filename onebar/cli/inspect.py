@@ -15,7 +15,6 @@ from onebar.cli.common import (
 from onebar.process.console import say
 
 if TYPE_CHECKING:
-    from feature_store.store import FeatureStore
     from onebar.settings import Settings
 
 app = typer.Typer()
@@ -55,34 +54,20 @@ def inspect_user(
     _show(found, as_json)
 
 
-def _store(settings: Settings) -> FeatureStore:
-    from feature_store.keys import Keys
-    from feature_store.redis.client import connect
-    from feature_store.store import FeatureStore
-
-    return FeatureStore(
-        connect(settings.redis_url, timeout_s=settings.redis_timeout_s),
-        Keys(settings.namespace, settings.generation),
-        settings.policy,
-    )
-
-
 async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
     import msgspec
 
-    from feature_store.cache.query_cache import QueryCache
+    from feature_store.opening import cache_beside, open_store
 
-    store = _store(settings)
-    cache = QueryCache(
-        store.client, store.keys, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s
-    )
+    store = open_store(settings)
+    cache = cache_beside(store, settings)
     try:
         [features] = await store.features([(video_id, None)], max_anchors=settings.max_entries)
         counts = await store.counts(video_id)
         [lookup] = await cache.lookup([(video_id, None)])
     finally:
         await store.close()
-    if features.text is None and not features.anchors and not counts:
+    if not features.known and not counts:
         return None
     found: dict[str, Any] = msgspec.to_builtins(
         {
@@ -99,7 +84,9 @@ async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
 async def _user(settings: Settings, user_id: str) -> dict[str, Any] | None:
     import msgspec
 
-    store = _store(settings)
+    from feature_store.opening import open_store
+
+    store = open_store(settings)
     try:
         history = await store.history(user_id)
     finally:
@@ -160,17 +147,10 @@ def topics_create(as_json: JsonOption = False) -> None:
 
     Example: ONEBAR_PARTITIONS=12 ONEBAR_REPLICATION_FACTOR=3 onebar topics create
     """
-    from stream.kafka.topics import ensure_topics
+    from stream.kafka.topics import ensure_configured_topics
 
     settings = command_settings()
-    created = run_to_end(
-        ensure_topics(
-            settings.kafka_bootstrap,
-            prefix=settings.topic_prefix,
-            partitions=settings.partitions,
-            replication_factor=settings.replication_factor,
-        )
-    )
+    created = run_to_end(ensure_configured_topics(settings))
     if as_json:
         print_json({"created": created})
     else:

@@ -99,22 +99,13 @@ async def _replay(
     import msgspec
 
     from stream.kafka.producer import EventProducer
-    from stream.kafka.topics import ensure_topics
+    from stream.kafka.topics import ensure_configured_topics
     from stream.logs import fold_check as checking
     from stream.logs.offline import OfflineFold
     from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
 
-    await ensure_topics(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
-        partitions=settings.partitions,
-        replication_factor=settings.replication_factor,
-    )
-    producer = EventProducer(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
-        idempotent=settings.idempotent_producer,
-    )
+    await ensure_configured_topics(settings)
+    producer = EventProducer.of(settings)
     with progress("replay") as update:
 
         def show(standing: Standing) -> None:
@@ -152,7 +143,7 @@ async def _replay(
         await checking.wait_for_zero_lag(
             settings, generator=False, on_lag=lambda lag: update(0.0, f"{lag:,} to go")
         )
-    return result, await checking.differences(settings, offline.state())
+    return result, await checking.differences(settings, offline.snapshot())
 
 
 @app.command()

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from onebar import __version__
 from onebar.cli import (
     archive,
     bench,
@@ -67,7 +68,7 @@ def version(as_json: JsonOption = False) -> None:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as of
 
-    found = {"onebar": of("onebar"), "python": ".".join(map(str, sys.version_info[:3]))}
+    found = {"onebar": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
     for package in ("faust-streaming", "aiokafka", "redis", "ctranslate2", "granian", "torch"):
         try:
             found[package] = of(package)

@@ -12,7 +12,7 @@ from onebar.cli.common import JsonOption, command_settings, print_json
 from onebar.process.console import say
 
 if TYPE_CHECKING:
-    from onebar.generator.registry import Entry, Registry
+    from onebar.generator.registry import RegisteredCheckpoint, Registry
 
 models = typer.Typer(
     help="Checkpoints in a registry: add, list, promote, roll back, remove.", no_args_is_help=True
@@ -139,7 +139,7 @@ def _open(path: Path | None) -> Registry:
     return Registry(path, prove=partial(prove, engine=settings.engine, k=settings.k))
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _entry(entry: RegisteredCheckpoint) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": entry.name,
         "current": entry.current,
@@ -156,7 +156,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
     return found
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: RegisteredCheckpoint) -> str:
     star = "*" if entry.current else " "
     if entry.card is None:
         return f"{star} {entry.name:24} {entry.problem}"

@@ -58,20 +58,20 @@ def demo(
 
     Example: onebar demo --check --json
     """
-    from onebar.stack.local import Demo, new_run_directory
+    from onebar.stack.demo import Demo
+    from onebar.stack.run_directory import run_directory
 
     settings = command_settings(api_port=port)
-    directory = run_dir or new_run_directory()
-    directory.mkdir(parents=True, exist_ok=True)
     pace = parse_speed(speed)
     given = None if log is None else open_log(log, format)
-    the_demo = Demo(
-        settings, directory, log=given, lang=lang.value, events=events, seed=seed, say=say
-    )
-    if not check:
-        run_to_end(the_demo.show(speed=pace, rate=rate), interrupted=0)
-        return
-    report, problems = run_to_end(the_demo.check())
+    with run_directory(run_dir) as directory:
+        the_demo = Demo(
+            settings, directory, log=given, lang=lang.value, events=events, seed=seed, say=say
+        )
+        if not check:
+            run_to_end(the_demo.show(speed=pace, rate=rate), interrupted=0)
+            return
+        report, problems = run_to_end(the_demo.check())
     for problem in problems:
         say(problem)
     if as_json:
@@ -94,12 +94,12 @@ def up(
 
     Example: onebar up --port 8080
     """
-    from onebar.stack.local import new_run_directory, stay_up
+    from onebar.stack.run_directory import run_directory
+    from onebar.stack.up import stay_up
 
     settings = command_settings(api_port=port)
-    directory = run_dir or new_run_directory()
-    directory.mkdir(parents=True, exist_ok=True)
-    run_to_end(stay_up(settings, directory, say), interrupted=0)
+    with run_directory(run_dir) as directory:
+        run_to_end(stay_up(settings, directory, say), interrupted=0)
 
 
 @app.command()

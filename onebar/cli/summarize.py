@@ -47,7 +47,7 @@ def summarize(
     Example: onebar summarize videos.jsonl --media clips --vision models/vlm --out summaries.jsonl
     """
     from onebar.summaries.models import Summarizer
-    from stream.logs.summaries import Cache, find_files, newest_videos, summarize_videos
+    from stream.logs.summaries import SummaryCache, find_files, newest_videos, summarize_videos
 
     command_settings()
     if vision is None and speech is None:
@@ -60,7 +60,7 @@ def summarize(
                 videos,
                 files,
                 model,
-                Cache(cache or out.with_name(out.name + ".cache")),
+                SummaryCache(cache or out.with_name(out.name + ".cache")),
                 out,
                 frames=frames,
                 sound_s=sound_s,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from onebar.errors import OneBarError
+from onebar.process.files import replace_file
 
 CARD = "embedder.json"
 MODULES = "modules.json"
@@ -151,9 +151,7 @@ def read_card(path: Path) -> EmbedderCard | None:
 
 def write_card(path: Path, card: EmbedderCard) -> None:
     """Write the card of an embedder, whole or not at all."""
-    partial = path / f"{CARD}.partial"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
-    os.replace(partial, path / CARD)
+    replace_file(path / CARD, msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
 
 
 def threshold_of(source: str | Path) -> float:

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from onebar.errors import OneBarError
 from onebar.evaluation.predict import Prediction, Predictor
-from onebar.evidence.text import normalize_query
-from onebar.recommending.candidates import REJECT
+from onebar.evidence.text import REJECT, normalize_query
 from onebar.triggers import Trigger
 
-Relevance = Callable[[str, str], int]
+RelevanceGrade = Callable[[str, str], int]
 """Grade 0 to 3 of (video_id, query); raises KeyError for a video it does not know."""
 Closeness = Callable[[Sequence[Trigger], Sequence[Sequence[str]]], Sequence[float]]
 """Mean cosine of each trigger and the queries it was answered with; NaN where there are none."""
@@ -118,7 +117,7 @@ def measure(
     triggers: Sequence[Trigger],
     k: int = 8,
     *,
-    relevance: Relevance | None = None,
+    relevance: RelevanceGrade | None = None,
     closeness: Closeness | None = None,
     progress: Progress | None = None,
 ) -> Outcomes:
@@ -175,7 +174,7 @@ _SCORED: dict[str, Any] = {
 class _Scorer:
     """The row of one trigger, in the order of `_SCORED`."""
 
-    def __init__(self, relevance: Relevance | None) -> None:
+    def __init__(self, relevance: RelevanceGrade | None) -> None:
         from rapidfuzz.distance import Levenshtein
         from sacrebleu.metrics import BLEU
 

@@ -37,7 +37,8 @@ class Predictor(Protocol):
 
 
 class EnginePredictor:
-    """A checkpoint, as serving runs it: its own prompt, its engine, the post-checks."""
+    """A checkpoint, as serving runs it: its own prompt and engine, candidates from all the
+    evidence, and what orders them."""
 
     def __init__(
         self, checkpoint: Path, *, threads: int = 1, beam_size: int = 8, name: str | None = None
@@ -47,22 +48,29 @@ class EnginePredictor:
         """
         from onebar.generator.checkpoint import open_checkpoint
         from onebar.generator.load import load_engine
+        from onebar.recommending.loading import open_taste
 
         opened = open_checkpoint(checkpoint)
         self.name = name or opened.name
         self._prompt = opened.card.prompt
+        self._taste = open_taste(opened)
+        self._beam_size = beam_size
         self._engine = load_engine(opened, beam_size=beam_size, workers=threads)
 
     def predict(self, triggers: Sequence[Trigger], k: int) -> list[Prediction]:
         from onebar.evidence.prompt import build_prompt
-        from onebar.recommending.candidates import decide
+        from onebar.recommending.candidates import choose
+        from onebar.recommending.material import told
 
         found: list[Prediction] = []
         for at in range(0, len(triggers), BATCH):
-            prompts = [build_prompt(t.evidence, self._prompt) for t in triggers[at : at + BATCH]]
-            for candidates in self._engine.generate(prompts, k):
-                queries, rejected = decide(candidates, k)
-                found.append(Prediction(tuple(c.text for c in queries), rejected))
+            evidence = [trigger.evidence for trigger in triggers[at : at + BATCH]]
+            prompts = [build_prompt(one, self._prompt) for one in evidence]
+            beams = self._engine.generate(prompts, self._beam_size)
+            for one, beam in zip(evidence, beams, strict=True):
+                chosen = choose(told(one), beam, k, self._taste)
+                queries = tuple(candidate.text for candidate in chosen.queries)
+                found.append(Prediction(queries, chosen.rejected))
         return found
 
     def close(self) -> None:

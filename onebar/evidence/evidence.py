@@ -10,17 +10,19 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from onebar.evidence.scripts import HAN
+from onebar.evidence.words import Word, parts, words
 from onebar.records import Features, HistoryEntry, VideoText
 
 MAX_ANCHORS = 8
 MAX_HISTORY = 3
 
-_WORDS = re.compile(r"[^\W_]+")
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+HAN_CHARACTER = re.compile(f"[{HAN}]")
 
 
 @lru_cache(maxsize=1)
-def _stop_words() -> frozenset[str]:
+def stop_words() -> frozenset[str]:
+    """Match keys of the words that are too common to relate one text to another."""
     lines = (Path(__file__).parent / "data" / "stop_words.txt").read_text(encoding="utf-8")
     return frozenset(line for line in lines.split("\n") if line and not line.startswith("//"))
 
@@ -67,24 +69,28 @@ def one_line(text: str, summary: str, category: str) -> str:
 
 
 def terms(text: str) -> frozenset[str]:
-    """What relevance is judged by: lower-case words and CJK character pairs, no stop words.
+    """What relevance is judged by: the match keys of the words that say something, in any script.
 
-    A plural English `s` is dropped; a CJK run of one character counts as itself.
+    A hyphenated word counts as each of its parts. Chinese words count as their pairs of characters,
+    as two segmentations of the same thing differ; one of a single character counts by itself where
+    nothing stands beside it, else in pairs with its neighbours.
     """
     found: set[str] = set()
-    for word in _WORDS.findall(text.lower()):
-        rest = word
-        if not word.isascii():
-            at = 0
-            for run in _CJK.finditer(word):
-                found.add(word[at : run.start()])
-                chars = run[0]
-                found.update(chars[i : i + 2] for i in range(max(1, len(chars) - 1)))
-                at = run.end()
-            rest = word[at:]
-        found.add(rest[:-1] if len(rest) > 3 and rest.endswith("s") and rest[-2] != "s" else rest)
-    found.discard("")
-    return frozenset(found - _stop_words())
+    before: Word | None = None
+    for word in words(text):
+        if not HAN_CHARACTER.match(word.text):
+            if not word.function:
+                found.update(parts(word))
+            before = None
+            continue
+        if not word.function:
+            found.update(word.key[i : i + 2] for i in range(max(1, len(word.key) - 1)))
+        lone = before is not None and 1 in (len(word.key), len(before.key))
+        if before is not None and lone and before.end == word.start:
+            found.add(before.key[-1] + word.key[0])
+            found.discard(word.key if len(word.key) == 1 else before.key)
+        before = word
+    return frozenset(found - stop_words())
 
 
 _query_terms = lru_cache(maxsize=8192)(terms)

@@ -104,10 +104,12 @@ def build_prompt(evidence: Evidence, config: PromptConfig) -> str:
     return " ".join((_INSTRUCTION, *told))
 
 
-def evidence_digest(prompt: str, model: str) -> str:
-    """What names one generation: 32 hex digits over the prompt and the model's name."""
+def evidence_digest(prompt: str, model: str, *more: bytes) -> str:
+    """What names one answer: 32 hex digits over the prompt, the model's name, and whatever else
+    the answer depends on."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(model.encode("utf-8", "surrogatepass"))
-    digest.update(b"\0")
-    digest.update(prompt.encode("utf-8", "surrogatepass"))
+    for part in (prompt.encode("utf-8", "surrogatepass"), *more):
+        digest.update(b"\0")
+        digest.update(part)
     return digest.hexdigest()

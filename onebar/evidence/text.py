@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from onebar.evidence.scripts import JOINERS, JOINING, MARKS, VIRAMAS
 from onebar.records import VideoText
 
 SEP = "[SEP]"
@@ -34,24 +35,48 @@ _DATA = Path(__file__).parent / "data"
 _SPECIAL = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS), re.IGNORECASE)
 _SPACES = re.compile(r"\s+")
 _URL = re.compile(r"(?:https?://|www\.)[^\s\u3000-\u9fff]{1,2048}", re.IGNORECASE)
-_MENTION = re.compile(r"@[\w.\-]{1,64}:?")
+_MENTION = re.compile(rf"@[\w{MARKS}.\-]{{1,64}}:?")
 _HASHTAG = re.compile(r"#([^\s#@]{1,64})(?:#(?=\s|$))?")
 _WEIBO_TAG = re.compile(r"#([^\s#@]{1,32})#")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _CHAR_RUN = re.compile(r"([^\d\s])\1{3,}")
 _PUNCTUATION_RUN = re.compile(r"([!?.,~。！？，、…\-_=*+|/\\])[!?.,~。！？，、…\-_=*+|/\\]+")
 _SEGMENT = re.compile(r"(?<=[!?。！？;；\n])|(?<=\.)(?=\s)")
-_NOT_WORD = re.compile(r"\W+")
+_NOT_WORD = re.compile(rf"[^\w{MARKS}]+")
+_LOOSE_JOINER = re.compile(
+    rf"(?<![{JOINING}{JOINERS}])[{JOINERS}]+|[{JOINERS}](?=[{JOINERS}])"
+    rf"|(?<![{VIRAMAS}])[{JOINERS}](?![{JOINING}])"
+)
+"""A joiner that joins nothing: one stays, between two letters of a script that uses it or behind
+what takes a vowel."""
+_TURKISH = re.compile("[ğĞıİşŞ]")
+_ROMANIAN = re.compile("[ăĂţŢțȚșȘ]")
 _NORMAL = re.compile(r"[a-z0-9\u4e00-\u9fff]+(?: [a-z0-9\u4e00-\u9fff]+)*")
 """Most queries: what `normalize_query` would leave as it is."""
+
+
+_KEPT_SYMBOLS = "°℃℉№"
+"""What Unicode counts among pictures, and people write into queries."""
+_FILLERS = "\u115f\u1160\u3164\uffa0"
+"""Letters that show nothing."""
+_SHAPES = (
+    (0xFB00, 0xFB06),  # typographic ligatures
+    (0xFB50, 0xFDEF),  # Arabic letters as they are printed
+    (0xFE10, 0xFE6B),  # vertical and small punctuation
+    (0xFE70, 0xFEFC),  # Arabic letters as they are printed
+    (0xFF01, 0xFFE2),  # full and half width
+    (0xFFE4, 0xFFE6),
+    (0x1D400, 0x1D7FF),  # letters of a style: bold, script
+)
+"""Characters that differ from another only in width or style: the other one stands for them."""
 
 
 class _CharacterTable(dict[int, int | str | None]):
     """What `str.translate` does to each character, worked out when first met.
 
-    Line breaks stay, other white space and controls become a space; format characters
-    (zero-width, bidi), surrogates, private use, unassigned, and pictures (emoji and their
-    modifiers) go.
+    Line breaks stay, other white space and controls become a space; format characters other than
+    joiners (zero-width, bidi), surrogates, private use, unassigned, and pictures (emoji and their
+    modifiers) go; width and style are undone.
     """
 
     def __missing__(self, code: int) -> int | str | None:
@@ -62,12 +87,17 @@ class _CharacterTable(dict[int, int | str | None]):
             action = "\n"
         elif category in ("Cc", "Zs"):
             action = " "
+        elif char in JOINERS or char in _KEPT_SYMBOLS:
+            action = code
         elif (
             category in ("Cf", "Cs", "Co", "Cn", "So")
             or 0xFE00 <= code <= 0xFE0F
             or 0x1F3FB <= code <= 0x1F3FF
+            or char in _FILLERS
         ):
             action = None
+        elif any(first <= code <= last for first, last in _SHAPES):
+            action = unicodedata.normalize("NFKC", char)
         self[code] = action
         return action
 
@@ -76,9 +106,24 @@ _CHARACTERS = _CharacterTable()
 
 
 def _plain(text: str, limit: int) -> str:
-    """NFKC without control, format and picture characters; at most `limit` characters."""
-    text = text[:limit].translate(_CHARACTERS)
-    return unicodedata.normalize("NFKC", text).translate(_CHARACTERS)[:limit]
+    """What was written (NFC), without control, format and picture characters, width and style;
+    at most `limit` characters."""
+    text = text[:limit]
+    if text.isascii():
+        return text.translate(_CHARACTERS)
+    text = unicodedata.normalize("NFC", _LOOSE_JOINER.sub("", text.translate(_CHARACTERS)))[:limit]
+    folded = unicodedata.normalize("NFKC", text)
+    # A token in a disguise that somebody downstream might undo.
+    return folded[:limit] if len(_SPECIAL.findall(folded)) > len(_SPECIAL.findall(text)) else text
+
+
+def lower(text: str) -> str:
+    """Lower case, with the dotless and the dotted i of a text that is Turkish by its letters."""
+    if text.isascii():
+        return text.lower()
+    if "I" in text and _TURKISH.search(text) and not _ROMANIAN.search(text):
+        text = text.replace("I", "ı")
+    return text.lower().replace("i\u0307", "i")
 
 
 def neutralize(text: str) -> str:
@@ -95,23 +140,27 @@ def one_line(text: str) -> str:
 
 
 def plain_line(text: str, limit: int = RAW_LIMIT) -> str:
-    """One line of NFKC text without control characters or special tokens. Not idempotent on
-    pathological input, but its result never holds a special token."""
+    """One line as it was written (NFC), without control characters or special tokens. Not
+    idempotent on pathological input, but its result never holds a special token."""
     return one_line(neutralize(_plain(text, limit)))
 
 
 def normalize_query(query: str) -> str:
     """The one spelling of a query that state, training and serving share.
 
-    NFKC, lower case, white space collapsed, control characters and special tokens gone, at most
-    `QUERY_LIMIT` characters. Empty where nothing is left: drop it then. Idempotent.
+    Faithful to its script: NFC, so that vowel signs, tone marks, joiners between letters that
+    join, and ° stay as they were written, and what is shown is what was typed. Folded are case,
+    width and style of letters, and white space; control characters and special tokens go; at most
+    `QUERY_LIMIT` characters. Empty where nothing is left: drop it then. Idempotent. What else two
+    spellings share (accents, plurals, compatibility forms) is for `onebar.evidence.words.match_key`
+    to fold: it decides what counts as the same, never what is shown.
     """
-    if len(query) <= QUERY_LIMIT and _NORMAL.fullmatch(query):
-        return query
+    if len(query) <= QUERY_LIMIT and _NORMAL.fullmatch(query.lower()):
+        return query.lower()
     text = query[:RAW_LIMIT]
     for _ in range(4):
         before = text
-        text = plain_line(text.lower())[:QUERY_LIMIT].strip()
+        text = plain_line(lower(text))[:QUERY_LIMIT].strip()
         if text == before:
             break
     return text
@@ -211,7 +260,7 @@ def clean_text(text: str) -> str:
     Gone: control and format characters, emoji, links, @mentions, promotion phrases, noisy
     hashtags and tag clouds (the first `MAX_HASHTAGS` informative hashtags stay as words, split
     at capitals and underscores), repeated sentences, words and characters, special tokens.
-    One line of NFKC text of at most `FIELD_LIMIT` characters.
+    One line as it was written (NFC) of at most `FIELD_LIMIT` characters.
     """
     return _clean(text, set(), mentions=False)
 

@@ -7,7 +7,7 @@ for it. Nothing here knows Kafka, Redis or HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -59,11 +59,6 @@ class _Job:
         self.pinned = False
 
 
-def _anybody(prompt: str) -> Hashable:
-    """The company of an engine that gains from any."""
-    return None
-
-
 def _retrieve(future: asyncio.Future[list[Candidate]]) -> None:
     """Mark an error as seen: nobody may be left to see it, and that is no news."""
     if not future.cancelled():
@@ -77,11 +72,10 @@ class Batcher:
     already waiting or running is joined, not run again. Every call asks for the same `k`.
     `workers` batches run side by side.
 
-    An engine that gains from the company of certain prompts only has a `company(prompt)`, equal
-    for those, and a `batch_limit`. The oldest prompt then goes as soon as it can, with those of its
-    company that wait already, and nobody waits for company. Where nobody does, one batch more than
-    there are workers is begun, so that the engine need not wait for an event loop with requests to
-    answer.
+    Where the engine gains from the company of certain prompts only (`Engine.batch_limit`), the
+    oldest prompt then goes as soon as it can, with those of its company that wait already, and
+    nobody waits for company. Where nobody does, one batch more than there are workers is begun, so
+    that the engine need not wait for an event loop with requests to answer.
     """
 
     def __init__(
@@ -96,9 +90,9 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.k = k
-        self._max_batch = min(max_batch, getattr(engine, "batch_limit", max_batch))
-        self._company: Callable[[str], Hashable] = getattr(engine, "company", _anybody)
-        self._picks = self._company is not _anybody
+        limit = engine.batch_limit
+        self._picks = limit is not None
+        self._max_batch = max_batch if limit is None else min(max_batch, limit)
         self._max_wait_s = 0.0 if self._picks else max_wait_s
         self._queue_size = queue_size
         self._workers = workers
@@ -194,7 +188,7 @@ class Batcher:
                     f"{len(self._waiting)} prompts wait for the engine, as many as the queue holds"
                 )
             now = asyncio.get_running_loop().time()
-            job = _Job(prompt, self._company(prompt), now, deadline)
+            job = _Job(prompt, self.engine.company(prompt), now, deadline)
             self._waiting[prompt] = job
             WAITING.set(len(self._waiting))
             self._arrived.set()

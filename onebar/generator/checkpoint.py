@@ -4,7 +4,8 @@ onebar.json         the card: name, preset, prompt and generation config, sizes 
                     every other file, facts of the training
 tokenizer.json      how text becomes ids (`onebar.evidence.tokens`)
 config.json         the architecture, as transformers reads it
-words.txt.gz        words of its training text with their counts, commonest first (optional)
+ranker.json         weights that order the candidates (optional, `onebar.recommending.ranker`)
+lexicon.bin         the words it was trained on (optional, `onebar.recommending.grounding`)
 embedder/           tells which of a user's queries touch a video (optional, `onebar.embedding`)
 ct2/                CTranslate2 weights, int8 (optional)
 model.safetensors   float weights for torch (optional)
@@ -12,7 +13,6 @@ model.safetensors   float weights for torch (optional)
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Mapping
@@ -39,8 +39,9 @@ OUTPUTS = f"{CTRANSLATE2}/target_vocabulary.json"
 """The vocabulary entries that a query may use, if not all; CTranslate2 fixes the name."""
 SHORTLIST = f"{CTRANSLATE2}/vmap.txt"
 """Of earlier checkpoints: which entries a query may use, by its prompt's."""
-WORDS = "words.txt.gz"
 EMBEDDER = "embedder"
+RANKER = "ranker.json"
+LEXICON = "lexicon.bin"
 FORMAT = 1
 _FIRST = frozenset(
     {
@@ -94,6 +95,8 @@ class GenerationConfig(Struct, frozen=True):
             raise ValueError(f"field_tokens must be 0 or more, got {self.field_tokens}")
         if not 0 <= self.exact_within < inf:
             raise ValueError(f"exact_within must be 0 or more, and finite, got {self.exact_within}")
+        if self.floor is not None and not -inf < self.floor <= 0:
+            raise ValueError(f"floor must be a log probability, got {self.floor}")
 
     def tokenizer(self, path: Path) -> PromptTokenizer:
         """A tokenizer that keeps these lengths. Raises `CheckpointMismatchError` where the file
@@ -140,14 +143,6 @@ class Checkpoint(Struct, frozen=True):
         """The preset and the first 8 hex digits of the content's hash: `demo-1a2b3c4d`."""
         return self.card.name
 
-    def words(self) -> dict[str, int]:
-        """Words of its training text with their counts; empty where it brings none."""
-        if WORDS not in self.card.files:
-            return {}
-        with gzip.open(self.path / WORDS, "rt", encoding="utf-8") as file:
-            rows = (line.rstrip("\n").split("\t") for line in file)
-            return {word: int(count) for word, count in rows}
-
     @property
     def has_ctranslate2(self) -> bool:
         return MODEL in self.card.files
@@ -164,6 +159,10 @@ class Checkpoint(Struct, frozen=True):
     def embedder(self) -> Path | None:
         """The embedder that chose the histories it was trained on; None: terms did."""
         return self.path / EMBEDDER if f"{EMBEDDER}/embedder.json" in self.card.files else None
+
+    def optional(self, name: str) -> Path | None:
+        """The path of one of its files; None where it has none of that name."""
+        return self.path / name if name in self.card.files else None
 
     def need(self, name: str) -> Path:
         """The path of one of its files. Raises `CheckpointMismatchError` where it has none."""

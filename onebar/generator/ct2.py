@@ -11,7 +11,7 @@ from typing import Any
 
 from onebar.evidence.tokens import PromptTokenizer
 from onebar.generator.checkpoint import MODEL, Checkpoint
-from onebar.generator.engine import EngineError, ended_hypotheses, ordered
+from onebar.generator.engine import Engine, EngineError, ended_hypotheses, ordered
 from onebar.records import Candidate
 
 ROWS = 48
@@ -21,7 +21,7 @@ REMEMBERED = 1024
 """Prompts whose tokens are kept, so that those that waited are not read twice."""
 
 
-class CTranslate2Engine:
+class CTranslate2Engine(Engine):
     """Beam search by CTranslate2, computing as the checkpoint was quantised (int8 weights and
     activations, row by row, by default).
 

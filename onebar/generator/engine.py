@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from onebar.errors import OneBarError
@@ -21,8 +21,8 @@ class EngineError(OneBarError, RuntimeError):
 class Engine(Protocol):
     """Turns prompts into ordered candidates. Safe to call from several threads.
 
-    One that gains only from some prompts in one call says which, for `onebar.generator.batching`:
-    `company(prompt)` is equal for those, and `batch_limit` is how many of them it gains from.
+    Derive from it: an engine that gains from any prompts in one call leaves `batch_limit` and
+    `company` as they are.
     """
 
     @property
@@ -37,6 +37,15 @@ class Engine(Protocol):
         on nothing but the prompt and the checkpoint, not on the batch it ran in.
         """
         ...
+
+    @property
+    def batch_limit(self) -> int | None:
+        """How many prompts of one `company` it gains from; None: from any, however many."""
+        return None
+
+    def company(self, prompt: str) -> Hashable:
+        """What prompts that gain from one another in one call have in common."""
+        return None
 
     def close(self) -> None:
         """Free the model. Further calls to `generate` raise `EngineError`."""

@@ -40,6 +40,7 @@ from onebar.generator.checkpoint import (
     CheckpointNotFoundError,
     open_checkpoint,
 )
+from onebar.process.files import replace_file, sync
 
 CHECKPOINTS = "checkpoints"
 CURRENT = "current"
@@ -93,7 +94,7 @@ class Pointer(Struct, frozen=True):
     stamp: tuple[int, int]
 
 
-class Entry(Struct, frozen=True):
+class RegisteredCheckpoint(Struct, frozen=True):
     """A checkpoint of the registry, or what is wrong with it. `promoted_at`: the last time."""
 
     name: str
@@ -180,7 +181,7 @@ class Registry:
             )
         return self.open(name)
 
-    def entries(self, *, verify: bool = False) -> list[Entry]:
+    def entries(self, *, verify: bool = False) -> list[RegisteredCheckpoint]:
         """All checkpoints, the newest first; with `verify` every file is hashed.
 
         The current one is among them even if it is gone.
@@ -200,7 +201,7 @@ class Registry:
             except CheckpointError as error:
                 card, size, problem = None, 0, str(error)
             at = promoted.get(name)
-            entries.append(Entry(name, name == current, size, card, problem, at))
+            entries.append(RegisteredCheckpoint(name, name == current, size, card, problem, at))
         entries.sort(key=lambda entry: entry.name)
         entries.sort(key=lambda entry: entry.card.created_at if entry.card else "", reverse=True)
         return entries
@@ -245,7 +246,7 @@ class Registry:
                 if target.exists():
                     target.rename(staged / "damaged")
                 (staged / "new").rename(target)
-                _sync(target.parent)
+                sync(target.parent)
         return source.name, True
 
     def promote(self, name: str) -> bool:
@@ -304,7 +305,7 @@ class Registry:
                 raise CheckpointNotFoundError(f"there is no checkpoint {name} in {self.path}")
             with self._aside("removing") as staged:
                 path.rename(staged / "old")
-                _sync(path.parent)
+                sync(path.parent)
 
     # How
 
@@ -347,15 +348,11 @@ class Registry:
         for why in ("adding", "removing"):
             for path in (self.path / CHECKPOINTS).glob(f".{why}-*"):
                 shutil.rmtree(path, ignore_errors=True)
+        for path in self.path.glob(f".{CURRENT}.*.tmp"):
+            path.unlink(missing_ok=True)
 
     def _point_to(self, name: str) -> None:
-        temporary = self.path / f".{CURRENT}.new"
-        with temporary.open("wb") as file:
-            file.write(name.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / CURRENT)
-        _sync(self.path)
+        replace_file(self.path / CURRENT, name.encode() + b"\n")
 
     def _settle(self) -> str | None:
         """Bring the history up to the pointer, which is what counts; the current name."""
@@ -381,7 +378,7 @@ class Registry:
             file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        _sync(self.path)
+        sync(self.path)
 
 
 def past(changes: Sequence[Change]) -> list[str]:
@@ -434,17 +431,9 @@ def _copy(source: Checkpoint, target: Path) -> None:
             shutil.copyfile(source.path / name, copy)
         except FileNotFoundError as error:
             raise CheckpointCorruptError(f"{error.filename} went away while copied") from None
-        _sync(copy)
+        sync(copy)
     for directory in {copy.parent for copy in target.rglob("*")}:
-        _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(directory)
 
 
 def _who() -> str:

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from onebar.generator.bart import Bart, Cache
 from onebar.generator.checkpoint import CONFIG, WEIGHTS, Checkpoint
-from onebar.generator.engine import EngineError, ended_hypotheses, ordered
+from onebar.generator.engine import Engine, EngineError, ended_hypotheses, ordered
 from onebar.records import Candidate
 
 NEVER = -1e9
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """Beam search that agrees with CTranslate2's in float32, and with a length penalty with
     `transformers.generate` too (`early_stopping=True`).
 

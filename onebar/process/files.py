@@ -1,10 +1,11 @@
-"""Directories that appear whole or not at all: checkpoints, datasets, relations, embedders."""
+"""Files and directories that appear whole or not at all, and are there after a crash."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,38 @@ def publish(staged: Path, out: Path) -> None:
             staged.rename(out)
     else:
         staged.rename(out)
-    descriptor = os.open(out.parent, os.O_RDONLY)
+    sync(out.parent)
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary name beside `path` for a file to be written under; at the end of the block it
+    takes the place of what is at `path`, in one rename. After an error nothing has changed.
+
+    `durable`: it is on the disk by then, and so is the rename; left out where a file that a crash
+    of the machine cuts short is soon made again.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary
+        if durable:
+            sync(temporary)
+        temporary.replace(path)
+        if durable:
+            sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Put `content` in the place of what is at `path`, as `replacing` does."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(content)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the renames in a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,48 +1,107 @@
-"""Light post-checks on what a model generated, and the rejection rule."""
+"""From all the evidence to what is shown: one function, whatever the candidates came from.
+
+Candidates are the generator's beam, the video's anchors, the user's relevant history, and spans of
+the video's own text. What was generated is held against the evidence (`grounding`); a ranker orders
+what is left; of candidates that say the same one stays; and the list is spread over what may be
+wanted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
-from onebar.evidence.text import REJECT, SPECIAL_TOKENS, normalize_query
+from msgspec import Struct
+
+from onebar.evidence.text import REJECT
+from onebar.evidence.words import words
+from onebar.recommending.material import Material
+from onebar.recommending.pool import POOL, Pool, Taste, shipped_taste
+from onebar.recommending.ranker import Proposal
+from onebar.recommending.risk import RiskClassifier
 from onebar.records import Candidate
 
-MAX_CANDIDATE_CHARS = 64
-REPLACEMENT = "\ufffd"
-"""What a decoder leaves where bytes form no character."""
 
-__all__ = ["MAX_CANDIDATE_CHARS", "REJECT", "decide", "presentable"]
+class Reason(StrEnum):
+    """Why nothing is shown."""
+
+    SENSITIVE = "sensitive"
+    """The video is marked."""
+    RISKY = "risky"
+    """Its text is about something a bar must keep away from."""
+    NO_EVIDENCE = "no_evidence"
+    """No word is known of it: nothing to generate from."""
+    REJECTED = "rejected"
+    """The model said so."""
+    NOTHING_LEFT = "nothing_left"
+    """No candidate may be shown."""
 
 
-def presentable(text: str) -> str:
-    """The query as it may be shown, or an empty string where it must not be.
+class Chosen(Struct, frozen=True):
+    """What is shown, best first, or why nothing is; and why candidates were not."""
 
-    Dropped: nothing but white space or punctuation, broken characters, special tokens, more than
-    `MAX_CANDIDATE_CHARS` characters.
+    queries: tuple[Candidate, ...] = ()
+    reason: Reason | None = None
+    dropped: Mapping[str, int] = {}
+
+    @property
+    def rejected(self) -> bool:
+        return not self.queries
+
+
+def unfit(material: Material, risk: RiskClassifier) -> Reason | None:
+    """Why nothing may be generated from this, whatever a model would say."""
+    if material.video.sensitive:
+        return Reason.SENSITIVE
+    texts = material.texts()
+    if not any(word for text in (*texts, *material.queries()) for word in words(text)):
+        return Reason.NO_EVIDENCE
+    if risk.risk(texts) is not None:
+        return Reason.RISKY
+    return None
+
+
+def choose(
+    material: Material,
+    beam: Sequence[Candidate],
+    k: int,
+    taste: Taste | None = None,
+    *,
+    from_text: bool = True,
+) -> Chosen:
+    """At most `k` (>= 1) queries, best first; their scores are log probabilities by the ranker.
+
+    `beam` is a generation ordered best first, empty where there was none. Where its first is
+    `[REJECT]` only anchors that touch the video's text are shown; lower down it is dropped. Anchors
+    worth a search at least are always among the queries, the strongest where there is no room.
+    `from_text=False` leaves out the spans of the video's text. Pure: equal material and beam, equal
+    queries.
     """
-    folded = text.casefold()
-    if REPLACEMENT in text or any(token.casefold() in folded for token in SPECIAL_TOKENS):
-        return ""
-    query = normalize_query(text)
-    if len(query) > MAX_CANDIDATE_CHARS or not any(char.isalnum() for char in query):
-        return ""
-    return query
+    taste = taste or shipped_taste()
+    reason = unfit(material, taste.risk)
+    if reason is not None:
+        return Chosen(reason=reason)
+    pool = Pool(material, taste)
+    pool.add_anchors()
+    rejected = bool(beam) and beam[0].text.strip() == REJECT
+    if rejected:
+        pool.keep_anchors_of_the_text()
+    else:
+        pool.add_history()
+        pool.add_beam(beam)
+        if from_text:
+            pool.add_spans(POOL)
+    queries = pool.best(k)
+    nothing = Reason.REJECTED if rejected else Reason.NOTHING_LEFT
+    return Chosen(queries, None if queries else nothing, pool.dropped)
 
 
-def decide(candidates: Sequence[Candidate], k: int) -> tuple[tuple[Candidate, ...], bool]:
-    """`(queries, rejected)` from a generation ordered best first.
-
-    Rejected when the best candidate is `[REJECT]` (lower down it is only dropped), and when no
-    candidate may be shown: so there are queries exactly where nothing is rejected. Queries keep
-    their order, each once after normalisation, at most `k` (>= 1).
-    """
-    if candidates and candidates[0].text.strip() == REJECT:
-        return (), True
-    kept: dict[str, Candidate] = {}
-    for candidate in candidates:
-        query = presentable(candidate.text)
-        if query and query not in kept:
-            kept[query] = Candidate(query, candidate.score)
-            if len(kept) == k:
-                break
-    return tuple(kept.values()), not kept
+def proposals(material: Material, beam: Sequence[Candidate], taste: Taste) -> list[Proposal]:
+    """All candidates that a ranker chooses from, whatever it thinks of them: what one is trained
+    on."""
+    pool = Pool(material, taste)
+    pool.add_anchors()
+    pool.add_history()
+    pool.add_beam(beam)
+    pool.add_spans(None)
+    return pool.proposals()

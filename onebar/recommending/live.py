@@ -223,6 +223,7 @@ class LiveModel:
             batcher,
             prompt_config=model.prompt_config,
             relevance=model.relevance,
+            taste=model.taste,
             k=settings.k,
         )
         fresh = _Served(model, batcher, recommender)

@@ -6,10 +6,19 @@ from msgspec import Struct
 
 from onebar.evidence.evidence import Evidence, Relevance, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt
-from onebar.generator.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from onebar.generator.checkpoint import (
+    LEXICON,
+    RANKER,
+    Checkpoint,
+    CheckpointError,
+    open_checkpoint,
+)
 from onebar.generator.engine import Engine
 from onebar.generator.load import EngineName, load_engine
 from onebar.generator.registry import Registry
+from onebar.recommending.grounding import Lexicon, LexiconError
+from onebar.recommending.pool import Taste, shipped_taste
+from onebar.recommending.ranker import Ranker, RankerError
 from onebar.records import Candidate
 from onebar.settings import Settings
 
@@ -27,12 +36,13 @@ class CheckpointUnusableError(CheckpointError):
 
 
 class LoadedModel(Struct, frozen=True):
-    """An engine, the shape of the prompts that its checkpoint was trained on, and what chose the
-    histories in them."""
+    """An engine, the shape of the prompts that its checkpoint was trained on, what chose the
+    histories in them, and how its candidates are judged (None: as the shipped parts do)."""
 
     engine: Engine
     prompt_config: PromptConfig
     relevance: Relevance = shares_a_term
+    taste: Taste | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +81,24 @@ def load_model(settings: Settings) -> LoadedModel:
         workers=settings.engine_workers,
         threads=settings.engine_threads,
     )
-    return LoadedModel(engine, checkpoint.card.prompt, open_relevance(checkpoint))
+    relevance = open_relevance(checkpoint)
+    return LoadedModel(engine, checkpoint.card.prompt, relevance, open_taste(checkpoint))
+
+
+def open_taste(checkpoint: Checkpoint) -> Taste:
+    """How its candidates are judged: by the parts it brings, else by the shipped ones. Raises
+    `CheckpointError`."""
+    shipped = shipped_taste()
+    ranker, lexicon = checkpoint.optional(RANKER), checkpoint.optional(LEXICON)
+    try:
+        return Taste(
+            ranker=Ranker.load(ranker) if ranker else shipped.ranker,
+            risk=shipped.risk,
+            lexicon=Lexicon.load(lexicon) if lexicon else None,
+            floor=checkpoint.card.generation.floor,
+        )
+    except (RankerError, LexiconError) as error:
+        raise CheckpointUnusableError(f"{checkpoint.name}: {error}") from error
 
 
 def open_relevance(checkpoint: Checkpoint) -> Relevance:
@@ -109,6 +136,7 @@ def prove(checkpoint: Checkpoint, *, engine: EngineName = "auto", k: int = 8) ->
         loaded = load_engine(checkpoint, engine=engine, beam_size=k)
         try:
             open_relevance(checkpoint)
+            open_taste(checkpoint)
             [candidates] = loaded.generate([warm_prompt(checkpoint.card.prompt)], k)
         finally:
             loaded.close()

@@ -13,14 +13,16 @@ from typing import Protocol
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from onebar.errors import OneBarError
 from onebar.evidence.evidence import Evidence, Relevance, assemble, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt, evidence_digest
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.generator.engine import EngineError
-from onebar.recommending.candidates import REJECT, decide
+from onebar.recommending.candidates import Chosen, Reason, choose, unfit
+from onebar.recommending.material import Material, material
+from onebar.recommending.pool import Taste, shipped_taste
 from onebar.records import CacheEntry, Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)
@@ -70,26 +72,30 @@ class PromptRunner(Protocol):
 class Grounding(Struct, frozen=True):
     """A pair with all that its generation stands on.
 
-    `video_prompt` and `video_digest` are those of the video whoever watches; equal to `prompt`
-    and `digest` where the user's history adds nothing.
+    `video_prompt`, `video_material` and `video_digest` are those of the video whoever watches;
+    equal to `prompt`, `material` and `digest` where the user's history adds nothing. `unfit` says
+    why nothing is generated from it, whoever watches.
     """
 
     pair: Pair
     features: Features
     evidence: Evidence
     prompt: str
+    material: Material
     digest: str
     video_prompt: str
+    video_material: Material
     video_digest: str
+    unfit: Reason | None = None
 
     @property
     def known(self) -> bool:
         """Whether the video has any evidence at all."""
-        return self.features.text is not None or bool(self.features.anchors)
+        return self.features.known
 
     @property
     def sensitive(self) -> bool:
-        return self.features.text is not None and self.features.text.sensitive
+        return self.features.sensitive
 
     @property
     def shared(self) -> bool:
@@ -108,6 +114,7 @@ class Recommender:
         *,
         prompt_config: PromptConfig | None = None,
         relevance: Relevance = shares_a_term,
+        taste: Taste | None = None,
         k: int = 8,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -116,6 +123,7 @@ class Recommender:
         self._runner = batcher
         self._config = prompt_config or PromptConfig()
         self._relevance = relevance
+        self._taste = taste or shipped_taste()
         self._k = k
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -135,17 +143,24 @@ class Recommender:
             relevance=self._relevance,
         )
         prompt = build_prompt(evidence, self._config)
-        if features.text is not None and features.text.sensitive:
-            # No prompt holds [REJECT], so this digest is never that of a harmless video which
-            # happens to read the same.
-            digest = evidence_digest(REJECT + prompt, self.model)
-            return Grounding(pair, features, evidence, prompt, digest, prompt, digest)
-        digest = evidence_digest(prompt, self.model)
-        video_prompt, video_digest = prompt, digest
-        if evidence.history:
-            video_prompt = build_prompt(msgspec.structs.replace(evidence, history=()), self._config)
-            video_digest = evidence_digest(video_prompt, self.model)
-        return Grounding(pair, features, evidence, prompt, digest, video_prompt, video_digest)
+        made_from = material(features, evidence.history)
+        reason = unfit(made_from, self._taste.risk)
+        digest = self._digest(prompt, made_from, reason)
+        whoever = prompt, made_from, digest
+        if evidence.history and reason is None:
+            alone = msgspec.structs.replace(evidence, history=())
+            video_prompt = build_prompt(alone, self._config)
+            video_material = msgspec.structs.replace(made_from, history=())
+            video_digest = self._digest(video_prompt, video_material, None)
+            whoever = video_prompt, video_material, video_digest
+        return Grounding(
+            pair, features, evidence, prompt, made_from, digest, *whoever, unfit=reason
+        )
+
+    def _digest(self, prompt: str, made_from: Material, reason: Reason | None) -> str:
+        # A verdict on the evidence is part of the digest: a harmless video may read the same.
+        parts = (made_from.encoded(), self._taste.digest, (reason or "").encode())
+        return evidence_digest(prompt, self.model, *parts)
 
     async def evidence(self, pairs: Sequence[Pair]) -> list[Grounding]:
         """What each pair's generation would stand on: one round trip to the store."""
@@ -225,51 +240,61 @@ class Recommender:
                 run.answer(grounding.pair, UnknownVideoError(grounding.pair[0]))
         await self._settle(run, groundings, self._without_model(groundings))
 
-        prompts = {
-            digest: prompt
+        wanted = {
+            digest: (prompt, made_from)
             for grounding in groundings
-            if not grounding.sensitive
-            for digest, prompt in (
+            if grounding.unfit is None
+            for digest, prompt, made_from in (
                 # What was asked for goes first; the video's own is for whoever comes next.
-                (grounding.digest, grounding.prompt),
-                (grounding.video_digest, grounding.video_prompt),
+                (grounding.digest, grounding.prompt, grounding.material),
+                (grounding.video_digest, grounding.video_prompt, grounding.video_material),
             )
         }
-        if not prompts:
+        if not wanted:
             return
-        cached = await self._cache.by_digest(list(prompts))
-        outcomes: dict[str, _Outcome | Exception] = {}
-        pending: dict[asyncio.Future[list[Candidate]], str] = {}
-        for (digest, prompt), body in zip(prompts.items(), cached, strict=True):
+        cached = await self._cache.by_digest(list(wanted))
+        outcomes: dict[str, Chosen | Exception] = {}
+        pending: dict[asyncio.Future[list[Candidate]], list[str]] = {}
+        for (digest, (prompt, _)), body in zip(wanted.items(), cached, strict=True):
             if body is not None:
-                result = body.result()
-                outcomes[digest] = (result.queries, result.rejected)
+                outcomes[digest] = _chosen(body.result())
                 continue
             try:
-                pending[self._runner.begin(prompt, deadline=run.deadline)] = digest
+                future = self._runner.begin(prompt, deadline=run.deadline)
             except (QueueFullError, EngineError) as error:
                 outcomes[digest] = error
+            else:
+                pending.setdefault(future, []).append(digest)
         await self._settle(run, groundings, outcomes)
         while pending:
             done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            await self._settle(
-                run, groundings, {pending.pop(future): self._outcome(future) for future in done}
-            )
+            ended = {
+                digest: self._outcome(future, wanted[digest][1])
+                for future in done
+                for digest in pending.pop(future)
+            }
+            await self._settle(run, groundings, ended)
 
-    def _without_model(self, groundings: Sequence[Grounding]) -> dict[str, _Outcome | Exception]:
-        return {grounding.digest: ((), True) for grounding in groundings if grounding.sensitive}
+    def _without_model(self, groundings: Sequence[Grounding]) -> dict[str, Chosen | Exception]:
+        return {
+            grounding.digest: Chosen(reason=grounding.unfit)
+            for grounding in groundings
+            if grounding.unfit is not None
+        }
 
-    def _outcome(self, future: asyncio.Future[list[Candidate]]) -> _Outcome | Exception:
+    def _outcome(
+        self, future: asyncio.Future[list[Candidate]], made_from: Material
+    ) -> Chosen | Exception:
         error = future.exception()
         if isinstance(error, Exception):
             return error
-        return decide(future.result(), self._k)
+        return choose(made_from, future.result(), self._k, self._taste)
 
     async def _settle(
         self,
         run: _Run,
         groundings: Sequence[Grounding],
-        outcomes: Mapping[str, _Outcome | Exception],
+        outcomes: Mapping[str, Chosen | Exception],
     ) -> None:
         """Write what these digests gave to the cache (one round trip), then answer."""
         now = self._clock()
@@ -296,12 +321,16 @@ class Recommender:
         for pair, answer in answers.items():
             run.answer(pair, answer)
 
-    def _result(self, video_id: str, digest: str, outcome: _Outcome, now: float) -> QueryResult:
-        queries, rejected = outcome
-        return QueryResult(video_id, queries, rejected, self.model, digest, now)
+    def _result(self, video_id: str, digest: str, chosen: Chosen, now: float) -> QueryResult:
+        why = UNSET if chosen.reason is None else str(chosen.reason)
+        return QueryResult(
+            video_id, chosen.queries, chosen.rejected, self.model, digest, now, rejection=why
+        )
 
 
-_Outcome = tuple[tuple[Candidate, ...], bool]
+def _chosen(result: QueryResult) -> Chosen:
+    reason = None if result.rejection is UNSET else Reason(result.rejection)
+    return Chosen(result.queries, reason)
 
 
 class _Run:

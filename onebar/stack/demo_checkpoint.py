@@ -10,7 +10,7 @@ composed videos about things that were kept from training.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -18,7 +18,11 @@ from typing import Any
 
 import structlog
 
-from onebar.generator.checkpoint import SHIPPED, annotate, open_checkpoint
+from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.generator.checkpoint import LEXICON, SHIPPED, annotate, open_checkpoint
+from onebar.generator.engine import Engine
+from onebar.recommending.grounding import Lexicon, calibrated_floor
+from onebar.records import Candidate
 from onebar.triggers import DatasetCard, Trigger, TriggerDataset, open_dataset, write_dataset
 from stream.archive.reader import open_archive
 from stream.archive.writer import ArchiveWriter
@@ -44,6 +48,7 @@ TAUGHT_TIMES = 4
 """How often the teacher's rows are read for once of all others."""
 HELD_OUT = 1_000
 """Composed triggers a language to find the floor on, and as many to measure on."""
+BATCH = 16
 FOR_TOKENIZER = 60_000
 SFT: Mapping[str, Any] = {
     "steps": 12_000,
@@ -141,6 +146,26 @@ def training_dataset(
     )
 
 
+def lexicon(words: Path) -> bytes:
+    """The words of the lists, as a checkpoint brings them."""
+    return Lexicon.of(
+        name for read in (lists.english, lists.chinese) for name in lists.known(read(words))
+    ).content
+
+
+def right_candidates(
+    engine: Engine, clicks: Iterable[Trigger], prompt: PromptConfig
+) -> list[Candidate]:
+    """The clicked queries as the engine scores them, of the triggers where it found them."""
+    found: list[Candidate] = []
+    clicks = iter(clicks)
+    while batch := list(islice(clicks, BATCH)):
+        answers = engine.generate([build_prompt(each.evidence, prompt) for each in batch], 8)
+        for trigger, candidates in zip(batch, answers, strict=True):
+            found += [each for each in candidates if each.text == trigger.target]
+    return found
+
+
 def build_demo_checkpoint(
     out: Path = SHIPPED,
     *,
@@ -164,7 +189,6 @@ def build_demo_checkpoint(
     """
     from onebar.generator.load import load_engine
     from onebar.training.models.export import EXACT_WITHIN, export_again
-    from onebar.training.models.floor import floor, right_scores
     from onebar.training.models.outputs import whole_entries
     from onebar.training.recipe import train_all
 
@@ -191,9 +215,7 @@ def build_demo_checkpoint(
     )
     engine = load_engine(unmeasured, beam_size=8)
     try:
-        scores = right_scores(
-            engine, unmeasured.tokenizer(), dataset.read("valid"), unmeasured.card.prompt
-        )
+        right = right_candidates(engine, dataset.read("valid", ("click",)), unmeasured.card.prompt)
     finally:
         engine.close()
     export_again(
@@ -201,8 +223,8 @@ def build_demo_checkpoint(
         out,
         outputs=outputs,
         exact_within=EXACT_WITHIN,
-        floor=floor(scores),
-        words=lists.known(lists.english(words)) + lists.known(lists.chinese(words)),
+        floor=calibrated_floor(right) if right else None,
+        beside={LEXICON: lexicon(words)},
         weights=False,
     )
     if measure is not None:

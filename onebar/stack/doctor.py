@@ -12,9 +12,7 @@ from importlib.util import find_spec
 
 from msgspec import Struct
 
-from feature_store.keys import Keys
-from feature_store.redis.client import connect
-from feature_store.store import FeatureStore
+from feature_store.opening import open_store
 from onebar.recommending.loading import open_configured
 from onebar.settings import Settings
 from stream.kafka.topics import TOPICS, partition_counts
@@ -54,16 +52,17 @@ async def examine(settings: Settings, api_url: str | None = None) -> list[Findin
         return ", ".join(f"{name} ({counts[name]})" for name in names)
 
     async def redis() -> str:
-        store = FeatureStore(
-            connect(settings.redis_url, timeout_s=settings.redis_timeout_s),
-            Keys(settings.namespace, settings.generation),
-            settings.policy,
-        )
+        store = open_store(settings)
         try:
-            await store.ping()
+            found = await store.fitness()
+            lost = None if found.problems else await store.probe()
         finally:
             await store.close()
-        return f"{_without_password(settings.redis_url)} answers"
+        wrong = [*found.problems, *found.warnings, *([lost] if lost else [])]
+        if wrong:
+            raise _Trouble("; ".join(wrong), "see docs/operations.md, Redis")
+        notes = "".join(f"; {note}" for note in found.notes)
+        return f"{_without_password(settings.redis_url)} answers, version {found.version}{notes}"
 
     async def checkpoint() -> str:
         opened = await asyncio.to_thread(open_configured, settings)

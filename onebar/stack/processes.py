@@ -94,7 +94,7 @@ class Children:
     def __enter__(self) -> Children:
         script = Path(__file__).with_name("watchdog.py")
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-S", "-E", str(script)],
+            [sys.executable, "-I", "-S", str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -6,14 +6,11 @@ Shapes: B triggers, S source ids, L target ids, n queries of a preference list.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from onebar.evidence.prompt import PART, PromptConfig, build_prompt
-from onebar.evidence.text import REJECT, SEP
-from onebar.evidence.tokens import MASK
+from onebar.evidence.prompt import PromptConfig, build_prompt
 from onebar.training.losses import IGNORED
 from onebar.triggers import Split, Trigger, TriggerDataset
 
@@ -36,11 +33,13 @@ class Example(Struct, frozen=True):
 
 
 class PreferenceExample(Struct, frozen=True):
-    """What a model reads, and queries from the most to the least wanted, with their levels."""
+    """What a model reads, and queries from the most to the least wanted, with their levels and
+    their exposures and clicks under the video."""
 
     prompt: str
     queries: tuple[str, ...]
     levels: tuple[int, ...]
+    counts: tuple[tuple[int, int], ...]
 
 
 def sft_examples(
@@ -49,46 +48,6 @@ def sft_examples(
     """Clicks and rejects of a split, and with `searches` what was typed after a video."""
     for trigger in dataset.read(split, ("click", "reject", *(("search",) if searches else ()))):
         yield Example(build_prompt(trigger.evidence, prompt), trigger.target)
-
-
-def privileged_prompt(prompt: str, query: str, place: float) -> str:
-    """The prompt with the query, marked as the answer, as one more part of a field.
-
-    `place` in [0, 1) chooses among all places before, between and after the parts of the four
-    fields, so that the query can't be copied from a fixed one. The mark on either side of it is a
-    special token, which no evidence can hold: unmarked, it would be one anchor among others.
-    """
-    fields = [[part for part in field.split(PART) if part] for field in prompt.split(f" {SEP} ")]
-    at = int(place * sum(len(field) + 1 for field in fields))
-    for field in fields:
-        if at <= len(field):
-            field.insert(at, f"{MASK} {query}{MASK}")
-            break
-        at -= len(field) + 1
-    return f" {SEP} ".join(PART.join(field) for field in fields)
-
-
-STRANGE = 0.5
-"""Of the privileged prompts, those whose answer is that of another example: nothing but the mark
-tells what is to be copied."""
-
-
-def privileged_examples(
-    examples: Iterable[Example], share: float, *, seed: int
-) -> Iterator[Example]:
-    """The examples, and behind a `share` of those with a query one whose prompt has an answer in
-    it: its own, or an earlier example's. Deterministic by `seed`."""
-    random = Random(f"{seed}:privileged")
-    earlier: list[str] = []
-    for example in examples:
-        yield example
-        if example.target == REJECT:
-            continue
-        if random.random() < share:
-            strange = earlier and random.random() < STRANGE
-            answer = earlier[int(random.random() * len(earlier))] if strange else example.target
-            yield Example(privileged_prompt(example.prompt, answer, random.random()), answer)
-        earlier = [*earlier[-63:], example.target]
 
 
 def preference_examples(
@@ -105,6 +64,7 @@ def _preferences(trigger: Trigger, prompt: PromptConfig) -> PreferenceExample:
         build_prompt(trigger.evidence, prompt),
         tuple(preference.query for preference in trigger.preferences),
         tuple(preference.level for preference in trigger.preferences),
+        tuple((preference.exposures, preference.clicks) for preference in trigger.preferences),
     )
 
 
@@ -154,12 +114,14 @@ class Batch(Struct, frozen=True):
 
 
 class ListBatch(Struct, frozen=True):
-    """One step of preference lists: `labels` (B, n, L), `levels` (B, n), 0 where a list ended."""
+    """One step of preference lists: `labels` (B, n, L), `levels` (B, n), 0 where a list ended, and
+    `counts` (B, n, 2): exposures and clicks of each query under the video."""
 
     source: np.ndarray[Any, Any]
     mask: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
     levels: np.ndarray[Any, Any]
+    counts: np.ndarray[Any, Any]
 
     @property
     def tokens(self) -> int:
@@ -209,13 +171,16 @@ class Lists:
         sources: list[list[int]] = []
         queries: list[list[int]] = []
         levels: list[tuple[int, ...]] = []
+        counts: list[tuple[tuple[int, int], ...]] = []
         for chunk in _chunks(examples):
             sources += tokenizer.encode([example.prompt for example in chunk])
             queries += tokenizer.encode_targets([q for example in chunk for q in example.queries])
             levels += [example.levels for example in chunk]
+            counts += [example.counts for example in chunk]
         self.sources = Ragged(sources, tokenizer.vocab_size)
         self._queries = Ragged(queries, tokenizer.vocab_size)
         self._levels = levels
+        self._counts = counts
         self._starts = np.cumsum([0, *map(len, levels)])
         self._pad = tokenizer.pad_id
 
@@ -238,7 +203,10 @@ class Lists:
             levels = np.zeros((len(rows), most), dtype=np.int64)
             for at, row in enumerate(rows):
                 levels[at, : len(self._levels[row])] = self._levels[row]
-            yield ListBatch(source, mask, flat.reshape(len(rows), most, -1), levels)
+            counts = np.zeros((len(rows), most, 2), dtype=np.int64)
+            for at, row in enumerate(rows):
+                counts[at, : len(self._counts[row])] = self._counts[row]
+            yield ListBatch(source, mask, flat.reshape(len(rows), most, -1), levels, counts)
 
 
 Item = TypeVar("Item")

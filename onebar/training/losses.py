@@ -14,16 +14,33 @@ from torch.nn import functional
 IGNORED = -100
 ANCHOR_LEVEL = 4
 """The weakest behaviour level that may be preferred to others (paper: C = {j : level <= 4})."""
+OWN_LEVEL = 2
+"""The weakest level that is this user's own click: levels 3 and 4 are other people's."""
+LEVEL_REWARDS = (0.0, 2.0, 1.5, 1.0, 0.5, 0.2, 0.0)
+"""By behaviour level 1 to 6, in place 0 nothing (OneSug: order > click > show > not shown)."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Eq. 5: mean over all target tokens. logits (B, L, V), labels (B, L)."""
-    return functional.cross_entropy(
-        _wide(logits.flatten(0, 1)),
-        labels.flatten(),
-        ignore_index=IGNORED,
-        label_smoothing=smoothing,
+def cross_entropy(
+    logits: Tensor, labels: Tensor, smoothing: float = 0.0, focus: float = 0.0
+) -> Tensor:
+    """Eq. 5: mean over all target tokens. logits (B, L, V), labels (B, L).
+
+    `focus` > 0 weighs each token by (1 − p)^focus, p its probability: what is known already counts
+    less (focal loss, Lin et al. 2017).
+    """
+    flat, wanted = _wide(logits.flatten(0, 1)), labels.flatten()
+    if not focus:
+        return functional.cross_entropy(
+            flat, wanted, ignore_index=IGNORED, label_smoothing=smoothing
+        )
+    each = functional.cross_entropy(
+        flat, wanted, ignore_index=IGNORED, label_smoothing=smoothing, reduction="none"
     )
+    with torch.no_grad():
+        sure = torch.exp(
+            -functional.cross_entropy(flat, wanted, ignore_index=IGNORED, reduction="none")
+        )
+    return masked_mean((1 - sure) ** focus * each, wanted != IGNORED)
 
 
 def sequence_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
@@ -36,7 +53,15 @@ def sequence_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def listwise_dpo(
-    policy: Tensor, reference: Tensor, levels: Tensor, *, beta: float, temperature: float = 1.0
+    policy: Tensor,
+    reference: Tensor,
+    levels: Tensor,
+    *,
+    beta: float,
+    temperature: float = 1.0,
+    pairs: Tensor | None = None,
+    weights: Tensor | None = None,
+    guard: float = 0.0,
 ) -> Tensor:
     """Eq. 6–10 without the SFT term, mean over the triggers that have something to compare.
 
@@ -44,27 +69,49 @@ def listwise_dpo(
     (B, n) are 1 to 6, 0 where a list has ended. With r = policy − reference, each query j of
     level 4 or better is preferred to all i after it:
     log(1 + Σ_{i>j} exp((β/T)(r_i − r_j))). A list with no such pair counts as 0.
+
+    `pairs` (B, n, n) is true at [j, i] where j may be preferred to i; all, where it is None.
+    `weights` (B, n, n), > 0, weigh the pairs' terms of the sum. `guard` times max(0, −r_j) is added
+    inside the exponent, so that a winner which has become less likely than it was is pushed up more
+    (both: OneSearch-V2).
     """
-    rewards = (policy - reference) * (beta / temperature)
-    present = levels > 0
-    n = levels.shape[1]
-    after = torch.ones(n, n, dtype=torch.bool, device=levels.device).triu(1)  # [j, i]: i > j
-    pairs = after & present[:, None, :] & present[:, :, None]
+    scale = beta / temperature
+    rewards = (policy - reference) * scale
+    allowed = comparable(levels) if pairs is None else comparable(levels) & pairs
     differences = rewards[:, None, :] - rewards[:, :, None]  # [b, j, i] = r_i − r_j
-    masked = differences.masked_fill(~pairs, -torch.inf)
+    if guard:
+        differences = differences + guard * (-rewards).clamp(min=0)[:, :, None]
+    if weights is not None:
+        differences = differences + weights.log()
+    masked = differences.masked_fill(~allowed, -torch.inf)
     # log(1 + Σ exp(x)) is a log-sum-exp with a zero beside.
     terms = torch.logsumexp(torch.cat([masked, torch.zeros_like(masked[..., :1])], 2), dim=2)
-    chosen = (levels <= ANCHOR_LEVEL) & pairs.any(2)
+    chosen = allowed.any(2)
     lists = chosen.any(1).sum().clamp(min=1)
     return (terms * chosen).sum() / lists
 
 
-def preferred(levels: Tensor) -> Tensor:
-    """C of Eq. 6–10 as a mask (B, n): level 4 or better, with a query after it."""
+def comparable(levels: Tensor) -> Tensor:
+    """The pairs of Eq. 6–10 as a mask (B, n, n): true at [j, i] where i stands after j and j has
+    level 4 or better."""
     present = levels > 0
-    last = present.sum(1, keepdim=True) - 1
-    place = torch.arange(levels.shape[1], device=levels.device)[None, :]
-    return present & (levels <= ANCHOR_LEVEL) & (place < last)
+    n = levels.shape[1]
+    after = torch.ones(n, n, dtype=torch.bool, device=levels.device).triu(1)  # [j, i]: i > j
+    winners = present & (levels <= ANCHOR_LEVEL)
+    return after & present[:, None, :] & winners[:, :, None]
+
+
+def close_pair_weights(levels: Tensor, alpha: float = 1.5) -> Tensor:
+    """(B, n, n): (max(1, reward_j) − reward_i)^−α + 1 at [j, i], so that levels close to each other
+    weigh more (OneSearch-V2; rewards by level as `LEVEL_REWARDS`)."""
+    rewards = torch.tensor(LEVEL_REWARDS, device=levels.device)[levels]
+    gap = rewards.clamp(min=1)[:, :, None] - rewards[:, None, :]
+    return gap.clamp(min=1e-3) ** -alpha + 1
+
+
+def own_clicks(levels: Tensor) -> Tensor:
+    """The queries of each list that this user clicked, as a mask (B, n): levels 1 and 2."""
+    return (levels > 0) & (levels <= OWN_LEVEL)
 
 
 def divergence(p: Tensor, q: Tensor, mask: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 The teacher is the stage-2 model, frozen, and reads the prompt with the clicked query at a random
 place in it. The student reads the plain prompt. A rollout is sampled from the student, both score
 it, and the student moves towards the teacher. Teacher and clicked query are gone at serving time.
+
+Both score it without dropout: between two dropout masks of the same model lies many times as much
+divergence as between a teacher that has seen the click and a student that has not.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
+from msgspec import structs
 from torch import Tensor
 
-from onebar.training.batches import Batch, Pairs, pad_sources, privileged_prompt, sft_examples
+from onebar.training.batches import Batch, Pairs, pad_sources, sft_examples
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import (
     IGNORED,
@@ -31,9 +36,13 @@ from onebar.training.models.architecture import (
     frozen_copy,
     set_dropout,
     tensors,
+    without_dropout,
 )
+from onebar.training.privileged import posterior_prompt, rollout, teacher_gain
 from onebar.training.run import RunConfig, Start, train
 from onebar.triggers import EmptyDatasetError
+
+log = structlog.get_logger(__name__)
 
 
 class PIOPDConfig(RunConfig, frozen=True, kw_only=True):
@@ -64,6 +73,9 @@ class PIOPDConfig(RunConfig, frozen=True, kw_only=True):
     """Distil on the student's rollouts; off, on the logged query (plain distillation)."""
     privileged: bool = True
     """The teacher sees the clicked query; off, it reads what the student reads."""
+    least_gain: float = 0.1
+    """The stage begins only where the teacher, shown the click, gives it first for this share more
+    of valid's clicks than without, and for more than chance would; below 0 it begins anyway."""
 
 
 class PIOPD:
@@ -79,6 +91,11 @@ class PIOPD:
         examples = list(sft_examples(start.dataset, "train", start.prompt, searches=False))
         if not examples:
             raise EmptyDatasetError(f"{config.dataset} has no clicks to distil from")
+        if config.privileged and config.least_gain >= 0:
+            held = list(sft_examples(start.dataset, "valid", start.prompt, searches=False))
+            gain = teacher_gain(self._teacher, start.tokenizer, held or examples, config.seed)
+            log.info("teacher_gain", **structs.asdict(gain))
+            gain.check(config.least_gain)
         self._examples = examples
         self._pairs = Pairs(examples, start.tokenizer)
 
@@ -101,7 +118,9 @@ class PIOPD:
         if config.forward_weight or config.reverse_weight or config.entropy_weight:
             rolled = self._rollouts(model, source, mask) if config.on_policy else labels
             known = rolled != IGNORED
-            student = decode(model, states, mask, rolled) if config.on_policy else logits
+            with without_dropout(model):
+                plain = encode(model, None, mask, embeddings=embedded) if config.dropout else states
+                student = decode(model, plain, mask, rolled)
             if config.forward_weight or config.reverse_weight:
                 distilled = distillation(
                     student,
@@ -134,33 +153,9 @@ class PIOPD:
         metrics["loss"] = loss.detach()
         return metrics
 
-    @torch.no_grad()
     def _rollouts(self, model: Any, source: Tensor, mask: Tensor) -> Tensor:
-        """One sample of the student for each prompt: ids (B, L), -100 after the end token."""
-        end = self._tokenizer.eos_id
-        most = self._tokenizer.max_target_tokens
-        model.eval()
-        states = encode(model, source, mask)
-        rolled = torch.full((len(source), most), IGNORED, device=source.device)
-        cache = None
-        newest = torch.full((len(source), 1), model.config.decoder_start_token_id).to(source)
-        running = torch.ones(len(source), dtype=torch.bool, device=source.device)
-        for at in range(most):
-            out = model(
-                encoder_outputs=(states,),
-                attention_mask=mask,
-                decoder_input_ids=newest,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache = out.past_key_values
-            newest = torch.multinomial(out.logits[:, -1].float().softmax(-1), 1)
-            rolled[running, at] = newest[running, 0]
-            running = running & (newest[:, 0] != end)
-            if not running.any():
-                break
-        model.train()
-        return rolled[:, : at + 1]
+        with without_dropout(model):
+            return rollout(model, self._tokenizer, source, mask, sample=True)
 
     @torch.no_grad()
     def _teach(self, model: Any, batch: Batch, rolled: Tensor) -> Tensor:
@@ -171,7 +166,7 @@ class PIOPD:
         else:
             places = torch.rand(len(batch.rows)).tolist()
             prompts = [
-                privileged_prompt(example.prompt, example.target, place)
+                posterior_prompt(example.prompt, example.target, place)
                 for example, place in zip(
                     (self._examples[row] for row in batch.rows), places, strict=True
                 )

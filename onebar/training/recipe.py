@@ -15,6 +15,7 @@ from onebar.generator.checkpoint import CARD, open_checkpoint
 from onebar.training.listwise import ListwiseConfig, train_listwise
 from onebar.training.piopd import PIOPDConfig, train_piopd
 from onebar.training.pretrain import PretrainConfig, train_pretrain
+from onebar.training.privileged import TeacherGainsNothingError
 from onebar.training.run import RunConfig
 from onebar.training.sft import SFTConfig, train_sft
 
@@ -102,7 +103,7 @@ def train_all(
 
     A stage whose checkpoint is there already is passed over, so an interrupted row goes on where
     it stopped. `common` goes to every stage, `changes` to the one it names; with an `init` there is
-    no pre-training.
+    no pre-training. A PIOPD whose teacher gains nothing by seeing the click is left out, and told.
     """
     recipe = RECIPES.get(preset, PAPER) if recipe is None else recipe
     before = init
@@ -115,9 +116,13 @@ def train_all(
         if (path / CARD).is_file() and _made_by(path, config):
             log.info("stage_is_there", stage=stage, checkpoint=open_checkpoint(path).name)
         else:
-            STAGES[stage].run(config)
+            try:
+                STAGES[stage].run(config)
+            except TeacherGainsNothingError as error:
+                log.warning("stage_left_out", stage=stage, reason=str(error))
+                break
         before = str(path)
-    return out / list(recipe)[-1]
+    return Path(str(before))
 
 
 def _made_by(path: Path, config: RunConfig) -> bool:

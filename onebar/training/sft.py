@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from onebar.evidence.tokens import RESERVED
-from onebar.training.batches import Batch, Pairs, privileged_examples, sft_examples
+from onebar.training.batches import Batch, Pairs, sft_examples
 from onebar.training.copying import Pointing, prepare
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import cross_entropy
 from onebar.training.models.architecture import decode, encode, tensors
+from onebar.training.privileged import privileged_examples
 from onebar.training.run import RunConfig, Start, train
 from onebar.triggers import EmptyDatasetError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from onebar.errors import OneBarError
+from onebar.process.files import replace_file
 from stream.logs.files import Identity
 
 CARD = "archive.json"
@@ -102,19 +102,4 @@ def is_flushed(path: Path, card: ArchiveCard) -> bool:
 
 def write_card(directory: Path, card: ArchiveCard) -> None:
     """Replace the card, atomically and durably."""
-    temporary = directory / f".{CARD}.tmp"
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / CARD)
-    sync_directory(directory)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_file(directory / CARD, msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")

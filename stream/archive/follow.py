@@ -19,7 +19,7 @@ from stream.archive.writer import ArchiveWriter
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS
 from stream.kafka.consumer import OffsetGoneError, RecordConsumer, begin_offsets, end_offsets
 from stream.kafka.topics import KafkaUnavailableError, TopicError, partition_counts
-from stream.workers.metrics import ARCHIVED, LAG, Health
+from stream.workers.metrics import ARCHIVED, LAG, WorkerHealth
 from stream.workers.retry import until_back
 from stream.workers.runtime import unless
 
@@ -76,7 +76,7 @@ async def archive_topics(
     flush_s: float = 60.0,
     flush_rows: int = 100_000,
     told: Told = lambda done, total: None,
-    health: Health | None = None,
+    health: WorkerHealth | None = None,
 ) -> int:
     """Read the event topics into the archive; how many records.
 
@@ -95,7 +95,7 @@ async def archive_topics(
         flush_s=flush_s,
         flush_rows=flush_rows,
         told=told,
-        health=health or Health(),
+        health=health or WorkerHealth(),
     )
     return await reading.run()
 
@@ -112,7 +112,7 @@ class _Reading:
         flush_s: float,
         flush_rows: int,
         told: Told,
-        health: Health,
+        health: WorkerHealth,
     ) -> None:
         self._settings = settings
         self._writer = writer

@@ -19,6 +19,7 @@ from typing import Any
 
 import structlog
 
+from onebar.process.files import sync
 from stream.archive.card import (
     CARD,
     ArchiveCard,
@@ -29,7 +30,6 @@ from stream.archive.card import (
     OtherSourceError,
     is_flushed,
     read_card,
-    sync_directory,
     write_card,
 )
 from stream.archive.schema import INVALID, event_row, event_schema, invalid_schema
@@ -206,7 +206,7 @@ class ArchiveWriter:
         for temporary, path in written:
             temporary.replace(path)
         for directory in touched:
-            sync_directory(directory)
+            sync(directory)
         write_card(self._directory, card)
         if written:
             log.info("archive_flushed", records=self.pending, files=len(written))
@@ -257,7 +257,7 @@ class ArchiveWriter:
         return temporary, path
 
     def _remove_leftovers(self) -> None:
-        for path in self._directory.rglob(".*.parquet.tmp"):
+        for path in self._directory.rglob(".*.tmp"):
             path.unlink()
         for path in self._directory.rglob("*.parquet"):
             if not is_flushed(path, self.card):

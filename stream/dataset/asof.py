@@ -6,15 +6,14 @@ visibility lag; nothing else of the log is looked at here.
 
 from __future__ import annotations
 
+from onebar.records import TEXT_FIELDS
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
 from stream.dataset.outcomes import first_of
 from stream.dataset.tables import Table, Tables, behaviors
 
 SUMS = ("milli", "exposures", "clicks", "engagements")
-VERSION = (
-    "title", "caption", "author", "item_title", "ocr", "asr", "summary", "category", "sensitive",
-)  # fmt: skip
+VERSION = (*TEXT_FIELDS, "sensitive")
 
 
 def evidence(work: Workspace, triggers: Table, tables: Tables, config: DatasetConfig) -> Table:

@@ -31,6 +31,7 @@ from onebar.triggers import (
     schema,
 )
 from stream.dataset.asof import VERSION, evidence
+from stream.dataset.causality import in_order
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import ROWS, Workspace, rows_of, workspace
 from stream.dataset.outcomes import outcomes
@@ -68,7 +69,9 @@ def build_dataset(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onebar-")))
         work = stack.enter_context(workspace(engine, scratch))
         told("reading the archive", 0, 0)
-        tables = read_tables(work, files, config)
+        tables, skewed = in_order(work, read_tables(work, files, config), config)
+        if skewed:
+            log.warning("reactions_before_their_impression", events=skewed)
         told("finding triggers", 0, 0)
         found = outcomes(work, tables, config)
         bounds = split_bounds(found, config)
@@ -88,6 +91,7 @@ def build_dataset(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             source=dict(source or {}),
             settings=msgspec.to_builtins(config),
+            skewed=skewed,
             splits={
                 split: {"begin": bounds[split][0], "end": bounds[split][1], **counts[split]}
                 for split in SPLITS

@@ -16,11 +16,13 @@ def first_of(table: Table, group: str, order: list[str]) -> Table:
 
 
 def attach(events: Table, impressions: Table, window_s: float) -> Table:
-    """`trigger_id` of the impression each event belongs to; events of none are left out.
+    """`trigger_id` and `shown_at` of the impression each event belongs to; events of none are left
+    out.
 
     By request_id where both have one (of several, the nearest in time: a client may repeat one),
-    else the user's newest impression of the video within `window_s` before the event. `events` has
-    event_id, ts, video_id, user_id and perhaps request_id.
+    else the user's newest impression of the video before the event; in either case no more than
+    `window_s` apart. A request_id holds backwards as well: the event's clock may be behind.
+    `events` has event_id, ts, video_id, user_id and perhaps request_id.
     """
     import ibis
 
@@ -29,20 +31,21 @@ def attach(events: Table, impressions: Table, window_s: float) -> Table:
     )
     found = events.join(seen, ["video_id", "user_id"])
     gap = found.ts - found.shown_at
+    apart = gap.abs()
     if "request_id" in events.columns:
         named = found.request_id.notnull() & found.shown_by.notnull()
-        same = named & (found.request_id == found.shown_by)
-        near = ~named & (gap >= 0) & (gap <= window_s)
+        same = (named & (found.request_id == found.shown_by)).fill_null(False)
+        near = ~named & (gap >= 0)
     else:
         same = ibis.literal(False)
-        near = (gap >= 0) & (gap <= window_s)
-    found = found.mutate(same=same.fill_null(False)).filter(same.fill_null(False) | near)
-    found = found.mutate(apart=(found.ts - found.shown_at).abs())
+        near = gap >= 0
+    found = found.mutate(same=same, apart=apart)
+    found = found.filter((same | near) & (apart <= window_s))
     number = ibis.row_number().over(
         group_by="event_id", order_by=[ibis.desc("same"), "apart", "trigger_id"]
     )
     best = found.mutate(place=number).filter(lambda t: t.place == 0)
-    return best.select("event_id", "trigger_id")
+    return best.select("event_id", "trigger_id", "shown_at")
 
 
 def outcomes(work: Workspace, tables: Tables, config: DatasetConfig) -> Table:
@@ -58,9 +61,8 @@ def outcomes(work: Workspace, tables: Tables, config: DatasetConfig) -> Table:
 
     impressions = tables.impressions
     clicks = tables.clicks
-    clicked = clicks.left_join(attach(clicks, impressions, config.window_s), "event_id").drop(
-        "event_id_right"
-    )
+    by = attach(clicks, impressions, config.window_s).drop("shown_at")
+    clicked = clicks.left_join(by, "event_id").drop("event_id_right")
     alone = clicked.filter(clicked.trigger_id.isnull())
     clicked = clicked.mutate(trigger_id=ibis.coalesce(clicked.trigger_id, clicked.event_id))
     first = first_of(clicked, "trigger_id", ["ts", "event_id"]).select(

@@ -9,23 +9,22 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from feature_store.buckets import newest, rank_anchors, total_counts
+from feature_store.buckets import MAX_ANCHORS, newest, rank_anchors, total_counts
 from onebar.evidence.evidence import Evidence, assemble, terms
 from onebar.evidence.text import REJECT, clean_video
-from onebar.records import Features, HistoryEntry, QueryCounts, VideoText
+from onebar.records import TEXT_FIELDS, Features, HistoryEntry, QueryCounts, VideoText
 from onebar.triggers import Kind, Preference, Shown, Trigger
 from stream.dataset.config import DatasetConfig
 from stream.dataset.preferences import candidates, preference_list
 
 Row = Mapping[str, Any]
 
-_TEXT = ("title", "caption", "author", "item_title", "ocr", "asr", "summary", "category")
 _clean = lru_cache(maxsize=8192)(clean_video)
 
 
 def video_text(row: Row) -> VideoText:
     """The text of a video as it came, in the columns of a row."""
-    fields = {name: row[name] or "" for name in _TEXT}
+    fields = {name: row[name] or "" for name in TEXT_FIELDS}
     return VideoText(**fields, sensitive=bool(row["sensitive"]))
 
 
@@ -39,7 +38,7 @@ def features_of(row: Row, config: DatasetConfig) -> tuple[Features, dict[str, Qu
         if e["exposures"] or e["clicks"] or e["engagements"]
     }
     most = config.policy.max_entries
-    anchors = rank_anchors(newest(tied, most), config.policy, row["ts"])[:32]
+    anchors = rank_anchors(newest(tied, most), config.policy, row["ts"])[:MAX_ANCHORS]
     forgotten = row["forgotten"]
     history = [
         HistoryEntry(entry["query"], entry["ts"])

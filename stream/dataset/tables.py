@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from onebar.evidence.text import normalize_query
+from onebar.records import TEXT_FIELDS
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
 from stream.events.fold import FoldWeights
@@ -28,10 +29,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "event_id": _STRING,
         "ts": "float64",
         "video_id": _STRING,
-        **dict.fromkeys(
-            ("title", "caption", "author", "item_title", "ocr", "asr", "summary", "category"),
-            _STRING,
-        ),
+        **dict.fromkeys(TEXT_FIELDS, _STRING),
         "sensitive": "boolean",
     },
     "impression": {

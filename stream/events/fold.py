@@ -12,7 +12,7 @@ from msgspec import Struct, UnsetType
 
 from feature_store.writes import MILLI, BehaviorAdd, HistoryPut, UserDelete, VideoPut, Write
 from onebar.evidence.text import normalize_query
-from onebar.records import VideoText
+from onebar.records import TEXT_FIELDS, VideoText
 from stream.events import (
     Click,
     Deletion,
@@ -114,13 +114,5 @@ def _queries(queries: Iterable[str]) -> tuple[str, ...]:
 def text_of(event: Video) -> VideoText:
     """The text of a video's event, as it came."""
     return VideoText(
-        title=event.title,
-        caption=event.caption,
-        author=event.author,
-        item_title=event.item_title,
-        ocr=event.ocr,
-        asr=event.asr,
-        summary=event.summary,
-        category=event.category,
-        sensitive=event.sensitive,
+        **{name: getattr(event, name) for name in TEXT_FIELDS}, sensitive=event.sensitive
     )

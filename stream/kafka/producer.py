@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from onebar.errors import OneBarError
+from onebar.settings import Settings
 from stream.events import Event, encode
 from stream.kafka.topics import KafkaUnavailableError
 
@@ -40,6 +41,15 @@ class EventProducer:
         self._prefix = prefix
         self._idempotent = idempotent
         self._producer: AIOKafkaProducer | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The producer that these settings describe."""
+        return cls(
+            settings.kafka_bootstrap,
+            prefix=settings.topic_prefix,
+            idempotent=settings.idempotent_producer,
+        )
 
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""

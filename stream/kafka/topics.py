@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from msgspec import Struct, field
 
 from onebar.errors import OneBarError
+from onebar.settings import Settings
 from stream.events import BEHAVIORS, DEAD_LETTERS, IMPRESSIONS, QUERIES, VIDEOS
 
 log = structlog.get_logger(__name__)
@@ -113,6 +114,16 @@ async def ensure_topics(
     if made:
         log.info("topics_created", topics=made, partitions=partitions)
     return made
+
+
+async def ensure_configured_topics(settings: Settings) -> list[str]:
+    """`ensure_topics` as these settings have them."""
+    return await ensure_topics(
+        settings.kafka_bootstrap,
+        prefix=settings.topic_prefix,
+        partitions=settings.partitions,
+        replication_factor=settings.replication_factor,
+    )
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> bool:

@@ -112,11 +112,7 @@ async def replay_dead_letters(
     """
     sent = 0
     group = f"{settings.consumer_group}-{REPLAY_GROUP}"
-    async with EventProducer(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
-        idempotent=settings.idempotent_producer,
-    ) as producer:
+    async with EventProducer.of(settings) as producer:
         async for consumer, records in _records(settings, group):
             letters = [_read(record) for record in records]
             messages: list[Message] = [

@@ -47,7 +47,7 @@ class Identity(Struct, frozen=True):
     digest: str
 
 
-class Entry(Struct, frozen=True):
+class LogEntry(Struct, frozen=True):
     """One line of a log: an event, or `error` saying why it is none.
 
     `end` is the position behind it, in the log's own unit: reading from there gives the next
@@ -73,7 +73,7 @@ class Log(Protocol):
         """Whether this is the log that `earlier` was taken of, perhaps grown since."""
         ...
 
-    def entries(self, start: int = 0, number: int = 0) -> Iterator[Entry]:
+    def entries(self, start: int = 0, number: int = 0) -> Iterator[LogEntry]:
         """The entries from position `start`, before which `number` entries stand.
 
         Raises a `LogError` where the log is empty or does not end well, after every entry
@@ -101,7 +101,7 @@ class EventLog:
             self.path.stat().st_size >= earlier.size
         )
 
-    def entries(self, start: int = 0, number: int = 0) -> Iterator[Entry]:
+    def entries(self, start: int = 0, number: int = 0) -> Iterator[LogEntry]:
         size = self.path.stat().st_size
         position = start
         with self.path.open("rb") as file:
@@ -115,7 +115,7 @@ class EventLog:
                     if not whole and len(line) > MAX_EVENT_BYTES:
                         position += _skip_line(reader)
                         error = f"the line is longer than {MAX_EVENT_BYTES:,} bytes"
-                        yield Entry(number, position, None, line, error)
+                        yield LogEntry(number, position, None, line, error)
                         continue
                     self.fraction = file.tell() / size
                     yield _entry(number, position, line, whole)
@@ -130,15 +130,15 @@ class EventLog:
         self.fraction = 1.0
 
 
-def _entry(number: int, position: int, line: bytes, whole: bool) -> Entry:
+def _entry(number: int, position: int, line: bytes, whole: bool) -> LogEntry:
     data = line.rstrip(b"\r\n")
     if number == 1:
         data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return Entry(number, position, parse(data), data)
+        return LogEntry(number, position, parse(data), data)
     except InvalidEventError as error:
         if whole:
-            return Entry(number, position, None, data, str(error))
+            return LogEntry(number, position, None, data, str(error))
         # A whole JSON object is an event even without its line end; half of one is none.
         raise TruncatedLogError(f"the log ends in the middle of line {number:,}") from None
 

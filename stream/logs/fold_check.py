@@ -6,10 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from feature_store.keys import Keys
-from feature_store.redis.client import connect
-from feature_store.snapshot import State, diff
-from feature_store.store import FeatureStore
+from feature_store.opening import open_store
+from feature_store.snapshot import StateSnapshot, diff
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS
@@ -67,13 +65,9 @@ async def wait_for_zero_lag(
         await asyncio.sleep(POLL_S)
 
 
-async def differences(settings: Settings, expected: State, limit: int = 20) -> list[str]:
+async def differences(settings: Settings, expected: StateSnapshot, limit: int = 20) -> list[str]:
     """How the state in Redis differs from `expected`, a line each; empty where it does not."""
-    store = FeatureStore(
-        connect(settings.redis_url, timeout_s=settings.redis_timeout_s),
-        Keys(settings.namespace, settings.generation),
-        settings.policy,
-    )
+    store = open_store(settings)
     try:
         return diff(expected, await store.dump(), limit)
     finally:

@@ -44,8 +44,8 @@ from stream.events import (
 )
 from stream.logs.files import (
     EmptyLogError,
-    Entry,
     Identity,
+    LogEntry,
     LogNotFoundError,
     TruncatedLogError,
     identify,
@@ -177,11 +177,11 @@ class KuaiSearchLog:
     def continues(self, earlier: Identity) -> bool:
         return self.identity() == earlier
 
-    def entries(self, start: int = 0, number: int = 0) -> Iterator[Entry]:
+    def entries(self, start: int = 0, number: int = 0) -> Iterator[LogEntry]:
         position = 0
         for position, (event, data, error) in enumerate(self._all(), 1):
             if position > start:
-                yield Entry(position, position, event, data, error)
+                yield LogEntry(position, position, event, data, error)
         if position == 0:
             raise EmptyLogError(f"{self.path}: neither items nor sessions in it")
         self.fraction = 1.0

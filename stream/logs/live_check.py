@@ -16,9 +16,8 @@ from itertools import islice
 
 from msgspec import Struct
 
-from feature_store.keys import Keys
-from feature_store.redis.client import connect
-from feature_store.snapshot import State, diff
+from feature_store.opening import open_store
+from feature_store.snapshot import StateSnapshot, diff
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
 from onebar.records import Pair, VideoText
@@ -104,16 +103,8 @@ class LiveCheck:
     async def report(self) -> tuple[CheckReport, list[str]]:
         """Raises `LogError`, `LagError`, `FreshnessError`, and where a server is away."""
         settings = self._settings
-        store = FeatureStore(
-            connect(settings.redis_url, timeout_s=settings.redis_timeout_s),
-            Keys(settings.namespace, settings.generation),
-            settings.policy,
-        )
-        producer = EventProducer(
-            settings.kafka_bootstrap,
-            prefix=settings.topic_prefix,
-            idempotent=settings.idempotent_producer,
-        )
+        store = open_store(settings)
+        producer = EventProducer.of(settings)
         try:
             async with producer:
                 await self._replay(producer)
@@ -121,7 +112,7 @@ class LiveCheck:
                 await self._settle()
                 fresh_ms = await self._probe(producer, store)
                 await self._settle()
-            expected = self._offline.state()
+            expected = self._offline.snapshot()
             different = diff(expected, await store.dump())
         finally:
             await store.close()
@@ -185,7 +176,7 @@ class LiveCheck:
     async def _probe(self, producer: EventProducer, store: FeatureStore) -> list[float]:
         """Send live behaviours one by one; how long each took to be visible, in ms."""
         taken = []
-        videos = sorted(self._offline.state().videos) or ["probe-video"]
+        videos = sorted(self._offline.snapshot().videos) or ["probe-video"]
         for number, events in enumerate(probes(videos, PROBES)):
             for event in events:
                 self._offline.add(event, at=time.time())
@@ -245,7 +236,7 @@ def probes(videos: Sequence[str], count: int) -> Iterator[list[Event]]:
         yield events
 
 
-def sample(state: State, pairs: Sequence[Pair], size: int = SAMPLE) -> list[Pair]:
+def sample(state: StateSnapshot, pairs: Sequence[Pair], size: int = SAMPLE) -> list[Pair]:
     """Up to `size` of the pairs, evenly spread, whose video has text or anchors; then videos of
     the state that no pair names, without a user.
     """

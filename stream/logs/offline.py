@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 from feature_store.memory import MemoryStore
-from feature_store.snapshot import State
+from feature_store.snapshot import StateSnapshot
 from feature_store.writes import InvalidWriteError
 from onebar.policy import StatePolicy
 from stream.events import Event, InvalidEventError, encode
@@ -61,6 +61,6 @@ class OfflineFold:
             else:
                 self.add(entry.event)
 
-    def state(self) -> State:
+    def snapshot(self) -> StateSnapshot:
         """The state after everything added so far."""
-        return self._store.state()
+        return self._store.snapshot()

@@ -30,7 +30,7 @@ def prompts_of(
             continue
         user_id = event.user_id if isinstance(event.user_id, str) else None
         [features] = store.features([(event.video_id, user_id)], now=event.ts)
-        if features.text is None and not features.anchors:
+        if not features.known:
             continue
         yield build_prompt(
             assemble(

@@ -17,10 +17,11 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from onebar.process.files import replace_file
 from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS, Event, InvalidEventError
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record
-from stream.logs.files import Entry, Identity, Log, LogError
+from stream.logs.files import Identity, Log, LogEntry, LogError
 from stream.workers.dead_letters import dead_letter
 
 BATCH = 1000
@@ -44,7 +45,7 @@ class Sink(Protocol):
 
     async def send(self, events: Sequence[Event]) -> None: ...
 
-    async def reject(self, log: Path, entries: Sequence[Entry]) -> None:
+    async def reject(self, log: Path, entries: Sequence[LogEntry]) -> None:
         """Put aside lines that are no events, each with its number and reason."""
         ...
 
@@ -58,11 +59,11 @@ class KafkaSink:
     async def send(self, events: Sequence[Event]) -> None:
         await self._producer.send(events)
 
-    async def reject(self, log: Path, entries: Sequence[Entry]) -> None:
+    async def reject(self, log: Path, entries: Sequence[LogEntry]) -> None:
         await self._producer.send_messages([_letter(log, entry) for entry in entries])
 
 
-def _letter(log: Path, entry: Entry) -> Message:
+def _letter(log: Path, entry: LogEntry) -> Message:
     """A dead letter that came from no topic: its offset is the line's number, its topic the one
     that a mended line would go to."""
     record = Record(
@@ -140,11 +141,9 @@ class StateFile:
 
     def save(self, standing: Standing) -> None:
         """Replace the file at once. Raises `StateFileError`."""
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(msgspec.json.encode(standing))
-            temporary.replace(self.path)
+            replace_file(self.path, msgspec.json.encode(standing), durable=False)
         except OSError as error:
             raise StateFileError(
                 f"where the replay stands cannot be written to {self.path} ({error}): "
@@ -194,7 +193,7 @@ class Replay:
         self.standing = found or Standing(target=target, log=log.identity())
         self._first = self.standing
         self._events: list[Event] = []
-        self._rejects: list[Entry] = []
+        self._rejects: list[LogEntry] = []
         self._saved_at = 0.0
         self._waiting_since = 0.0
         self._started = time.monotonic()
@@ -249,7 +248,7 @@ class Replay:
         if delay > 0:
             await asyncio.sleep(delay)
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: LogEntry) -> None:
         if not self._events and not self._rejects:
             self._waiting_since = time.monotonic()
         if entry.event is None:

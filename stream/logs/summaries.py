@@ -15,6 +15,7 @@ import structlog
 from msgspec import Struct, structs
 
 from onebar.errors import OneBarError
+from onebar.process.files import replace_file
 from onebar.summaries.media import Media, MediaError, read_media
 from stream.events import Video, encode
 from stream.logs.files import EventLog
@@ -32,7 +33,7 @@ class SummariesError(OneBarError, ValueError):
     """Summaries that can't be made. The text says what is missing."""
 
 
-class Model(Protocol):
+class SummaryModel(Protocol):
     """What summarises: `onebar.summaries.models.Summarizer`."""
 
     name: str
@@ -42,7 +43,7 @@ class Model(Protocol):
         ...
 
 
-class Kept(Struct, frozen=True):
+class StoredSummary(Struct, frozen=True):
     """One finished summary, under the hash of its file's content and of the model."""
 
     key: str
@@ -50,7 +51,7 @@ class Kept(Struct, frozen=True):
     heard: str
 
 
-class Counts(Struct, frozen=True, kw_only=True):
+class SummaryCounts(Struct, frozen=True, kw_only=True):
     """What became of the videos of a log."""
 
     videos: int
@@ -63,15 +64,15 @@ class Counts(Struct, frozen=True, kw_only=True):
     """Events written: summaries that the log did not have already."""
 
 
-class Cache:
+class SummaryCache:
     """Summaries by key in a file, one a line, appended as they are made: what an interrupted run
     leaves, and what spares the next one everything that has not changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, StoredSummary] = {}
         if path.exists():
-            decoder = msgspec.json.Decoder(Kept)
+            decoder = msgspec.json.Decoder(StoredSummary)
             for line in path.read_bytes().splitlines():
                 try:
                     kept = decoder.decode(line)
@@ -79,10 +80,10 @@ class Cache:
                     continue
                 self._kept[kept.key] = kept
 
-    def get(self, key: str) -> Kept | None:
+    def get(self, key: str) -> StoredSummary | None:
         return self._kept.get(key)
 
-    def add(self, found: Iterable[Kept]) -> None:
+    def add(self, found: Iterable[StoredSummary]) -> None:
         with self._path.open("ab") as file:
             if file.tell():
                 file.write(b"\n")  # ends a line that was cut off; an empty one is nothing
@@ -116,15 +117,15 @@ def find_files(directory: Path) -> dict[str, Path]:
 def summarize_videos(
     videos: Mapping[str, Video],
     files: Mapping[str, Path],
-    model: Model,
-    cache: Cache,
+    model: SummaryModel,
+    cache: SummaryCache,
     out: Path,
     *,
     frames: int = 4,
     sound_s: float = 30.0,
     batch: int = 4,
     told: Told = lambda done, total: None,
-) -> Counts:
+) -> SummaryCounts:
     """Write to `out` an event for each video whose summary the log does not have.
 
     A file is looked at once, whatever it is called, as long as its content and the models stay the
@@ -152,16 +153,14 @@ def summarize_videos(
         if media:
             answers = model.summarize([each for _, each in media])
             cache.add(
-                Kept(key, summary, heard)
+                StoredSummary(key, summary, heard)
                 for (key, _), (summary, heard) in zip(media, answers, strict=True)
             )
         done += len(chunk)
         told(done, len(todo))
     events = list(_events(videos, keys, cache))
-    partial = out.with_name(out.name + ".partial")
-    partial.write_bytes(b"".join(encode(event) + b"\n" for event in events))
-    os.replace(partial, out)
-    return Counts(
+    replace_file(out, b"".join(encode(event) + b"\n" for event in events))
+    return SummaryCounts(
         videos=len(videos),
         without_file=len(videos) - len(found),
         unreadable=unreadable,
@@ -171,7 +170,9 @@ def summarize_videos(
     )
 
 
-def _events(videos: Mapping[str, Video], keys: Mapping[str, str], cache: Cache) -> Iterator[Video]:
+def _events(
+    videos: Mapping[str, Video], keys: Mapping[str, str], cache: SummaryCache
+) -> Iterator[Video]:
     """The videos that get something new: a summary, and what is said where they had none."""
     for video_id, key in keys.items():
         video, kept = videos[video_id], cache.get(key)

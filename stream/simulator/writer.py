@@ -13,6 +13,7 @@ from typing import IO, cast
 
 import zstandard
 
+from onebar.process.files import replacing
 from stream.events import Event, encode
 from stream.simulator.config import SimulatorConfig, SimulatorConfigError
 from stream.simulator.truth import UserTruth, VideoTruth, WorldTruth, encode_record
@@ -35,27 +36,20 @@ def truth_path_of(path: str | os.PathLike[str]) -> Path:
 def _atomic(path: Path) -> Iterator[Callable[[bytes], object]]:
     """A writer whose file appears under its name only when all of it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with ExitStack() as stack:
-            raw = stack.enter_context(temporary.open("wb"))
-            sink: IO[bytes] = raw
-            if path.suffix == ".gz":
-                # No name and no time in the header: same log, same bytes.
-                sink = cast(
-                    "IO[bytes]",
-                    stack.enter_context(
-                        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0)
-                    ),
-                )
-            elif path.suffix == ".zst":
-                compressor = zstandard.ZstdCompressor(level=3)
-                sink = stack.enter_context(compressor.stream_writer(raw, closefd=False))
-            buffered = stack.enter_context(io.BufferedWriter(cast("io.RawIOBase", sink), 1 << 18))
-            yield buffered.write
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, durable=False) as temporary, ExitStack() as stack:
+        raw = stack.enter_context(temporary.open("wb"))
+        sink: IO[bytes] = raw
+        if path.suffix == ".gz":
+            # No name and no time in the header: same log, same bytes.
+            sink = cast(
+                "IO[bytes]",
+                stack.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0)),
+            )
+        elif path.suffix == ".zst":
+            compressor = zstandard.ZstdCompressor(level=3)
+            sink = stack.enter_context(compressor.stream_writer(raw, closefd=False))
+        buffered = stack.enter_context(io.BufferedWriter(cast("io.RawIOBase", sink), 1 << 18))
+        yield buffered.write
 
 
 def write_log(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
 from onebar.settings import Settings
@@ -18,11 +20,13 @@ class LogRewoundError(OneBarError, RuntimeError):
     """A topic ends before what this state has already taken in: it was made anew. Its offsets
     start again at 0, and the fences in the state would drop its events without a word."""
 
-    def __init__(self, topic: str, partition: int, reached: int, end: int, generation: str) -> None:
+    def __init__(
+        self, topic: str, partition: int, reached: int, end: int, state_version: str
+    ) -> None:
         super().__init__(
-            f"{topic}/{partition} ends at offset {end}, but the state of generation "
-            f"{generation!r} has taken in offset {reached}: the topic was made anew. Start with "
-            "another ONEBAR_GENERATION (or ONEBAR_NAMESPACE) to build the state from this log"
+            f"{topic}/{partition} ends at offset {end}, but the state of version "
+            f"{state_version!r} has taken in offset {reached}: the topic was made anew. Start with "
+            "another ONEBAR_STATE_VERSION (or ONEBAR_NAMESPACE) to build the state from this log"
         )
 
 
@@ -30,25 +34,36 @@ class StateLostError(OneBarError, RuntimeError):
     """The state tells of less than was taken into it: Redis lost some of it."""
 
     def __init__(
-        self, topic: str, partition: int, reached: int, taken: int, generation: str
+        self, topic: str, partition: int, reached: int, taken: int, state_version: str
     ) -> None:
         super().__init__(
-            f"{topic}/{partition} was taken in up to offset {taken}, but the state of generation "
-            f"{generation!r} tells of {f'only {reached}' if reached >= 0 else 'nothing'}: Redis "
-            "lost what it held. Start with another ONEBAR_GENERATION to build the state from the "
-            "start of the log"
+            f"{topic}/{partition} was taken in up to offset {taken}, but the state of version "
+            f"{state_version!r} tells of {f'only {reached}' if reached >= 0 else 'nothing'}: Redis "
+            "lost what it held. Start with another ONEBAR_STATE_VERSION to build the state from "
+            "the start of the log"
         )
 
 
-async def check_log(settings: Settings, store: FeatureStore) -> dict[tuple[str, int], int]:
-    """The last offset taken into the state of each (topic, partition).
+Reached = dict[tuple[str, int], int]
+"""(topic, partition) -> the last offset taken into the state."""
+
+
+async def check_continuity(
+    settings: Settings, store: FeatureStore, only: Collection[tuple[str, int]] | None = None
+) -> Reached:
+    """How far the state has taken in each (topic, partition) there is, or those of `only`.
 
     Raises `LogRewoundError` where the topics are not those that the state was built from, and
     `StateLostError` where the state lacks what was committed.
     """
     counts = await partition_counts(settings.kafka_bootstrap)
     prefix = settings.topic_prefix
-    pairs = [(name, p) for name in INPUTS for p in range(counts.get(prefix + name, 0))]
+    pairs = [
+        (name, p)
+        for name in INPUTS
+        for p in range(counts.get(prefix + name, 0))
+        if only is None or (name, p) in only
+    ]
     names = [(prefix + name, p) for name, p in pairs]
     # In this order: what is committed was taken in before.
     committed = await committed_offsets(settings.kafka_bootstrap, stream_group(settings), names)
@@ -59,8 +74,8 @@ async def check_log(settings: Settings, store: FeatureStore) -> dict[tuple[str, 
         topic = prefix + name
         end = ends.get((topic, partition), at + 1)
         if end <= at:
-            raise LogRewoundError(topic, partition, at, end, settings.generation)
+            raise LogRewoundError(topic, partition, at, end, settings.state_version)
         taken = committed[(topic, partition)] - 1
         if taken > at:
-            raise StateLostError(topic, partition, at, taken, settings.generation)
+            raise StateLostError(topic, partition, at, taken, settings.state_version)
     return reached

@@ -15,7 +15,7 @@ from stream.events import DEAD_LETTERS
 from stream.kafka.producer import EventProducer, EventTooLargeError, Headers, Message
 from stream.kafka.records import Record
 from stream.workers.metrics import DEAD_LETTERS as DEAD_LETTERS_COUNT
-from stream.workers.metrics import Health
+from stream.workers.metrics import WorkerHealth
 from stream.workers.retry import until_back
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ class FutureEventError(OneBarError, ValueError):
         )
 
 
-async def set_aside(producer: EventProducer, letters: list[Message], health: Health) -> None:
+async def set_aside(producer: EventProducer, letters: list[Message], health: WorkerHealth) -> None:
     """Send dead letters, however long Kafka is away. Where they are more than the topic takes,
     as when a feed's own topic takes longer messages than the dead letters', their values are cut
     and a header `cut_from` tells how long they were: an oversized one stops nobody."""

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,14 +48,22 @@ from stream.kafka.records import Record
 log = structlog.get_logger(__name__)
 
 
+Take = Callable[[Sequence[Record]], Awaitable[None]]
+OnAssigned = Callable[[Iterable[tuple[str, int]]], None]
+
+
 class _App(faust.App):
     fetch_max_wait_ms: int
+    on_assigned: OnAssigned
+
+    async def _on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        self.on_assigned((tp.topic, tp.partition) for tp in assigned)
+        await super()._on_partitions_assigned(assigned, generation_id)
 
     def _create_directories(self) -> None:
         """None: there are no tables."""
 
 
-Take = Callable[[Sequence[Record]], Awaitable[None]]
 BUFFERED = 4
 """Batches of a topic that may wait for the one in hand."""
 
@@ -145,10 +153,17 @@ class Failure:
             self.happened.set()
 
 
-def build_app(settings: Settings, topics: Sequence[str], take: Take, failure: Failure) -> faust.App:
+def build_app(
+    settings: Settings,
+    topics: Sequence[str],
+    take: Take,
+    failure: Failure,
+    on_assigned: OnAssigned = lambda partitions: None,
+) -> faust.App:
     """The app of one worker. `take` has a batch's effect before it returns; it may be called for
     several topics at once, but for each topic one batch at a time. Where it raises or is
-    cancelled, `failure` says so and it is not called again.
+    cancelled, `failure` says so and it is not called again. `on_assigned` is told the (topic,
+    partition)s that are this worker's after a rebalance, before it is given anything of them.
 
     Opens nothing until started.
     """
@@ -174,6 +189,8 @@ def build_app(settings: Settings, topics: Sequence[str], take: Take, failure: Fa
         table_standby_replicas=0,
     )
     app.fetch_max_wait_ms = settings.fetch_max_wait_ms
+    prefix = len(settings.topic_prefix)
+    app.on_assigned = lambda given: on_assigned((topic[prefix:], p) for topic, p in given)
     app.transport = _Transport(app.conf.broker_consumer, app)
     for name in topics:
         _add_agent(app, settings, name, take, failure)

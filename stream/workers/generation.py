@@ -21,7 +21,7 @@ from stream.events import QUERIES, Impression, InvalidEventError, parse
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record
 from stream.workers.dead_letters import dead_letter, set_aside
-from stream.workers.metrics import CACHED_SECONDS, GENERATION_SECONDS, Health
+from stream.workers.metrics import CACHED_SECONDS, GENERATION_SECONDS, WorkerHealth
 from stream.workers.metrics import IMPRESSIONS as COUNT
 from stream.workers.retry import until_back
 
@@ -77,7 +77,7 @@ class Generation:
         models: Models,
         cache: QueryCache,
         producer: EventProducer,
-        health: Health,
+        health: WorkerHealth,
         *,
         late_after_s: float,
         clock: Callable[[], float] = time.time,

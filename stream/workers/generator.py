@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from feature_store.cache.query_cache import QueryCache
+from feature_store.opening import cache_beside
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.process.tasks import end_tasks
@@ -26,7 +26,7 @@ from stream.kafka.records import Record
 from stream.workers.generation import Generation
 from stream.workers.health import Lags, watching
 from stream.workers.metrics import IMPRESSIONS as COUNT
-from stream.workers.metrics import Health
+from stream.workers.metrics import WorkerHealth
 from stream.workers.retry import until_back
 from stream.workers.runtime import Runtime, open_runtime, unless
 
@@ -45,14 +45,14 @@ COMMIT_WITHIN_S = 1.0
 """And how long the last commit may take."""
 
 
-class Loop:
+class GeneratorLoop:
     """Fetches, keeps a few batches under way, and commits what is done behind them.
 
     Impressions of unknown videos are held aside, so that they hold up nobody else.
     """
 
     def __init__(
-        self, settings: Settings, generation: Generation, health: Health, stop: asyncio.Event
+        self, settings: Settings, generation: Generation, health: WorkerHealth, stop: asyncio.Event
     ) -> None:
         self._batch = settings.batch_size
         self._generation = generation
@@ -161,9 +161,7 @@ async def run_generator(settings: Settings) -> None:
 
 
 async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) -> None:
-    cache = QueryCache(
-        runtime.client, runtime.keys, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s
-    )
+    cache = cache_beside(runtime.store, settings)
     live = LiveModel(
         settings,
         runtime.store,
@@ -182,7 +180,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             runtime.health,
             late_after_s=settings.late_after_s,
         )
-        loop = Loop(settings, generation, runtime.health, runtime.stop)
+        loop = GeneratorLoop(settings, generation, runtime.health, runtime.stop)
         async with watching(runtime, loop.lags):
             await loop.run()
     finally:

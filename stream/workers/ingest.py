@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 import structlog
 
 from feature_store.redis.client import StoreCommandError
 from feature_store.store import FeatureStore
-from feature_store.writes import InvalidWriteError, Position, Write, check_write
+from feature_store.writes import InvalidWriteError, Position, Write
 from onebar.evidence.text import clean_video
 from stream.events import InvalidEventError, parse
 from stream.events.fold import fold
@@ -22,16 +22,19 @@ from stream.workers.metrics import (
     BATCH_EVENTS,
     EVENTS,
     FRESHNESS_SECONDS,
-    Health,
+    WorkerHealth,
 )
 from stream.workers.retry import until_back
 
 log = structlog.get_logger(__name__)
 
-Entry = tuple[Write, Position]
+PlacedWrite = tuple[Write, Position]
+Partition = tuple[str, int]
+Verify = Callable[[Collection[Partition]], Awaitable[Mapping[Partition, int]]]
+"""How far the state has taken these in; raises where it lacks what was committed of them."""
 
 
-def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[Entry]]:
+def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[PlacedWrite]]:
     """The type of the event in a record, and what it changes. Pure.
 
     Raises `InvalidEventError`, `FutureEventError` and `InvalidWriteError`: a dead letter each.
@@ -39,10 +42,7 @@ def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[Entr
     event = parse(record.value)
     if event.ts > record.timestamp + future_allowance_s:
         raise FutureEventError(event.ts, record.timestamp, future_allowance_s)
-    writes = fold(event, clean_video)
-    for write in writes:
-        check_write(write)
-    return event.type, [(write, record.position) for write in writes]
+    return event.type, [(write, record.position) for write in fold(event, clean_video)]
 
 
 class Ingester:
@@ -50,16 +50,17 @@ class Ingester:
     whole effect or is a dead letter that Kafka has acknowledged; its offset may be committed.
 
     Batches of one partition must come one after another. `reached` is how far the state had taken
-    in each (topic, partition) before.
+    in each (topic, partition) before. After `assigned`, `verify` is asked before the first batch.
     """
 
     def __init__(
         self,
         store: FeatureStore,
         producer: EventProducer,
-        health: Health,
+        health: WorkerHealth,
         *,
-        reached: Mapping[tuple[str, int], int] | None = None,
+        reached: Mapping[Partition, int] | None = None,
+        verify: Verify | None = None,
         future_allowance_s: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -67,8 +68,25 @@ class Ingester:
         self._producer = producer
         self._health = health
         self._reached = dict(reached or {})
+        self._verify = verify
+        self._unverified: dict[Partition, object] = {}  # each assignment is one of its own
         self._future_allowance_s = future_allowance_s
         self._clock = clock
+
+    def assigned(self, partitions: Iterable[Partition]) -> None:
+        """These come to this worker from now on: another may have had them in between, on a Redis
+        that has lost what it took in since."""
+        self._unverified.update((pair, object()) for pair in partitions)
+
+    async def check(self) -> None:
+        """Raises `StateLostError` where Redis has lost what it was known to have taken in, or
+        what was committed of a partition that came to this worker; also where nothing comes on
+        it. Raises `StoreUnavailableError` and `KafkaUnavailableError` where they can't be asked."""
+        await self._verify_now(dict(self._unverified))
+        known = dict(self._reached)
+        found = await self._store.reached(list(known))
+        for pair, offset in known.items():
+            self._compare(pair, found.get(pair, -1), offset)
 
     async def take(self, records: Sequence[Record]) -> None:
         """Take a batch in, however long Redis or Kafka is away. Cancelling it is safe: what was
@@ -76,7 +94,8 @@ class Ingester:
 
         Raises `StateLostError` where Redis has lost what earlier batches put into it.
         """
-        entries: list[Entry] = []
+        await self._verify_new(records)
+        entries: list[PlacedWrite] = []
         good: list[tuple[str, Record]] = []
         letters: list[Message] = []
         for record in records:
@@ -98,18 +117,36 @@ class Ingester:
             FRESHNESS_SECONDS.observe(max(0.0, now - record.timestamp))
         self._health.beat()
 
+    async def _verify_new(self, records: Sequence[Record]) -> None:
+        if not self._unverified:
+            return
+        here = {(record.topic, record.partition) for record in records}
+        new = {pair: mark for pair, mark in self._unverified.items() if pair in here}
+        if new:
+            await until_back(lambda: self._verify_now(new), self._health)
+
+    async def _verify_now(self, new: Mapping[Partition, object]) -> None:
+        if new and self._verify is not None:
+            for pair, offset in (await self._verify(new.keys())).items():
+                self._reached[pair] = max(offset, self._reached.get(pair, -1))
+        for pair, mark in new.items():
+            if self._unverified.get(pair) is mark:
+                del self._unverified[pair]
+
     async def _note_reached(self, records: Sequence[Record]) -> None:
         reached = {pair: offset - 1 for pair, offset in next_offsets(records).items()}
         before = await until_back(
             lambda: self._store.note_reached(reached, self._reached), self._health
         )
         for pair, noted in before.items():
-            known = self._reached.get(pair, -1)
-            if noted < known:
-                raise StateLostError(*pair, noted, known, self._store.keys.generation)
+            self._compare(pair, noted, self._reached.get(pair, -1))
             self._reached[pair] = max(noted, reached[pair])
 
-    async def _apply(self, entries: list[Entry], records: Sequence[Record]) -> list[Message]:
+    def _compare(self, pair: Partition, found: int, known: int) -> None:
+        if found < known:
+            raise StateLostError(*pair, found, known, self._store.keys.state_version)
+
+    async def _apply(self, entries: list[PlacedWrite], records: Sequence[Record]) -> list[Message]:
         if not entries:
             return []
         started = self._clock()
@@ -125,7 +162,7 @@ class Ingester:
         return []
 
     async def _apply_each(
-        self, entries: list[Entry], records: Sequence[Record], cause: StoreCommandError
+        self, entries: list[PlacedWrite], records: Sequence[Record], cause: StoreCommandError
     ) -> list[Message]:
         """Redis refused a command for good (a key of another type, say): the records whose own
         writes it refuses are set aside, the others take effect."""

@@ -59,8 +59,10 @@ LAG = Gauge(
     ["topic", "partition"],
 )
 
+EVICTED = Gauge("onebar_redis_evicted_keys", "Keys that Redis evicted since its start.")
 
-class Health:
+
+class WorkerHealth:
     """Whether a worker is well: nothing it needs is away, and it gets on with what there is.
 
     `stalled_after_s` is how long it may go without a beat.
@@ -108,7 +110,7 @@ class Health:
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, health: Health) -> AsyncIterator[None]:
+async def serve(host: str, port: int, health: WorkerHealth) -> AsyncIterator[None]:
     """Serve /metrics and /healthz (200, or 503 with the problems); port 0 serves nothing."""
     if port == 0:
         yield
@@ -119,7 +121,7 @@ async def serve(host: str, port: int, health: Health) -> AsyncIterator[None]:
         yield
 
 
-def _answer(path: str, health: Health) -> tuple[str, str, bytes]:
+def _answer(path: str, health: WorkerHealth) -> tuple[str, str, bytes]:
     if path == "/metrics":
         return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
     if path == "/healthz":
@@ -133,7 +135,7 @@ def _answer(path: str, health: Health) -> tuple[str, str, bytes]:
 
 
 def _handler(
-    health: Health,
+    health: WorkerHealth,
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -26,7 +26,13 @@ from onebar.records import Anchor, Features
 from stream.events import BEHAVIORS, Event, InvalidEventError, Video, parse
 from stream.events.fold import fold, text_of
 from stream.kafka.records import Record
-from stream.workers.metrics import INDEXED, KNOWN_QUERIES, NEIGHBORS, NEIGHBORS_SECONDS, Health
+from stream.workers.metrics import (
+    INDEXED,
+    KNOWN_QUERIES,
+    NEIGHBORS,
+    NEIGHBORS_SECONDS,
+    WorkerHealth,
+)
 from stream.workers.retry import until_back
 
 log = structlog.get_logger(__name__)
@@ -54,7 +60,7 @@ class Neighborhood:
         index: VectorIndex,
         known: KnownQueries,
         store: FeatureStore,
-        health: Health,
+        health: WorkerHealth,
         config: NeighborConfig,
         *,
         refresh_s: float,

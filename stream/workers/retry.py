@@ -10,7 +10,7 @@ import structlog
 
 from feature_store.redis.client import StoreUnavailableError
 from stream.kafka.topics import KafkaUnavailableError
-from stream.workers.metrics import RETRIES, Health
+from stream.workers.metrics import RETRIES, WorkerHealth
 
 log = structlog.get_logger(__name__)
 
@@ -19,7 +19,7 @@ FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
 
 
-async def until_back(call: Callable[[], Awaitable[Value]], health: Health) -> Value:
+async def until_back(call: Callable[[], Awaitable[Value]], health: WorkerHealth) -> Value:
     """`call()`'s value, calling again with growing pauses while Redis or Kafka is away.
 
     Any other error is raised. Cancelling ends the waiting.

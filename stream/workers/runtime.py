@@ -10,18 +10,21 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import structlog
 from msgspec import Struct
 
-from feature_store.keys import Keys
-from feature_store.redis.client import Client, connect
+from feature_store.opening import open_store
+from feature_store.redis.client import StoreUnfitError
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
 from onebar.process.tasks import end_tasks
 from onebar.settings import Settings
 from stream.kafka.producer import EventProducer
-from stream.kafka.topics import ensure_topics
+from stream.kafka.topics import ensure_configured_topics
 from stream.workers import metrics
 from stream.workers.retry import until_back
+
+log = structlog.get_logger(__name__)
 
 
 class WorkerCrashedError(OneBarError, RuntimeError):
@@ -31,11 +34,9 @@ class WorkerCrashedError(OneBarError, RuntimeError):
 class Runtime(Struct, frozen=True):
     """The connected servers of a worker."""
 
-    client: Client
-    keys: Keys
     store: FeatureStore
     producer: EventProducer
-    health: metrics.Health
+    health: metrics.WorkerHealth
     stop: asyncio.Event
 
 
@@ -51,33 +52,35 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    health = metrics.Health()
+    health = metrics.WorkerHealth()
     async with AsyncExitStack() as stack:
         server = metrics.serve(settings.metrics_host, settings.metrics_port, health)
         await stack.enter_async_context(server)
-        client = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
-        keys = Keys(settings.namespace, settings.generation)
-        store = FeatureStore(client, keys, settings.policy)
+        store = open_store(settings)
         stack.push_async_callback(store.close)
-        producer = EventProducer(
-            settings.kafka_bootstrap,
-            prefix=settings.topic_prefix,
-            idempotent=settings.idempotent_producer,
-        )
+        producer = EventProducer.of(settings)
         stack.push_async_callback(producer.stop)
 
         async def prepare() -> None:
-            await ensure_topics(
-                settings.kafka_bootstrap,
-                prefix=settings.topic_prefix,
-                partitions=settings.partitions,
-                replication_factor=settings.replication_factor,
-            )
+            await ensure_configured_topics(settings)
             await producer.start()
-            await store.ping()
+            await fit(store, health)
 
         await unless(stop, until_back(prepare, health))
-        yield Runtime(client, keys, store, producer, health, stop)
+        yield Runtime(store, producer, health, stop)
+
+
+async def fit(store: FeatureStore, health: metrics.WorkerHealth) -> None:
+    """Say what is to be said of this Redis. Raises `StoreUnavailableError`, so that it is waited
+    for, unless it takes what is written and can hold the state."""
+    found = await store.fitness()
+    health.warn("redis", "; ".join(found.warnings) or None)
+    if found.problems:
+        raise StoreUnfitError(f"Redis is unfit: {'; '.join(found.problems)}")
+    for warning in found.warnings:
+        log.warning("redis_warning", warning=warning)
+    log.info("redis_fit", version=found.version, notes=found.notes)
+    await store.probe()
 
 
 REPEAT_AFTER_S = 30.0

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import sys
 
 import structlog
 
+from feature_store.redis.client import StoreUnavailableError
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.settings import Settings
 from stream.kafka.groups import stream_group
-from stream.workers.continuity import INPUTS, StateLostError, check_log
+from stream.workers.continuity import (
+    INPUTS,
+    LogRewoundError,
+    StateLostError,
+    check_continuity,
+)
 from stream.workers.health import Lags, watching
 from stream.workers.ingest import Ingester
 from stream.workers.retry import until_back
-from stream.workers.runtime import WorkerCrashedError, open_runtime
+from stream.workers.runtime import Runtime, WorkerCrashedError, open_runtime
 
 log = structlog.get_logger(__name__)
 
@@ -31,53 +38,61 @@ async def run_stream_worker(settings: Settings) -> None:
     Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError`,
     `StateLostError` and `WorkerCrashedError`.
     """
-    from stream.workers.faust_app import Failure, build_app, lags, stop
-
     async with open_runtime(settings) as runtime:
         if runtime.stop.is_set():
             return
-        reached = await until_back(lambda: check_log(settings, runtime.store), runtime.health)
-        ingester = Ingester(
-            runtime.store,
-            runtime.producer,
-            runtime.health,
-            reached=reached,
-            future_allowance_s=settings.future_allowance_s,
-        )
-        failure = Failure()
-        app = build_app(settings, INPUTS, ingester.take, failure)
-        app.finalize()
-        await app.maybe_start()
-        runtime.health.started()
-        spare_garbage_collection()
-        log.info("stream_worker_started", group=stream_group(settings), pid=os.getpid())
+        try:
+            await _work(settings, runtime)
+        except StateLostError as error:
+            with contextlib.suppress(StoreUnavailableError):  # whoever reads it is to know as well
+                await runtime.store.note_lost(str(error))
+            raise
 
-        checked: set[tuple[str, int]] = set()
 
-        async def behind() -> Lags:
-            found = await lags(app, settings.topic_prefix)
-            # A topic made anew under us goes and comes back, or ends before what was committed.
-            if not found.keys() <= checked or any(lag < 0 for lag in found.values()):
-                await check_log(settings, runtime.store)
-            checked.clear()
-            checked.update(found)
-            return {pair: max(0, lag) for pair, lag in found.items()}
+async def _work(settings: Settings, runtime: Runtime) -> None:
+    from stream.workers.faust_app import Failure, build_app, lags, stop
 
-        ends = [
-            asyncio.create_task(end)
-            for end in (app.wait_until_stopped(), failure.happened.wait(), runtime.stop.wait())
-        ]
-        async with watching(runtime, behind) as watch:
-            await asyncio.wait((*ends, watch), return_when=asyncio.FIRST_COMPLETED)
-            crash = failure.reason or app.crash_reason
-            for end in ends:
-                end.cancel()
-            await stop(app, crash)
-        if isinstance(crash, StateLostError):
-            raise crash
-        if crash is not None:
-            raise WorkerCrashedError(f"the stream worker crashed: {crash!r}") from crash
-        log.info("stream_worker_stopped")
+    reached = await until_back(lambda: check_continuity(settings, runtime.store), runtime.health)
+    await until_back(lambda: runtime.store.note_lost(None), runtime.health)
+    ingester = Ingester(
+        runtime.store,
+        runtime.producer,
+        runtime.health,
+        reached=reached,
+        verify=lambda partitions: check_continuity(settings, runtime.store, partitions),
+        future_allowance_s=settings.future_allowance_s,
+    )
+    failure = Failure()
+    app = build_app(settings, INPUTS, ingester.take, failure, ingester.assigned)
+    app.finalize()
+    await app.maybe_start()
+    runtime.health.started()
+    spare_garbage_collection()
+    log.info("stream_worker_started", group=stream_group(settings), pid=os.getpid())
+
+    async def behind() -> Lags:
+        found = await lags(app, settings.topic_prefix)
+        # A topic made anew under us ends before what was committed.
+        if any(lag < 0 for lag in found.values()):
+            await check_continuity(settings, runtime.store)
+        await ingester.check()
+        return {pair: max(0, lag) for pair, lag in found.items()}
+
+    ends = [
+        asyncio.create_task(end)
+        for end in (app.wait_until_stopped(), failure.happened.wait(), runtime.stop.wait())
+    ]
+    async with watching(runtime, behind) as watch:
+        await asyncio.wait((*ends, watch), return_when=asyncio.FIRST_COMPLETED)
+        crash = failure.reason or app.crash_reason
+        for end in ends:
+            end.cancel()
+        await stop(app, crash)
+    if isinstance(crash, (StateLostError, LogRewoundError)):
+        raise crash
+    if crash is not None:
+        raise WorkerCrashedError(f"the stream worker crashed: {crash!r}") from crash
+    log.info("stream_worker_stopped")
 
 
 def main() -> int:

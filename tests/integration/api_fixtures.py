@@ -16,6 +16,7 @@ from support import eventually
 from api.app import create_app
 from api.services import Services
 from onebar.evidence.prompt import PromptConfig
+from onebar.generator.engine import Engine
 from onebar.recommending.loading import LoadedModel, warm_prompt
 from onebar.records import Candidate
 from onebar.settings import Settings
@@ -24,7 +25,7 @@ HOLD_S = 30.0
 WARM = warm_prompt(PromptConfig())
 
 
-class HeldEngine:
+class HeldEngine(Engine):
     """Gives every prompt three queries made of it. While `go` is not set it computes on."""
 
     model = "held-00000000"
@@ -105,6 +106,10 @@ class Line:
 
     def release(self) -> None:
         self._go.set()
+
+    def lead_to(self, url: str) -> None:
+        """New connections go there; those that are open stay."""
+        self._target = urlsplit(url)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back, forth = await asyncio.open_connection(self._target.hostname, self._target.port)

@@ -89,7 +89,7 @@ async def _check(servers: Servers) -> None:
     client = connect(servers.redis_url, timeout_s=TIMEOUT_S)
     store = FeatureStore(client, Keys("probe"), Settings().policy)
     try:
-        await store.ping()
+        await store.probe()
     except Exception as error:
         pytest.fail(f"Redis at {servers.redis_url} does not answer: {error!r}", pytrace=False)
     finally:
@@ -138,13 +138,13 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
 @pytest.fixture
 async def store(client: Client, settings: Settings) -> FeatureStore:
     """The feature store of this test's namespace."""
-    return FeatureStore(client, Keys(settings.namespace, settings.generation), settings.policy)
+    return FeatureStore(client, Keys(settings.namespace, settings.state_version), settings.policy)
 
 
 @pytest.fixture
 async def cache(client: Client, settings: Settings) -> QueryCache:
     """The query cache of this test's namespace."""
-    keys = Keys(settings.namespace, settings.generation)
+    keys = Keys(settings.namespace, settings.state_version)
     return QueryCache(client, keys, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s)
 
 

@@ -35,7 +35,7 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
 @asynccontextmanager
 async def fresh_store(url: str, policy: StatePolicy = SMALL) -> AsyncIterator[FeatureStore]:
     """A store in a namespace of its own, whose keys go when it closes."""
-    keys = Keys(namespace=f"test[{uuid.uuid4().hex[:12]}]*", generation="g1")
+    keys = Keys(namespace=f"test[{uuid.uuid4().hex[:12]}]*", state_version="g1")
     store = FeatureStore(connect(url, timeout_s=TIMEOUT_S), keys, policy)
     try:
         yield store
@@ -45,7 +45,7 @@ async def fresh_store(url: str, policy: StatePolicy = SMALL) -> AsyncIterator[Fe
 
 
 async def key_names(store: FeatureStore) -> list[str]:
-    """Every key of the store's generation."""
+    """Every key of the store's version of the state."""
     return sorted(await keys_of(store.client, store.keys))
 
 

@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from support import eventually
 
 from feature_store.memory import MemoryStore
-from feature_store.snapshot import State
+from feature_store.snapshot import StateSnapshot
 from feature_store.writes import Position
 from onebar.evidence.text import clean_video
 from onebar.settings import Settings
@@ -52,13 +52,13 @@ def make_events(count: int, *, videos: int = 12, users: int = 30, seed: int = 7)
     return events
 
 
-def folded(events: Sequence[Event], settings: Settings) -> State:
+def folded(events: Sequence[Event], settings: Settings) -> StateSnapshot:
     """The state of one clean pass."""
     store = MemoryStore(settings.policy)
     for offset, event in enumerate(events):
         for write in fold(event, clean_video):
             store.apply(write, Position(event.topic, 0, offset))
-    return store.state()
+    return store.snapshot()
 
 
 async def make_topics(settings: Settings) -> list[str]:
@@ -84,11 +84,7 @@ async def add_partitions(settings: Settings, topic: str, count: int) -> None:
 
 def producer(settings: Settings) -> EventProducer:
     """A producer on the test's topics."""
-    return EventProducer(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
-        idempotent=settings.idempotent_producer,
-    )
+    return EventProducer.of(settings)
 
 
 async def lag(settings: Settings, *topics: str, generator: bool = False) -> int:

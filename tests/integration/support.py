@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 from onebar.settings import Settings
-from onebar.stack.local import environment
 from onebar.stack.processes import Child, Children
+from onebar.stack.variables import environment
 
 WAIT_S = 30.0
 

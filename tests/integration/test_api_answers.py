@@ -343,7 +343,7 @@ async def test_percent_signs_come_through_a_batch(settings: Settings, store: Fea
 async def test_a_damaged_value_harms_its_own_answer_only(
     settings: Settings, store: FeatureStore, client: Client
 ) -> None:
-    keys = Keys(settings.namespace, settings.generation)
+    keys = Keys(settings.namespace, settings.state_version)
     await put(store, video("good"))
     async with running(settings) as api:
         await ask(api, video_id="good")

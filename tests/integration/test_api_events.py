@@ -289,7 +289,7 @@ async def test_one_generation_of_state_knows_nothing_of_another(
     settings: Settings, store: FeatureStore
 ) -> None:
     await store.apply([(HistoryPut("u", "boots", NOW), None)])
-    async with running(settings.model_copy(update={"generation": "g2"})) as api:
+    async with running(settings.model_copy(update={"state_version": "g2"})) as api:
         assert (await api.http.get("/v1/users/u/history")).json()["history"] == []
     other = FeatureStore(
         connect(settings.redis_url, timeout_s=5.0),

@@ -35,11 +35,7 @@ pytestmark = pytest.mark.integration
 
 
 def producer_of(settings: Settings) -> EventProducer:
-    return EventProducer(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
-        idempotent=settings.idempotent_producer,
-    )
+    return EventProducer.of(settings)
 
 
 def archived(directory: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from stream.kafka.records import Record
 from stream.kafka.topics import KafkaUnavailableError
 from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
 from stream.workers.dead_letters import dead_letter, set_aside
-from stream.workers.metrics import Health
+from stream.workers.metrics import WorkerHealth
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 
@@ -24,7 +24,7 @@ def letter(offset: int, value: bytes, topic: str = BEHAVIORS, reason: str = "bad
 
 async def send(settings: Settings, *letters: Message) -> None:
     async with producer(settings) as kafka:
-        await set_aside(kafka, list(letters), Health())
+        await set_aside(kafka, list(letters), WorkerHealth())
 
 
 async def test_a_letter_is_the_original_and_says_where_from_and_why(settings: Settings) -> None:

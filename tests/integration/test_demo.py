@@ -64,6 +64,38 @@ def test_check_on_a_simulated_log(tmp_path: Path) -> None:
     assert 0 < report["freshness_p50_ms"] <= report["freshness_p99_ms"]
 
 
+TAKEN = ("api/__init__.py", "feature_store/__init__.py", "onebar/__init__.py", "stream.py")
+
+
+def test_nothing_in_the_working_directory_stands_in_for_a_package_of_ours(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    for name in TAKEN:
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text(f"raise ImportError('{name} of the working directory')\n")
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "onebar",
+        "demo",
+        "--check",
+        "--json",
+        "--port",
+        "0",
+        "--events",
+        "300",
+    ]
+    done = subprocess.run(
+        [*command, "--run-dir", tmp_path / "run"],
+        cwd=mine,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=390,
+    )
+    assert report_of(done)["events"] == 300 + 200 + 50
+
+
 def test_check_on_kuaisearch(tmp_path: Path) -> None:
     if not DATA.is_dir():
         reason = f"the KuaiSearch set is not at {DATA}; set ONEBAR_DATA to where the data is"

@@ -119,8 +119,9 @@ class Stack:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",
                     "-m",
-                    "onebar.cli.main",
+                    "onebar",
                     "up",
                     "--port",
                     "0",

@@ -15,7 +15,7 @@ from store_fixtures import HARD_S, NOW, TIMEOUT_S, cached, result
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
-from feature_store.redis.client import PipedRedis, connect
+from feature_store.redis.client import ConnectedRedis, connect
 from feature_store.store import FeatureStore
 from onebar.records import CacheEntry, Pair
 
@@ -31,16 +31,16 @@ class Near:
         self.asked = 0
         self.cache = NearCache(query_cache, partial(self._connect, url), limit_bytes=limit_bytes)
 
-    def _connect(self, url: str, *, watcher: Any) -> PipedRedis:
+    def _connect(self, url: str, *, watcher: Any) -> ConnectedRedis:
         client = connect(url, timeout_s=TIMEOUT_S, watcher=watcher)
-        assert isinstance(client, PipedRedis)
-        call = client.pipe.call
+        assert isinstance(client, ConnectedRedis)
+        call = client.shared.call
 
         async def counted(commands: Sequence[Sequence[Any]]) -> list[Any]:
             self.asked += sum(words[0] == "MGET" for words in commands)
             return await call(commands)
 
-        client.pipe.call = counted  # type: ignore[method-assign,assignment]
+        client.shared.call = counted  # type: ignore[method-assign,assignment]
         self.client = client
         return client
 
@@ -142,7 +142,7 @@ async def test_a_loss_empties_it(
     await query_cache.put([CacheEntry(result("v", "mine"), "u")])
     await near.look(("v", "u"))
     if how == "killed":
-        number = await near.client.pipe.call([("CLIENT", "ID")])
+        number = await near.client.shared.call([("CLIENT", "ID")])
         await small_store.client.execute_command("CLIENT", "KILL", "ID", number[0])
         async with asyncio.timeout(TIMEOUT_S):
             while len(near.cache):  # noqa: ASYNC110 - the server makes it true

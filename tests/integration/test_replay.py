@@ -15,9 +15,9 @@ import pytest
 from support import Workers, eventually, onebar
 
 from onebar.settings import Settings
-from onebar.stack.local import environment
 from onebar.stack.processes import Child
 from onebar.stack.servers import free_port
+from onebar.stack.variables import environment
 from stream.logs.dead_letters import read_dead_letters
 from stream.logs.files import EventLog
 from stream.logs.fold_check import differences, wait_for_zero_lag
@@ -130,7 +130,7 @@ async def test_replayed_twice_it_counts_once(settings: Settings, feed: Path) -> 
         done = await asyncio.to_thread(onebar, "replay", str(feed), settings=settings)
         assert done.returncode == 0, done.stderr
     await wait_for_zero_lag(settings, generator=False)
-    assert await differences(settings, (await folded(settings, feed)).state()) == []
+    assert await differences(settings, (await folded(settings, feed)).snapshot()) == []
 
 
 @pytest.mark.usefixtures("stream_worker")

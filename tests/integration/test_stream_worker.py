@@ -13,7 +13,7 @@ from stream_fixtures import NOW, folded, lag, make_events, producer
 from support import Workers, eventually
 
 from feature_store.keys import Keys
-from feature_store.snapshot import State, diff
+from feature_store.snapshot import StateSnapshot, diff
 from feature_store.store import FeatureStore
 from onebar.settings import Settings
 from onebar.stack.processes import Child
@@ -38,7 +38,7 @@ async def caught_up(settings: Settings) -> None:
     await eventually(none_left, 60, interval=0.2, what="lag of the stream worker")
 
 
-async def assert_state(store: FeatureStore, expected: State) -> None:
+async def assert_state(store: FeatureStore, expected: StateSnapshot) -> None:
     assert diff(expected, await store.dump()) == []
 
 
@@ -260,12 +260,12 @@ async def test_a_topic_made_anew_is_refused_and_another_generation_accepted(
     await eventually(lambda: not worker.running)
     assert worker.process.returncode not in (0, None)
     said = worker.log.read_text()
-    assert "ONEBAR_GENERATION" in said
+    assert "ONEBAR_STATE_VERSION" in said
     assert "Traceback" not in said
 
     events = make_events(30)
     await send(settings, events)
-    anew = settings.model_copy(update={"generation": "g2"})
+    anew = settings.model_copy(update={"state_version": "g2"})
     workers.start("stream", settings=anew)
     await caught_up(anew)
     await assert_state(
@@ -320,7 +320,7 @@ async def test_a_redis_that_lost_its_state_is_noticed(
         await ends_as_state_was_lost(worker)
     await ends_as_state_was_lost(workers.start("stream"))
 
-    anew = settings.model_copy(update={"generation": "g2"})
+    anew = settings.model_copy(update={"state_version": "g2"})
     workers.start("stream", settings=anew)
     await caught_up(anew)
     await assert_state(

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from toy import train_toy
 
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
+
+# A machine that stalls is no fault of the test which runs just then.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -7,27 +7,32 @@
 local anchors, counters, fence = KEYS[1], KEYS[2], KEYS[3]
 local max_entries, video_ttl, seen_ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local events = cmsgpack.unpack(ARGV[4])
+local EXACT = 2 ^ 53 -- up to here a number of Lua counts by ones
+local AT_ONCE = 1000 -- values that one command is given or asked for
 
-local function count(text)
-  local exposures, clicks, engagements = string.match(text or '', '^(%d+) (%d+) (%d+)$')
-  return tonumber(exposures) or 0, tonumber(clicks) or 0, tonumber(engagements) or 0
+local refusal = refused(anchors, 'HSET', 'SADD', 'HKEYS', 'HDEL', 'PEXPIRE')
+if refusal then
+  return refusal
 end
 
--- Everything is read once before anything is written: a key of the wrong type fails here.
-redis.call('HLEN', anchors)
-redis.call('HLEN', counters)
-redis.call('HLEN', fence)
-for i = 6, #KEYS do
-  redis.call('SCARD', KEYS[i])
-end
-
+-- Everything is read and added up before anything is written: a key of another type, or a value
+-- that can't be added to, fails here. What is not read is not written either.
 local applied, fenced, duplicates = 0, 0, 0
-local reached = {}
+local reached, digests, known = {}, {}, {}
+local weight_fields, weights = {}, {}
+local count_fields, exposures, clicks, engagements = {}, {}, {}, {}
 for _, event in ipairs(events) do
-  local stream, offset, seen, digest, weights, counts = unpack(event)
+  local stream, offset, seen, digest, adds, counts = unpack(event)
   local last = -1
   if stream ~= '' then
-    last = reached[stream] or tonumber(redis.call('HGET', fence, stream) or -1)
+    last = reached[stream]
+    if not last then
+      local noted = redis.call('HGET', fence, stream) or -1
+      last = tonumber(noted)
+      if not last then
+        return corrupt(fence, noted)
+      end
+    end
   end
   if stream ~= '' and offset <= last then
     fenced = fenced + 1
@@ -35,27 +40,80 @@ for _, event in ipairs(events) do
     if stream ~= '' then
       reached[stream] = offset
     end
-    if redis.call('SADD', KEYS[seen], digest) == 0 then
+    known[seen] = known[seen] or {}
+    if known[seen][digest] or redis.call('SISMEMBER', KEYS[seen], digest) == 1 then
       duplicates = duplicates + 1
     else
       applied = applied + 1
-      for i = 1, #weights, 2 do
-        redis.call('HINCRBY', anchors, weights[i], string.format('%.0f', weights[i + 1]))
+      known[seen][digest] = true
+      digests[seen] = digests[seen] or {}
+      table.insert(digests[seen], digest)
+      for i = 1, #adds, 2 do
+        local field = adds[i]
+        if not weights[field] then
+          weight_fields[#weight_fields + 1] = field
+        end
+        weights[field] = (weights[field] or 0) + adds[i + 1]
       end
       for i = 1, #counts, 4 do
-        local exposures, clicks, engagements = count(redis.call('HGET', counters, counts[i]))
-        redis.call('HSET', counters, counts[i], string.format('%.0f %.0f %.0f',
-          exposures + counts[i + 1], clicks + counts[i + 2], engagements + counts[i + 3]))
+        local field = counts[i]
+        if not exposures[field] then
+          count_fields[#count_fields + 1] = field
+          exposures[field], clicks[field], engagements[field] = 0, 0, 0
+        end
+        exposures[field] = exposures[field] + counts[i + 1]
+        clicks[field] = clicks[field] + counts[i + 2]
+        engagements[field] = engagements[field] + counts[i + 3]
       end
     end
   end
 end
 
+local new_weights, new_counts = {}, {}
+for first = 1, #weight_fields, AT_ONCE do
+  local last = math.min(first + AT_ONCE - 1, #weight_fields)
+  local old = redis.call('HMGET', anchors, unpack(weight_fields, first, last))
+  for i = first, last do
+    local value = tonumber(old[i - first + 1] or 0)
+    local sum = value and value + weights[weight_fields[i]]
+    if not sum or sum % 1 ~= 0 or sum > EXACT then
+      return corrupt(anchors, old[i - first + 1])
+    end
+    new_weights[2 * i - 1], new_weights[2 * i] = weight_fields[i], string.format('%.0f', sum)
+  end
+end
+for first = 1, #count_fields, AT_ONCE do
+  local last = math.min(first + AT_ONCE - 1, #count_fields)
+  local old = redis.call('HMGET', counters, unpack(count_fields, first, last))
+  for i = first, last do
+    local field, text = count_fields[i], old[i - first + 1] or '0 0 0'
+    local e, c, g = string.match(text, '^(%d+) (%d+) (%d+)$')
+    if not e then
+      return corrupt(counters, text)
+    end
+    new_counts[2 * i - 1], new_counts[2 * i] = field, string.format('%.0f %.0f %.0f',
+      e + exposures[field], c + clicks[field], g + engagements[field])
+  end
+end
+
+local function write(command, key, values)
+  for first = 1, #values, 2 * AT_ONCE do
+    redis.call(command, key, unpack(values, first, math.min(first + 2 * AT_ONCE - 1, #values)))
+  end
+end
+
+write('HSET', anchors, new_weights)
+write('HSET', counters, new_counts)
+for seen, values in pairs(digests) do
+  write('SADD', KEYS[seen], values)
+end
 for stream, offset in pairs(reached) do
   redis.call('HSET', fence, stream, string.format('%.0f', offset))
 end
-if applied > 0 then
+if #new_weights > 0 then
   trim(anchors, max_entries)
+end
+if #new_counts > 0 then
   trim(counters, max_entries)
 end
 if applied + duplicates > 0 then

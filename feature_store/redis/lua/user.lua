@@ -9,9 +9,17 @@ local function score(ts)
 end
 
 local size, user_ttl, deletion_ttl, deletion = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local refusal = refused(KEYS[1], 'SET', 'ZREMRANGEBYSCORE', 'ZADD', 'ZREMRANGEBYRANK', 'PEXPIRE')
+if refusal then
+  return refusal
+end
 redis.call('ZCARD', KEYS[1]) -- fails here, before anything has changed, on a key of another type
 
-local deleted = string.match(redis.call('GET', KEYS[2]) or '', '^%S+')
+local kept = redis.call('GET', KEYS[2])
+local deleted = string.match(kept or '', '^%S+')
+if kept and not tonumber(deleted) then
+  return corrupt(KEYS[2], kept)
+end
 if deletion ~= '' then
   if not deleted or tonumber(deletion) > tonumber(deleted) then
     deleted = deletion

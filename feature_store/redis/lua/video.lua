@@ -2,6 +2,11 @@
 -- KEYS  text, anchors, counters, fence, neighbors
 -- ARGV  ts, event_id, the whole value ("ts length-of-event_id event_id JSON"), video TTL (ms)
 local ts, event_id, value, ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local refusal = refused(KEYS[1], 'SET', 'PEXPIRE')
+if refusal then
+  return refusal
+end
+
 local newer = true
 local old = redis.call('GET', KEYS[1])
 if old then

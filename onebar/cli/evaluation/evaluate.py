@@ -15,7 +15,7 @@ from onebar.cli.common import INTERRUPTED, JsonOption, print_json, write_json
 from onebar.process.console import progress, say
 
 if TYPE_CHECKING:
-    from onebar.evaluation.outcomes import Outcomes, Relevance
+    from onebar.evaluation.outcomes import Outcomes, RelevanceGrade
     from onebar.evaluation.predict import Predictor
     from onebar.triggers import TriggerDataset
 
@@ -157,7 +157,7 @@ def _measure(
     split: SplitName,
     limit: int | None,
     k: int,
-    relevance: Relevance | None,
+    relevance: RelevanceGrade | None,
     slices: bool,
     embedder: str | None,
 ) -> list[Outcomes]:
@@ -185,7 +185,7 @@ def _measure(
     return found
 
 
-def _relevance(paths: Sequence[Path]) -> Relevance:
+def _relevance(paths: Sequence[Path]) -> RelevanceGrade:
     """Grades by the truths of simulated logs, the first that knows the video."""
     from stream.simulator.truth import load_truth
 

@@ -52,6 +52,7 @@ SetOption = Annotated[
 
 @train.command("pretrain")
 def train_pretrain(
+    context: typer.Context,
     dataset: DatasetArgument,
     out: OutOption,
     init: InitOption = None,
@@ -69,11 +70,12 @@ def train_pretrain(
 
     Example: onebar train pretrain data/march --out checkpoints/pretrained --preset small
     """
-    _run("pretrain", locals())
+    _run(context)
 
 
 @train.command("sft")
 def train_sft(
+    context: typer.Context,
     dataset: DatasetArgument,
     out: OutOption,
     init: InitOption = None,
@@ -91,11 +93,12 @@ def train_sft(
 
     Example: onebar train sft data/march --out checkpoints/sft --minutes 30
     """
-    _run("sft", locals())
+    _run(context)
 
 
 @train.command("listwise")
 def train_listwise(
+    context: typer.Context,
     dataset: DatasetArgument,
     out: OutOption,
     init: Annotated[str, typer.Option(help="The checkpoint of stage 1.")],
@@ -112,11 +115,12 @@ def train_listwise(
 
     Example: onebar train listwise data/march --init checkpoints/sft --out checkpoints/listwise
     """
-    _run("listwise", locals())
+    _run(context)
 
 
 @train.command("piopd")
 def train_piopd(
+    context: typer.Context,
     dataset: DatasetArgument,
     out: OutOption,
     init: Annotated[str, typer.Option(help="The checkpoint of stage 2.")],
@@ -133,7 +137,7 @@ def train_piopd(
 
     Example: onebar train piopd data/march --init checkpoints/listwise --out checkpoints/final
     """
-    _run("piopd", locals())
+    _run(context)
 
 
 @train.command("all")
@@ -195,10 +199,11 @@ def train_demo(
     _finish(lambda: build_demo_checkpoint(out or SHIPPED, work=work, events=events, measure=facts))
 
 
-def _run(stage: str, options: dict[str, Any]) -> None:
-    """Run one stage with the options that were given."""
+def _run(context: typer.Context) -> None:
+    """Run the stage that the command is named for, with the options that were given."""
     from onebar.training.recipe import STAGES, stage_config
 
+    stage, options = str(context.info_name), context.params
     values = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in options.items()

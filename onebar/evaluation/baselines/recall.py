@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from onebar.evaluation.baselines.simple import top
-from onebar.recommending.candidates import presentable
+from onebar.recommending.grounding import presentable
 from onebar.triggers import Trigger
 
 POPULAR = 12

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from onebar.evaluation.predict import Prediction
 from onebar.evidence.prompt import PART
-from onebar.recommending.candidates import presentable
+from onebar.recommending.grounding import presentable
 from onebar.triggers import Trigger
 
 MOST = 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -61,6 +63,18 @@ def set_dropout(model: Any, share: float) -> None:
             module.dropout = share
     model.get_encoder().dropout = share
     model.get_decoder().dropout = share
+
+
+@contextmanager
+def without_dropout(model: Any) -> Iterator[None]:
+    """What is computed inside is the model itself, not one of its dropout masks; gradients as
+    ever."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def frozen_copy(model: Any) -> Any:

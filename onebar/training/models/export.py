@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gzip
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,10 @@ from onebar.generator.checkpoint import (
     CONFIG,
     CTRANSLATE2,
     EMBEDDER,
+    LEXICON,
+    RANKER,
     TOKENIZER,
     WEIGHTS,
-    WORDS,
     Checkpoint,
     CheckpointMismatchError,
     GenerationConfig,
@@ -49,15 +49,15 @@ def export_checkpoint(
     embedder: Path | None = None,
     outputs: Sequence[int] | None = None,
     weights: bool = True,
-    words: Mapping[str, int] | None = None,
+    beside: Mapping[str, bytes] | None = None,
     quantization: str = "int8",
 ) -> Checkpoint:
     """Write a checkpoint of a transformers BART model to `out`, whole or not at all.
 
     `weights` keeps the float weights as well, for the torch engine and further training.
     `outputs` are the vocabulary's ids that CTranslate2 chooses among, all where nothing is said.
-    `embedder` is the directory of what chose the histories, if an embedder did. `words` with their
-    counts go with it (`Checkpoint.words`). `quantization` is one of CTranslate2's: int8,
+    `embedder` is the directory of what chose the histories, if an embedder did. `beside` are files
+    that go with it, by name. `quantization` is one of CTranslate2's: int8,
     float32, ... Raises `CheckpointMismatchError` where model, tokenizer and lengths don't go
     together.
     """
@@ -73,8 +73,8 @@ def export_checkpoint(
         )
         if embedder is not None:
             shutil.copytree(embedder, staged / EMBEDDER)
-        if words is not None:
-            _save_words(words, staged / WORDS)
+        for name, content in (beside or {}).items():
+            (staged / name).write_bytes(content)
         if weights:
             _save_weights(model, staged / WEIGHTS)
         return seal(
@@ -89,7 +89,7 @@ def export_again(
     outputs: Sequence[int] | None = None,
     exact_within: float | None = None,
     floor: float | None = None,
-    words: Mapping[str, int] | None = None,
+    beside: Mapping[str, bytes] | None = None,
     weights: bool = True,
 ) -> Checkpoint:
     """Write a checkpoint that has float weights to `out` anew, to serve: what is not said stays as
@@ -106,6 +106,9 @@ def export_again(
         generation = replace(generation, exact_within=exact_within)
     if floor is not None:
         generation = replace(generation, floor=floor)
+    kept = {
+        name: path.read_bytes() for name in (RANKER, LEXICON) if (path := opened.optional(name))
+    }
     with tempfile.TemporaryDirectory() as work:
         model, tokenizer_path = load_pretrained(source, Path(work))
         round_weights(model)
@@ -120,7 +123,7 @@ def export_again(
             embedder=opened.embedder,
             outputs=outputs,
             weights=weights,
-            words=opened.words() or None if words is None else words,
+            beside={**kept, **(beside or {})},
         )
 
 
@@ -212,13 +215,6 @@ def _check(config: Any, tokenizer: PromptTokenizer) -> None:
         problems.append("it forces a first or last token, which no engine of ours does")
     if problems:
         raise CheckpointMismatchError(f"this model can't be exported: {'; '.join(problems)}")
-
-
-def _save_words(words: Mapping[str, int], path: Path) -> None:
-    """A word and its count a line, commonest first; the same bytes for the same words."""
-    ordered = sorted(words.items(), key=lambda item: (-item[1], item[0]))
-    lines = "".join(f"{word}\t{count}\n" for word, count in ordered)
-    path.write_bytes(gzip.compress(lines.encode("utf-8"), mtime=0))
 
 
 def _save_weights(model: Any, path: Path) -> None:

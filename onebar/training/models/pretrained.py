@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from onebar.generator.checkpoint import (
     CheckpointNotFoundError,
     open_checkpoint,
 )
+from onebar.process.files import replace_file
 from onebar.process.quiet import quiet_transformers
 from onebar.training.models.vocabulary import Vocabulary, adopt, read_object, read_tokenizer
 
@@ -80,9 +80,7 @@ def load_pretrained(source: str | Path, work: Path) -> tuple[Any, Path]:
 
 def _write(path: Path, content: bytes) -> Path:
     """Whole or not at all, whatever other processes write the same."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    replace_file(path, content)
     return path
 
 

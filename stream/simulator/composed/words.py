@@ -14,11 +14,11 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections import Counter
 from pathlib import Path
 
 from msgspec import Struct
 
+from onebar.errors import OneBarError
 from stream.simulator.composed.phrases import OpenPhrases, load_phrases
 from stream.simulator.config import Lang
 from stream.simulator.lexicon import load_lexicon
@@ -34,7 +34,7 @@ HELD_OUT = 10
 _UNFIT = re.compile(r"weapon|gun|ammunition|tobacco|smok|vap|erotic|sex|lubricant|cannabis|hemp")
 
 
-class WordsError(RuntimeError):
+class WordsError(OneBarError, RuntimeError):
     """A word list that can't be had or read. The text says which."""
 
 
@@ -180,17 +180,8 @@ def chinese(directory: Path, *, held_out: bool = False) -> OpenWords:
     )
 
 
-def known(words: OpenWords) -> Counter[str]:
-    """The words that its names are made of, each with how many names it is in."""
-    names = (*words.nouns, *words.products, *words.attributes, *words.uses)
-    phrases = words.phrases
-    names = (
-        *names,
-        *phrases.words.info,
-        *phrases.near.things,
-        *words.frequent,
-        *phrases.words.heads,
-    )
-    if words.lang == "zh":
-        return Counter(dict.fromkeys((*names, *words.parts), 1))
-    return Counter(word for name in names for word in re.findall(r"[a-z0-9]+", name.lower()))
+def known(words: OpenWords) -> list[str]:
+    """Every name and word that its videos are made of."""
+    own, near = words.phrases.words, words.phrases.near.things
+    names = (*words.nouns, *words.frequent, *words.products, *words.attributes, *words.uses)
+    return [*names, *words.parts, *words.filling, *own.info, *own.heads, *own.modifiers, *near]

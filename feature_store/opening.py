@@ -1,0 +1,25 @@
+"""The store and the cache that the settings describe: the one place where they are put together."""
+
+from __future__ import annotations
+
+from feature_store.cache.query_cache import QueryCache
+from feature_store.keys import Keys
+from feature_store.redis.client import connect
+from feature_store.store import FeatureStore
+from onebar.settings import Settings
+
+
+def open_store(settings: Settings) -> FeatureStore:
+    """The state in the Redis of these settings. Connects with its first call; close it."""
+    return FeatureStore(
+        connect(settings.redis_url, timeout_s=settings.redis_timeout_s),
+        Keys(settings.namespace, settings.state_version),
+        settings.policy,
+    )
+
+
+def cache_beside(store: FeatureStore, settings: Settings) -> QueryCache:
+    """The query cache beside a store, by the same connection: closed with the store."""
+    return QueryCache(
+        store.client, store.keys, settings.cache_soft_ttl_s, settings.cache_hard_ttl_s
+    )

@@ -1,0 +1,203 @@
+"""What may be shown of what was generated: everything a query says must come from somewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+
+from onebar.errors import OneBarError
+from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
+from onebar.evidence.words import Word, is_chinese_word, parts, words
+from onebar.recommending.spans import names, script
+from onebar.records import Candidate
+
+MAX_CANDIDATE_CHARS = 64
+REPLACEMENT = "\ufffd"
+"""What a decoder leaves where bytes form no character."""
+_STEM = 5
+"""Letters that two words of one alphabet must begin with to be forms of one word."""
+
+
+class Drop(StrEnum):
+    """Why a candidate is not shown."""
+
+    BROKEN = "broken"
+    """Half a character, a special token, no letter or digit, or too long."""
+    REPEATED = "repeated"
+    """A word twice."""
+    UNGROUNDED = "ungrounded"
+    """None of its words touches the text, the summary, the anchors or the history."""
+    NONWORD = "nonword"
+    """A word that is neither in the evidence nor in any lexicon."""
+    SCRIPT = "script"
+    """A script that the evidence doesn't use."""
+    IMPROBABLE = "improbable"
+    """Below the checkpoint's floor."""
+    RISKY = "risky"
+    """It says what a bar must not say."""
+    DUPLICATE = "duplicate"
+    """The same words as a better one, in another order, number or with trivial ones more."""
+
+
+def presentable(text: str) -> str:
+    """The query as it may be shown, or an empty string where it must not be (`Drop.BROKEN`)."""
+    folded = text.casefold()
+    if REPLACEMENT in text or any(token.casefold() in folded for token in SPECIAL_TOKENS):
+        return ""
+    query = normalize_query(text)
+    if len(query) > MAX_CANDIDATE_CHARS or not any(char.isalnum() for char in query):
+        return ""
+    return query
+
+
+def token_log_probability(candidate: Candidate) -> float:
+    """A candidate's log probability by the token, its end included: what a floor is set on.
+
+    Tokens are counted as four bytes of UTF-8 each, which is close to what a byte-level BPE makes
+    of text and needs no tokenizer.
+    """
+    return candidate.score / (1 + len(candidate.text.encode("utf-8", "surrogatepass")) / 4)
+
+
+def calibrated_floor(candidates: Iterable[Candidate], share: float = 0.02) -> float:
+    """The floor that so small a share of good candidates (those that were right on the valid
+    part) lies below. Raises `ValueError` where there is none."""
+    found = sorted(map(token_log_probability, candidates))
+    if not found:
+        raise ValueError("a floor is calibrated on at least one candidate")
+    return found[int(share * (len(found) - 1))]
+
+
+class LexiconError(OneBarError, ValueError):
+    """A lexicon file that can't be read."""
+
+
+class Lexicon:
+    """Which words exist, as sorted 32-bit hashes of their match keys: 4 bytes a word, about one
+    false friend in 100,000 for a vocabulary of 40,000."""
+
+    def __init__(self, hashes: array[int]) -> None:
+        self._hashes = hashes
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __contains__(self, key: str) -> bool:
+        wanted = _hash(key)
+        at = bisect_left(self._hashes, wanted)
+        return at < len(self._hashes) and self._hashes[at] == wanted
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Lexicon:
+        """The words of some texts: what a model was trained on."""
+        keys = {key for text in texts for word in words(text) for key in parts(word)}
+        return cls(array("I", sorted(set(map(_hash, keys)))))
+
+    @classmethod
+    def load(cls, path: Path) -> Lexicon:
+        """Raises `LexiconError`."""
+        data = path.read_bytes()
+        if len(data) % 4:
+            raise LexiconError(f"{path} is no lexicon: {len(data)} bytes are no whole words")
+        hashes = array("I")
+        hashes.frombytes(data)
+        if any(a >= b for a, b in pairwise(hashes)):
+            raise LexiconError(f"{path} is no lexicon: its words are not in order")
+        return cls(hashes)
+
+    @property
+    def content(self) -> bytes:
+        """What its file holds."""
+        return self._hashes.tobytes()
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self.content)
+
+
+def _hash(key: str) -> int:
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+class Ground:
+    """What the evidence says, to hold candidates against."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.keys: set[str] = set()
+        self.scripts: set[str] = set()
+        self._pairs: set[str] = set()
+        self._stems: set[str] = set()
+        self.add(texts)
+
+    def add(self, texts: Iterable[str]) -> None:
+        """These are evidence, too."""
+        for text in texts:
+            for word in words(text):
+                self.scripts.add(_script(word))
+                if word.function:
+                    continue
+                self.keys.update(parts(word))
+                self.keys.add(word.key)
+                if script(word) == "z":
+                    self._pairs.update(_pairs(word.key))
+                elif len(word.key) > _STEM:
+                    self._stems.add(word.key[:_STEM])
+
+    @property
+    def empty(self) -> bool:
+        """Whether the evidence holds no word at all: nothing, or pictures only."""
+        return not self.keys
+
+    def drop(self, found: Sequence[Word], lexicon: Lexicon | None = None) -> Drop | None:
+        """Why a generated query of these words is not shown; None where it may be.
+
+        Without a lexicon no word of an alphabet is held for none, as there is no telling.
+        """
+        said = [word for word in found if not word.function]
+        keys = [word.key for word in said]
+        if len(set(keys)) < len(keys):
+            return Drop.REPEATED
+        if any((used := _script(word)) and used not in self.scripts for word in found):
+            return Drop.SCRIPT
+        if not any(map(self.touches, said)):
+            return Drop.UNGROUNDED
+        if not all(self._exists(word, lexicon) for word in said):
+            return Drop.NONWORD
+        return None
+
+    def touches(self, word: Word) -> bool:
+        """Whether the evidence has the word, a form of it, or (Chinese) two of its characters."""
+        if word.key in self.keys or any(part in self.keys for part in parts(word)):
+            return True
+        if script(word) == "z":
+            return not self._pairs.isdisjoint(_pairs(word.key))
+        return len(word.key) > _STEM and word.key[:_STEM] in self._stems
+
+    def _exists(self, word: Word, lexicon: Lexicon | None) -> bool:
+        if word.key in self.keys or word.tag in "mct":
+            return True
+        if script(word) == "z":
+            in_dictionary = len(word.text) == 1 or is_chinese_word(word.text)
+            return in_dictionary or self.touches(word) or word.key in (lexicon or ())
+        return lexicon is None or all(
+            part in self.keys or part in names() or part in lexicon for part in parts(word)
+        )
+
+
+def _pairs(key: str) -> list[str]:
+    return [key[i : i + 2] for i in range(max(1, len(key) - 1))]
+
+
+def _script(word: Word) -> str:
+    """Which script a word is in, roughly; empty for numbers and model names, which are in any."""
+    if word.tag in "mc":
+        return ""
+    kind = script(word)
+    if kind in "hk":
+        return "z"
+    return kind if kind in "zl" else f"o{ord(word.key[0]) // 128}"

@@ -1,0 +1,99 @@
+"""`onebar demo`: the local stack with a feed, for people to look at, or to be checked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import structs
+
+from onebar.process.console import progress
+from onebar.settings import Settings
+from onebar.stack.local import LocalStack
+from stream.kafka.producer import EventProducer
+from stream.logs.feed import keep_feeding
+from stream.logs.files import EventLog, Log
+from stream.logs.live_check import CheckReport, LiveCheck
+from stream.logs.replay import KafkaSink, Replay
+from stream.simulator import Lang, SimulatorConfig, write_log
+
+
+class Demo:
+    """The local stack with a feed: for people to look at, or to be checked."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run_dir: Path,
+        *,
+        log: Log | None,
+        lang: Lang,
+        events: int,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """Without a `log` one of `events` events is simulated."""
+        self._settings = settings.model_copy(update={"api_keys": (), "rate_limit_per_s": 0.0})
+        self._run_dir = run_dir
+        self._log = log
+        self._simulated = (lang, events, seed)
+        self._say = say
+
+    async def show(self, *, speed: float | None, rate: float) -> None:
+        """Feed the log, then keep the feed alive, until cancelled."""
+        log = await self._open_log(recent=True)
+        async with self._stack() as stack:
+            settings = stack.settings
+            producer = EventProducer.of(settings)
+            async with producer:
+                self._say(f"\n    The page: {stack.url}/\n    The API:  {stack.url}/docs\n")
+                with progress("feed") as update:
+                    replay = Replay(
+                        log,
+                        KafkaSink(producer),
+                        speed=speed,
+                        on_progress=lambda at: update(log.fraction, f"{at.events:,} events"),
+                    )
+                    done = await stack.guard(replay.run())
+                self._say(f"{done.events:,} events are in; {rate:g} a second from now on")
+                self._say("Ctrl-C ends all of it")
+                await stack.guard(keep_feeding(log, producer, rate) if rate else _forever())
+
+    async def check(self) -> tuple[CheckReport, list[str]]:
+        """Feed the log, compare, measure; the numbers, and what is wrong."""
+        log = await self._open_log(recent=False)
+        async with self._stack() as stack:
+            with progress("check") as update:
+                check = LiveCheck(
+                    stack.settings,
+                    stack.url,
+                    log,
+                    say=self._say,
+                    on_progress=lambda fraction: update(fraction, ""),
+                )
+                return await stack.guard(check.report())
+
+    def _stack(self) -> LocalStack:
+        return LocalStack(self._settings, self._run_dir, own_names=True, say=self._say)
+
+    async def _open_log(self, *, recent: bool) -> Log:
+        """The log given, or a simulated one: always the same, or ending now, so that anchors have
+        the weight of fresh ones.
+        """
+        if self._log is not None:
+            next(self._log.entries(), None)  # an empty log is told before anything is started
+            return self._log
+        lang, events, seed = self._simulated
+        config = SimulatorConfig(lang=lang, events=events, seed=seed)
+        if recent or config.end_ts > time.time():
+            config = structs.replace(config, start_ts=time.time() - config.days * 86400 - 60)
+        path = self._run_dir / "feed.jsonl"
+        await asyncio.to_thread(write_log, config, path)
+        self._say(f"simulated {events:,} events: {path}")
+        return EventLog(path)
+
+
+async def _forever() -> None:
+    await asyncio.Event().wait()

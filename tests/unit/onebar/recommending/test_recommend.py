@@ -1,0 +1,294 @@
+"""From pairs to results: sharing, caching, rejection, deadlines, failures."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from onebar.evidence.prompt import PromptConfig
+from onebar.generator.batching import Batcher, DeadlineExceededError, QueueFullError
+from onebar.generator.engine import Engine, EngineError
+from onebar.recommending.recommend import Recommender, UnknownVideoError
+from onebar.records import (
+    Anchor,
+    CacheEntry,
+    Candidate,
+    Features,
+    HistoryEntry,
+    Pair,
+    QueryResult,
+    VideoText,
+)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - another thread makes it true
+            await asyncio.sleep(0.001)
+
+
+class Store:
+    """Features by pair; a user's history belongs to the user."""
+
+    def __init__(self) -> None:
+        self.videos: dict[str, Features] = {
+            "shoes": Features(VideoText(title="trail shoes"), (Anchor("trail shoes men", 2.0),)),
+            "twin": Features(VideoText(title="trail shoes"), (Anchor("trail shoes men", 3.0),)),
+            "risky": Features(VideoText(title="trail shoes", sensitive=True), ()),
+            "bad": Features(VideoText(title="explode"), ()),
+            "anchored": Features(None, (Anchor("red lamp", 1.0),)),
+        }
+        self.history = {
+            "runner": (HistoryEntry("red trail shoes", 5.0),),
+            "cook": (HistoryEntry("wok", 5.0),),
+        }
+        self.calls = 0
+
+    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
+        self.calls += 1
+        return [
+            Features(known.text, known.anchors, self.history.get(user or "", ()))
+            for video, user in pairs
+            for known in [self.videos.get(video, Features())]
+        ]
+
+
+class Body:
+    def __init__(self, result: QueryResult) -> None:
+        self._result = result
+
+    def result(self) -> QueryResult:
+        return self._result
+
+
+class Cache:
+    def __init__(self) -> None:
+        self.digests: dict[str, Body] = {}
+        self.entries: list[CacheEntry] = []
+        self.broken = False
+
+    async def by_digest(self, digests: Sequence[str]) -> list[Body | None]:
+        return [self.digests.get(digest) for digest in digests]
+
+    async def put(self, entries: Sequence[CacheEntry]) -> None:
+        if self.broken:
+            raise ConnectionError("the cache is away")
+        for entry in entries:
+            self.entries.append(entry)
+            self.digests[entry.result.evidence_digest] = Body(entry.result)
+
+    @property
+    def kept(self) -> list[tuple[str, str | None, bool]]:
+        return [(entry.result.video_id, entry.user_id, entry.shared) for entry in self.entries]
+
+
+class HeldEngine(Engine):
+    model = "toy-1"
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.prompts: list[str] = []
+
+    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+        assert self.gate.wait(30)
+        self.prompts += prompts
+        if any("explode" in prompt for prompt in prompts):
+            raise ValueError("boom")
+        return [
+            [Candidate("[REJECT]", -0.1)]
+            if "lamp" in prompt
+            else [Candidate(prompt.rsplit(" ", 1)[-1], -0.5), Candidate("shoes", -1.0)]
+            for prompt in prompts
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+class World:
+    def __init__(self, **options: int) -> None:
+        self.store, self.cache, self.engine = Store(), Cache(), HeldEngine()
+        self.batcher = Batcher(self.engine, k=8, max_wait_s=0.001, **options)
+        self.recommender = Recommender(
+            self.store, self.cache, self.batcher, prompt_config=PromptConfig(), clock=lambda: 100.0
+        )
+
+    async def ask(self, *pairs: Pair, deadline: float | None = None) -> list[QueryResult]:
+        answers = await self.recommender.recommend(pairs, deadline=deadline)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, QueryResult)]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    await world.batcher.start()
+    yield world
+    world.engine.gate.set()
+    await world.recommender.drain()
+    await world.batcher.stop()
+
+
+async def test_a_result_names_what_it_came_from_and_is_written(world: World) -> None:
+    (result,) = await world.ask(("shoes", None))
+    grounding = (await world.recommender.evidence([("shoes", None)]))[0]
+    assert result.video_id == "shoes"
+    assert result.model == "toy-1"
+    assert result.evidence_digest == grounding.digest
+    assert result.generated_at == 100.0
+    assert not result.rejected
+    assert "shoes" in [query.text for query in result.queries]
+    assert world.cache.kept == [("shoes", None, False)]
+
+
+async def test_users_with_nothing_to_add_share_one_generation(world: World) -> None:
+    results = await world.ask(("shoes", None), ("shoes", "cook"), ("shoes", "nobody"))
+    assert len({result.evidence_digest for result in results}) == 1
+    assert len(world.engine.prompts) == 1
+    assert sorted(world.cache.kept, key=str) == [
+        ("shoes", "cook", True),
+        ("shoes", "nobody", True),
+        ("shoes", None, False),
+    ]
+
+
+async def test_relevant_history_gives_an_own_result_and_the_video_gets_one_too(
+    world: World,
+) -> None:
+    (own,) = await world.ask(("shoes", "runner"))
+    assert sorted(world.cache.kept, key=str) == [
+        ("shoes", "runner", False),
+        ("shoes", None, False),
+    ]
+    (grounding,) = await world.recommender.evidence([("shoes", "runner")])
+    # What was asked for is generated before what others may ask for.
+    assert world.engine.prompts == [grounding.prompt, grounding.video_prompt]
+    (everyones,) = await world.ask(("shoes", None))
+    assert own.evidence_digest != everyones.evidence_digest
+    assert len(world.engine.prompts) == 2
+
+
+async def test_one_generation_serves_every_video_that_reads_the_same(world: World) -> None:
+    (first,) = await world.ask(("shoes", None))
+    (second,) = await world.ask(("twin", None))
+    assert second.video_id == "twin"
+    assert second.queries == first.queries
+    assert len(world.engine.prompts) == 1
+
+
+async def test_a_thousand_askers_one_generation(world: World) -> None:
+    world.engine.gate.clear()
+    tasks = [asyncio.create_task(world.ask(("shoes", f"u{i}"))) for i in range(1000)]
+    await until(lambda: world.batcher.running == 1)
+    world.engine.gate.set()
+    await asyncio.gather(*tasks)
+    assert len(world.engine.prompts) == 1
+
+
+async def test_a_sensitive_video_is_rejected_without_the_model(world: World) -> None:
+    (risky,) = await world.ask(("risky", "runner"))
+    assert risky.rejected
+    assert risky.queries == ()
+    assert world.engine.prompts == []
+    assert ("risky", "runner", True) in world.cache.kept
+    world.store.videos["same words"] = Features(VideoText(title="trail shoes"), ())
+    (harmless,) = await world.ask(("same words", None))
+    assert not harmless.rejected
+
+
+async def test_the_model_may_reject(world: World) -> None:
+    (result,) = await world.ask(("anchored", None))
+    assert result.rejected
+    assert result.queries == ()
+
+
+async def test_each_pair_has_its_own_outcome(world: World) -> None:
+    answers = await world.recommender.recommend(
+        [("nowhere", None), ("shoes", None), ("risky", None), ("shoes", None)]
+    )
+    assert isinstance(answers[0], UnknownVideoError)
+    assert "nowhere" in str(answers[0])
+    assert isinstance(answers[1], QueryResult)
+    assert isinstance(answers[2], QueryResult)
+    assert answers[1] is answers[3]
+    assert world.store.calls == 1
+    assert await world.recommender.recommend([]) == []
+
+
+async def test_evidence_that_was_read_already_is_not_read_again(world: World) -> None:
+    pairs = [("shoes", "runner"), ("nowhere", None), ("risky", None), ("shoes", "runner")]
+    groundings = await world.recommender.evidence(pairs)
+    world.store.videos["shoes"] = Features(VideoText(title="sandals"))
+    answers = await world.recommender.answer(groundings)
+    assert world.store.calls == 1
+    assert isinstance(answers[0], QueryResult)
+    assert answers[0].evidence_digest == groundings[0].digest
+    assert isinstance(answers[1], UnknownVideoError)
+    assert isinstance(answers[2], QueryResult)
+    assert answers[3] is answers[0]
+    (again,) = await world.recommender.recommend(pairs[:1])
+    assert isinstance(again, QueryResult)
+    assert again.evidence_digest != groundings[0].digest
+
+
+async def test_an_engine_failure_is_the_pairs_answer_and_is_not_cached(world: World) -> None:
+    (answer,) = await world.recommender.recommend([("bad", None)])
+    assert isinstance(answer, EngineError)
+    assert world.cache.entries == []
+
+
+async def test_a_full_queue_is_the_pairs_answer() -> None:
+    world = World(queue_size=1, max_batch=1)
+    world.engine.gate.clear()
+    await world.batcher.start()
+    # Two are in hand, one fills the queue.
+    for prompt, running in (("x", 1), ("y", 2), ("z", 2)):
+        world.batcher.begin(prompt)
+        await until(lambda running=running: world.batcher.running == running)  # type: ignore[misc]
+    (answer,) = await world.recommender.recommend([("shoes", None)])
+    assert isinstance(answer, QueueFullError)
+    world.engine.gate.set()
+    await world.batcher.stop()
+
+
+async def test_the_deadline_holds_and_what_had_begun_still_reaches_the_cache(
+    world: World,
+) -> None:
+    world.engine.gate.clear()
+    loop = asyncio.get_running_loop()
+    answers = await world.recommender.recommend(
+        [("shoes", None), ("risky", None)], deadline=loop.time() + 0.05
+    )
+    assert isinstance(answers[0], DeadlineExceededError)
+    assert isinstance(answers[1], QueryResult)
+    world.engine.gate.set()
+    await world.recommender.drain()
+    assert ("shoes", None, False) in world.cache.kept
+    (result,) = await world.ask(("shoes", None), deadline=loop.time() + 30)
+    assert result.queries
+
+
+async def test_a_cancelled_asker_does_not_stop_the_others(world: World) -> None:
+    world.engine.gate.clear()
+    one = asyncio.create_task(world.ask(("shoes", None)))
+    two = asyncio.create_task(world.ask(("shoes", None)))
+    await until(lambda: world.batcher.running == 1)
+    one.cancel()
+    await asyncio.wait([one])
+    world.engine.gate.set()
+    assert (await two)[0].queries
+
+
+async def test_a_cache_that_is_away_is_raised(world: World) -> None:
+    world.cache.broken = True
+    with pytest.raises(ConnectionError):
+        await world.recommender.recommend([("shoes", None)])
+    loop = asyncio.get_running_loop()
+    with pytest.raises(ConnectionError):
+        await world.recommender.recommend([("shoes", None)], deadline=loop.time() + 30)

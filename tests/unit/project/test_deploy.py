@@ -1,0 +1,151 @@
+"""The files that run OneBar elsewhere agree with the program: commands, variables, metrics."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from onebar.cli.main import app
+from onebar.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+OURS = sorted(n for n, service in COMPOSE["services"].items() if service["image"] == "onebar")
+WORKERS = {"stream", "generator", "neighbors", "api"}
+KINDS = {"Counter", "Gauge", "Histogram", "Summary"}
+
+
+def defined_metrics() -> set[str]:
+    """Every time series name that the packages' metric definitions export."""
+    names: set[str] = set()
+    for package in ("api", "feature_store", "onebar", "stream"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or not node.args:
+                    continue
+                kind = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                first = node.args[0]
+                if kind in KINDS and isinstance(first, ast.Constant):
+                    metric = str(first.value)
+                    suffixes = {
+                        "Counter": ["_total"],
+                        "Gauge": [""],
+                        "Histogram": ["_bucket", "_sum", "_count"],
+                        "Summary": ["_sum", "_count"],
+                    }[kind]
+                    names |= {metric.removesuffix("_total") + suffix for suffix in suffixes}
+    return names
+
+
+def used_metrics(text: str) -> set[str]:
+    return set(re.findall(r"\bonebar_[a-z0-9_]+\b", text))
+
+
+def test_the_services_are_all_there() -> None:
+    assert {"kafka", "redis", "prometheus", "grafana", "topics-init", *WORKERS} == set(
+        COMPOSE["services"]
+    )
+    assert set(OURS) == {"topics-init", *WORKERS}
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_compose_runs_commands_that_exist(service: str) -> None:
+    command: Any = typer.main.get_command(app)
+    for word in COMPOSE["services"][service]["command"]:
+        command = command.commands[word]
+    assert not hasattr(command, "commands"), "a group of commands does nothing by itself"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_compose_sets_settings_that_exist(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = COMPOSE["services"][service]["environment"]
+    fields = {f"ONEBAR_{field.upper()}" for field in Settings.model_fields}
+    assert set(environment) <= fields
+    for variable, value in environment.items():
+        if "${" not in str(value):
+            monkeypatch.setenv(variable, str(value))
+    settings = Settings()
+    assert settings.kafka_bootstrap == "kafka:9092"
+
+
+@pytest.mark.parametrize("service", sorted(COMPOSE["services"]))
+def test_every_service_is_watched_and_bounded(service: str) -> None:
+    described = COMPOSE["services"][service]
+    limits = described["deploy"]["resources"]["limits"]
+    assert set(limits) == {"cpus", "memory"}
+    if service != "topics-init":  # ends by itself
+        assert described["healthcheck"]["test"]
+    for port in described.get("ports", ()):
+        assert port.startswith("127.0.0.1:"), "published on loopback only"
+    for volume in described.get("volumes", ()):
+        if volume.startswith("${"):
+            continue  # the operator says which
+        source = volume.split(":")[0]
+        there = (ROOT / source).is_dir() if source.startswith(".") else source in COMPOSE["volumes"]
+        assert there, f"{source} is not there"
+
+
+def test_prometheus_asks_where_the_workers_answer() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    asked = {
+        name: found["port"]
+        for job in config["scrape_configs"]
+        for found in job["dns_sd_configs"]
+        for name in found["names"]
+    }
+    environment = {name: COMPOSE["services"][name]["environment"] for name in WORKERS}
+    assert asked == {
+        "stream": int(environment["stream"]["ONEBAR_METRICS_PORT"]),
+        "generator": int(environment["generator"]["ONEBAR_METRICS_PORT"]),
+        "neighbors": int(environment["neighbors"]["ONEBAR_METRICS_PORT"]),
+        "api": int(environment["api"]["ONEBAR_API_PORT"]),
+    }
+    for rules in config["rule_files"]:
+        assert (DEPLOY / "prometheus" / Path(rules).name).is_file()
+
+
+@pytest.mark.parametrize("path", ["prometheus/alerts.yml", "grafana/dashboards/onebar.json"])
+def test_metrics_that_are_watched_exist(path: str) -> None:
+    used = used_metrics((DEPLOY / path).read_text())
+    assert used
+    assert used <= defined_metrics(), f"no such metric: {used - defined_metrics()}"
+
+
+def test_alerts_say_what_to_do() -> None:
+    alerts = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    for rule in rules:
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert {"summary", "description"} <= set(rule["annotations"])
+        assert rule["alert"] in operations, "each alert has its paragraph in docs/operations.md"
+
+
+def test_dashboard_panels_ask_prometheus() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "onebar.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for panel in panels:
+        assert panel["datasource"]["uid"] == "prometheus"
+        assert all(target["expr"] for target in panel["targets"])
+
+
+def test_the_image_copies_every_package_and_runs_as_nobody() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "packages"
+    ]
+    for package in {name.split(".")[0] for name in packages}:
+        assert f"COPY {package} {package}" in dockerfile
+        assert f"!{package}" in (ROOT / ".dockerignore").read_text().splitlines()
+    last_user = re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE)[-1]
+    assert last_user not in {"root", "0"}

@@ -1,0 +1,84 @@
+"""What each event changes."""
+
+from __future__ import annotations
+
+from event_strategies import events
+from hypothesis import given
+
+from feature_store.writes import BehaviorAdd, HistoryPut, UserDelete, VideoPut
+from onebar.evidence.text import clean_video
+from onebar.records import VideoText
+from stream.events import (
+    Click,
+    Deletion,
+    Engagement,
+    Event,
+    Exposure,
+    Impression,
+    Search,
+    ShownQuery,
+    Video,
+)
+from stream.events.fold import FoldWeights, fold
+
+COMMON = {"event_id": "e", "ts": 7.0}
+
+
+def test_a_video_is_cleaned_and_put() -> None:
+    event = Video(**COMMON, video_id="v", caption="Red boots #fyp @shop", sensitive=True)
+    [write] = fold(event, clean_video)
+    assert isinstance(write, VideoPut)
+    assert (write.video_id, write.ts, write.event_id) == ("v", 7.0, "e")
+    assert write.text == VideoText(caption="Red boots", sensitive=True)
+
+
+def test_an_impression_changes_nothing() -> None:
+    assert fold(Impression(**COMMON, video_id="v", user_id="u"), clean_video) == ()
+
+
+def test_a_search_after_a_video_is_an_anchor_and_history() -> None:
+    writes = fold(Search(**COMMON, user_id="u", query="  Red BOOTS ", video_id="v"), clean_video)
+    assert writes == (
+        BehaviorAdd("v", 7.0, "e", anchors=(("red boots", 1000),)),
+        HistoryPut("u", "red boots", 7.0),
+    )
+
+
+def test_a_search_without_a_video_is_history_alone() -> None:
+    writes = fold(Search(**COMMON, user_id="u", query="boots"), clean_video)
+    assert writes == (HistoryPut("u", "boots", 7.0),)
+
+
+def test_an_exposure_counts_each_query_once() -> None:
+    shown = [ShownQuery("Boots", 0), ShownQuery("boots", 1), ShownQuery("red boots", 2)]
+    writes = fold(Exposure(**COMMON, video_id="v", user_id="u", queries=shown), clean_video)
+    assert writes == (BehaviorAdd("v", 7.0, "e", exposures=("boots", "red boots")),)
+
+
+def test_a_click_is_anchor_count_and_history() -> None:
+    writes = fold(Click(**COMMON, video_id="v", user_id="u", query="boots"), clean_video)
+    assert writes == (
+        BehaviorAdd("v", 7.0, "e", anchors=(("boots", 2000),), clicks=("boots",)),
+        HistoryPut("u", "boots", 7.0),
+    )
+
+
+def test_an_engagement_weighs_by_its_kind() -> None:
+    weights = FoldWeights(order=9.5)
+    event = Engagement(**COMMON, video_id="v", user_id="u", query="boots", kind="order", value=3)
+    assert fold(event, clean_video, weights) == (
+        BehaviorAdd("v", 7.0, "e", anchors=(("boots", 9500),), engagements=("boots",)),
+    )
+
+
+def test_a_deletion_forgets_the_user() -> None:
+    assert fold(Deletion(**COMMON, user_id="u"), clean_video) == (UserDelete("u", 7.0),)
+
+
+def test_a_query_with_nothing_in_it_changes_nothing() -> None:
+    assert fold(Click(**COMMON, video_id="v", user_id="u", query="[SEP]"), clean_video) == ()
+
+
+@given(events())
+def test_every_write_of_every_event_can_be_taken_by_a_store(event: Event) -> None:
+    fold(event, clean_video)  # raises for any other
