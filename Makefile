@@ -94,7 +94,7 @@ schemas: $(VENV)/.installed-local ## docs/schemas, docs/configuration.md, docs/c
 	$(BIN)/python docs/make_commands.py
 
 checkpoint: $(VENV)/.installed-dev ## train the small checkpoint that is shipped for the demo
-	$(BIN)/onebar train demo
+	$(BIN)/onebar train demo --out onebar/generator/checkpoints/demo
 
 results: $(VENV)/.installed-dev ## train and measure everything in docs/results.md (hours on two cores; resumable)
 	$(BIN)/python benchmarks/results.py $(ARGS)

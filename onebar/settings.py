@@ -155,6 +155,10 @@ class Settings(BaseSettings):
     rate_limit_per_s: float = Field(default=0.0, ge=0)
     """Requests per second a key (or address) may make; 0 is no limit."""
 
+    # Teaching
+    teacher_key: str = ""
+    """What `onebar teach` shows an endpoint that wants a key. It is written nowhere."""
+
     # Observability
     metrics_host: str = "127.0.0.1"
     """Address of a worker's /metrics and /healthz; 0.0.0.0 in a container."""

@@ -107,6 +107,9 @@ class Trigger(Struct, frozen=True, kw_only=True):
     """Searches, clicks and engagements under the video before `ts`: 0 is a cold start."""
     video_age_s: float = 0.0
     """Since the video's first event."""
+    teacher: str = ""
+    """Who wrote the target where no user did (`onebar teach`): the model, and the digest of the
+    prompt that it was asked with."""
 
     @property
     def video_text(self) -> str:
@@ -177,8 +180,9 @@ class TriggerDataset(Struct, frozen=True):
             yield row["text"]
 
 
-def open_dataset(path: Path) -> TriggerDataset:
+def open_dataset(path: Path | str) -> TriggerDataset:
     """The dataset at `path`. Raises `DatasetNotFoundError`, `DatasetCorruptError`."""
+    path = Path(path)
     card = path / CARD
     if not card.is_file():
         raise DatasetNotFoundError(
@@ -199,7 +203,7 @@ def open_dataset(path: Path) -> TriggerDataset:
 
 
 def write_dataset(
-    path: Path,
+    path: Path | str,
     splits: Mapping[Split, Iterable[Trigger]],
     texts: Iterable[str] = (),
     *,
@@ -214,6 +218,7 @@ def write_dataset(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = Path(path)
     if occupied(path, CARD):
         raise DatasetError(
             f"{path} exists and is no dataset: choose another directory or remove it"

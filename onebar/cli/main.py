@@ -17,6 +17,7 @@ from onebar.cli import (
     models,
     stack,
     summarize,
+    teach,
 )
 from onebar.cli.common import USAGE, JsonOption, print_json
 from onebar.cli.evaluation import embed, evaluate
@@ -32,6 +33,7 @@ EXTRAS = {
     "pyarrow": "archive",
     "sentence_transformers": "embed",
     **dict.fromkeys(("av", "PIL"), "summarize"),
+    "xllamacpp": "teach",
 }
 """What to install where a module is missing."""
 
@@ -52,6 +54,7 @@ app.add_typer(dataset.app)
 app.add_typer(evaluate.app)
 app.add_typer(inspect.app)
 app.add_typer(summarize.app)
+app.add_typer(teach.app)
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
 app.add_typer(train.train, name="train")
 app.add_typer(embed.embed, name="embed")

@@ -47,12 +47,13 @@ def summarize(
     Example: onebar summarize videos.jsonl --media clips --vision models/vlm --out summaries.jsonl
     """
     from onebar.summaries.models import Summarizer
-    from stream.logs.summaries import SummaryCache, find_files, newest_videos, summarize_videos
+    from stream.logs.summaries import SummaryCache, find_files, summarize_videos
+    from stream.logs.videos import read_videos
 
     command_settings()
     if vision is None and speech is None:
         raise typer.BadParameter("name a model: --vision, --speech, or both")
-    videos, files = newest_videos(log), find_files(media)
+    videos, files = read_videos(log).newest, find_files(media)
     try:
         model = Summarizer(vision, speech, device=device)
         with progress("summarising") as update:

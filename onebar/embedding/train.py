@@ -7,9 +7,10 @@ same curve twice, curves go to TensorBoard.
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ from onebar.embedding.relations import (
 )
 from onebar.process.files import occupied, publish, staging
 from onebar.process.quiet import quiet_transformers
+from onebar.training.batches import Rows
 from onebar.training.loop import Backward, Loop, LoopConfig, Metrics, make_accelerator
 from onebar.training.models.tokenizer import train_tokenizer
 
@@ -98,6 +100,10 @@ class PairBatch:
     hard: list[str]
     tokens: int = 0
 
+    @property
+    def weight(self) -> int:
+        return len(self.relations)
+
 
 class KnownPairs:
     """Which texts are known to belong together, asked for whole batches."""
@@ -126,45 +132,69 @@ class KnownPairs:
         return lefts * len(self._number) + rights
 
 
+class RelationBatches:
+    """The relations, in batches of one kind: a text of another kind is no negative that anything
+    could be learnt from."""
+
+    def __init__(
+        self, relations: Sequence[Relation], hard: dict[RelationKind, dict[str, list[str]]]
+    ) -> None:
+        """`hard` are the hard negatives of a left text, by kind."""
+        self._relations = relations
+        self._hard = hard
+        self._places: defaultdict[str, list[int]] = defaultdict(list)
+        for at, relation in enumerate(relations):
+            self._places[relation.kind].append(at)
+
+    def __len__(self) -> int:
+        return len(self._relations)
+
+    def order(self, size: int, *, seed: int, epoch: int) -> list[Rows]:
+        draw = random.Random(f"{seed}:{epoch}")
+        batches: list[list[int]] = []
+        for kind in sorted(self._places):
+            order = list(self._places[kind])
+            draw.shuffle(order)
+            chunks = [order[at : at + size] for at in range(0, len(order), size)]
+            # A lone relation has nothing to be told from.
+            batches += [chunk for chunk in chunks if len(chunk) > 1] or chunks[:1]
+        draw.shuffle(batches)
+        return batches
+
+    def batch(self, rows: Rows, *, seed: int, epoch: int) -> PairBatch:
+        relations = [self._relations[row] for row in rows]
+        known = self._hard.get(relations[0].kind, {})
+        hard = [
+            random.Random(f"{seed}:{epoch}:{row}").choice(found)
+            for row, relation in zip(rows, relations, strict=True)
+            if (found := known.get(relation.left))
+        ]
+        return PairBatch(relations, list(dict.fromkeys(hard)))
+
+
 class Alignment:
-    """A stage, for `onebar.training.loop.Loop`."""
+    """A stage, for `onebar.training.loop.Loop`. Keeps nothing back: a relation is an edge between
+    texts that others name as well."""
 
     name = "embed"
+    held_out = None
 
     def __init__(
         self, config: EmbedConfig, relations: Sequence[Relation], encoder: Encoder | None
     ) -> None:
         """`encoder` finds the hard negatives, where any are asked for."""
         self._temperature = config.temperature
-        self._by_kind: defaultdict[str, list[Relation]] = defaultdict(list)
-        for relation in relations:
-            self._by_kind[relation.kind].append(relation)
         self._known = KnownPairs(relations)
-        self._hard: dict[str, dict[str, list[str]]] = {}
+        by_kind: defaultdict[RelationKind, list[Relation]] = defaultdict(list)
+        for relation in relations:
+            by_kind[relation.kind].append(relation)
+        hard = {}
         if config.negatives and encoder is not None:
-            self._hard = {
+            hard = {
                 kind: hard_negatives(found, encoder, config.negatives)
-                for kind, found in self._by_kind.items()
+                for kind, found in by_kind.items()
             }
-
-    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[PairBatch]:
-        """Every relation once; a batch is of one kind, for a text of another kind is no negative
-        that anything could be learnt from."""
-        import random
-
-        draw = random.Random(f"{seed}:{epoch}")
-        batches: list[list[Relation]] = []
-        for kind in sorted(self._by_kind):
-            order = list(self._by_kind[kind])
-            draw.shuffle(order)
-            chunks = [order[at : at + size] for at in range(0, len(order), size)]
-            # A lone relation has nothing to be told from.
-            batches += [chunk for chunk in chunks if len(chunk) > 1] or chunks[:1]
-        draw.shuffle(batches)
-        for batch in batches:
-            known = self._hard.get(batch[0].kind, {})
-            hard = [draw.choice(found) for r in batch if (found := known.get(r.left))]
-            yield PairBatch(batch, list(dict.fromkeys(hard)))
+        self.examples = RelationBatches(relations, hard)
 
     def step(self, model: Any, batch: PairBatch, backward: Backward) -> Metrics:
         import torch

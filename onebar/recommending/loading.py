@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from onebar.evidence.evidence import Evidence, Relevance, shares_a_term
@@ -20,7 +22,9 @@ from onebar.recommending.grounding import Lexicon, LexiconError
 from onebar.recommending.pool import Taste, shipped_taste
 from onebar.recommending.ranker import Ranker, RankerError
 from onebar.records import Candidate
-from onebar.settings import Settings
+
+if TYPE_CHECKING:
+    from onebar.settings import Settings
 
 WARM_EVIDENCE = Evidence(
     text="warm up: waterproof hiking boots for wide feet",

@@ -11,8 +11,8 @@ from onebar.settings import Settings
 
 def environment(settings: Settings) -> dict[str, str]:
     """This process's environment with `settings` as its `ONEBAR_*` variables, and no others."""
-    names = _names()
-    env = {name: value for name, value in os.environ.items() if name not in names}
+    ours = names()
+    env = {name: value for name, value in os.environ.items() if name not in ours}
     return env | variables(settings)
 
 
@@ -28,10 +28,10 @@ def variables(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _names() -> set[str]:
+def names() -> set[str]:
     """All that a setting is read from, old names too."""
-    names = {f"ONEBAR_{name.upper()}" for name in Settings.model_fields}
+    found = {f"ONEBAR_{name.upper()}" for name in Settings.model_fields}
     for field in Settings.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
-            names |= {str(name) for name in field.validation_alias.choices}
-    return names
+            found |= {str(name) for name in field.validation_alias.choices}
+    return found

@@ -23,6 +23,7 @@ CHUNK = 10_000
 """Texts tokenised at once."""
 WINDOW = 64
 """Batches whose examples are sorted by length together."""
+Item = TypeVar("Item")
 
 
 class Example(Struct, frozen=True):
@@ -110,7 +111,12 @@ class Batch(Struct, frozen=True):
     @property
     def tokens(self) -> int:
         """Real ids, of sources and targets."""
-        return int(self.mask.sum()) + int((self.labels != IGNORED).sum())
+        return int(self.mask.sum()) + self.weight
+
+    @property
+    def weight(self) -> int:
+        """Target ids: what the loss is a mean over."""
+        return int((self.labels != IGNORED).sum())
 
 
 class ListBatch(Struct, frozen=True):
@@ -128,21 +134,75 @@ class ListBatch(Struct, frozen=True):
         """Real ids, of sources and targets."""
         return int(self.mask.sum()) + int((self.labels != IGNORED).sum())
 
+    @property
+    def weight(self) -> int:
+        """Lists: what the loss is a mean over."""
+        return len(self.levels)
 
-class HasTokens(Protocol):
-    """Any batch."""
+
+class AnyBatch(Protocol):
+    """What the loop knows of a batch."""
 
     @property
-    def tokens(self) -> int: ...
+    def tokens(self) -> int:
+        """How much was read."""
+        ...
+
+    @property
+    def weight(self) -> int:
+        """How much its mean loss counts among those of other batches."""
+        ...
 
 
-BatchT = TypeVar("BatchT", bound=HasTokens)
+BatchT = TypeVar("BatchT", bound=AnyBatch)
+BatchT_co = TypeVar("BatchT_co", bound=AnyBatch, covariant=True)
+Rows = Any
+"""The places of examples: a numpy array of int64."""
+
+
+class Examples(Protocol[BatchT_co]):
+    """What a stage reads: examples by their place, of which batches are made when they are due."""
+
+    def __len__(self) -> int: ...
+
+    def order(self, size: int, *, seed: int, epoch: int) -> Sequence[Rows]:
+        """The places of one epoch's batches of `size`, in an order fixed by (seed, epoch)."""
+        ...
+
+    def batch(self, rows: Rows, *, seed: int, epoch: int) -> BatchT_co:
+        """The batch of these places. What is drawn for an example is fixed by (seed, epoch) and
+        its place, whatever batch it is in."""
+        ...
+
+
+def share(rows: Rows, rank: int, processes: int) -> Rows:
+    """What of a step's places one of several processes reads: together all of them, each once,
+    unless there are fewer places than processes."""
+    return rows[rank::processes] if len(rows) >= processes else rows[rank % len(rows) :][:1]
+
+
+def epoch_batches(
+    examples: Examples[BatchT_co], size: int, *, seed: int, epoch: int
+) -> Iterator[BatchT_co]:
+    """All batches of one epoch, as a single process reads them."""
+    for rows in examples.order(size, seed=seed, epoch=epoch):
+        yield examples.batch(rows, seed=seed, epoch=epoch)
+
+
+def picked(items: Iterable[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly from all; the same ones every time."""
+    found = list(items)
+    if len(found) <= most:
+        return found
+    return [found[at * len(found) // most] for at in range(most)]
 
 
 class Pairs:
-    """Tokenised examples in memory."""
+    """Tokenised examples in memory. `first` is what the first one's place is called in a batch."""
 
-    def __init__(self, examples: Iterable[Example], tokenizer: PromptTokenizer) -> None:
+    def __init__(
+        self, examples: Iterable[Example], tokenizer: PromptTokenizer, *, first: int = 0
+    ) -> None:
         sources: list[list[int]] = []
         targets: list[list[int]] = []
         for chunk in _chunks(examples):
@@ -151,15 +211,18 @@ class Pairs:
         self.sources = Ragged(sources, tokenizer.vocab_size)
         self.targets = Ragged(targets, tokenizer.vocab_size)
         self._pad = tokenizer.pad_id
+        self._first = first
 
     def __len__(self) -> int:
         return len(self.sources)
 
-    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
-        """One epoch, in an order fixed by (seed, epoch)."""
-        for rows in length_sorted(self.sources.lengths, size, seed=seed, epoch=epoch):
-            source, mask = pad_sources([self.sources[row] for row in rows], self._pad)
-            yield Batch(source, mask, pad_labels([self.targets[row] for row in rows]), rows)
+    def order(self, size: int, *, seed: int, epoch: int) -> Sequence[Rows]:
+        return length_sorted(self.sources.lengths, size, seed=seed, epoch=epoch)
+
+    def batch(self, rows: Rows, *, seed: int = 0, epoch: int = 0) -> Batch:
+        source, mask = pad_sources([self.sources[row] for row in rows], self._pad)
+        labels = pad_labels([self.targets[row] for row in rows])
+        return Batch(source, mask, labels, rows + self._first)
 
 
 class Lists:
@@ -187,29 +250,27 @@ class Lists:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[ListBatch]:
-        """One epoch, in an order fixed by (seed, epoch)."""
+    def order(self, size: int, *, seed: int, epoch: int) -> Sequence[Rows]:
+        return length_sorted(self.sources.lengths, size, seed=seed, epoch=epoch)
+
+    def batch(self, rows: Rows, *, seed: int = 0, epoch: int = 0) -> ListBatch:
         import numpy as np
 
-        for rows in length_sorted(self.sources.lengths, size, seed=seed, epoch=epoch):
-            source, mask = pad_sources([self.sources[row] for row in rows], self._pad)
-            lists = [
-                [self._queries[at] for at in range(self._starts[row], self._starts[row + 1])]
-                for row in rows
-            ]
-            most = max(map(len, lists))
-            empty = np.zeros(0, dtype=np.int64)
-            flat = pad_labels([q for one in lists for q in (*one, *[empty] * (most - len(one)))])
-            levels = np.zeros((len(rows), most), dtype=np.int64)
-            for at, row in enumerate(rows):
-                levels[at, : len(self._levels[row])] = self._levels[row]
-            counts = np.zeros((len(rows), most, 2), dtype=np.int64)
-            for at, row in enumerate(rows):
-                counts[at, : len(self._counts[row])] = self._counts[row]
-            yield ListBatch(source, mask, flat.reshape(len(rows), most, -1), levels, counts)
-
-
-Item = TypeVar("Item")
+        source, mask = pad_sources([self.sources[row] for row in rows], self._pad)
+        lists = [
+            [self._queries[at] for at in range(self._starts[row], self._starts[row + 1])]
+            for row in rows
+        ]
+        most = max(map(len, lists))
+        empty = np.zeros(0, dtype=np.int64)
+        flat = pad_labels([q for one in lists for q in (*one, *[empty] * (most - len(one)))])
+        levels = np.zeros((len(rows), most), dtype=np.int64)
+        for at, row in enumerate(rows):
+            levels[at, : len(self._levels[row])] = self._levels[row]
+        counts = np.zeros((len(rows), most, 2), dtype=np.int64)
+        for at, row in enumerate(rows):
+            counts[at, : len(self._counts[row])] = self._counts[row]
+        return ListBatch(source, mask, flat.reshape(len(rows), most, -1), levels, counts)
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -223,7 +284,7 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield chunk
 
 
-def length_sorted(lengths: Any, size: int, *, seed: int, epoch: int) -> Iterator[Any]:
+def length_sorted(lengths: Any, size: int, *, seed: int, epoch: int) -> list[Rows]:
     """The places of one epoch's full batches, in an order fixed by (seed, epoch).
 
     Shuffled, then sorted by length inside windows of `WINDOW` batches, then the batches shuffled:
@@ -240,8 +301,7 @@ def length_sorted(lengths: Any, size: int, *, seed: int, epoch: int) -> Iterator
         groups.extend(window[at : at + size] for at in range(0, len(window), size))
     if len(groups) > 1:
         groups = [group for group in groups if len(group) == size]
-    for at in random.permutation(len(groups)):
-        yield groups[at]
+    return [groups[at] for at in random.permutation(len(groups))]
 
 
 def pad_sources(rows: Sequence[Any], pad: int) -> tuple[Any, Any]:

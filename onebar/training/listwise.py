@@ -6,14 +6,13 @@ reference is the stage-1 model, frozen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from onebar.training.batches import ListBatch, Lists, preference_examples
+from onebar.training.batches import ListBatch, Lists, picked, preference_examples
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import (
     ANCHOR_LEVEL,
@@ -78,15 +77,14 @@ class Listwise:
         self._reference = frozen_copy(start.model)
         set_dropout(start.model, config.dropout)
         examples = preference_examples(start.dataset, "train", start.prompt)
-        self._lists = Lists(examples, start.tokenizer)
-        if len(self._lists) == 0:
+        self.examples = Lists(examples, start.tokenizer)
+        if len(self.examples) == 0:
             raise EmptyDatasetError(
                 f"{config.dataset} has no preference list of two queries or more: its log has no "
                 "exposures beside the clicks"
             )
-
-    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[ListBatch]:
-        return self._lists.batches(size, seed=seed, epoch=epoch)
+        held = preference_examples(start.dataset, "valid", start.prompt)
+        self.held_out = Lists(picked(held, config.held_out_size), start.tokenizer)
 
     def step(self, model: Any, batch: ListBatch, backward: Backward) -> Metrics:
         config = self._config

@@ -1,7 +1,8 @@
-"""The training loop that every stage shares: steps, schedule, resuming, curves, progress.
+"""The training loop that every stage shares: steps, schedule, validation, resuming, curves.
 
 Runs on `accelerate`: one CPU, one GPU (bfloat16), or several processes started by torchrun or
-`accelerate launch`, which take turns at the batches and average their gradients.
+`accelerate launch`. These share each step's examples, build only their own, and have their
+gradients averaged by DistributedDataParallel.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Literal, Protocol
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from onebar.training.batches import BatchT
+from onebar.training.batches import BatchT, Examples, share
 from onebar.training.progress import TrainingProgress
+from onebar.training.validation import validate
 
 log = structlog.get_logger(__name__)
 
@@ -60,32 +62,67 @@ class LoopConfig(Struct, frozen=True, kw_only=True):
     """Steps between two points of the curves."""
     progress: bool = True
 
+    # Validation, on examples that are not learnt from.
+    validations: int = 20
+    """How often over the run; 0 never. There are `LEAST_STEPS` between two, whatever this says."""
+    validation_batches: int = 16
+    """Batches of one validation: the same examples every time."""
+    patience: int | None = 5
+    """A run ends after so many validations in a row without a better loss; None goes on."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights are the result: those with the best loss in a validation, or the last."""
+
+    @property
+    def held_out_size(self) -> int:
+        """Examples of one validation."""
+        return self.validation_batches * self.batch_size if self.validations else 0
+
+
+LEAST_STEPS = 50
+"""Between two validations: a run of a few hundred steps is not to spend them on looking."""
+
 
 class Stage(Protocol, Generic[BatchT]):
     """What differs from stage to stage."""
 
     name: str
 
-    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[BatchT]:
-        """One epoch in an order fixed by (seed, epoch)."""
+    @property
+    def examples(self) -> Examples[BatchT]:
+        """What is learnt from."""
+        ...
+
+    @property
+    def held_out(self) -> Examples[BatchT] | None:
+        """What is not: the loss on these decides when a run ends, and which weights are kept."""
         ...
 
     def step(self, model: Any, batch: BatchT, backward: Backward) -> Metrics:
         """Compute the losses of one batch and send their gradients back through `backward`.
 
         Returns the scalars to show, `loss` among them. Randomness comes from torch's generator,
-        seeded for each step.
+        seeded for each step. In a validation the model is in evaluation mode, no gradients are
+        recorded, and `backward` does nothing.
         """
         ...
 
 
 class Progress(Struct):
-    """How far a run is."""
+    """How far a run is. All from `first` on is of its validations: the losses before the first
+    step, in the last one and in the best one; when these two were; how many came after the best."""
 
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
     loss: float = math.nan
+    first: float = math.nan
+    valid: float = math.nan
+    best: float = math.inf
+    best_step: int = 0
+    valid_step: int = -1
+    valid_done: float = 0.0
+    """The share of the run that was done then."""
+    since_best: int = 0
 
 
 def schedule(done: float, warmup: float) -> float:
@@ -106,13 +143,17 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 def make_accelerator(config: LoopConfig) -> Any:
     """The processes and devices of a run: bfloat16 on a GPU, float32 on a CPU."""
     import torch
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     if config.threads:
         torch.set_num_threads(config.threads)
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     bf16 = not on_cpu if config.bf16 is None else config.bf16
-    return Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
+    # A pretrained model may have weights that no loss reaches.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(
+        cpu=on_cpu, mixed_precision="bf16" if bf16 else "no", kwargs_handlers=[parallel]
+    )
 
 
 class Loop(Generic[BatchT]):
@@ -143,6 +184,9 @@ class Loop(Generic[BatchT]):
         self._curves = curves
         self._fingerprint = fingerprint
         self._optimizer = self._make_optimizer()
+        self._backward = self._make_backward()
+        self._best: dict[str, Any] | None = None
+        """The weights of the best validation; the first process's task."""
 
     def _make_optimizer(self) -> Any:
         import torch
@@ -161,8 +205,34 @@ class Loop(Generic[BatchT]):
             fused=True,
         )
 
+    def _make_backward(self) -> Backward:
+        """What sends a loss back, averaged over the processes."""
+        if self.accelerator.num_processes == 1:
+            return lambda loss: loss.backward()
+        import torch
+
+        class Losses(torch.nn.Module):
+            """Hands a loss on. Wrapped in DistributedDataParallel, whose every forward pass makes
+            it wait for one backward pass over the weights it holds: so a stage may compute its
+            losses as it likes, and send back several. Holds weights alone: no buffer is to be
+            overwritten while a graph may need it."""
+
+            def __init__(self, weights: Iterable[Any]) -> None:
+                super().__init__()
+                self.weights = torch.nn.ParameterList(weights)
+
+            def forward(self, loss: Any) -> Any:
+                return loss
+
+        weights = (weight for weight in self.model.parameters() if weight.requires_grad)
+        averaged = self.accelerator.prepare_model(Losses(weights))
+        return lambda loss: averaged(loss).backward()
+
     def run(self) -> Progress:
-        """Train to the end. A KeyboardInterrupt saves the state and is raised again."""
+        """Train to the end, which leaves `model` with the weights to keep.
+
+        A KeyboardInterrupt saves the state and is raised again.
+        """
         self._resume()
         config, progress = self._config, self.progress
         limit = math.inf if config.minutes is None else config.minutes * 60
@@ -177,8 +247,12 @@ class Loop(Generic[BatchT]):
             ) as shown,
         ):
             try:
-                while progress.step < config.steps and progress.seconds < limit:
-                    done = max(progress.step / config.steps, progress.seconds / limit)
+                while True:
+                    done = self._done(limit)
+                    if self._due(done):
+                        self._validate(done, curves, shown)
+                    if done >= 1.0 or self._exhausted():
+                        break
                     rate = self._peak * schedule(done, config.warmup)
                     batch = next(batches)
                     metrics = self._step(batch, rate)
@@ -195,7 +269,7 @@ class Loop(Generic[BatchT]):
                     clock = now
                     shown.update(progress.step, progress.seconds, progress.tokens, progress.loss)
                     if progress.step % config.log_every == 0:
-                        curves.add(progress.step, {**metrics, "learning_rate": rate})
+                        curves.add(progress.step, {**self._mean(metrics), "learning_rate": rate})
                     if now - saved >= config.save_every_s:
                         self.save()
                         saved = now
@@ -204,7 +278,88 @@ class Loop(Generic[BatchT]):
                 log.warning("training_interrupted", step=progress.step, state=str(self._state))
                 raise
         self.save()
+        self._keep()
         return progress
+
+    def _done(self, limit_s: float) -> float:
+        """The share of the run that is behind us."""
+        progress, steps = self.progress, self._config.steps
+        return max(
+            progress.step / steps if steps else 1.0, progress.seconds / limit_s if limit_s else 1.0
+        )
+
+    def _due(self, done: float) -> bool:
+        """Whether to validate before the next step, when the share `done` of the run is behind us:
+        before the first step, from time to time, and at the end."""
+        progress, held_out, wanted = self.progress, self._stage.held_out, self._config.validations
+        if held_out is None or len(held_out) == 0 or not wanted:
+            return False
+        since = progress.step - progress.valid_step
+        if progress.valid_step < 0 or done >= 1.0:
+            return since > 0
+        return since >= LEAST_STEPS and done - progress.valid_done >= 1.0 / wanted - 1e-9
+
+    def _exhausted(self) -> bool:
+        patience = self._config.patience
+        return patience is not None and self.progress.since_best >= patience
+
+    def _validate(self, done: float, curves: Curves, shown: TrainingProgress) -> None:
+        """One point of the validation curve. The weights are remembered where it is the best yet;
+        those before the first step are not a result, so they never are."""
+        held_out, progress, config = self._stage.held_out, self.progress, self._config
+        assert held_out is not None
+        metrics = validate(
+            self._stage.step,
+            self.model,
+            held_out,
+            size=config.batch_size,
+            seed=config.seed,
+            accelerator=self.accelerator,
+        )
+        progress.valid = metrics["loss"]
+        progress.valid_step, progress.valid_done = progress.step, done
+        curves.add(progress.step, {f"valid/{name}": value for name, value in metrics.items()})
+        if progress.step == 0:
+            progress.first = progress.valid
+        elif progress.valid < progress.best:
+            progress.best, progress.best_step, progress.since_best = (
+                progress.valid,
+                progress.step,
+                0,
+            )
+            self._remember()
+        else:
+            progress.since_best += 1
+        shown.validated(progress.step, progress.valid, progress.best)
+        if self._exhausted():
+            log.info(
+                "training_stopped_early",
+                stage=self._stage.name,
+                step=progress.step,
+                best_step=progress.best_step,
+                best=round(progress.best, 4),
+            )
+
+    def _remember(self) -> None:
+        if self._config.keep == "best" and self.accelerator.is_main_process:
+            weights = self.model.state_dict()
+            self._best = {
+                name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()
+            }
+
+    def _keep(self) -> None:
+        """Put the weights to keep into the model."""
+        progress = self.progress
+        if self._best is not None:
+            self.model.load_state_dict(self._best)
+        kept = progress.best if self._config.keep == "best" else progress.valid
+        if kept > progress.first and self.accelerator.is_main_process:
+            log.warning(
+                "validation_got_worse",
+                stage=self._stage.name,
+                before=round(progress.first, 4),
+                after=round(kept, 4),
+            )
 
     def _step(self, batch: BatchT, rate: float) -> Metrics:
         import torch
@@ -216,15 +371,17 @@ class Loop(Generic[BatchT]):
             step_seed(self._config.seed, self.progress.step, accelerator.process_index)
         )
         with accelerator.autocast():
-            metrics = self._stage.step(self.model, batch, lambda loss: loss.backward())
-        if accelerator.num_processes > 1:
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
+            metrics = self._stage.step(self.model, batch, self._backward)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return {**metrics, "gradient_norm": norm}
+
+    def _mean(self, metrics: Metrics) -> Metrics:
+        """Each metric over all processes."""
+        if self.accelerator.num_processes == 1:
+            return metrics
+        return {name: self.accelerator.reduce(value, "mean") for name, value in metrics.items()}
 
     def _agreed(self, seconds: float) -> float:
         """The first process's clock, so that all end at the same step."""
@@ -235,16 +392,15 @@ class Loop(Generic[BatchT]):
         return float(broadcast_object_list([seconds])[0])
 
     def _batches(self) -> Iterator[BatchT]:
-        """This process's batches without end; those of the steps done are passed over."""
-        config, accelerator = self._config, self.accelerator
-        every = (
-            batch
-            for epoch in itertools.count()
-            for batch in self._stage.batches(config.batch_size, seed=config.seed, epoch=epoch)
-        )
-        world = accelerator.num_processes
-        start = self.progress.step * world + accelerator.process_index
-        return itertools.islice(every, start, None, world)
+        """This process's batches without end, from the next step on; no other is built."""
+        config, examples = self._config, self._stage.examples
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        step = self.progress.step
+        for epoch in itertools.count():
+            order = examples.order(config.batch_size * processes, seed=config.seed, epoch=epoch)
+            for rows in order[step:]:
+                yield examples.batch(share(rows, rank, processes), seed=config.seed, epoch=epoch)
+            step = max(0, step - len(order))
 
     def _resume(self) -> None:
         import torch
@@ -258,6 +414,8 @@ class Loop(Generic[BatchT]):
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.progress = msgspec.convert(state["progress"], Progress)
+        if self.accelerator.is_main_process:
+            self._best = state["best"]
         log.info("training_resumed", stage=self._stage.name, step=self.progress.step)
 
     def save(self) -> None:
@@ -273,6 +431,7 @@ class Loop(Generic[BatchT]):
                 "model": self.model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "progress": msgspec.to_builtins(self.progress),
+                "best": self._best,
             },
             temporary,
         )

@@ -10,7 +10,7 @@ divergence as between a teacher that has seen the click and a student that has n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from onebar.training.batches import Batch, Pairs, pad_sources, sft_examples
+from onebar.training.batches import Batch, Pairs, pad_sources, picked, sft_examples
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import (
     IGNORED,
@@ -91,16 +91,16 @@ class PIOPD:
         examples = list(sft_examples(start.dataset, "train", start.prompt, searches=False))
         if not examples:
             raise EmptyDatasetError(f"{config.dataset} has no clicks to distil from")
+        held = list(sft_examples(start.dataset, "valid", start.prompt, searches=False))
         if config.privileged and config.least_gain >= 0:
-            held = list(sft_examples(start.dataset, "valid", start.prompt, searches=False))
             gain = teacher_gain(self._teacher, start.tokenizer, held or examples, config.seed)
             log.info("teacher_gain", **structs.asdict(gain))
             gain.check(config.least_gain)
-        self._examples = examples
-        self._pairs = Pairs(examples, start.tokenizer)
-
-    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
-        return self._pairs.batches(size, seed=seed, epoch=epoch)
+        held = picked(held, config.held_out_size)
+        self.examples = Pairs(examples, start.tokenizer)
+        self.held_out = Pairs(held, start.tokenizer, first=len(examples))
+        self._all = [*examples, *held]
+        """By the rows of both."""
 
     def step(self, model: Any, batch: Batch, backward: Backward) -> Metrics:
         config = self._config
@@ -108,7 +108,7 @@ class PIOPD:
         metrics: Metrics = {}
 
         embedded = embed(model, source)
-        if config.fgm_weight:
+        if config.fgm_weight and embedded.requires_grad:
             embedded.retain_grad()
         states = encode(model, None, mask, embeddings=embedded)
         logits = decode(model, states, mask, labels)
@@ -168,7 +168,7 @@ class PIOPD:
             prompts = [
                 posterior_prompt(example.prompt, example.target, place)
                 for example, place in zip(
-                    (self._examples[row] for row in batch.rows), places, strict=True
+                    (self._all[row] for row in batch.rows), places, strict=True
                 )
             ]
             source, mask = self._encode(model, prompts)

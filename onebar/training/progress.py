@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -27,12 +28,15 @@ class TrainingProgress:
         self._bar = Progress(
             TextColumn("{task.description} {task.fields[step]}/{task.fields[steps]}"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} tokens/s"),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[valid]}"),
+            TextColumn("{task.fields[rate]:,.0f} tokens/s"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=not (enabled and sys.stderr.isatty()),
         )
-        self._task = self._bar.add_task(stage, total=1.0, step=0, steps=steps, loss=0.0, rate=0.0)
+        self._task = self._bar.add_task(
+            stage, total=1.0, step=0, steps=steps, loss=0.0, valid="", rate=0.0
+        )
         self._logged = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
@@ -63,4 +67,16 @@ class TrainingProgress:
                 loss=round(loss, 4),
                 tokens_per_s=round(rate),
                 left_s=round(seconds / max(done, 1e-9) * (1 - done)),
+            )
+
+    def validated(self, step: int, loss: float, best: float) -> None:
+        """Show a point of the validation curve, and the best so far (infinite: none counts yet)."""
+        self._bar.update(self._task, valid=f"valid {loss:.3f}")
+        if self._enabled:
+            log.info(
+                "training_validated",
+                stage=self._stage,
+                step=step,
+                loss=round(loss, 4),
+                best=None if math.isinf(best) else round(best, 4),
             )

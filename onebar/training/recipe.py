@@ -89,6 +89,22 @@ def _path(kind: type, value: object) -> object:
     return Path(value)
 
 
+def train(stage: str, dataset: Path | str, out: Path | str, **settings: Any) -> Path:
+    """Run one stage (a key of `STAGES`) over a dataset and write its checkpoint to `out`; the path.
+
+    `settings` are those of the stage, such as `preset`, `init`, `steps` or `learning_rate`. A run
+    that was interrupted goes on where it stopped. Raises `UnknownSettingError`, `DatasetError`,
+    `CheckpointError`.
+    """
+    if stage not in STAGES:
+        raise UnknownSettingError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+    values = {"dataset": str(dataset), "out": str(out), **settings}
+    plain = {
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
+    }
+    return STAGES[stage].run(stage_config(stage, plain))
+
+
 def train_all(
     out: Path,
     common: Settings,

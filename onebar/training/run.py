@@ -18,7 +18,7 @@ from onebar.evidence.tokens import PromptTokenizer
 from onebar.generator.checkpoint import CARD as CHECKPOINT_CARD
 from onebar.generator.checkpoint import TOKENIZER, Card, GenerationConfig, open_checkpoint
 from onebar.training.batches import BatchT
-from onebar.training.loop import Loop, LoopConfig, Stage, make_accelerator
+from onebar.training.loop import Loop, LoopConfig, Progress, Stage, make_accelerator
 from onebar.training.models.export import EXACT_WITHIN, export_checkpoint
 from onebar.training.models.outputs import outputs_of
 from onebar.training.models.tokenizer import train_tokenizer
@@ -142,6 +142,7 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
                 "device": _device_name(accelerator.device),
                 "processes": accelerator.num_processes,
                 "loss": round(done.loss, 4),
+                "validation": _validation(done),
                 **config.facts,
             },
             embedder=start.dataset.embedder,
@@ -203,6 +204,19 @@ def _device_name(device: Any) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def _validation(done: Progress) -> dict[str, Any] | None:
+    """The losses on what was kept back, before the first step and with the best weights; None
+    where nothing was."""
+    if not done.best_step:
+        return None
+    return {
+        "before": round(done.first, 4),
+        "best": round(done.best, 4),
+        "best_step": done.best_step,
+        "last": round(done.valid, 4),
+    }
 
 
 def _not_empty(dataset: TriggerDataset) -> Any:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from onebar.evidence.tokens import RESERVED
-from onebar.training.batches import Batch, Pairs, sft_examples
+from onebar.training.batches import Batch, Pairs, picked, sft_examples
 from onebar.training.copying import Pointing, prepare
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import cross_entropy
@@ -57,15 +56,14 @@ class SFT:
             self._pointing = Pointing(start.model)
             if start.parent is None:
                 prepare(start.model)
-        self._pairs = Pairs(examples, start.tokenizer)
-        if len(self._pairs) == 0:
+        self.examples = Pairs(examples, start.tokenizer)
+        if len(self.examples) == 0:
             raise EmptyDatasetError(
                 f"{config.dataset} has nothing to learn from: its log has no clicks in the time "
                 "of the train split"
             )
-
-    def batches(self, size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
-        return self._pairs.batches(size, seed=seed, epoch=epoch)
+        held = sft_examples(start.dataset, "valid", start.prompt, searches=config.searches)
+        self.held_out = Pairs(picked(held, config.held_out_size), start.tokenizer)
 
     def step(self, model: Any, batch: Batch, backward: Backward) -> Metrics:
         source, mask, labels = tensors(model, batch.source, batch.mask, batch.labels)

@@ -7,6 +7,7 @@ written to what these functions give.
 from __future__ import annotations
 
 import sys
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ def event_schemas() -> dict[str, dict[str, Any]]:
         document = {"$schema": DIALECT, "$id": f"onebar/{name}.json", **root}
         if schema["$defs"]:
             document["$defs"] = schema["$defs"]
+        # From 3.13 on Python itself takes the indentation from a docstring's later lines.
+        for part in (document, *schema["$defs"].values()):
+            if "description" in part:
+                part["description"] = cleandoc(part["description"])
         schemas[name] = document
     return schemas
 

@@ -18,7 +18,6 @@ from onebar.errors import OneBarError
 from onebar.process.files import replace_file
 from onebar.summaries.media import Media, MediaError, read_media
 from stream.events import Video, encode
-from stream.logs.files import EventLog
 
 log = structlog.get_logger(__name__)
 
@@ -92,18 +91,6 @@ class SummaryCache:
                 file.write(msgspec.json.encode(kept) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def newest_videos(path: Path) -> dict[str, Video]:
-    """The newest version of every video in a log, by id. Raises `LogError`."""
-    found: dict[str, Video] = {}
-    for entry in EventLog(path).entries():
-        event = entry.event
-        if isinstance(event, Video):
-            known = found.get(event.video_id, event)
-            if (event.ts, event.event_id) >= (known.ts, known.event_id):
-                found[event.video_id] = event
-    return found
 
 
 def find_files(directory: Path) -> dict[str, Path]:

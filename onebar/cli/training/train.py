@@ -177,10 +177,7 @@ def train_all(
 
 @train.command("demo")
 def train_demo(
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The checkpoint directory to write; the shipped one if not given."),
-    ] = None,
+    out: OutOption = Path("checkpoints/demo"),
     work: Annotated[
         Path, typer.Option(help="Where the log, the archive and the stages lie meanwhile.")
     ] = Path(".cache/demo-checkpoint"),
@@ -193,10 +190,9 @@ def train_demo(
     Example: onebar train demo --out checkpoints/demo
     """
     from onebar.evaluation.facts import facts
-    from onebar.generator.checkpoint import SHIPPED
     from onebar.stack.demo_checkpoint import build_demo_checkpoint
 
-    _finish(lambda: build_demo_checkpoint(out or SHIPPED, work=work, events=events, measure=facts))
+    _finish(lambda: build_demo_checkpoint(out, work=work, events=events, measure=facts))
 
 
 def _run(context: typer.Context) -> None:

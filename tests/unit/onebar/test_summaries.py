@@ -15,13 +15,8 @@ from onebar.summaries.facets import FACETS, LIMIT, question, read_answer, summar
 from onebar.summaries.media import RATE, Media, MediaError, read_media
 from onebar.summaries.models import Summarizer, SummaryModelError
 from stream.events import Video, encode
-from stream.logs.summaries import (
-    SummariesError,
-    SummaryCache,
-    find_files,
-    newest_videos,
-    summarize_videos,
-)
+from stream.logs.summaries import SummariesError, SummaryCache, find_files, summarize_videos
+from stream.logs.videos import read_videos
 
 
 class TestFacets:
@@ -117,7 +112,7 @@ class TestJob:
         )
         assert (counts.videos, counts.without_file, counts.unreadable) == (4, 1, 1)
         assert (counts.made, counts.reused, counts.changed) == (2, 0, 2)
-        events = newest_videos(out)
+        events = read_videos(out).newest
         assert set(events) == {"a", "b/c"}
         found = events["a"]
         assert (found.summary, found.asr, found.title) == ("red green blue", "a tone", "A title")
@@ -136,7 +131,7 @@ class TestJob:
         assert (model.asked, counts.reused, counts.changed) == (1, 2, 3)
         assert out.read_bytes().startswith(before[:20])
         # What the log has already is not said again.
-        known = newest_videos(out)
+        known = read_videos(out).newest
         again = summarize_videos(known, files, model, SummaryCache(cache), tmp_path / "2", frames=3)
         assert (model.asked, again.changed) == (1, 0)
         # Other settings, other summaries.
@@ -174,7 +169,7 @@ class TestJob:
         old = Video(event_id="1", ts=1.0, video_id="v", title="old")
         new = Video(event_id="2", ts=2.0, video_id="v", title="new")
         log.write_bytes(encode(new) + b"\n" + encode(old) + b"\n")
-        assert newest_videos(log)["v"].title == "new"
+        assert read_videos(log).newest["v"].title == "new"
 
 
 class TestModels:

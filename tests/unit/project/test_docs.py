@@ -17,6 +17,7 @@ from packaging.version import Version
 import onebar
 from onebar.cli.main import app
 from onebar.settings import Settings
+from onebar.stack.variables import names
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("docs", "docs/decisions", "examples", ".github", ".github/ISSUE_TEMPLATE")
@@ -87,7 +88,7 @@ def test_make_targets_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, *(ROOT / other for other in OTHER)], ids=name)
 def test_variables_exist(page: Path) -> None:
-    known = {f"ONEBAR_{field.upper()}" for field in Settings.model_fields} | NOT_SETTINGS
+    known = names() | NOT_SETTINGS
     named = set(re.findall(r"\bONEBAR_[A-Z0-9_]*[A-Z0-9]\b", page.read_text()))
     assert named <= known, f"no such setting: {named - known}"
 

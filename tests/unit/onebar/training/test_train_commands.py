@@ -33,6 +33,9 @@ def test_all_stages_in_a_row_and_again_from_where_they_stopped(tmp_path: Path) -
     ]
     names = names_of(out)
     assert parents == names[:2]
+    for stage in RECIPES["tiny"]:
+        validation = open_checkpoint(out / stage).card.training["validation"]
+        assert validation["best_step"] == 2
 
     again = CliRunner().invoke(app, [*command, "--device", "cpu", *STEPS[1:]])
     assert again.exit_code == 0

@@ -3,10 +3,11 @@ stage does what it is for."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +28,7 @@ from onebar.training.batches import (
     Example,
     Lists,
     Pairs,
+    epoch_batches,
     length_sorted,
     preference_examples,
     sft_examples,
@@ -37,17 +39,24 @@ from onebar.training.listwise import (
     contradicted,
     train_listwise,
 )
-from onebar.training.loop import Stage, schedule, step_seed
+from onebar.training.loop import Loop, Stage, make_accelerator, schedule, step_seed
 from onebar.training.piopd import PIOPD, PIOPDConfig, train_piopd
 from onebar.training.presets import preset
-from onebar.training.pretrain import PretrainConfig, hide_spans, train_pretrain
+from onebar.training.pretrain import (
+    Pretrain,
+    PretrainConfig,
+    hide_spans,
+    train_pretrain,
+    unseen_texts,
+)
 from onebar.training.privileged import (
     TeacherGainsNothingError,
     posterior_prompt,
     teacher_gain,
 )
-from onebar.training.run import RunConfig
+from onebar.training.run import RunConfig, begin
 from onebar.training.sft import SFT, SFTConfig, train_sft
+from onebar.training.validation import validate
 from onebar.triggers import (
     DatasetCorruptError,
     DatasetNotFoundError,
@@ -135,7 +144,7 @@ def test_batches_hold_every_example_once_and_are_fixed_by_the_seed(
     def epoch(number: int, seed: int = 0) -> list[list[int]]:
         return [
             row[row != PAD_ID].tolist()
-            for batch in pairs.batches(16, seed=seed, epoch=number)
+            for batch in epoch_batches(pairs, 16, seed=seed, epoch=number)
             for row in batch.source
         ]
 
@@ -159,7 +168,7 @@ def test_an_epoch_has_no_place_twice(count: int, size: int, epoch: int) -> None:
 def test_a_batch_is_padded_as_the_loss_expects(toy_checkpoint: Checkpoint) -> None:
     tokenizer = toy_checkpoint.tokenizer()
     examples = [Example("red", "red lamp"), Example("red lamp kettle", REJECT)]
-    (batch,) = Pairs(examples, tokenizer).batches(2, seed=0, epoch=0)
+    (batch,) = epoch_batches(Pairs(examples, tokenizer), 2, seed=0, epoch=0)
     for source, mask, labels in zip(batch.source, batch.mask, batch.labels, strict=True):
         assert ((source == PAD_ID) == (mask == 0)).all()
         wanted = labels[labels != -100]
@@ -185,7 +194,7 @@ def test_preference_lists_keep_their_order(toy_checkpoint: Checkpoint, tmp_path:
     tokenizer = toy_checkpoint.tokenizer()
     lists = Lists(preference_examples(dataset, "train", PromptConfig()), tokenizer)
     assert len(lists) == 2
-    (batch,) = lists.batches(2, seed=0, epoch=0)
+    (batch,) = epoch_batches(lists, 2, seed=0, epoch=0)
     found = {
         tuple(levels.tolist()): [tokenizer.decode(q[q != -100].tolist()) for q in labels]
         for labels, levels in zip(batch.labels, batch.levels, strict=True)
@@ -208,17 +217,35 @@ def test_every_step_and_process_draws_its_own() -> None:
     assert len(seeds) == 8
 
 
+def interrupted_at(
+    step: int,
+    go: Callable[[str], Path],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str = "_step",
+) -> None:
+    """Ctrl-C in the next step, or the next `_validate`, when so many steps are done."""
+    do = getattr(Loop, what)
+
+    def interrupt(self: Any, *arguments: Any) -> Any:
+        if self.progress.step == step:
+            raise KeyboardInterrupt
+        return do(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, what, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            go(name)
+
+
 @pytest.mark.parametrize("stage", ["sft", "piopd"])
 def test_an_interrupted_run_goes_on_and_ends_where_an_unbroken_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_checkpoint: Checkpoint, stage: str
 ) -> None:
-    kind: Any = {"sft": SFT, "piopd": None}[stage]
     if stage == "sft":
 
         def go(name: str) -> Path:
             return train_sft(SFTConfig(**run_options(tmp_path, name), dropout=0.1))
-
-        kind = SFT
     else:
 
         def go(name: str) -> Path:
@@ -228,20 +255,8 @@ def test_an_interrupted_run_goes_on_and_ends_where_an_unbroken_one_does(
                 )
             )
 
-        kind = PIOPD
     whole = go("whole")
-
-    def interrupt(self: Any, size: int, *, seed: int, epoch: int) -> Iterator[Any]:
-        for number, batch in enumerate(batches(self, size, seed=seed, epoch=epoch)):
-            if number == 3:
-                raise KeyboardInterrupt
-            yield batch
-
-    batches = kind.batches
-    with monkeypatch.context() as patch:
-        patch.setattr(kind, "batches", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            go("broken")
+    interrupted_at(3, go, "broken", monkeypatch)
     assert not (tmp_path / "broken").exists()
     state = torch.load(tmp_path / ".broken.training" / "state.pt", weights_only=True)
     assert state["progress"]["step"] == 3
@@ -385,13 +400,11 @@ def test_listwise_prefers_what_users_preferred(tmp_path: Path, toy_checkpoint: C
 
 
 def test_the_reference_stays_as_it_was(tmp_path: Path, toy_checkpoint: Checkpoint) -> None:
-    from onebar.training.run import begin
-
     config = ListwiseConfig(**run_options(tmp_path, "x", init=str(toy_checkpoint.path)))
     (tmp_path / "work").mkdir()
     start = begin(config, tmp_path / "work")
     stage: Stage[Any] = Listwise(config, start)
-    batch = next(stage.batches(8, seed=0, epoch=0))
+    batch = next(epoch_batches(stage.examples, 8, seed=0, epoch=0))
     first = stage.step(start.model, batch, lambda loss: loss.backward())
     # Nothing learned yet: r = 0 for all, so of three queries −log(1/3), two preferred... none is
     # preferred but the first: log 3.
@@ -430,7 +443,7 @@ def test_where_list_wise_training_begins_the_policy_is_its_reference(
     start = begin(config, tmp_path / "work")
     stage: Stage[Any] = Listwise(config, start)
     start.model.train()
-    batch = next(stage.batches(8, seed=0, epoch=0))
+    batch = next(epoch_batches(stage.examples, 8, seed=0, epoch=0))
     first = stage.step(start.model, batch, lambda loss: loss.backward())
     assert float(first["ranking"]) == pytest.approx(np.log(3), abs=1e-4)
 
@@ -547,7 +560,9 @@ def test_nothing_is_distilled_from_a_teacher_that_knows_no_more(
     stage: Stage[Any] = PIOPD(config, start)
     start.model.train()
     metrics = stage.step(
-        start.model, next(stage.batches(8, seed=0, epoch=0)), lambda loss: loss.backward()
+        start.model,
+        next(epoch_batches(stage.examples, 8, seed=0, epoch=0)),
+        lambda loss: loss.backward(),
     )
     assert float(metrics["distill"]) == pytest.approx(0.0, abs=1e-5)
     assert float(metrics["r_drop"]) > 1e-3  # the two passes of R-Drop do have dropout
@@ -595,33 +610,162 @@ def test_a_term_of_weight_zero_is_left_out(tmp_path: Path, toy_checkpoint: Check
     )
     events = EventAccumulator(str(tmp_path / "curves" / "bare"))
     events.Reload()
-    assert set(events.Tags()["scalars"]) == {"loss", "sft", "learning_rate", "gradient_norm"}
+    assert set(events.Tags()["scalars"]) == {
+        *("loss", "sft", "learning_rate", "gradient_norm"),
+        *("valid/loss", "valid/sft"),
+    }
+
+
+# Validation -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validations as close together as a test can use."""
+    monkeypatch.setattr("onebar.training.loop.LEAST_STEPS", 1)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_run_that_learns_by_heart_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
+    known = [t for t in toy_triggers(40, seed=1) if t.kind == "click"][:24]
+    texts = [text for t in toy_triggers(300, seed=2) for text in (t.text, t.target)]
+    write_dataset(
+        tmp_path / "dataset", {"train": known, "valid": list(toy_triggers(100, seed=3))}, texts
+    )
+    options = run_options(
+        tmp_path, "short", steps=3000, batch_size=24, validations=300, validation_batches=4
+    )
+    path = train_sft(SFTConfig(**options, patience=4))
+    card = open_checkpoint(path).card.training
+    found = card["validation"]
+    assert card["steps"] < 3000
+    assert found["best_step"] == card["steps"] - 4 * 10
+    assert found["best"] < found["before"]
+    assert found["best"] < found["last"]
+    points = curve(tmp_path, "short", "valid/loss")
+    assert len(points) == 1 + card["steps"] // 10
+    assert min(points[1:]) == pytest.approx(found["best"], abs=1e-4)
+    # What was written are the weights of that step.
+    config = SFTConfig(**{**options, "init": str(path)})
+    (tmp_path / "work").mkdir()
+    start = begin(config, tmp_path / "work")
+    stage = SFT(config, start)
+    again = validate(
+        stage.step, start.model, stage.held_out, size=24, seed=0,
+        accelerator=make_accelerator(config),
+    )  # fmt: skip
+    assert again["loss"] == pytest.approx(found["best"], abs=1e-3)
+    last = train_sft(SFTConfig(**{**options, "out": tmp_path / "last"}, patience=4, keep="last"))
+    assert open_checkpoint(last).name != open_checkpoint(path).name
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("what", ["_step", "_validate"])
+def test_an_interrupted_run_remembers_its_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def go(name: str) -> Path:
+        # So fast that it gets worse after the first steps.
+        changes = {"validations": 6, "learning_rate": 0.5, "patience": None}
+        return train_sft(SFTConfig(**run_options(tmp_path, name, **changes)))
+
+    whole = go("whole")
+    interrupted_at(4, go, "broken", monkeypatch, what)
+    resumed = go("broken")
+    found = [open_checkpoint(path).card.training["validation"] for path in (whole, resumed)]
+    assert found[0] == found[1]
+    assert found[0]["best_step"] < 4
+    assert curve(tmp_path, "broken", "valid/loss") == curve(tmp_path, "whole", "valid/loss")
+    ours = weights_of(resumed)
+    for name, tensor in weights_of(whole).items():
+        torch.testing.assert_close(ours[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_kept_back_is_not_learnt_from(tmp_path: Path) -> None:
+    """And a validation is the same whenever it is asked for."""
+    config = PretrainConfig(**run_options(tmp_path, "x"))
+    (tmp_path / "work").mkdir()
+    start = begin(config, tmp_path / "work")
+    known = set(start.dataset.texts())
+    kept = unseen_texts(start.dataset)
+    assert kept
+    assert not known & set(kept)
+    stage = Pretrain(config, start)
+    accelerator = make_accelerator(config)
+    values = [
+        validate(stage.step, start.model, stage.held_out, size=8, seed=0, accelerator=accelerator)
+        for _ in range(2)
+    ]
+    assert values[0] == values[1]
 
 
 # Several processes ----------------------------------------------------------------------------
 
+SCRIPT = """
+import json
+import os
+import sys
+from pathlib import Path
+from onebar.training import batches
+from onebar.training.recipe import train
 
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    """torchrun, two CPU processes: they share the batches, and leave one checkpoint."""
-    options = run_options(tmp_path, "two", steps=3)
+build = batches.Pairs.batch
+
+def noted(self, rows, **draws):
+    with open(sys.argv[1] + ".rows" + os.environ["RANK"], "a") as file:
+        print(json.dumps([len(self), rows.tolist()]), file=file)
+    return build(self, rows, **draws)
+
+batches.Pairs.batch = noted
+train("sft", sys.argv[2], sys.argv[1], init=sys.argv[3], steps=6, batch_size=8, threads=1,
+      device="cpu", progress=False, log_every=1, learning_rate=1e-3)
+"""
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_train_as_one_with_twice_the_batch(
+    tmp_path: Path, toy_checkpoint: Checkpoint
+) -> None:
+    """torchrun, two CPU processes: each builds half of every step's examples, and all is as if one
+    had read them together. The targets are of one length, so means of means are means."""
+    tokenizer = toy_checkpoint.tokenizer()
+    triggers = [
+        trigger
+        for trigger in toy_triggers(400, seed=5)
+        if trigger.kind == "click" and len(tokenizer.encode_targets([trigger.target])[0]) == 4
+    ]
+    assert len(triggers) > 100
+    write_dataset(tmp_path / "dataset", {"train": triggers[40:], "valid": triggers[:40]})
+    init = str(toy_checkpoint.path)
+    one = run_options(tmp_path, "one", init=init, batch_size=16, learning_rate=1e-3)
+    train_sft(SFTConfig(**one))
+
     script = tmp_path / "run.py"
-    script.write_text(
-        "from pathlib import Path\n"
-        "from onebar.training.sft import SFTConfig, train_sft\n"
-        f"train_sft(SFTConfig(dataset=Path({str(options['dataset'])!r}), "
-        f"out=Path({str(options['out'])!r}), preset='tiny', steps=3, batch_size=8, threads=1, "
-        "device='cpu', progress=False, log_every=1))\n"
-    )
+    script.write_text(SCRIPT)
+    two = str(tmp_path / "two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, str(script)],
+        [*command, str(script), two, str(tmp_path / "dataset"), init],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=500,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    card = open_checkpoint(tmp_path / "two").card
-    assert card.training["steps"] == 3
-    # Twice the batch: the same as one process with both batches at once, up to rounding.
-    assert len(curve(tmp_path, "two")) == 3
+    card = open_checkpoint(two).card.training
+    assert card["steps"] == 6
+    assert card["processes"] == 2
+    for tag in ("loss", "valid/loss"):
+        assert curve(tmp_path, "two", tag) == pytest.approx(curve(tmp_path, "one", tag), rel=1e-3)
+    begun, first, second = (weights_of(path) for path in (toy_checkpoint.path, one["out"], two))
+    apart = sum(float((first[n] - second[n]).square().sum()) for n in begun) ** 0.5
+    moved = sum(float((first[n] - begun[n]).square().sum()) for n in begun) ** 0.5
+    assert apart < 0.02 * moved
+    noted = [
+        [rows for of, rows in map(json.loads, lines) if of == len(triggers) - 40]
+        for lines in (Path(f"{two}.rows{rank}").read_text().splitlines() for rank in (0, 1))
+    ]
+    assert [len(rows) for rows in noted] == [6, 6]
+    for ours, theirs in zip(*noted, strict=True):
+        assert len(ours) == len(theirs) == 8
+        assert not set(ours) & set(theirs)
