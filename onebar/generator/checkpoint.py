@@ -78,7 +78,9 @@ class GenerationConfig(Struct, frozen=True):
     (tokens with the end token) ** p. `field_tokens` are the most tokens of T, M, A and H in a
     prompt (`onebar.evidence.tokens.PromptTokenizer`); None leaves it to the budgets of the prompt
     config. Where 8-bit arithmetic finds two first candidates whose scores are less than
-    `exact_within` apart, the search is done again in float32; 0 never does.
+    `exact_within` apart, the search is done again in float32; 0 never does. `floor` is the log
+    probability a token (end token counted) below which a candidate is not worth showing, measured
+    on triggers kept from training; None says nothing.
     """
 
     max_source_tokens: int = 96

@@ -110,8 +110,13 @@ class Lexicon:
             raise LexiconError(f"{path} is no lexicon: its words are not in order")
         return cls(hashes)
 
+    @property
+    def content(self) -> bytes:
+        """What its file holds."""
+        return self._hashes.tobytes()
+
     def save(self, path: Path) -> None:
-        path.write_bytes(self._hashes.tobytes())
+        path.write_bytes(self.content)
 
 
 def _hash(key: str) -> int:

@@ -29,7 +29,7 @@ PRESETS = {
     for preset in (
         Preset("tiny", 1_000, 64, 2, 128, 1, 1, learning_rate=3e-3, dropout=0.0),
         Preset("mini", 4_000, 128, 4, 512, 2, 1, learning_rate=2e-3, dropout=0.0),
-        Preset("demo", 8_000, 192, 4, 576, 2, 1, learning_rate=1.5e-3, dropout=0.0),
+        Preset("demo", 12_000, 256, 4, 768, 2, 2, learning_rate=1e-3, dropout=0.0),
         Preset("deep", 16_000, 512, 8, 2048, 6, 1, learning_rate=5e-4),
         Preset("small", 16_000, 512, 8, 2048, 6, 2, learning_rate=5e-4),
         Preset("base", 32_000, 768, 12, 3072, 6, 6, max_positions=512, learning_rate=2e-4),

@@ -4,7 +4,7 @@ distilling."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from onebar.errors import OneBarError
 from onebar.evidence.prompt import PART
 from onebar.evidence.text import REJECT, SEP
-from onebar.evidence.tokens import PromptTokenizer
+from onebar.evidence.tokens import MASK, PromptTokenizer
 from onebar.training.batches import Example, pad_sources
 from onebar.training.losses import IGNORED
 from onebar.training.models.architecture import encode, tensors
@@ -126,16 +126,40 @@ def _first(
 
 
 def posterior_prompt(prompt: str, query: str, place: float) -> str:
-    """The prompt with the query as one more part of a field.
+    """The prompt with the query, marked as the answer, as one more part of a field.
 
     `place` in [0, 1) chooses among all places before, between and after the parts of the four
-    fields, so that the query can't be copied from a fixed one.
+    fields, so that the query can't be copied from a fixed one. The mark on either side of it is a
+    special token, which no evidence can hold: unmarked, it would be one anchor among others.
     """
     fields = [[part for part in field.split(PART) if part] for field in prompt.split(f" {SEP} ")]
     at = int(place * sum(len(field) + 1 for field in fields))
     for field in fields:
         if at <= len(field):
-            field.insert(at, query)
+            field.insert(at, f"{MASK} {query}{MASK}")
             break
         at -= len(field) + 1
     return f" {SEP} ".join(PART.join(field) for field in fields)
+
+
+STRANGE = 0.5
+"""Of the privileged prompts, those whose answer is that of another example: nothing but the mark
+tells what is to be copied."""
+
+
+def privileged_examples(
+    examples: Iterable[Example], share: float, *, seed: int
+) -> Iterator[Example]:
+    """The examples, and behind a `share` of those with a query one whose prompt has an answer in
+    it: its own, or an earlier example's. Deterministic by `seed`."""
+    random = Random(f"{seed}:privileged")
+    earlier: list[str] = []
+    for example in examples:
+        yield example
+        if example.target == REJECT:
+            continue
+        if random.random() < share:
+            strange = earlier and random.random() < STRANGE
+            answer = earlier[int(random.random() * len(earlier))] if strange else example.target
+            yield Example(posterior_prompt(example.prompt, answer, random.random()), answer)
+        earlier = [*earlier[-63:], example.target]

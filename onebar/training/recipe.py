@@ -46,7 +46,7 @@ RECIPES: dict[str, dict[str, Settings]] = {
     },
     "demo": {
         "pretrain": {"steps": 600, "batch_size": 64},
-        "sft": {"steps": 2400, "batch_size": 64},
+        "sft": {"steps": 2400, "batch_size": 64, "privileged": 0.2, "pointing": 0.5},
         "listwise": {"steps": 200, "batch_size": 32, "learning_rate": 1e-4},
         "piopd": {
             "steps": 150,
@@ -111,15 +111,17 @@ def train_all(
     *,
     preset: str,
     init: str | None = None,
+    recipe: Mapping[str, Settings] | None = None,
     changes: Mapping[str, Settings] | None = None,
 ) -> Path:
-    """Run the preset's recipe into `out/STAGE`, each stage from the one before; the last's path.
+    """Run the preset's recipe, or another `recipe`, into `out/STAGE`, each stage from the one
+    before; the last's path.
 
     A stage whose checkpoint is there already is passed over, so an interrupted row goes on where
     it stopped. `common` goes to every stage, `changes` to the one it names; with an `init` there is
     no pre-training. A PIOPD whose teacher gains nothing by seeing the click is left out, and told.
     """
-    recipe = RECIPES.get(preset, PAPER)
+    recipe = RECIPES.get(preset, PAPER) if recipe is None else recipe
     before = init
     for stage, settings in recipe.items():
         if stage == "pretrain" and init is not None:

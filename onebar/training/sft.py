@@ -6,10 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from onebar.evidence.tokens import RESERVED
 from onebar.training.batches import Batch, Pairs, picked, sft_examples
+from onebar.training.copying import Pointing, prepare
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import cross_entropy
 from onebar.training.models.architecture import decode, encode, tensors
+from onebar.training.privileged import privileged_examples
 from onebar.training.run import RunConfig, Start, train
 from onebar.triggers import EmptyDatasetError
 
@@ -26,6 +29,11 @@ class SFTConfig(RunConfig, frozen=True, kw_only=True):
     """Label smoothing."""
     dropout: float | None = None
     """None keeps that of the preset or of `init`."""
+    privileged: float = 0.0
+    """Share of examples read once more with an answer in the prompt (`privileged_examples`)."""
+    pointing: float = 0.0
+    """Weight of the loss that teaches attention to find what is copied
+    (`onebar.training.copying`)."""
 
 
 class SFT:
@@ -40,6 +48,14 @@ class SFT:
         if config.dropout is not None:
             set_dropout(start.model, config.dropout)
         examples = sft_examples(start.dataset, "train", start.prompt, searches=config.searches)
+        if config.privileged:
+            examples = privileged_examples(examples, config.privileged, seed=config.seed)
+        self._pointing: Pointing | None = None
+        self._weight = config.pointing
+        if config.pointing:
+            self._pointing = Pointing(start.model)
+            if start.parent is None:
+                prepare(start.model)
         self.examples = Pairs(examples, start.tokenizer)
         if len(self.examples) == 0:
             raise EmptyDatasetError(
@@ -51,10 +67,17 @@ class SFT:
 
     def step(self, model: Any, batch: Batch, backward: Backward) -> Metrics:
         source, mask, labels = tensors(model, batch.source, batch.mask, batch.labels)
-        logits = decode(model, encode(model, source, mask), mask, labels)
+        if self._pointing is None:
+            logits = decode(model, encode(model, source, mask), mask, labels)
+            loss = cross_entropy(logits, labels, self._smoothing)
+            backward(loss)
+            return {"loss": loss.detach()}
+        with self._pointing.watch():
+            logits = decode(model, encode(model, source, mask), mask, labels)
         loss = cross_entropy(logits, labels, self._smoothing)
-        backward(loss)
-        return {"loss": loss.detach()}
+        looked = self._pointing.loss(source, mask, labels, len(RESERVED))
+        backward(loss + self._weight * looked)
+        return {"loss": loss.detach(), "pointing": looked.detach()}
 
 
 def train_sft(config: SFTConfig) -> Path:

@@ -17,6 +17,8 @@ from onebar.generator.checkpoint import (
     CONFIG,
     CTRANSLATE2,
     EMBEDDER,
+    LEXICON,
+    RANKER,
     TOKENIZER,
     WEIGHTS,
     Checkpoint,
@@ -47,15 +49,17 @@ def export_checkpoint(
     embedder: Path | None = None,
     outputs: Sequence[int] | None = None,
     weights: bool = True,
+    beside: Mapping[str, bytes] | None = None,
     quantization: str = "int8",
 ) -> Checkpoint:
     """Write a checkpoint of a transformers BART model to `out`, whole or not at all.
 
     `weights` keeps the float weights as well, for the torch engine and further training.
     `outputs` are the vocabulary's ids that CTranslate2 chooses among, all where nothing is said.
-    `embedder` is the directory of what chose the histories, if an embedder did. `quantization` is
-    one of CTranslate2's: int8, float32, ... Raises `CheckpointMismatchError` where model, tokenizer
-    and lengths don't go together.
+    `embedder` is the directory of what chose the histories, if an embedder did. `beside` are files
+    that go with it, by name. `quantization` is one of CTranslate2's: int8,
+    float32, ... Raises `CheckpointMismatchError` where model, tokenizer and lengths don't go
+    together.
     """
     tokenizer = generation.tokenizer(tokenizer_path)
     _check(model.config, tokenizer)
@@ -69,6 +73,8 @@ def export_checkpoint(
         )
         if embedder is not None:
             shutil.copytree(embedder, staged / EMBEDDER)
+        for name, content in (beside or {}).items():
+            (staged / name).write_bytes(content)
         if weights:
             _save_weights(model, staged / WEIGHTS)
         return seal(
@@ -82,6 +88,8 @@ def export_again(
     *,
     outputs: Sequence[int] | None = None,
     exact_within: float | None = None,
+    floor: float | None = None,
+    beside: Mapping[str, bytes] | None = None,
     weights: bool = True,
 ) -> Checkpoint:
     """Write a checkpoint that has float weights to `out` anew, to serve: what is not said stays as
@@ -96,6 +104,11 @@ def export_again(
     card, generation = opened.card, opened.card.generation
     if exact_within is not None:
         generation = replace(generation, exact_within=exact_within)
+    if floor is not None:
+        generation = replace(generation, floor=floor)
+    kept = {
+        name: path.read_bytes() for name in (RANKER, LEXICON) if (path := opened.optional(name))
+    }
     with tempfile.TemporaryDirectory() as work:
         model, tokenizer_path = load_pretrained(source, Path(work))
         round_weights(model)
@@ -110,6 +123,7 @@ def export_again(
             embedder=opened.embedder,
             outputs=outputs,
             weights=weights,
+            beside={**kept, **(beside or {})},
         )
 
 

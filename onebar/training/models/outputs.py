@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from onebar.evidence.tokens import RESERVED, PromptTokenizer
+from onebar.training.models.tokenizer import WIDE
 from onebar.triggers import Kind, TriggerDataset
 
 LEAST = 256
 """Never fewer: a wide beam has to choose among more entries than it holds."""
 ANSWERED: tuple[Kind, ...] = ("click", "search", "reject")
 BATCH = 500
+REPLACEMENT = "\ufffd"
+"""What bytes that form no character are decoded to."""
 
 
 def output_entries(queries: Iterable[str], tokenizer: PromptTokenizer) -> tuple[int, ...]:
@@ -33,13 +36,28 @@ def output_entries(queries: Iterable[str], tokenizer: PromptTokenizer) -> tuple[
     return tuple(sorted(used))
 
 
+def whole_entries(tokenizer: PromptTokenizer) -> tuple[int, ...]:
+    """The ids whose bytes are whole characters, ascending, with those of the special tokens: made
+    of these a query can't hold half a character."""
+    entries = range(tokenizer.vocab_size)
+    found = {at for at in entries if REPLACEMENT not in tokenizer.decode([at])}
+    return tuple(sorted(found | set(tokenizer.ids(RESERVED))))
+
+
 def outputs_of(dataset: TriggerDataset, tokenizer: PromptTokenizer) -> tuple[int, ...]:
     """The ids that queries of the dataset's training part use: those that were the answer, and
-    those that were preferred to others or not."""
+    those that were preferred to others or not.
+
+    Whole characters only, where the vocabulary has room for those that are common.
+    """
 
     def queries() -> Iterator[str]:
         for trigger in dataset.read("train", ANSWERED):
             yield trigger.target
             yield from (preference.query for preference in trigger.preferences)
 
-    return output_entries(queries(), tokenizer)
+    entries = output_entries(queries(), tokenizer)
+    if tokenizer.vocab_size < WIDE:
+        return entries
+    whole = set(whole_entries(tokenizer))
+    return tuple(entry for entry in entries if entry in whole)

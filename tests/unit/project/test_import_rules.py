@@ -87,7 +87,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.embedding"),
         *("feature_store.buckets", "stream.events"),
     ),
-    "stream.simulator": (*_BASE, "stream.events", "stream.logs"),
+    "stream.simulator": (
+        *(*_BASE, "onebar.evidence", "onebar.triggers"),
+        *("stream.events", "stream.logs"),
+    ),
     # HTTP.
     "api": (),
     "api.http": (*_BASE, "api", "feature_store.redis", "stream.events"),

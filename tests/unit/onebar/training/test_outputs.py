@@ -13,7 +13,7 @@ from toy import toy_dataset, toy_prompts
 from typer.testing import CliRunner
 
 from onebar.cli.main import app
-from onebar.evidence.tokens import RESERVED
+from onebar.evidence.tokens import RESERVED, PromptTokenizer
 from onebar.generator.checkpoint import (
     OUTPUTS,
     WEIGHTS,
@@ -23,7 +23,8 @@ from onebar.generator.checkpoint import (
 )
 from onebar.generator.load import load_engine
 from onebar.training.models.export import export_again
-from onebar.training.models.outputs import LEAST, output_entries, outputs_of
+from onebar.training.models.outputs import LEAST, output_entries, outputs_of, whole_entries
+from onebar.training.models.tokenizer import WIDE, train_tokenizer
 
 
 def test_they_are_those_of_the_queries_and_enough(
@@ -98,3 +99,23 @@ def test_how_close_is_close_is_a_number(
     with pytest.raises(ValueError, match="exact_within"):
         export_again(toy_checkpoint.path, tmp_path / "made", exact_within=value)
     assert not (tmp_path / "made").exists()
+
+
+def test_a_wide_vocabulary_has_whole_characters_and_queries_are_made_of_them(
+    tmp_path: Path,
+) -> None:
+    texts = [f"{'羽绒服跑步鞋防水收纳盒猫砂' * 2} running shoes {at}" for at in range(50)]
+    train_tokenizer(texts, tmp_path / "tokenizer.json", vocab_size=WIDE)
+    tokenizer = PromptTokenizer(
+        tmp_path / "tokenizer.json", max_source_tokens=64, max_target_tokens=16
+    )
+    # The same tokens wherever a word stands; each common character is one.
+    [alone], [within] = tokenizer.pieces(["跑步鞋"]), tokenizer.pieces(["防水跑步鞋子"])
+    assert len(alone) == 4
+    assert alone[1:] == within[3:6]
+    for letter in "กあक я":
+        assert len(tokenizer.pieces([letter])[0]) <= 2
+    whole = whole_entries(tokenizer)
+    assert set(alone) <= set(whole)
+    assert all("\ufffd" not in tokenizer.decode([entry, entry]) for entry in whole)
+    assert len(whole) < tokenizer.vocab_size

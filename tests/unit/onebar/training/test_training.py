@@ -21,7 +21,7 @@ from toy import CHATTER, COLOURS, THINGS, toy_dataset, toy_triggers
 
 from onebar.evidence.prompt import PART, PromptConfig, build_prompt
 from onebar.evidence.text import REJECT, SEP
-from onebar.evidence.tokens import PAD_ID
+from onebar.evidence.tokens import MASK, PAD_ID
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
 from onebar.training.batches import (
@@ -326,7 +326,7 @@ def test_a_log_without_clicks_is_told_and_leaves_nothing(
 
 
 def test_presets_are_named() -> None:
-    assert preset("demo").decoder_layers == 1
+    assert preset("demo").decoder_layers == 2
     with pytest.raises(ValueError, match="demo"):
         preset("huge")
 
@@ -452,20 +452,23 @@ def test_where_list_wise_training_begins_the_policy_is_its_reference(
 
 
 @given(st.floats(0, 1, exclude_max=True), st.lists(st.sampled_from(THINGS), max_size=4))
-def test_the_posterior_prompt_adds_the_query_somewhere(place: float, parts: list[str]) -> None:
+def test_the_privileged_prompt_adds_the_marked_query_somewhere(
+    place: float, parts: list[str]
+) -> None:
     fields = ["title | more", "", PART.join(parts), "past"]
     prompt = f" {SEP} ".join(fields)
     found = posterior_prompt(prompt, "the answer", place).split(f" {SEP} ")
     assert len(found) == 4
     split = [[part for part in field.split(PART) if part] for field in found]
-    assert sum("the answer" in field for field in split) == 1
+    answer = f"{MASK} the answer{MASK}"
+    assert sum(answer in field for field in split) == 1
     for field, before in zip(split, fields, strict=True):
-        assert [part for part in field if part != "the answer"] == [
+        assert [part for part in field if part != answer] == [
             part for part in before.split(PART) if part
         ]
 
 
-def test_every_place_of_the_posterior_prompt_is_reached() -> None:
+def test_every_place_of_the_privileged_prompt_is_reached() -> None:
     prompt = f"a | b {SEP}  {SEP} c {SEP} "
     places = {posterior_prompt(prompt, "q", at / 100) for at in range(100)}
     assert len(places) == 3 + 1 + 2 + 1
