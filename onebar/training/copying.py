@@ -55,8 +55,8 @@ class Pointing:
         key = torch.nn.functional.linear(
             states, attention.k_proj.weight[:size], attention.k_proj.bias[:size]
         )
-        query = query.unflatten(2, (heads, -1)).transpose(1, 2)
-        key = key.unflatten(2, (heads, -1)).transpose(1, 2)
+        query = query.view(*query.shape[:2], heads, -1).transpose(1, 2)
+        key = key.view(*key.shape[:2], heads, -1).transpose(1, 2)
         scores = (query @ key.transpose(2, 3)).float() * attention.scaling
         scores = scores.masked_fill(mask[:, None, None] == 0, -torch.inf)
         return pointing_loss(scores, source, labels, specials)

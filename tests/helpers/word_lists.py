@@ -25,7 +25,8 @@ def word_lists(directory: Path) -> Path:
     vertical = {"name": "All", "categories": [{"name": name} for name in (*NOUNS, *names)]}
     _archive(directory / TAXONOMY[0], TAXONOMY[1], json.dumps({"verticals": [vertical]}))
     lines = [f"{a}{b} 99 n" for a in "山水木金火" for b in "车船灯刀碗"]
-    lines += [f"{a}{b} 99 nz" for a in "红蓝" for b in "星云"] + ["漂亮 99 a", "收纳 99 v", "喜欢 900 v", "真的 900 d"]
+    lines += [f"{a}{b} 99 nz" for a in "红蓝" for b in "星云"]
+    lines += ["漂亮 99 a", "收纳 99 v", "喜欢 900 v", "真的 900 d"]
     _archive(directory / JIEBA[0], JIEBA[1], "\n".join(lines) + "\n")
     return directory
 
