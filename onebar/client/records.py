@@ -11,7 +11,8 @@ class Answer(Struct, frozen=True):
     """The queries for one (video, user), best first.
 
     `source` is `cache`, `generated` or `fallback`; a fallback says of which kind, and the `reason`.
-    `rejected` means that this video should carry no query. What is None was not generated.
+    `rejected` means that this video should carry no query, and `rejection` says why. What is None
+    was not generated.
     """
 
     request_id: str
@@ -27,6 +28,7 @@ class Answer(Struct, frozen=True):
     age_s: float | None = None
     fallback: str | None = None
     reason: str | None = None
+    rejection: str | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
