@@ -312,14 +312,15 @@ def _own(pair: Pair, found: Lookup) -> CachedBody | None:
 def from_anchors(known: Features, k: int | None) -> tuple[Candidate, ...] | Rejection:
     """What other people searched after a video, as queries that may be shown, or why none is. Pure.
 
-    They are chosen and ordered as in an answer with a generation (`choose`). The score is the
-    anchor's weight.
+    They are chosen as for an answer with a generation (`choose`), the strongest first. The score
+    is the anchor's weight.
     """
     chosen = choose(material(known, ()), (), k or len(known.anchors) or 1, from_text=False)
     if chosen.reason is not None:
         return chosen.reason
     weights = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}
-    return tuple(Candidate(query.text, weights[query.text]) for query in chosen.queries)
+    queries = (Candidate(query.text, weights[query.text]) for query in chosen.queries)
+    return tuple(sorted(queries, key=lambda query: (-query.score, query.text)))
 
 
 def request_id() -> str:

@@ -85,8 +85,9 @@ _FOLDED = frozenset("\u0640\u0670\u200c\u200d\u00ad")
 def match_key(word: str) -> str:
     """What two spellings of a word have in common, never shown.
 
-    NFKC, case, joiners, accents and points that a word may be written without, Korean particles and
-    the English plural are folded. Vowel signs and tone marks stay: they make other words.
+    NFKC, case, joiners, accents and points that a word may be written without, Korean particles,
+    and the English plural and possessive are folded. Vowel signs and tone marks stay: they make
+    other words.
     """
     if word.isascii():
         return _singular(word.lower())
@@ -100,10 +101,12 @@ def match_key(word: str) -> str:
         )
         text = unicodedata.normalize("NFC", "".join(kept)).replace("ı", "i").replace("đ", "d")
         text = _KOREAN_PARTICLE.sub("", text.translate(_ARABIC))
-    return _singular(text) if text.isascii() else text
+    return _singular(text) if text.replace("’", "").isascii() else text
 
 
 def _singular(word: str) -> str:
+    if word.endswith(("'s", "’s")):
+        return word[:-2]
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies"):

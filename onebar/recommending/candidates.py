@@ -89,7 +89,7 @@ def choose(
     else:
         pool.add_history()
         pool.add_beam(beam)
-        if from_text:
+        if from_text and taste.from_text:
             pool.add_spans(POOL)
     queries = pool.best(k)
     nothing = Reason.REJECTED if rejected else Reason.NOTHING_LEFT

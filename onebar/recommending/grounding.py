@@ -145,7 +145,7 @@ class Ground:
                 self.keys.add(word.key)
                 if script(word) == "z":
                     self._pairs.update(_pairs(word.key))
-                elif len(word.key) > _STEM:
+                elif len(word.key) >= _STEM:
                     self._stems.add(word.key[:_STEM])
 
     @property
@@ -159,7 +159,7 @@ class Ground:
         Without a lexicon no word of an alphabet is held for none, as there is no telling.
         """
         said = [word for word in found if not word.function]
-        keys = [word.key for word in said]
+        keys = [word.key for word in said if word.tag != "m"]
         if len(set(keys)) < len(keys):
             return Drop.REPEATED
         if any((used := _script(word)) and used not in self.scripts for word in found):
@@ -176,7 +176,7 @@ class Ground:
             return True
         if script(word) == "z":
             return not self._pairs.isdisjoint(_pairs(word.key))
-        return len(word.key) > _STEM and word.key[:_STEM] in self._stems
+        return len(word.key) >= _STEM and word.key[:_STEM] in self._stems
 
     def _exists(self, word: Word, lexicon: Lexicon | None) -> bool:
         if word.key in self.keys or word.tag in "mct":

@@ -36,6 +36,8 @@ class Taste(Struct, frozen=True):
     lexicon: Lexicon | None = None
     floor: float | None = None
     """Least `token_log_probability` of a generated candidate."""
+    from_text: bool = True
+    """Whether spans of the text are candidates."""
 
     @property
     def digest(self) -> bytes:

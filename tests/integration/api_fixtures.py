@@ -18,6 +18,9 @@ from api.services import Services
 from onebar.evidence.prompt import PromptConfig
 from onebar.generator.engine import Engine
 from onebar.recommending.loading import LoadedModel, warm_prompt
+from onebar.recommending.pool import Taste
+from onebar.recommending.ranker import Ranker
+from onebar.recommending.risk import shipped_rules
 from onebar.records import Candidate
 from onebar.settings import Settings
 
@@ -48,9 +51,17 @@ class HeldEngine(Engine):
 
 
 def words(prompt: str) -> str:
-    """What a query of this prompt begins with: its text, and the newest of its history."""
-    text, _, _, history = prompt.split("[SEP]")
-    return f"{text.strip()[:20]} {history.strip()[:20]}".strip() or "nothing"
+    """What a query of this prompt begins with: its text, and what is new in its history."""
+    text, _, _, history = (field.strip()[:20] for field in prompt.split("[SEP]"))
+    return " ".join([text, *(word for word in history.split() if word not in text.split())])
+
+
+AS_GENERATED = Taste(
+    Ranker({"beam": 9.0, "beam:behind": 0.5, "anchor:weight": 0.5}),
+    shipped_rules(),
+    from_text=False,
+)
+"""What was generated comes first, in its order, and no span of the text is among it."""
 
 
 class Running(Struct, frozen=True):
@@ -74,7 +85,7 @@ async def running(
     def load_model(_: Settings) -> LoadedModel:
         if load is not None:
             load(engine)
-        return LoadedModel(engine, PromptConfig())
+        return LoadedModel(engine, PromptConfig(), taste=AS_GENERATED)
 
     app = create_app(settings, load_model)
     services: Services = app.state.services

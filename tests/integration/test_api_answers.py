@@ -90,7 +90,7 @@ async def test_queries_are_a_users_own(settings: Settings, store: FeatureStore) 
     await put(store, video("v"), HistoryPut("anna", "trail running socks", NOW))
     async with running(settings) as api:
         own = await ask(api, video_id="v", user_id="anna")
-        assert texts(own)[0] == "red trail shoes trail running socks 1"
+        assert texts(own)[0] == "red trail shoes running socks 1"
         assert (await ask(api, video_id="v", user_id="anna"))["source"] == "cache"
         for other in ({"user_id": "bert"}, {}, {"user_id": ""}):
             answer = await ask(api, video_id="v", **other)
@@ -383,9 +383,12 @@ async def test_hostile_text_stays_text(
             who = {} if user is None else {"user_id": user}
             for _ in range(2):
                 answer = await ask(api, video_id="v", **who)
-                assert set(answer) in (GENERATED, GENERATED | {"fallback", "reason"})
+                assert set(answer) - {"rejection"} in (
+                    GENERATED,
+                    GENERATED | {"fallback", "reason"},
+                )
                 assert answer["user_id"] == user
-                assert len(answer["queries"]) <= 3
+                assert len(answer["queries"]) <= 4
                 assert not any("[SEP]" in text for text in texts(answer))
             assert fallback(await ask(api, video_id="w", **who)) == ("empty", "unknown_video")
             evidence = (await api.http.get("/v1/evidence", params={"video_id": "v", **who})).json()

@@ -1,0 +1,155 @@
+"""The shipped ranker: learns its weights, and measures them on texts that were held back.
+
+    python benchmarks/ranker.py --dataset data/simulated [--teacher rows.jsonl] [--out FILE]
+
+What phrases are worth is learned from `onebar/recommending/data/asked.jsonl` (titles and videos
+made up for this, each with what people would ask), from a teacher's rows where there are any, and a
+little from a simulated dataset; what beam, anchors and history are worth from that dataset and the
+beams of the shipped checkpoint. Prints, by cross-validation over the made-up texts, the best
+overlap (F1 of character pairs) of the eight queries and of the first with what would be asked, and
+on the test part of the dataset HR@1 and HR@8 of the beam alone and of the list; then the time of a
+list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from onebar.evidence.evidence import Evidence, video_line
+from onebar.evidence.prompt import build_prompt
+from onebar.evidence.text import clean_video
+from onebar.generator.checkpoint import Checkpoint, open_checkpoint
+from onebar.generator.load import load_engine
+from onebar.recommending.candidates import choose
+from onebar.recommending.learn import Example, learn_phrases, learn_sources
+from onebar.recommending.material import Material, told
+from onebar.recommending.pool import Taste
+from onebar.recommending.ranker import SHIPPED, Ranker
+from onebar.recommending.risk import shipped_rules
+from onebar.records import Candidate, VideoText
+from onebar.triggers import Trigger, open_dataset
+
+ASKED = SHIPPED.with_name("asked.jsonl")
+FOLDS = 4
+SIMULATED = 600
+SIMULATED_WEIGHT = 0.1
+
+
+def read_rows(path: Path) -> list[Example]:
+    """Rows with text fields and `queries`; those a teacher rejects are passed over."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        Example(
+            Material(clean_video(VideoText(**{f: r[f] for f in _FIELDS if r.get(f)}))),
+            tuple(r["queries"]),
+        )
+        for r in rows
+        if r["queries"]
+    ]
+
+
+_FIELDS = ("title", "caption", "item_title")
+
+
+def with_beams(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Example]:
+    """The same with what the checkpoint generates for each."""
+    engine = load_engine(checkpoint, beam_size=8)
+    prompts = [build_prompt(_evidence(one.material), checkpoint.card.prompt) for one in examples]
+    beams = [
+        beam
+        for at in range(0, len(prompts), 64)
+        for beam in engine.generate(prompts[at : at + 64], 8)
+    ]
+    engine.close()
+    return [
+        Example(one.material, one.queries, tuple(beam), one.weight)
+        for one, beam in zip(examples, beams, strict=True)
+    ]
+
+
+def _evidence(material: Material) -> Evidence:
+    anchors = tuple(anchor.query for anchor in material.anchors)
+    video = material.video
+    return Evidence(video_line(video), video.summary, anchors, material.history)
+
+
+def clicks(triggers: Iterable[Trigger], most: int, weight: float = 1.0) -> list[Example]:
+    return [Example(told(t.evidence), (t.target,), (), weight) for t in islice(triggers, most)]
+
+
+def overlap(one: str, other: str) -> float:
+    a, b = _pairs(one), _pairs(other)
+    return 2 * len(a & b) / max(1, len(a) + len(b))
+
+
+def _pairs(text: str) -> set[str]:
+    text = "".join(text.lower().split())
+    return {text[at : at + 2] for at in range(len(text) - 1)}
+
+
+def of_text(ranker: Ranker, held_back: Sequence[Example]) -> tuple[float, float]:
+    """Sums of the best overlap of the eight and of the first."""
+    best = first = 0.0
+    for one in held_back:
+        shown = [query.text for query in choose(one.material, (), 8, _taste(ranker)).queries]
+        found = [max(overlap(text, query) for query in one.queries) for text in shown]
+        best += max(found, default=0.0)
+        first += found[0] if found else 0.0
+    return best, first
+
+
+def _taste(ranker: Ranker) -> Taste:
+    return Taste(ranker, shipped_rules())
+
+
+def hits(lists: Sequence[Sequence[Candidate]], examples: Sequence[Example]) -> tuple[float, float]:
+    """HR@1 and HR@8."""
+    texts = [[candidate.text for candidate in found] for found in lists]
+    at_1 = sum(found[:1] == [one.queries[0]] for found, one in zip(texts, examples, strict=True))
+    at_8 = sum(one.queries[0] in found[:8] for found, one in zip(texts, examples, strict=True))
+    return at_1 / len(examples), at_8 / len(examples)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--clicks", type=int, default=1200, help="for learning and for measuring")
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    options = parser.parse_args()
+    asked = read_rows(ASKED)
+    taught = read_rows(options.teacher) if options.teacher else []
+    dataset = open_dataset(options.dataset)
+    train = clicks(dataset.read("train", ("click",)), options.clicks)
+    some = [Example(one.material, one.queries, (), SIMULATED_WEIGHT) for one in train[:SIMULATED]]
+    best = first = 0.0
+    for fold in range(FOLDS):
+        learned = [one for at, one in enumerate(asked) if at % FOLDS != fold]
+        ranker = learn_phrases([*learned, *taught, *some], least=2)
+        found = of_text(ranker, asked[fold::FOLDS])
+        best, first = best + found[0], first + found[1]
+    print(f"texts held back: best of eight {best / len(asked):.3f}, first {first / len(asked):.3f}")
+
+    checkpoint = open_checkpoint()
+    facts = {"asked": len(asked), "teacher": len(taught), "simulated": len(train)}
+    phrases = learn_phrases([*asked, *taught, *some], least=2, trained=facts)
+    ranker = learn_sources(with_beams(checkpoint, [*train, *asked]), phrases)
+    ranker.save(options.out)
+    test = with_beams(checkpoint, clicks(dataset.read("test", ("click",)), options.clicks))
+    began = time.process_time()
+    lists = [choose(one.material, one.beam, 8, _taste(ranker)).queries for one in test]
+    micros = (time.process_time() - began) / len(test) * 1e6
+    alone, listed = hits([one.beam for one in test], test), hits(lists, test)
+    print(f"simulated clicks: beam HR@1 {alone[0]:.3f} HR@8 {alone[1]:.3f}")
+    print(
+        f"                  list HR@1 {listed[0]:.3f} HR@8 {listed[1]:.3f}, {micros:.0f} µs a list"
+    )
+
+
+if __name__ == "__main__":
+    main()
