@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import CorruptStateError, count_increments, encode_field
+from feature_store.buckets import CorruptStateError, asker_of, count_increments, encode_field
 from feature_store.keys import Keys
 from feature_store.redis.client import Command, load_script
 from feature_store.redis.connection import Argument
@@ -26,13 +26,14 @@ from feature_store.writes import (
     VideoPut,
     Write,
 )
-from onebar.policy import StatePolicy
-from onebar.records import HistoryEntry, VideoText
+from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
+from onebar.records import NO_SEAL, HistoryEntry, VideoText
 
-BEHAVIOR = load_script("behavior", "may", "cut")
+BEHAVIOR = load_script("behavior", "may", "cut", "askers")
 VIDEO = load_script("video", "may", "bytes")
 USER = load_script("user", "may")
 REACHED = load_script("reached")
+NOW = load_script("now")
 PROBE = load_script("probe")
 
 _TEXT = msgspec.json.Decoder(VideoText)
@@ -94,7 +95,7 @@ def _behavior(
     keys: Keys,
     policy: StatePolicy,
 ) -> Command:
-    names = list(keys.video(video_id))
+    *names, _ = keys.video(video_id)  # a seal is not renewed: all would be told that it changed
     first_seen = len(names)
     events: list[list[Any]] = []
     for write, position in adds:
@@ -107,7 +108,11 @@ def _behavior(
             stream, offset = f"{position.topic}/{position.partition}", position.offset
         weights: list[str | int] = []
         for query, milli in write.anchors:
-            weights += (encode_field(bucket, query), milli)
+            asker = once = ""
+            if write.user_id:
+                asker = asker_of(write.user_id, video_id, query)
+                once = event_digest(f"{bucket}\0{write.user_id}\0{write.kind}\0{query}")
+            weights += (encode_field(bucket, query), milli, asker, once)
         counts: list[str | int] = []
         for (_, query), more in count_increments(write, bucket).items():
             field = encode_field(bucket, query)
@@ -121,6 +126,7 @@ def _behavior(
             policy.max_entries,
             _milliseconds(policy.video_ttl_s),
             _milliseconds(2 * policy.dedupe_window_s),
+            MAX_SHOWABLE_USERS,
             msgspec.msgpack.encode(events),
         ),
     )
@@ -130,15 +136,22 @@ def _video(put: VideoPut, keys: Keys, policy: StatePolicy) -> Command:
     names = keys.video(put.video_id)
     return Command(
         VIDEO,
-        (names.text, names.anchors, names.counters, names.fence, names.neighbors),
-        (number(put.ts), put.event_id, encode_text(put), _milliseconds(policy.video_ttl_s)),
+        (names.text, names.anchors, names.counters, names.fence, names.neighbors, names.seal),
+        (
+            number(put.ts),
+            put.event_id,
+            encode_text(put),
+            _milliseconds(policy.video_ttl_s),
+            text_seal(put.text),
+        ),
     )
 
 
 def _user(
     user_id: str, writes: Sequence[HistoryPut | UserDelete], keys: Keys, policy: StatePolicy
 ) -> Command:
-    deletions = [write.ts for write in writes if isinstance(write, UserDelete)]
+    reach = policy.deletion_reach_s
+    deletions = [write.ts + reach for write in writes if isinstance(write, UserDelete)]
     history: dict[str, float] = {}
     for write in writes:
         if isinstance(write, HistoryPut):
@@ -176,16 +189,36 @@ def encode_text(put: VideoPut) -> bytes:
     return header + event_id + min(text, zlib.compress(text), key=len)
 
 
-def decode_text(value: bytes) -> tuple[tuple[float, str], VideoText]:
-    """The ((ts, event_id), text) of a stored value. Raises `CorruptStateError`."""
+class StoredText(Struct, frozen=True):
+    """A video's text, the (ts, event_id) it came with, and its seal."""
+
+    version: tuple[float, str]
+    text: VideoText
+    seal: bytes
+
+
+def decode_text(value: bytes) -> StoredText:
+    """What is stored of a video's text. Raises `CorruptStateError`."""
     try:
         ts, length, rest = value.split(b" ", 2)
         size = int(length)
         body = rest[size:]
-        text = _TEXT.decode(zlib.decompress(body) if body.startswith(b"x") else body)
-        return (float(ts), rest[:size].decode()), text
+        if body.startswith(b"x"):
+            body = zlib.decompress(body)
+        version = float(ts), rest[:size].decode()
+        return StoredText(version, _TEXT.decode(body), seal_of(body))
     except (ValueError, zlib.error, msgspec.DecodeError) as error:
         raise CorruptStateError(f"expected a video's text, got {value!r:.80}: {error}") from None
+
+
+def text_seal(text: VideoText | None) -> bytes:
+    """What what is made of a text stands under: eight bytes, others for another text."""
+    return NO_SEAL if text is None else seal_of(msgspec.json.encode(text))
+
+
+def seal_of(value: bytes | None) -> bytes:
+    """Eight bytes, others for another value."""
+    return NO_SEAL if value is None else blake2b(value, digest_size=len(NO_SEAL)).digest()
 
 
 def decode_deletion(value: bytes) -> tuple[float, float]:

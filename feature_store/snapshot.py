@@ -8,19 +8,21 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import BucketedQuery
+from feature_store.buckets import Askers, BucketedQuery
 from onebar.records import QueryCounts, VideoText
 
 
 class VideoState(Struct):
     """What is kept of a video. `version` is the (ts, event_id) that its text came with.
 
-    `anchors` (in thousandths) and `counts` are keyed by (bucket, query), cut to the newest.
+    `anchors` (in thousandths), their `askers` and `counts` are keyed by (bucket, query), cut to the
+    newest.
     """
 
     text: VideoText | None = None
     version: tuple[float, str] | None = None
     anchors: dict[BucketedQuery, int] = {}
+    askers: dict[BucketedQuery, Askers] = {}
     counts: dict[BucketedQuery, QueryCounts] = {}
 
 

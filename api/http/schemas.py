@@ -29,6 +29,9 @@ Reason = Literal[
     "sensitive",
     "risky",
     "unknown_video",
+    "removed",
+    "evidence_changed",
+    "rules_unavailable",
 ]
 
 _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")

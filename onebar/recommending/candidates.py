@@ -35,6 +35,8 @@ class Reason(StrEnum):
     """The model said so."""
     NOTHING_LEFT = "nothing_left"
     """No candidate may be shown."""
+    HELD_BACK = "held_back"
+    """The gate let none pass: a rule, personal data, or harm."""
 
 
 class Chosen(Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from onebar.evidence.text import normalize_query
+from onebar.policy import StatePolicy
 from onebar.records import TEXT_FIELDS
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
@@ -162,21 +163,25 @@ def _spelling(work: Workspace, tables: list[Table]) -> Table:
     return work.keep("spelling", found)
 
 
-def behaviors(tables: Tables, weights: FoldWeights, bucket_s: float) -> Table:
+def behaviors(tables: Tables, weights: FoldWeights, policy: StatePolicy) -> Table:
     """What `stream.events.fold` adds to a video's state: one row for each (event, query).
 
     `milli` ties the query to the video (thousandths of a search), `exposures`, `clicks` and
-    `engagements` are counted, `bucket` is the time bucket.
+    `engagements` are counted, `bucket` is the time bucket, `tie` says whether it was asked or
+    tapped at all. Of what a user did in the same way in one bucket only the first has a `milli`.
     """
     import ibis
 
-    def row(table: Table, milli: Any, **counted: int) -> Table:
+    def row(table: Table, way: Any, milli: Any, **counted: int) -> Table:
         counts = {name: counted.get(name, 0) for name in ("exposures", "clicks", "engagements")}
         chosen = table.filter(table.video_id.notnull())
         return chosen.select(
             "video_id",
             "query",
             "ts",
+            "event_id",
+            asker="user_id",
+            way=ibis.literal(way, _STRING) if isinstance(way, str) else way,
             milli=ibis.literal(milli, "int64") if isinstance(milli, int) else milli,
             **{name: ibis.literal(value, "int64") for name, value in counts.items()},
         )
@@ -190,9 +195,19 @@ def behaviors(tables: Tables, weights: FoldWeights, bucket_s: float) -> Table:
         else_=ibis.literal(0, "int64"),
     )
     every = ibis.union(
-        row(tables.searches, round(weights.search * 1000)),
-        row(tables.clicks, round(weights.click * 1000), clicks=1),
-        row(engaged, kinds, engagements=1),
-        row(tables.shown, 0, exposures=1),
+        row(tables.searches, "search", round(weights.search * 1000)),
+        row(tables.clicks, "click", round(weights.click * 1000), clicks=1),
+        row(engaged, engaged.kind, kinds, engagements=1),
+        row(tables.shown, "exposure", 0, exposures=1),
     )
-    return every.mutate(bucket=(every.ts / bucket_s).floor().cast("int64"))
+    every = every.mutate(
+        bucket=(every.ts / policy.bucket_s).floor().cast("int64"),
+        window=(every.ts / policy.dedupe_window_s).floor().cast("int64"),
+        tie=every.milli > 0,
+    )
+    same = ["video_id", "asker", "query", "way", "bucket", "window"]
+    place = ibis.row_number().over(group_by=same, order_by=["ts", "event_id"])
+    every = every.mutate(place=place)
+    return every.mutate(milli=ibis.ifelse(every.place == 0, every.milli, 0)).drop(
+        "event_id", "way", "window", "place"
+    )

@@ -21,6 +21,7 @@ from stream.events import (
     Event,
     Exposure,
     Impression,
+    Removal,
     Search,
     Video,
 )
@@ -45,6 +46,8 @@ class FoldWeights(Struct, frozen=True):
 
 
 DEFAULT_WEIGHTS = FoldWeights()
+REMOVED = VideoText(removed=True)
+"""What is kept of a video that is gone."""
 
 
 def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> tuple[Write, ...]:
@@ -58,6 +61,8 @@ def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> 
             return ()
         case Video():
             return (VideoPut(event.video_id, event.ts, event.event_id, clean(text_of(event))),)
+        case Removal():
+            return (VideoPut(event.video_id, event.ts, event.event_id, REMOVED),)
         case Deletion():
             return (UserDelete(event.user_id, event.ts),)
         case Exposure():
@@ -83,7 +88,9 @@ def _behavior(event: Search | Click | Engagement, weights: FoldWeights) -> tuple
             return (_add(event, event.video_id, anchor=anchor, clicks=queries), history)
         case Engagement():
             anchor = (query, weights.engagement(event.kind))
-            return (_add(event, event.video_id, anchor=anchor, engagements=queries),)
+            return (
+                _add(event, event.video_id, anchor=anchor, engagements=queries, kind=event.kind),
+            )
 
 
 def _add(
@@ -94,6 +101,7 @@ def _add(
     exposures: tuple[str, ...] = (),
     clicks: tuple[str, ...] = (),
     engagements: tuple[str, ...] = (),
+    kind: str = "",
 ) -> BehaviorAdd:
     return BehaviorAdd(
         video_id=video_id,
@@ -103,6 +111,8 @@ def _add(
         exposures=exposures,
         clicks=clicks,
         engagements=engagements,
+        user_id=event.user_id,
+        kind=kind or event.type,
     )
 
 

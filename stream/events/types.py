@@ -92,6 +92,22 @@ class Video(_Event, tag="video", frozen=True, kw_only=True):
         return self.video_id
 
 
+class Removal(_Event, tag="removal", frozen=True, kw_only=True):
+    """A video is gone: it carries no query from now on, and its text is forgotten.
+
+    A later `video` event brings it back. An empty message (a tombstone) with the id as its key says
+    the same, but Kafka drops it in the end, and what was there before it as well.
+    """
+
+    topic: ClassVar[str] = VIDEOS
+
+    video_id: Id
+
+    @property
+    def key(self) -> str:
+        return self.video_id
+
+
 class Impression(_Event, tag="impression", frozen=True, kw_only=True):
     """A user is about to see a video: triggers generation."""
 
@@ -196,9 +212,10 @@ class Deletion(_Event, tag="deletion", frozen=True, kw_only=True):
 
 
 Behavior = Search | Exposure | Click | Engagement | Deletion
-Event = Video | Impression | Behavior
+Event = Video | Removal | Impression | Behavior
 EVENT_TYPES: tuple[type[_Event], ...] = (
     Video,
+    Removal,
     Impression,
     Search,
     Exposure,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from feature_store.writes import Position
+from stream.events import VIDEOS, Event, InvalidEventError, from_object, parse
 
 
 class Record(Struct, frozen=True):
@@ -24,6 +25,25 @@ class Record(Struct, frozen=True):
     def position(self) -> Position:
         """Where it stands in the log: what fences are kept by."""
         return Position(self.topic, self.partition, self.offset)
+
+
+def event_in(record: Record) -> Event:
+    """The event that a record is; an empty one on the topic of videos is the removal of the video
+    that its key names. Raises `InvalidEventError`."""
+    if record.value or record.topic != VIDEOS:
+        return parse(record.value)
+    try:
+        video_id = (record.key or b"").decode()
+    except UnicodeDecodeError:
+        raise InvalidEventError("the key of an empty message is no video's id") from None
+    return from_object(
+        {
+            "type": "removal",
+            "event_id": f"tombstone-{record.partition}-{record.offset}",
+            "ts": max(0.0, record.timestamp),
+            "video_id": video_id,
+        }
+    )
 
 
 def next_offsets(records: Iterable[Record]) -> dict[tuple[str, int], int]:

@@ -45,7 +45,8 @@ class TopicSpec(Struct, frozen=True):
 
 
 TOPICS: tuple[TopicSpec, ...] = (
-    TopicSpec(VIDEOS, {"cleanup.policy": "compact"}),
+    # A tombstone stays as long as behaviours do, for they alone would bring a video back.
+    TopicSpec(VIDEOS, {"cleanup.policy": "compact", "delete.retention.ms": str(90 * DAY_MS)}),
     TopicSpec(IMPRESSIONS, {"retention.ms": str(DAY_MS)}),
     TopicSpec(BEHAVIORS, {"retention.ms": str(90 * DAY_MS)}),
     TopicSpec(QUERIES, {"retention.ms": str(DAY_MS)}),

@@ -84,7 +84,7 @@ def _topic_of(data: bytes) -> str:
         kind = msgspec.json.decode(data, type=_Typed).type
     except msgspec.DecodeError:
         kind = ""
-    return {"video": VIDEOS, "impression": IMPRESSIONS}.get(kind, BEHAVIORS)
+    return {"video": VIDEOS, "removal": VIDEOS, "impression": IMPRESSIONS}.get(kind, BEHAVIORS)
 
 
 class _Typed(Struct):

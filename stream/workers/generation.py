@@ -15,7 +15,12 @@ from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import Lookup
 from feature_store.cache.query_cache import QueryCache
 from feature_store.redis.client import StoreCommandError
-from onebar.recommending.recommend import Grounding, Recommender, UnknownVideoError
+from onebar.recommending.recommend import (
+    EvidenceChangedError,
+    Grounding,
+    Recommender,
+    UnknownVideoError,
+)
 from onebar.records import Pair, QueryResult
 from stream.events import QUERIES, Impression, InvalidEventError, parse
 from stream.kafka.producer import EventProducer, Message
@@ -52,10 +57,13 @@ def query_message(pair: Pair, result: QueryResult) -> Message:
     return QUERIES, video_id.encode(), orjson.dumps(body), ()
 
 
-def is_fresh(lookup: Lookup, grounding: Grounding, now: float) -> bool:
-    """Whether what is cached for a pair is young and stands on the evidence of this moment."""
+def is_fresh(lookup: Lookup, grounding: Grounding, now: float, passed: int) -> bool:
+    """Whether what is cached for a pair is young, stands on the evidence of this moment, and has
+    passed its rules."""
     body = lookup.video if grounding.pair[1] is None else lookup.personal
     if body is None or body.fresh_until <= now:
+        return False
+    if body.passed != passed:
         return False
     try:
         return body.result().evidence_digest == grounding.digest
@@ -152,10 +160,11 @@ class Generation:
         pairs = list(wanted)
         lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
         groundings = await until_back(lambda: recommender.evidence(pairs), self._health)
+        passed = recommender.gate.passed(started)
         groundings = [
             grounding
             for grounding, lookup in zip(groundings, lookups, strict=True)
-            if not is_fresh(lookup, grounding, started)
+            if not is_fresh(lookup, grounding, started, passed)
         ]
         due = [grounding.pair for grounding in groundings]
         COUNT.labels("fresh").inc(len(pairs) - len(due))
@@ -177,7 +186,7 @@ class Generation:
                 COUNT.labels("rejected" if result.rejected else "generated").inc()
                 CACHED_SECONDS.observe(max(0.0, now - wanted[pair].timestamp))
                 messages.append(query_message(pair, result))
-            elif isinstance(result, UnknownVideoError):
+            elif isinstance(result, (UnknownVideoError, EvidenceChangedError)):
                 unknown[pair] = wanted[pair]
             else:
                 messages.append(self._failed(pair, wanted[pair], result))

@@ -69,7 +69,14 @@ def make(
     archive_log(EventLog(log), directory / "archive")
     opened = open_archive(directory / "archive")
     files = {name: opened.table_glob(name) for name in COLUMNS}
-    return build_dataset(files, directory / "dataset", config or DatasetConfig(), engine=engine)
+    return build_dataset(files, directory / "dataset", config or OPEN, engine=engine)
+
+
+CAPPED = StatePolicy(max_entries=24, history_size=5, showable_users=2, showable_lookback_s=86400.0)
+
+
+OPEN = DatasetConfig(policy=StatePolicy(showable_users=1))
+"""For those who don't ask about thresholds: whatever anybody asked is an anchor."""
 
 
 def every(dataset: TriggerDataset) -> dict[str, Trigger]:
@@ -79,8 +86,7 @@ def every(dataset: TriggerDataset) -> dict[str, Trigger]:
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Event], TriggerDataset]:
     events = list(simulate(SimulatorConfig(seed=11, events=6_000, deletion_rate=0.05)))
-    config = DatasetConfig(policy=StatePolicy(max_entries=24, history_size=5))
-    return events, make(tmp_path_factory.mktemp("simulated"), events, config)
+    return events, make(tmp_path_factory.mktemp("simulated"), events, DatasetConfig(policy=CAPPED))
 
 
 def test_evidence_is_what_the_store_would_have_given(
@@ -90,7 +96,7 @@ def test_evidence_is_what_the_store_would_have_given(
     text, anchors in their order, history, counters; small caps make the caps matter."""
     events, dataset = simulated
     triggers = every(dataset)
-    store = MemoryStore(StatePolicy(max_entries=24, history_size=5))
+    store = MemoryStore(CAPPED)
     waiting = sorted(events, key=lambda event: event.ts)
     checked = capped = 0
     at = 0
@@ -108,7 +114,7 @@ def test_evidence_is_what_the_store_would_have_given(
             assert (preference.exposures, preference.clicks) == (known.exposures, known.clicks)
         capped += len(counts) > 15
         checked += bool(expected.anchors) and bool(expected.history)
-    assert checked > 50
+    assert checked > 5  # few videos of a small feed have two who asked the same
     assert capped > 20
     kinds = {trigger.kind for trigger in triggers.values()}
     assert kinds == {"click", "search", "reject", "shown"}
@@ -249,7 +255,7 @@ def test_a_request_id_that_came_back_days_later_joins_nothing(tmp_path: Path) ->
 
 def test_a_visibility_lag_hides_what_was_not_folded_yet(tmp_path: Path) -> None:
     events = small_world("planted", T0 + 10 * HOUR - 5)
-    config = DatasetConfig(visibility_lag_s=10)
+    config = msgspec.structs.replace(OPEN, visibility_lag_s=10.0)
     assert "planted" not in str(every(make(tmp_path, events, config))["trigger"])
 
 
