@@ -307,9 +307,10 @@ class Answerer:
             return self._empty(pair, ask, "store_failed")
         chosen = from_anchors(known)
         match chosen:
+            case Rejection.REMOVED:
+                return self._empty(pair, ask, "removed", rejected=True)
             case Rejection.SENSITIVE:
-                why: Reason = "removed" if known.removed else "sensitive"
-                return self._empty(pair, ask, why, rejected=True)
+                return self._empty(pair, ask, "sensitive", rejected=True)
             case Rejection.RISKY:
                 return self._empty(pair, ask, "risky", rejected=True)
             case Rejection():

@@ -27,6 +27,8 @@ class Reason(StrEnum):
 
     SENSITIVE = "sensitive"
     """The video is marked."""
+    REMOVED = "removed"
+    """The video is gone."""
     RISKY = "risky"
     """Its text is about something a bar must keep away from."""
     NO_EVIDENCE = "no_evidence"
@@ -53,6 +55,8 @@ class Chosen(Struct, frozen=True):
 
 def unfit(material: Material, risk: RiskClassifier) -> Reason | None:
     """Why nothing may be generated from this, whatever a model would say."""
+    if material.video.removed:
+        return Reason.REMOVED
     if material.video.sensitive:
         return Reason.SENSITIVE
     texts = material.texts()

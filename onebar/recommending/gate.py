@@ -10,28 +10,19 @@ That enough distinct users asked it is seen to before: what too few asked is no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Protocol
 
 from msgspec import Struct
 
 from onebar.evidence.text import normalize_query
 from onebar.recommending.personal import PersonalPatterns, shipped_patterns
+from onebar.recommending.risk import RiskClassifier
 from onebar.recommending.rules import About, Rule, RuleBook
 from onebar.records import Candidate, Features
 
 PINNED_SCORE = 0.0
 """Of a pinned query: a person is certain, the model was not asked."""
-
-
-class Risk(Protocol):
-    """Judges texts: `onebar.recommending.risk.RiskClassifier`."""
-
-    def risk(self, texts: Sequence[str]) -> str | None:
-        """The category of what is wrong with some texts taken together; None where nothing is.
-        Pure: equal texts, equal answers."""
-        ...
 
 
 class Held(Struct, frozen=True):
@@ -57,7 +48,7 @@ class Gate:
         rules: RuleBook | None = None,
         *,
         personal: PersonalPatterns | None = None,
-        risk: Risk | None = None,
+        risk: RiskClassifier | None = None,
         risk_name: str = "",
     ) -> None:
         """`risk_name` names what `risk` judges by: another name, other verdicts."""

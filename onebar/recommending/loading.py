@@ -18,9 +18,13 @@ from onebar.generator.checkpoint import (
 from onebar.generator.engine import Engine
 from onebar.generator.load import EngineName, load_engine
 from onebar.generator.registry import Registry
+from onebar.recommending.gate import Gate
 from onebar.recommending.grounding import Lexicon, LexiconError
 from onebar.recommending.pool import Taste, shipped_taste
 from onebar.recommending.ranker import Ranker, RankerError
+from onebar.recommending.risk import SHIPPED as SHIPPED_RISK
+from onebar.recommending.risk import shipped_rules
+from onebar.recommending.rules import RuleBook
 from onebar.records import Candidate
 
 if TYPE_CHECKING:
@@ -115,6 +119,15 @@ def open_relevance(checkpoint: Checkpoint) -> Relevance:
         return relevance_of(checkpoint.embedder)
     except ValueError as error:
         raise CheckpointUnusableError(f"{checkpoint.name}: {error}") from error
+
+
+def open_gate(settings: Settings) -> Gate:
+    """The gate of a process, with the harm and personal data that the package knows of. It stays
+    closed until somebody has read the rules."""
+    rules = SHIPPED_RISK.read_text(encoding="utf-8")
+    gate = Gate(RuleBook(market=settings.market), risk=shipped_rules(), risk_name=rules)
+    gate.open = False
+    return gate
 
 
 def warm_prompt(config: PromptConfig) -> str:

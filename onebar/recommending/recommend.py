@@ -43,10 +43,14 @@ class EvidenceChangedError(OneBarError):
     what had been read: what was made is served to nobody."""
 
     def __init__(self, video_id: str) -> None:
-        super().__init__(f"what is known of video {video_id!r} changes faster than queries are made")
+        super().__init__(
+            f"what is known of video {video_id!r} changes faster than queries are made"
+        )
         self.video_id = video_id
 
 
+_BARRED = (Reason.REMOVED, Reason.SENSITIVE, Reason.RISKY)
+"""Why nothing is shown under a video whatever is pinned to it."""
 ATTEMPTS = 3
 """Times that queries are made anew because their evidence changed meanwhile."""
 
@@ -378,7 +382,7 @@ class Recommender:
         )
         now = self._clock()
         shown, passed = made, self.gate.passed(now)
-        if grounding.unfit not in (Reason.SENSITIVE, Reason.RISKY):
+        if grounding.unfit not in _BARRED:
             gated = self.gate.apply(chosen.queries, about_of(video_id, grounding.features), now)
             count_held(gated.held)
             kept = gated.queries[: self._k]
@@ -386,9 +390,7 @@ class Recommender:
                 why = UNSET
             elif chosen.queries:
                 why = str(Reason.HELD_BACK)
-            shown = msgspec.structs.replace(
-                made, queries=kept, rejected=not kept, rejection=why
-            )
+            shown = msgspec.structs.replace(made, queries=kept, rejected=not kept, rejection=why)
         return CacheEntry(
             shown,
             user_id,
