@@ -23,9 +23,9 @@ from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
 from feature_store.opening import cache_beside, open_store
 from feature_store.redis.client import connect, tells_changes
-from onebar.recommending.gate import Gate, about_of
+from onebar.gating.gate import Gate, about_of
+from onebar.gating.rules import RuleBook
 from onebar.recommending.loading import LoadedModel, load_model
-from onebar.recommending.rules import RuleBook
 from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
 from stream.kafka.producer import EventProducer

@@ -67,6 +67,19 @@ class VideoKeys(NamedTuple):
     seal: str
 
 
+class RuleKeys(NamedTuple):
+    """The keys of the rules."""
+
+    rules: str
+    """hash: rule id -> the rule behind its (ts, event_id) version; empty where it was removed."""
+    version: str
+    """string: how often any of them changed."""
+    changes: str
+    """sorted set: rule id -> the version that it came with."""
+    history: str
+    """sorted set: change -> its ts, the newest kept."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """The keys of one version of the state in one namespace.
@@ -180,6 +193,12 @@ class Keys:
         if seal is not None:
             return unescape(video), SEAL
         return unescape(video), None if user is None else unescape(user)
+
+    @property
+    def rules(self) -> RuleKeys:
+        """Of all rules, in one slot."""
+        stem = f"{self.prefix}{{rules}}:"
+        return RuleKeys(f"{stem}r", f"{stem}v", f"{stem}c", f"{stem}h")
 
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this state."""

@@ -25,11 +25,12 @@ from feature_store.buckets import (
     shown_anchors,
     total_counts,
 )
-from feature_store.snapshot import StateSnapshot, UserState, VideoState
+from feature_store.snapshot import RuleState, StateSnapshot, UserState, VideoState
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    RulePut,
     UserDelete,
     VideoPut,
     Write,
@@ -64,6 +65,7 @@ class MemoryStore:
         self.policy = policy
         self._videos: dict[str, _Video] = {}
         self._users: dict[str, _User] = {}
+        self._rules: dict[str, RuleState] = {}
 
     def apply(self, write: Write, position: Position | None) -> None:
         """Take one write in; `position` None means that it is not fenced.
@@ -79,6 +81,11 @@ class MemoryStore:
                 self._put_history(write)
             case UserDelete():
                 self._delete_user(write)
+            case RulePut():
+                version = (write.ts + 0.0, write.event_id)
+                known = self._rules.get(write.rule_id)
+                if known is None or version > known.version:
+                    self._rules[write.rule_id] = RuleState(version, write.rule)
 
     def put_neighbors(self, video_id: str, anchors: Sequence[Anchor]) -> None:
         """Replace the video's neighbour anchors."""
@@ -103,7 +110,7 @@ class MemoryStore:
             for user_id, user in self._users.items()
             if user.history or user.deleted_before is not None
         }
-        return StateSnapshot(videos=videos, users=users)
+        return StateSnapshot(videos=videos, users=users, rules=dict(self._rules))
 
     def features(
         self,

@@ -18,25 +18,45 @@ from feature_store.buckets import CorruptStateError, asker_of, count_increments,
 from feature_store.keys import Keys
 from feature_store.redis.client import Command, load_script
 from feature_store.redis.connection import Argument
+from feature_store.snapshot import RuleState
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    RulePut,
     UserDelete,
     VideoPut,
     Write,
 )
 from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
-from onebar.records import NO_SEAL, HistoryEntry, VideoText
+from onebar.records import NO_SEAL, HistoryEntry, Rule, VideoText
 
 BEHAVIOR = load_script("behavior", "may", "cut", "askers")
 VIDEO = load_script("video", "may", "bytes")
 USER = load_script("user", "may")
 REACHED = load_script("reached")
 NOW = load_script("now")
+RULE = load_script("rule", "may", "bytes")
 PROBE = load_script("probe")
 
+RULE_CHANGES_KEPT = 10_000
+"""Changes of rules that the history keeps, the newest."""
+RULES_AT_ONCE = 500
+"""Changes of rules in one script call."""
+
+
+class RuleChanged(Struct, frozen=True):
+    """A change of a rule, as the history has it; `rule` is None where it was taken back."""
+
+    rule_id: str
+    ts: float
+    event_id: str
+    rule: Rule | None = None
+
+
 _TEXT = msgspec.json.Decoder(VideoText)
+_RULE = msgspec.json.Decoder(Rule)
+_CHANGE = msgspec.json.Decoder(RuleChanged)
 
 
 SCORE_SCALE = 2.0**22
@@ -61,6 +81,7 @@ def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: Sta
     behaviors: dict[str, list[tuple[BehaviorAdd, Position | None]]] = {}
     videos: dict[str, VideoPut] = {}
     users: dict[str, list[HistoryPut | UserDelete]] = {}
+    rules: list[RulePut] = []
     idempotent = 0
     for write, position in batch:
         match write:
@@ -73,12 +94,18 @@ def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: Sta
                     videos[write.video_id] = write
             case HistoryPut() | UserDelete():
                 users.setdefault(write.user_id, []).append(write)
+            case RulePut():
+                rules.append(write)
         idempotent += 1
     return Plan(
         behaviors=tuple(_behavior(v, adds, keys, policy) for v, adds in behaviors.items()),
         others=(
             *(_video(put, keys, policy) for put in videos.values()),
             *(_user(user_id, writes, keys, policy) for user_id, writes in users.items()),
+            *(
+                _rules(rules[at : at + RULES_AT_ONCE], keys)
+                for at in range(0, len(rules), RULES_AT_ONCE)
+            ),
         ),
         idempotent=idempotent,
         deleted_users=tuple(
@@ -165,6 +192,37 @@ def _user(
     for query, ts in history.items():
         args += (number(ts), query)
     return Command(USER, (keys.history(user_id), keys.deletion(user_id)), tuple(args))
+
+
+def _rules(puts: Sequence[RulePut], keys: Keys) -> Command:
+    args: list[Argument] = [RULE_CHANGES_KEPT]
+    for put in puts:
+        event_id = put.event_id.encode()
+        header = f"{number(put.ts)} {len(event_id)} ".encode()
+        rule = b"" if put.rule is None else msgspec.json.encode(put.rule)
+        change = RuleChanged(put.rule_id, put.ts, put.event_id, put.rule)
+        entry = msgspec.json.encode(change)
+        args += (put.rule_id, number(put.ts), event_id, header + event_id + rule, entry)
+    return Command(RULE, tuple(keys.rules), tuple(args))
+
+
+def decode_rule(value: bytes) -> RuleState:
+    """A rule and its version. Raises `CorruptStateError`."""
+    try:
+        ts, length, rest = value.split(b" ", 2)
+        size = int(length)
+        rule = _RULE.decode(rest[size:]) if len(rest) > size else None
+        return RuleState((float(ts), rest[:size].decode()), rule)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise CorruptStateError(f"expected a rule, got {value!r:.80}: {error}") from None
+
+
+def decode_change(value: bytes) -> RuleChanged:
+    """A change of a rule. Raises `CorruptStateError`."""
+    try:
+        return _CHANGE.decode(value)
+    except msgspec.DecodeError as error:
+        raise CorruptStateError(f"expected a change, got {value!r:.80}: {error}") from None
 
 
 def number(ts: float) -> str:

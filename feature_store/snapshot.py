@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from feature_store.buckets import Askers, BucketedQuery
-from onebar.records import QueryCounts, VideoText
+from onebar.records import QueryCounts, Rule, VideoText
 
 
 class VideoState(Struct):
@@ -33,6 +33,13 @@ class UserState(Struct):
     deleted_before: float | None = None
 
 
+class RuleState(Struct):
+    """A rule and the (ts, event_id) that it came with; `rule` is None where it was taken back."""
+
+    version: tuple[float, str]
+    rule: Rule | None = None
+
+
 class StateSnapshot(Struct):
     """One version of the state, without caches, fences and neighbours.
 
@@ -41,6 +48,7 @@ class StateSnapshot(Struct):
 
     videos: dict[str, VideoState] = {}
     users: dict[str, UserState] = {}
+    rules: dict[str, RuleState] = {}
 
 
 def diff(expected: StateSnapshot, actual: StateSnapshot, limit: int = 20) -> list[str]:
@@ -57,7 +65,7 @@ def diff(expected: StateSnapshot, actual: StateSnapshot, limit: int = 20) -> lis
 
 
 def _differences(expected: StateSnapshot, actual: StateSnapshot) -> Iterator[str]:
-    for kind in ("video", "user"):
+    for kind in ("video", "user", "rule"):
         wanted: dict[str, Any] = getattr(expected, f"{kind}s")
         found: dict[str, Any] = getattr(actual, f"{kind}s")
         for name in sorted(wanted.keys() | found.keys()):

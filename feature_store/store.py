@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -25,25 +26,37 @@ from feature_store.plan import (
     NOW,
     PROBE,
     REACHED,
+    RULE_CHANGES_KEPT,
+    RuleChanged,
+    decode_change,
     decode_deletion,
     decode_hash,
     decode_history,
+    decode_rule,
     decode_text,
     plan,
     seal_of,
 )
 from feature_store.redis import client as redis_client
-from feature_store.redis.client import Client, Command, StoreCommandError, pipelined
+from feature_store.redis.client import (
+    Client,
+    Command,
+    StoreCommandError,
+    pipelined,
+    strings,
+)
 from feature_store.redis.fitness import Fitness, evicted_keys, examine
 from feature_store.snapshot import StateSnapshot, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 from onebar.policy import StatePolicy
-from onebar.records import NO_SEAL, Anchor, Features, HistoryEntry, Pair, QueryCounts, Seals
+from onebar.records import NO_SEAL, Anchor, Features, HistoryEntry, Pair, QueryCounts, Rule, Seals
 
 PROBE_TTL_MS = 60_000
 CLUSTER_PROBES = 16
 """Keys written to see that a cluster takes writes: so many that every node has one."""
 _DUMP_BATCH = 500
+RULES_READ = 1000
+"""Rules read at once."""
 _ANCHORS = msgspec.json.Decoder(tuple[Anchor, ...])
 
 
@@ -188,6 +201,35 @@ class FeatureStore:
             ],
         )
 
+    async def rules_version(self) -> int:
+        """How often any rule has changed: where it is another than before, `rules_since` says what
+        did."""
+        [version] = await strings(self.client, [self.keys.rules.version])
+        return int(version or 0)
+
+    async def rules_since(self, version: int) -> dict[str, Rule | None]:
+        """The rules that changed after this version; None for those that were taken back."""
+        keys = self.keys.rules
+        changed = Command("ZRANGEBYSCORE", (keys.changes,), (f"({version}", "+inf"))
+        [names] = await pipelined(self.client, [changed])
+        found: dict[str, Rule | None] = {}
+        for at in range(0, len(names), RULES_READ):
+            some = names[at : at + RULES_READ]
+            [values] = await pipelined(self.client, [Command("HMGET", (keys.rules,), tuple(some))])
+            for name, value in zip(some, values, strict=True):
+                found[name.decode()] = None if value is None else decode_rule(value).rule
+        return found
+
+    async def rule_history(self, limit: int, rule_id: str | None = None) -> list[RuleChanged]:
+        """The newest changes of rules (of one of them), newest first."""
+        everything = 0, (limit if rule_id is None else RULE_CHANGES_KEPT) - 1
+        [entries] = await pipelined(
+            self.client, [Command("ZREVRANGE", (self.keys.rules.history,), everything)]
+        )
+        changes = (decode_change(entry) for entry in entries)
+        wanted = (change for change in changes if rule_id in (None, change.rule_id))
+        return list(islice(wanted, limit))
+
     async def note_reached(
         self,
         offsets: Mapping[tuple[str, int], int],
@@ -265,7 +307,9 @@ class FeatureStore:
                     _fill_user(users.setdefault(entity, UserState()), part, reply)
                 else:
                     self._fill_video(videos.setdefault(entity, VideoState()), part, reply)
-        return StateSnapshot(videos=videos, users=users)
+        [rules] = await pipelined(self.client, [Command("HGETALL", (self.keys.rules.rules,))])
+        kept = {name.decode(): decode_rule(value) for name, value in decode_hash(rules).items()}
+        return StateSnapshot(videos=videos, users=users, rules=kept)
 
     async def _state_keys(self) -> AsyncIterator[list[tuple[str, StateKey]]]:
         """Each key that holds state, and what of it, in batches."""

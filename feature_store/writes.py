@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from onebar.errors import OneBarError
-from onebar.records import TEXT_FIELDS, VideoText
+from onebar.records import TEXT_FIELDS, Rule, VideoText
 
 MILLI = 1000
 """Anchor weights are counted in thousandths, as integers."""
@@ -113,4 +113,17 @@ class UserDelete(_Write, frozen=True, tag=True):
         self._check(self.ts, (self.user_id,))
 
 
-Write = VideoPut | BehaviorAdd | HistoryPut | UserDelete
+class RulePut(_Write, frozen=True, tag=True):
+    """A rule made, changed or (None) taken back: the greatest (ts, event_id) wins."""
+
+    rule_id: str
+    ts: float
+    event_id: str
+    rule: Rule | None
+
+    def __post_init__(self) -> None:
+        texts = () if self.rule is None else (self.rule.text, self.rule.who, self.rule.why)
+        self._check(self.ts, (self.rule_id, self.event_id, *texts))
+
+
+Write = VideoPut | BehaviorAdd | HistoryPut | UserDelete | RulePut

@@ -9,6 +9,8 @@ from msgspec import UNSET, Struct, UnsetType
 AnchorSource = Literal["behavior", "neighbor", "retrieved"]
 """What people did after this video; after one near it; or anywhere: a query of the log whose own
 vector is near the video's."""
+RuleAction = Literal["block", "allow", "pin", "learn"]
+"""`learn` holds back as `block` does, but what it matches may be trained on."""
 Pair = tuple[str, str | None]
 """A video, and who watches it, if anybody in particular."""
 
@@ -161,3 +163,31 @@ class CacheEntry(Struct, frozen=True):
     seals: Seals = UNSEALED
     made: QueryResult | None = None
     passed: int = 0
+
+
+class Rule(Struct, frozen=True, omit_defaults=True, gc=False):
+    """One decision. At most one of `query`, `word` and `pattern` says what it is about; the scope
+    (`video_id`, `author`, `category`, `market`) and the period say where and when it holds. Who
+    decided so, when and why stays with it.
+    """
+
+    rule_id: str
+    action: RuleAction
+    query: str = ""
+    word: str = ""
+    pattern: str = ""
+    languages: tuple[str, ...] = ()
+    video_id: str = ""
+    author: str = ""
+    category: str = ""
+    market: str = ""
+    starts: float | None = None
+    ends: float | None = None
+    who: str = ""
+    why: str = ""
+    ts: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What it is about; empty for everything."""
+        return self.query or self.word or self.pattern

@@ -26,15 +26,15 @@ from api.http.schemas import Answer, Fallback, Reason
 from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.redis.client import StoreUnavailableError
+from onebar.gating.gate import Gate, about_of
+from onebar.gating.held import count_held
+from onebar.gating.rules import About
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.recommending.candidates import Reason as Rejection
 from onebar.recommending.candidates import choose
-from onebar.recommending.gate import Gate, about_of
 from onebar.recommending.grounding import presentable
-from onebar.recommending.held import count_held
 from onebar.recommending.material import material
 from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
-from onebar.recommending.rules import About
 from onebar.records import Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)

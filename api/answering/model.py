@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import structlog
 
+from onebar.gating.gate import Gate
 from onebar.process.tasks import end_tasks
-from onebar.recommending.gate import Gate
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, load_model
 from onebar.recommending.recommend import FeatureReader, Recommender, ResultCache

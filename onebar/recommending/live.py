@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import structlog
 from prometheus_client import Counter, Gauge
 
+from onebar.gating.gate import Gate
 from onebar.generator.batching import Batcher
 from onebar.generator.registry import NothingPromotedError, Pointer, Registry
-from onebar.recommending.gate import Gate
 from onebar.recommending.loading import LoadedModel, check_answer, load_model, warm_prompt
 from onebar.recommending.recommend import FeatureReader, Recommender, ResultCache
 from onebar.settings import Settings

@@ -8,6 +8,8 @@ from msgspec import Struct
 
 from onebar.evidence.evidence import Evidence, Relevance, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.gating.gate import Gate
+from onebar.gating.rules import RuleBook
 from onebar.generator.checkpoint import (
     LEXICON,
     RANKER,
@@ -18,13 +20,11 @@ from onebar.generator.checkpoint import (
 from onebar.generator.engine import Engine
 from onebar.generator.load import EngineName, load_engine
 from onebar.generator.registry import Registry
-from onebar.recommending.gate import Gate
 from onebar.recommending.grounding import Lexicon, LexiconError
 from onebar.recommending.pool import Taste, shipped_taste
 from onebar.recommending.ranker import Ranker, RankerError
 from onebar.recommending.risk import SHIPPED as SHIPPED_RISK
 from onebar.recommending.risk import shipped_rules
-from onebar.recommending.rules import RuleBook
 from onebar.records import Candidate
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from msgspec import UNSET, Struct
 from onebar.errors import OneBarError
 from onebar.evidence.evidence import Evidence, Relevance, assemble, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt, evidence_digest
+from onebar.gating.gate import Gate, about_of
+from onebar.gating.held import count_held
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.generator.engine import EngineError
 from onebar.recommending.candidates import Chosen, Reason, choose, unfit
-from onebar.recommending.gate import Gate, about_of
-from onebar.recommending.held import count_held
 from onebar.recommending.material import Material, material
 from onebar.recommending.pool import Taste, shipped_taste
 from onebar.records import CacheEntry, Candidate, Features, Pair, QueryResult

@@ -16,7 +16,7 @@ import structlog
 from onebar.settings import Settings
 from stream.archive.card import ArchiveCard, Gap, LogGapError
 from stream.archive.writer import ArchiveWriter
-from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS, InvalidEventError, encode
+from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS, InvalidEventError, encode
 from stream.kafka.consumer import OffsetGoneError, RecordConsumer, begin_offsets, end_offsets
 from stream.kafka.records import Record, event_in
 from stream.kafka.topics import KafkaUnavailableError, TopicError, partition_counts
@@ -26,7 +26,7 @@ from stream.workers.runtime import unless
 
 log = structlog.get_logger(__name__)
 
-TOPICS = (VIDEOS, IMPRESSIONS, BEHAVIORS)
+TOPICS = (VIDEOS, IMPRESSIONS, BEHAVIORS, RULES)
 MAX_RECORDS = 5000
 LOOK_S = 10.0
 """How often Kafka is asked whether it is there, and for new partitions."""

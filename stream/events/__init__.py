@@ -2,6 +2,7 @@
 described to others (`schemas`)."""
 
 from stream.events.types import (
+    ADMIN_EVENTS,
     BEHAVIORS,
     DEAD_LETTERS,
     EVENT_TYPES,
@@ -9,6 +10,7 @@ from stream.events.types import (
     MAX_EVENT_BYTES,
     MAX_QUERY_CHARS,
     QUERIES,
+    RULES,
     VIDEOS,
     Behavior,
     Click,
@@ -22,6 +24,7 @@ from stream.events.types import (
     InvalidEventError,
     Query,
     Removal,
+    RuleChange,
     Search,
     ShownQuery,
     Text,
@@ -33,6 +36,7 @@ from stream.events.types import (
 )
 
 __all__ = [
+    "ADMIN_EVENTS",
     "BEHAVIORS",
     "DEAD_LETTERS",
     "EVENT_TYPES",
@@ -40,6 +44,7 @@ __all__ = [
     "MAX_EVENT_BYTES",
     "MAX_QUERY_CHARS",
     "QUERIES",
+    "RULES",
     "VIDEOS",
     "Behavior",
     "Click",
@@ -53,6 +58,7 @@ __all__ = [
     "InvalidEventError",
     "Query",
     "Removal",
+    "RuleChange",
     "Search",
     "ShownQuery",
     "Text",

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
-from feature_store.writes import MILLI, BehaviorAdd, HistoryPut, UserDelete, VideoPut, Write
+from feature_store.writes import (
+    MILLI,
+    BehaviorAdd,
+    HistoryPut,
+    RulePut,
+    UserDelete,
+    VideoPut,
+    Write,
+)
 from onebar.evidence.text import normalize_query
-from onebar.records import TEXT_FIELDS, VideoText
+from onebar.gating.rules import RuleError, check_rule
+from onebar.records import TEXT_FIELDS, Rule, VideoText
 from stream.events import (
     Click,
     Deletion,
@@ -21,7 +30,9 @@ from stream.events import (
     Event,
     Exposure,
     Impression,
+    InvalidEventError,
     Removal,
+    RuleChange,
     Search,
     Video,
 )
@@ -63,6 +74,8 @@ def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> 
             return (VideoPut(event.video_id, event.ts, event.event_id, clean(text_of(event))),)
         case Removal():
             return (VideoPut(event.video_id, event.ts, event.event_id, REMOVED),)
+        case RuleChange():
+            return (RulePut(event.rule_id, event.ts, event.event_id, rule_of(event)),)
         case Deletion():
             return (UserDelete(event.user_id, event.ts),)
         case Exposure():
@@ -70,6 +83,34 @@ def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> 
             return (_add(event, event.video_id, exposures=shown),) if shown else ()
         case Search() | Click() | Engagement():
             return _behavior(event, weights)
+
+
+def rule_of(event: RuleChange) -> Rule | None:
+    """The rule as it is kept; None where it is taken back. Raises `InvalidEventError`."""
+    if event.action == "remove":
+        return None
+    try:
+        return check_rule(
+            Rule(
+                event.rule_id,
+                event.action,
+                query=event.query,
+                word=event.word,
+                pattern=event.pattern,
+                languages=tuple(event.languages),
+                video_id=event.video_id,
+                author=event.author,
+                category=event.category,
+                market=event.market,
+                starts=None if event.starts is UNSET else event.starts,
+                ends=None if event.ends is UNSET else event.ends,
+                who=event.who,
+                why=event.why,
+                ts=event.ts,
+            )
+        )
+    except RuleError as error:
+        raise InvalidEventError(f"rule {event.rule_id!r}: {error}") from None
 
 
 def _behavior(event: Search | Click | Engagement, weights: FoldWeights) -> tuple[Write, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from feature_store.writes import Position
-from stream.events import VIDEOS, Event, InvalidEventError, from_object, parse
+from stream.events import RULES, VIDEOS, Event, InvalidEventError, from_object, parse
 
 
 class Record(Struct, frozen=True):
@@ -28,22 +28,21 @@ class Record(Struct, frozen=True):
 
 
 def event_in(record: Record) -> Event:
-    """The event that a record is; an empty one on the topic of videos is the removal of the video
-    that its key names. Raises `InvalidEventError`."""
-    if record.value or record.topic != VIDEOS:
+    """The event that a record is. An empty one takes back what its key names: a video, on the topic
+    of rules a rule. Raises `InvalidEventError`."""
+    if record.value or record.topic not in (VIDEOS, RULES):
         return parse(record.value)
     try:
-        video_id = (record.key or b"").decode()
+        name = (record.key or b"").decode()
     except UnicodeDecodeError:
-        raise InvalidEventError("the key of an empty message is no video's id") from None
-    return from_object(
-        {
-            "type": "removal",
-            "event_id": f"tombstone-{record.partition}-{record.offset}",
-            "ts": max(0.0, record.timestamp),
-            "video_id": video_id,
-        }
-    )
+        raise InvalidEventError("the key of an empty message is no id") from None
+    common = {
+        "event_id": f"tombstone-{record.partition}-{record.offset}",
+        "ts": max(0.0, record.timestamp),
+    }
+    if record.topic == VIDEOS:
+        return from_object({**common, "type": "removal", "video_id": name})
+    return from_object({**common, "type": "rule", "rule_id": name, "action": "remove"})
 
 
 def next_offsets(records: Iterable[Record]) -> dict[tuple[str, int], int]:

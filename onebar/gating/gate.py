@@ -2,7 +2,7 @@
 
 What is asked, in this order: is anything to be shown under this video at all (a rule may say no);
 does the query tell who somebody is (never shown, whatever a rule says); what do the rules say of it
-(`onebar.recommending.rules`); is it about something harmful, where no rule allows it expressly.
+(`onebar.gating.rules`); is it about something harmful, where no rule allows it expressly.
 
 That enough distinct users asked it is seen to before: what too few asked is no evidence
 (`feature_store.buckets.showable`), so nothing is made of it.
@@ -16,10 +16,10 @@ from hashlib import blake2b
 from msgspec import Struct
 
 from onebar.evidence.text import normalize_query
-from onebar.recommending.personal import PersonalPatterns, shipped_patterns
+from onebar.gating.personal import PersonalPatterns, shipped_patterns
+from onebar.gating.rules import About, RuleBook
 from onebar.recommending.risk import RiskClassifier
-from onebar.recommending.rules import About, Rule, RuleBook
-from onebar.records import Candidate, Features
+from onebar.records import Candidate, Features, Rule
 
 PINNED_SCORE = 0.0
 """Of a pinned query: a person is certain, the model was not asked."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter
 
-from onebar.recommending.gate import Held
+from onebar.gating.gate import Held
 
 HELD = Counter("onebar_held_queries", "Queries that were held back, by reason.", ["reason"])
 REASONS = ("rule", "personal", "harmful")

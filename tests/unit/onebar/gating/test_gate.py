@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onebar.evidence.text import normalize_query
-from onebar.recommending.gate import Gate, Held
-from onebar.recommending.linear import PatternError, compile_pattern
-from onebar.recommending.personal import PersonalPatterns, PersonalPatternsError, shipped_patterns
-from onebar.recommending.rules import About, Rule, RuleBook, RuleError, check_rule, language_of
-from onebar.records import Candidate
+from onebar.gating.gate import Gate, Held
+from onebar.gating.linear import PatternError, compile_pattern
+from onebar.gating.personal import PersonalPatterns, PersonalPatternsError, shipped_patterns
+from onebar.gating.rules import About, RuleBook, RuleError, check_rule, language_of
+from onebar.records import Candidate, Rule
 
 NOW = 1_000.0
 ANYWHERE = About("v", "Ann", "Shoes")

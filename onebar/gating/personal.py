@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from onebar.errors import OneBarError
-from onebar.recommending.linear import Pattern, PatternError, PatternSet, compile_pattern
+from onebar.gating.linear import Pattern, PatternError, PatternSet, compile_pattern
 
 SHIPPED = Path(__file__).parent / "data" / "personal.tsv"
 _MAY_HOLD = re.compile(r"[\d@.:/：]|[(\[]at[)\]]|微信|wechat|vx|v信|qq|telegram|whatsapp")

@@ -16,15 +16,13 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 from msgspec import Struct, structs
 
 from onebar.errors import OneBarError
 from onebar.evidence.text import normalize_query
-from onebar.recommending.linear import Pattern, PatternError, PatternSet, compile_pattern
-
-Action = Literal["block", "allow", "pin", "learn"]
+from onebar.gating.linear import Pattern, PatternError, PatternSet, compile_pattern
+from onebar.records import Rule
 
 _TOKEN = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(
@@ -57,34 +55,6 @@ def language_of(text: str) -> str:
 
 class RuleError(OneBarError, ValueError):
     """A rule that can't be: the text says what is wrong with it."""
-
-
-class Rule(Struct, frozen=True, omit_defaults=True, gc=False):
-    """One decision. At most one of `query`, `word` and `pattern` says what it is about; the scope
-    (`video_id`, `author`, `category`, `market`) and the period say where and when it holds. Who
-    decided so, when and why stays with it.
-    """
-
-    rule_id: str
-    action: Action
-    query: str = ""
-    word: str = ""
-    pattern: str = ""
-    languages: tuple[str, ...] = ()
-    video_id: str = ""
-    author: str = ""
-    category: str = ""
-    market: str = ""
-    starts: float | None = None
-    ends: float | None = None
-    who: str = ""
-    why: str = ""
-    ts: float = 0.0
-
-    @property
-    def text(self) -> str:
-        """What it is about; empty for everything."""
-        return self.query or self.word or self.pattern
 
 
 def check_rule(rule: Rule) -> Rule:
