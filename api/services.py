@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from api.answering.answer import Answerer
@@ -23,14 +23,18 @@ from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
 from feature_store.opening import cache_beside, open_store
 from feature_store.redis.client import connect, tells_changes
-from onebar.gating.gate import Gate, about_of
-from onebar.gating.rules import RuleBook
-from onebar.recommending.loading import LoadedModel, load_model
+from onebar.errors import OneBarError
+from onebar.gating.follow import RuleFollower
+from onebar.gating.gate import about_of
+from onebar.process.tasks import end_tasks
+from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
 from stream.kafka.producer import EventProducer
 
 MIN_GENERATING = 1024
+RULES_WITHIN_S = 1.0
+"""How long the first reading of the rules may keep a server from answering at all."""
 
 
 class Services:
@@ -54,7 +58,8 @@ class Services:
         lookup = _counted(self.cache if self.near is None else self.near)
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
         self.results = TogetherCache(self.cache)
-        self.gate = Gate(RuleBook(market=settings.market))
+        self.gate = open_gate(settings)
+        self.rules = RuleFollower(self.store, self.gate)
         self.model = Model(
             settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
         )
@@ -79,9 +84,14 @@ class Services:
         """Connect and load, both behind the server's back; close in the end."""
         self.model.start()
         self.publisher.start()
+        with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
+            async with asyncio.timeout(RULES_WITHIN_S):
+                await self.rules.look()
+        following = asyncio.create_task(self.rules.follow())
         try:
             yield
         finally:
+            await end_tasks(following)
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
             if self.near is not None:

@@ -16,8 +16,8 @@ from onebar.records import Rule
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.25
-"""How often the store is asked whether a rule changed: what a change takes at most to hold here, beside
-the reading of what changed."""
+"""How often the store is asked whether a rule changed: so long a change takes to hold here at most,
+and as long as it takes to read."""
 AT_ONCE = 500
 """Rules taken in between two looks of the event loop at anything else."""
 RULES = Gauge("onebar_rules", "Rules that hold in this process.", multiprocess_mode="max")

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from onebar.evidence.text import normalize_query
 from onebar.gating.personal import PersonalPatterns, shipped_patterns
+from onebar.gating.risk import RiskClassifier
 from onebar.gating.rules import About, RuleBook
-from onebar.recommending.risk import RiskClassifier
 from onebar.records import Candidate, Features, Rule
 
 PINNED_SCORE = 0.0

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from onebar.evidence.text import REJECT
 from onebar.evidence.words import words
+from onebar.gating.risk import RiskClassifier
 from onebar.recommending.material import Material
 from onebar.recommending.pool import POOL, Pool, Taste, shipped_taste
 from onebar.recommending.ranker import Proposal
-from onebar.recommending.risk import RiskClassifier
 from onebar.records import Candidate
 
 

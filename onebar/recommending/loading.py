@@ -9,6 +9,8 @@ from msgspec import Struct
 from onebar.evidence.evidence import Evidence, Relevance, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt
 from onebar.gating.gate import Gate
+from onebar.gating.risk import SHIPPED as SHIPPED_RISK
+from onebar.gating.risk import shipped_rules
 from onebar.gating.rules import RuleBook
 from onebar.generator.checkpoint import (
     LEXICON,
@@ -23,8 +25,6 @@ from onebar.generator.registry import Registry
 from onebar.recommending.grounding import Lexicon, LexiconError
 from onebar.recommending.pool import Taste, shipped_taste
 from onebar.recommending.ranker import Ranker, RankerError
-from onebar.recommending.risk import SHIPPED as SHIPPED_RISK
-from onebar.recommending.risk import shipped_rules
 from onebar.records import Candidate
 
 if TYPE_CHECKING:
