@@ -24,12 +24,15 @@ from feature_store.cache.query_cache import QueryCache
 from feature_store.opening import cache_beside, open_store
 from feature_store.redis.client import connect, tells_changes
 from onebar.errors import OneBarError
+from onebar.evidence.text import clean_video
 from onebar.gating.follow import RuleFollower
 from onebar.gating.gate import about_of
 from onebar.process.tasks import end_tasks
 from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
+from stream.events import Event
+from stream.events.fold import fold
 from stream.kafka.producer import EventProducer
 
 MIN_GENERATING = 1024
@@ -105,6 +108,11 @@ class Services:
             return None
         connecting = partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s)
         return NearCache(self.cache, connecting, limit_bytes=limit_bytes)
+
+    async def apply(self, event: Event) -> None:
+        """Have an event's effect on the state now, ahead of the log; it is had once."""
+        await self.store.apply([(write, None) for write in fold(event, clean_video)])
+        await self.rules.look()
 
     def may_be_shown(self, video_id: str, known: Features) -> tuple[Anchor, ...]:
         """The anchors of a video that anybody may be shown at this moment."""

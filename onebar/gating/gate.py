@@ -76,6 +76,10 @@ class Gate:
         rule = self.rules.barred(about, now)
         return None if rule is None else Held("", "rule", rule.rule_id)
 
+    def personal(self, query: str) -> str | None:
+        """What a query holds that tells who somebody is, whatever any rule says."""
+        return self._personal.kind(normalize_query(query))
+
     def judge(self, query: str, about: About, now: float) -> Held | None:
         """Why a query is held back; None where it may be shown. `barred` has been asked before."""
         if (kind := self._personal.kind(query)) is not None:

@@ -18,11 +18,12 @@ from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    RulePut,
     UserDelete,
     VideoPut,
     Write,
 )
-from onebar.records import VideoText
+from onebar.records import Rule, VideoText
 from stream.events.fold import REMOVED
 
 pytestmark = pytest.mark.integration
@@ -61,7 +62,16 @@ behavior_adds = st.builds(
 )
 history_puts = st.builds(HistoryPut, user_ids, queries, times)
 deletions = st.builds(UserDelete, user_ids, times)
-writes = st.one_of(video_puts, behavior_adds, behavior_adds, history_puts, history_puts, deletions)
+rule_puts = st.builds(
+    RulePut,
+    st.sampled_from(["r", "规则", "r}:x"]),
+    times,
+    event_ids,
+    st.none() | st.builds(Rule, st.just("r"), st.just("block"), query=queries, who=queries),
+)
+writes = st.one_of(
+    video_puts, behavior_adds, behavior_adds, history_puts, history_puts, deletions, rule_puts
+)
 
 
 @st.composite
@@ -69,11 +79,14 @@ def logs(draw: st.DrawFn) -> list[Write]:
     """Writes as a log has them: one event_id, one effect. A video's (ts, event_id) too."""
     log: list[Write] = []
     versions: dict[tuple[str, float, str], VideoPut] = {}
+    made: dict[tuple[str, float, str], RulePut] = {}
     for number, write in enumerate(draw(st.lists(writes, max_size=14))):
         match write:
             case VideoPut():
                 key = (write.video_id, write.ts, write.event_id)
                 log.append(versions.setdefault(key, write))
+            case RulePut():
+                log.append(made.setdefault((write.rule_id, write.ts, write.event_id), write))
             case BehaviorAdd():
                 log.append(msgspec.structs.replace(write, event_id=f"事件 {number}"))
             case _:
@@ -159,6 +172,9 @@ def test_redis_reaches_the_state_of_a_clean_pass(
                 assert await store.counts(video_id) == memory.counts(video_id)
                 anchors = await store.anchors(video_id, now=45.0)
                 assert anchors == memory.anchors(video_id, now=45.0)
+            changed = await store.rules_since(0)
+            assert changed == {name: state.rule for name, state in expected.rules.items()}
+            assert (await store.rules_version() > 0) is bool(changed)
             for user_id in expected.users:
                 assert await store.history(user_id) == memory.history(user_id)
 

@@ -106,7 +106,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api.health": (*_BASE, *_STATE, "api.answering", "api.http", "api.publisher"),
     "api.services": (
         *(*_BASE, *_STATE, "api.answering", "api.health", "api.http", "api.publisher"),
-        *("onebar.gating", "onebar.recommending", "stream.kafka"),
+        *("onebar.evidence", "onebar.gating", "onebar.recommending", "stream.events"),
+        "stream.kafka",
     ),
     "api.routes": (
         *(*_BASE, *_STATE, "api.http", "api.services", "onebar.evidence", "stream.events"),
