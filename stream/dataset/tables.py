@@ -73,13 +73,18 @@ COLUMNS: dict[str, dict[str, str]] = {
         "kind": _STRING,
     },
     "deletion": {"event_id": _STRING, "ts": "float64", "user_id": _STRING},
+    "removal": {"event_id": _STRING, "ts": "float64", "video_id": _STRING},
 }
 """What is read of each event type."""
 
 
 class Tables(Struct, frozen=True):
     """Every event once. `shown` has one row for each query of an exposure; `query` is normalised
-    everywhere, and rows with nothing left of it are gone."""
+    everywhere, and rows with nothing left of it are gone.
+
+    So is what users did who were forgotten since, and what was done under videos that were removed
+    since, whenever that was: also after what a dataset is made until.
+    """
 
     videos: Table
     impressions: Table
@@ -93,8 +98,11 @@ class Tables(Struct, frozen=True):
 def read_tables(work: Workspace, files: Mapping[str, str | None], config: DatasetConfig) -> Tables:
     """The tables in these Parquet files (a glob by event type, None where there are none),
     materialised on the engine."""
+    gone = {
+        type: work.keep(f"gone_{type}", table) for type, table in _gone(work, files, config).items()
+    }
     events = {
-        type: _once(work, type, _read(work, files.get(type), columns), config)
+        type: _once(work, type, _left(_read(work, files.get(type), columns), gone, config), config)
         for type, columns in COLUMNS.items()
     }
     exposed = events["exposure"]
@@ -121,6 +129,39 @@ def read_tables(work: Workspace, files: Mapping[str, str | None], config: Datase
         work.keep("engagements", spelled(events["engagement"])),
         events["deletion"],
     )
+
+
+def _gone(
+    work: Workspace, files: Mapping[str, str | None], config: DatasetConfig
+) -> dict[str, Table]:
+    """`users` with when they were last forgotten; `videos` whose newest event removes them."""
+    import ibis
+
+    deletions, removals, videos = (
+        _read(work, files.get(type), COLUMNS[type]) for type in ("deletion", "removal", "video")
+    )
+    users = deletions.group_by("user_id").agg(forgotten=deletions.ts.max())
+    last = removals.group_by("video_id").agg(removed=removals.ts.max())
+    newest = videos.group_by("video_id").agg(put=videos.ts.max())
+    both = last.left_join(newest, "video_id")
+    removed = both.filter(both.put.isnull() | (both.put <= both.removed))
+    return {
+        "users": users.mutate(forgotten=users.forgotten + config.policy.deletion_reach_s),
+        "videos": removed.select("video_id", there=ibis.literal(True)),
+    }
+
+
+def _left(table: Table, gone: Mapping[str, Table], config: DatasetConfig) -> Table:
+    """Without what is forgotten and removed."""
+    names = table.columns
+    if "user_id" in names and "video_id" in names:
+        joined = table.left_join(gone["users"], "user_id")
+        kept = joined.filter(joined.forgotten.isnull() | (joined.ts > joined.forgotten))
+        table = kept.select(*names)
+    if "video_id" in names and len(names) > 3:
+        joined = table.left_join(gone["videos"], "video_id")
+        table = joined.filter(joined.there.isnull()).select(*names)
+    return table
 
 
 def _read(work: Workspace, files: str | None, columns: dict[str, str]) -> Table:

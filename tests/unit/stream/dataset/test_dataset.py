@@ -43,6 +43,7 @@ from stream.events import (
     Event,
     Exposure,
     Impression,
+    Removal,
     Search,
     ShownQuery,
     Video,
@@ -89,6 +90,49 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Event], Tr
     return events, make(tmp_path_factory.mktemp("simulated"), events, DatasetConfig(policy=CAPPED))
 
 
+def left(events: list[Event]) -> list[Event]:
+    """Without what users did who were forgotten later on."""
+    deleted = {
+        event.user_id: event.ts + CAPPED.deletion_reach_s
+        for event in sorted(events, key=lambda event: event.ts)
+        if isinstance(event, Deletion)
+    }
+    return [
+        event
+        for event in events
+        if isinstance(event, Deletion)
+        or event.ts > deleted.get(getattr(event, "user_id", ""), -1.0)
+    ]
+
+
+def test_nobody_is_in_a_dataset_who_was_forgotten(tmp_path: Path) -> None:
+    """Also where that was after what the dataset is made until, and nothing of a removed video."""
+
+    def watched(video: str, user: str, query: str, ts: float) -> list[Event]:
+        pair = {"video_id": video, "user_id": user}
+        return [
+            Impression(event_id=f"i{video}{user}", ts=ts, **pair),
+            Search(event_id=f"s{video}{user}", ts=ts + 1, query=query, **pair),
+            Click(event_id=f"c{video}{user}", ts=ts + 2, query=query, **pair),
+        ]
+
+    events: list[Event] = [
+        *(Video(event_id=v, ts=0.0, video_id=v, title=f"red shoes {v}") for v in ("v", "gone")),
+        *(e for n in range(8) for e in watched("v", f"u{n}", "red shoes", 10.0 * n)),
+        *watched("v", "anna", "red shoes of anna e", 15.0),
+        *watched("gone", "u9", "red shoes of a shop", 25.0),
+        Deletion(event_id="d", ts=5000.0, user_id="anna"),
+        Removal(event_id="r", ts=5000.0, video_id="gone"),
+    ]
+    dataset = make(tmp_path, events, msgspec.structs.replace(OPEN, until=1000.0))
+    found = every(dataset)
+    assert {t.user_id for t in found.values()} == {f"u{n}" for n in range(8)}
+    assert {t.video_id for t in found.values()} == {"v"}
+    for trigger in found.values():
+        assert not any("anna" in query for query in (*trigger.anchors, trigger.target))
+    assert not any("anna" in text or "shop" in text for text in dataset.texts())
+
+
 def test_evidence_is_what_the_store_would_have_given(
     simulated: tuple[list[Event], TriggerDataset],
 ) -> None:
@@ -97,7 +141,7 @@ def test_evidence_is_what_the_store_would_have_given(
     events, dataset = simulated
     triggers = every(dataset)
     store = MemoryStore(CAPPED)
-    waiting = sorted(events, key=lambda event: event.ts)
+    waiting = sorted(left(events), key=lambda event: event.ts)
     checked = capped = 0
     at = 0
     for trigger in sorted(triggers.values(), key=lambda t: t.ts):
