@@ -233,6 +233,8 @@ async def _explain(settings: Settings, query: str, video_id: str) -> list[tuple[
             else f"asked by fewer than {settings.showable_users} users: no evidence for others"
         )
         steps[1:1] = [("this video", _state(known)), ("people", asked)]
+        if anchor is not None and not anchor.showable and steps[-1][1] == "may be shown":
+            steps[-1] = ("verdict", "may be shown to those who asked it alone")
     if known.sensitive:
         steps[-1] = ("verdict", "held back")
     return steps
