@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from api.http import problems, schemas
 from api.http.middleware import FastPath, RequestMiddleware, Route
-from api.routes import events, evidence, feed, operations, page, queries, users
+from api.routes import events, evidence, feed, operations, page, queries, rules, users
 from api.services import Services
 from onebar import __version__
 from onebar.process.logging import configure_logging
@@ -80,7 +80,7 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
     problems.install(app)
     endpoint = queries.QueriesEndpoint(services)
     app.include_router(queries.routes(endpoint, settings))
-    for part in (events, evidence, users, feed, operations, page):
+    for part in (events, evidence, users, rules, feed, operations, page):
         app.include_router(part.router)
     app.fast_paths = queries.fast_paths(endpoint)
     app.add_middleware(RequestMiddleware)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from api.answering.answer import Answerer
@@ -22,12 +23,21 @@ from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
 from feature_store.opening import cache_beside, open_store
 from feature_store.redis.client import connect, tells_changes
-from onebar.recommending.loading import LoadedModel, load_model
-from onebar.records import CacheEntry, Features, Pair
+from onebar.errors import OneBarError
+from onebar.evidence.text import clean_video
+from onebar.gating.follow import RuleFollower
+from onebar.gating.gate import about_of
+from onebar.process.tasks import end_tasks
+from onebar.recommending.loading import LoadedModel, load_model, open_gate
+from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
+from stream.events import Event
+from stream.events.fold import fold
 from stream.kafka.producer import EventProducer
 
 MIN_GENERATING = 1024
+RULES_WITHIN_S = 1.0
+"""How long the first reading of the rules may keep a server from answering at all."""
 
 
 class Services:
@@ -51,7 +61,11 @@ class Services:
         lookup = _counted(self.cache if self.near is None else self.near)
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
         self.results = TogetherCache(self.cache)
-        self.model = Model(settings, TogetherStore(self.features), self.results, load=load)
+        self.gate = open_gate(settings)
+        self.rules = RuleFollower(self.store, self.gate)
+        self.model = Model(
+            settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
+        )
         self.refresher = Refresher(self.model)
         self.answerer = Answerer(
             lookups=lookups,
@@ -60,6 +74,8 @@ class Services:
             features=self.features,
             model=self.model,
             refresher=self.refresher,
+            gate=self.gate,
+            k=settings.k,
             budget_ms=settings.budget_ms,
             max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
         )
@@ -71,9 +87,14 @@ class Services:
         """Connect and load, both behind the server's back; close in the end."""
         self.model.start()
         self.publisher.start()
+        with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
+            async with asyncio.timeout(RULES_WITHIN_S):
+                await self.rules.look()
+        following = asyncio.create_task(self.rules.follow())
         try:
             yield
         finally:
+            await end_tasks(following)
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
             if self.near is not None:
@@ -87,6 +108,20 @@ class Services:
             return None
         connecting = partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s)
         return NearCache(self.cache, connecting, limit_bytes=limit_bytes)
+
+    async def apply(self, event: Event) -> None:
+        """Have an event's effect on the state now, ahead of the log; it is had once."""
+        await self.store.apply([(write, None) for write in fold(event, clean_video)])
+        await self.rules.look()
+
+    def may_be_shown(self, video_id: str, known: Features) -> tuple[Anchor, ...]:
+        """The anchors of a video that anybody may be shown at this moment."""
+        if not self.gate.open or known.sensitive:
+            return ()
+        about, now = about_of(video_id, known), time.time()
+        if self.gate.barred(about, now) is not None:
+            return ()
+        return tuple(a for a in known.anchors if self.gate.judge(a.query, about, now) is None)
 
     async def forget(self, user_id: str, ts: float) -> None:
         """Delete a user in the store; nothing personal is served from here once this returns."""
@@ -125,16 +160,11 @@ class TogetherCache:
     """A `ResultCache` whose calls of one tick share a round trip."""
 
     def __init__(self, cache: QueryCache) -> None:
-        self._cache = cache
         self.digests: Coalescer[str, CachedBody | None] = Coalescer(cache.by_digest)
-        self.entries: Coalescer[CacheEntry, None] = Coalescer(self._put)
+        self.entries: Coalescer[CacheEntry, bool] = Coalescer(cache.put)
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
         return await asyncio.gather(*map(self.digests.ask, digests))
 
-    async def put(self, entries: Sequence[CacheEntry]) -> None:
-        await asyncio.gather(*map(self.entries.ask, entries))
-
-    async def _put(self, entries: Sequence[CacheEntry]) -> list[None]:
-        await self._cache.put(entries)
-        return [None] * len(entries)
+    async def put(self, entries: Sequence[CacheEntry]) -> list[bool]:
+        return await asyncio.gather(*map(self.entries.ask, entries))

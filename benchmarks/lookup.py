@@ -38,7 +38,9 @@ from rich.progress import track
 from feature_store.cache.query_cache import QueryCache
 from feature_store.keys import Keys
 from feature_store.redis.client import connect
+from onebar.recommending.loading import open_gate
 from onebar.records import CacheEntry, Candidate, QueryResult
+from onebar.settings import Settings
 from onebar.stack.processes import Child, Children
 from onebar.stack.servers import free_port, start_broker, start_valkey
 
@@ -73,14 +75,17 @@ def pairs_of(count: int) -> list[tuple[str, str]]:
 
 
 async def fill(url: str, keys: Keys, pairs: Sequence[tuple[str, str]]) -> None:
-    """Cache eight queries for each pair, for the longest there is."""
+    """Cache eight queries for each pair, which have passed the gate, for the longest there is."""
+    passed = open_gate(Settings()).passed(time.time())
     cache = QueryCache(connect(url, timeout_s=30.0), keys, soft_ttl_s=86_400, hard_ttl_s=90_000)
     now = time.time()
     for start in range(0, len(pairs), 500):
         await cache.put(
             [
                 CacheEntry(
-                    QueryResult(video, QUERIES, False, "bench", f"{video:0>32}"[:32], now), user
+                    QueryResult(video, QUERIES, False, "bench", f"{video:0>32}"[:32], now),
+                    user,
+                    passed=passed,
                 )
                 for video, user in pairs[start : start + 500]
             ]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from hashlib import blake2b
 from typing import TypeVar
 
 from feature_store.writes import MILLI, BehaviorAdd, InvalidWriteError
 from onebar.errors import OneBarError
-from onebar.policy import StatePolicy
+from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
 from onebar.records import Anchor, QueryCounts
 
 BUCKET_CHARS = 6
@@ -29,6 +30,9 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 BucketedQuery = tuple[int, str]
 """(bucket, query)"""
+ASKER_CHARS = 12
+Askers = tuple[str, ...]
+"""Of the users behind a (bucket, query) the least few, ascending (`asker_of`)."""
 Value = TypeVar("Value")
 
 
@@ -75,12 +79,61 @@ def decode_field(field: bytes) -> BucketedQuery:
         raise CorruptStateError(f"expected six digits and a query, got {field!r}") from None
 
 
-def decode_weights(fields: Mapping[bytes, bytes], limit: int) -> dict[BucketedQuery, int]:
-    """The entries of an anchors hash that count, in thousandths. Raises `CorruptStateError`."""
+def decode_anchors(
+    fields: Mapping[bytes, bytes], limit: int
+) -> tuple[dict[BucketedQuery, int], dict[BucketedQuery, Askers]]:
+    """The entries of an anchors hash that count: in thousandths, and by whom. Raises
+    `CorruptStateError`."""
+    weights: dict[BucketedQuery, int] = {}
+    askers: dict[BucketedQuery, Askers] = {}
     try:
-        return {decode_field(f): int(value) for f, value in newest(fields, limit).items()}
+        for field, value in newest(fields, limit).items():
+            key = decode_field(field)
+            milli, _, users = value.partition(b" ")
+            weights[key] = int(milli)
+            askers[key] = _decode_askers(users)
     except ValueError:
-        raise CorruptStateError("expected integers in an anchors hash") from None
+        raise CorruptStateError("expected integers and users in an anchors hash") from None
+    return weights, askers
+
+
+def _decode_askers(users: bytes) -> Askers:
+    if len(users) % ASKER_CHARS or (users and not users.isalnum()):
+        raise ValueError
+    text = users.decode()
+    return tuple(text[at : at + ASKER_CHARS] for at in range(0, len(text), ASKER_CHARS))
+
+
+def asker_of(user_id: str, video_id: str, query: str) -> str:
+    """What is kept of a user who asked a query after a video: 48 bits in hexadecimal digits, others
+    for another query or video, so that they tie nothing together that the log does not."""
+    named = f"{user_id}\0{video_id}\0{query}".encode()
+    return blake2b(named, digest_size=ASKER_CHARS // 2).hexdigest()
+
+
+def add_asker(askers: Askers, asker: str) -> Askers:
+    """The least `MAX_SHOWABLE_USERS` of them, ascending: the same in whatever order they come, and
+    any of them repeated changes nothing."""
+    if asker in askers:
+        return askers
+    return tuple(sorted((*askers, asker))[:MAX_SHOWABLE_USERS])
+
+
+def showable(
+    askers: Mapping[BucketedQuery, Askers], policy: StatePolicy, now: float
+) -> Callable[[str], bool]:
+    """Which queries enough distinct users asked within the look-back.
+
+    Exact: a bucket keeps all of its users, or as many as any threshold asks for.
+    """
+    if policy.showable_users <= 1:
+        return lambda query: True
+    since = policy.bucket(max(0.0, now - policy.showable_lookback_s))
+    users: dict[str, set[str]] = {}
+    for (bucket, query), few in askers.items():
+        if bucket >= since:
+            users.setdefault(query, set()).update(few)
+    return lambda query: len(users.get(query, ())) >= policy.showable_users
 
 
 def decode_counts(fields: Mapping[bytes, bytes], limit: int) -> dict[BucketedQuery, QueryCounts]:
@@ -137,9 +190,13 @@ def total_counts(counts: Mapping[BucketedQuery, QueryCounts]) -> dict[str, Query
 
 
 def rank_anchors(
-    entries: Mapping[BucketedQuery, int], policy: StatePolicy, now: float
+    entries: Mapping[BucketedQuery, int],
+    policy: StatePolicy,
+    now: float,
+    may_be_shown: Callable[[str], bool] = lambda query: True,
 ) -> tuple[Anchor, ...]:
-    """Anchors from (bucket, query) -> thousandths, strongest first.
+    """Anchors from (bucket, query) -> thousandths, strongest first, those that may not be shown to
+    others among them.
 
     weight = sum of thousandths/1000 * 2^(-age/half_life), where a bucket's age is the time from
     its end to `now`, or to the end of the newest bucket while that still runs. So `now` scales
@@ -156,7 +213,15 @@ def rank_anchors(
     age = max(0.0, now - (latest + 1) * policy.bucket_s)
     scale = 2.0 ** (-age / policy.half_life_s) / MILLI
     ranked = sorted(decayed.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Anchor(query, max(value * scale, sys.float_info.min)) for query, value in ranked)
+    return tuple(
+        Anchor(query, max(value * scale, sys.float_info.min), showable=may_be_shown(query))
+        for query, value in ranked
+    )
+
+
+def shown_anchors(anchors: Iterable[Anchor]) -> tuple[Anchor, ...]:
+    """Those that others may be shown."""
+    return tuple(anchor for anchor in anchors if anchor.showable)
 
 
 def merge_neighbors(

@@ -16,7 +16,7 @@ from onebar.records import Pair
 
 _UNSAFE = re.compile(r"[^!#-$&-9;-z|~\x80-\U0010ffff]")
 _ESCAPED = re.compile(r"%([0-9a-f]{2})")
-_ANSWERING = re.compile(r"\{u:([^{}:]*)\}:d|\{v:([^{}:]*)\}:q(?::([^{}:]*))?")
+_ANSWERING = re.compile(r"\{u:([^{}:]*)\}:d|\{v:([^{}:]*)\}:(?:(l)|q(?::([^{}:]*))?)")
 
 StatePart = Literal["text", "anchors", "counters", "history", "deletion"]
 _STATE: dict[str, StatePart] = {
@@ -28,9 +28,12 @@ _STATE: dict[str, StatePart] = {
 }
 """By the kind of the entity and the suffix."""
 
+SEAL = ""
+"""In the place of a user's id: the seal of the video. No user's id is empty."""
+
 Slot = Pair | str
 """What one key of the query cache holds: the queries of a (video, user), those of a video whoever
-watches, or, as the user's id alone, whether that user was deleted."""
+watches, the seal of a video, or, as the user's id alone, whether that user was deleted."""
 
 
 def escape(entity_id: str) -> str:
@@ -61,6 +64,20 @@ class VideoKeys(NamedTuple):
     fence: str
     text: str
     neighbors: str
+    seal: str
+
+
+class RuleKeys(NamedTuple):
+    """The keys of the rules."""
+
+    rules: str
+    """hash: rule id -> the rule behind its (ts, event_id) version; empty where it was removed."""
+    version: str
+    """string: how often any of them changed."""
+    changes: str
+    """sorted set: rule id -> the version that it came with."""
+    history: str
+    """sorted set: change -> its ts, the newest kept."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +106,7 @@ class Keys:
         return self._video(video_id, "t")
 
     def anchors(self, video_id: str) -> str:
-        """hash: bucket + query -> weight in thousandths."""
+        """hash: bucket + query -> weight in thousandths, a space, and a few of its users."""
         return self._video(video_id, "a")
 
     def neighbors(self, video_id: str) -> str:
@@ -105,9 +122,13 @@ class Keys:
         return self._video(video_id, "f")
 
     def video(self, video_id: str) -> VideoKeys:
-        """`anchors`, `counters`, `fence`, `text` and `neighbors` of one video."""
+        """`anchors`, `counters`, `fence`, `text`, `neighbors` and `seal` of one video."""
         stem = self._video(video_id, "")
-        return VideoKeys(f"{stem}a", f"{stem}c", f"{stem}f", f"{stem}t", f"{stem}n")
+        return VideoKeys(*(f"{stem}{suffix}" for suffix in "acftnl"))
+
+    def seal(self, video_id: str) -> str:
+        """string: what queries made of the video's present text stand under (`Seals`)."""
+        return self._video(video_id, "l")
 
     def state_key(self, name: str) -> StateKey | None:
         """What a key of ours holds of the state; None for caches, fences, and keys of others."""
@@ -142,13 +163,14 @@ class Keys:
         return self._video(video_id, f"q:{escape(user_id)}")
 
     def answering(self, pairs: Iterable[Pair]) -> list[str]:
-        """What answers these pairs, in one go: `cached` of each, and where there is a user
-        `cached_for` and `deletion`."""
+        """What answers these pairs, in one go: `cached` and `seal` of each, and where there is a
+        user `cached_for` and `deletion`."""
         prefix = self.prefix
         names: list[str] = []
         for video_id, user_id in pairs:
-            cached = f"{prefix}{{v:{escape(video_id)}}}:q"
-            names.append(cached)
+            stem = f"{prefix}{{v:{escape(video_id)}}}:"
+            cached = f"{stem}q"
+            names += (cached, f"{stem}l")
             if user_id is not None:
                 user = escape(user_id)
                 names += (f"{cached}:{user}", f"{prefix}{{u:{user}}}:d")
@@ -165,11 +187,18 @@ class Keys:
         found = _ANSWERING.fullmatch(text, len(self.prefix))
         if found is None:
             return None
-        deleted, video, user = (None if part is None else unescape(part) for part in found.groups())
+        deleted, video, seal, user = found.groups()
         if deleted is not None:
-            return deleted
-        assert video is not None
-        return video, user
+            return unescape(deleted)
+        if seal is not None:
+            return unescape(video), SEAL
+        return unescape(video), None if user is None else unescape(user)
+
+    @property
+    def rules(self) -> RuleKeys:
+        """Of all rules, in one slot."""
+        stem = f"{self.prefix}{{rules}}:"
+        return RuleKeys(f"{stem}r", f"{stem}v", f"{stem}c", f"{stem}h")
 
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this state."""

@@ -10,21 +10,27 @@ from msgspec import Struct
 from feature_store.buckets import (
     MAX_ANCHORS,
     SLACK,
+    Askers,
     BucketedQuery,
     Value,
+    add_asker,
     add_counts,
+    asker_of,
     bucket_prefix,
     count_increments,
     merge_neighbors,
     newest,
     rank_anchors,
+    showable,
+    shown_anchors,
     total_counts,
 )
-from feature_store.snapshot import StateSnapshot, UserState, VideoState
+from feature_store.snapshot import RuleState, StateSnapshot, UserState, VideoState
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    RulePut,
     UserDelete,
     VideoPut,
     Write,
@@ -39,10 +45,12 @@ class _Video(Struct):
     text: VideoText | None = None
     version: tuple[float, str] | None = None
     anchors: dict[BucketedQuery, int] = {}
+    askers: dict[BucketedQuery, Askers] = {}
     counts: dict[BucketedQuery, QueryCounts] = {}
     neighbors: tuple[Anchor, ...] = ()
     fences: dict[tuple[str, int], int] = {}
     seen: set[tuple[int, str]] = set()
+    weighed: set[tuple[int, int, str, str, str]] = set()
 
 
 class _User(Struct):
@@ -57,6 +65,7 @@ class MemoryStore:
         self.policy = policy
         self._videos: dict[str, _Video] = {}
         self._users: dict[str, _User] = {}
+        self._rules: dict[str, RuleState] = {}
 
     def apply(self, write: Write, position: Position | None) -> None:
         """Take one write in; `position` None means that it is not fenced.
@@ -72,6 +81,11 @@ class MemoryStore:
                 self._put_history(write)
             case UserDelete():
                 self._delete_user(write)
+            case RulePut():
+                version = (write.ts + 0.0, write.event_id)
+                known = self._rules.get(write.rule_id)
+                if known is None or version > known.version:
+                    self._rules[write.rule_id] = RuleState(version, write.rule)
 
     def put_neighbors(self, video_id: str, anchors: Sequence[Anchor]) -> None:
         """Replace the video's neighbour anchors."""
@@ -85,6 +99,7 @@ class MemoryStore:
                 text=video.text,
                 version=video.version,
                 anchors=dict(newest(video.anchors, limit)),
+                askers=dict(newest(video.askers, limit)),
                 counts=dict(newest(video.counts, limit)),
             )
             for video_id, video in self._videos.items()
@@ -95,7 +110,7 @@ class MemoryStore:
             for user_id, user in self._users.items()
             if user.history or user.deleted_before is not None
         }
-        return StateSnapshot(videos=videos, users=users)
+        return StateSnapshot(videos=videos, users=users, rules=dict(self._rules))
 
     def features(
         self,
@@ -109,13 +124,26 @@ class MemoryStore:
         features = []
         for video_id, user_id in pairs:
             video = self._videos.get(video_id, _Video())
-            entries = newest(video.anchors, self.policy.max_entries)
-            anchors = merge_neighbors(
-                rank_anchors(entries, self.policy, now), video.neighbors, max_anchors
+            own = shown_anchors(self._ranked(video, now))
+            features.append(
+                Features(
+                    text=video.text,
+                    anchors=merge_neighbors(own, video.neighbors, max_anchors),
+                    history=self.history(user_id) if user_id is not None else (),
+                )
             )
-            history = self.history(user_id) if user_id is not None else ()
-            features.append(Features(text=video.text, anchors=anchors, history=history))
         return features
+
+    def anchors(self, video_id: str, *, now: float | None = None) -> tuple[Anchor, ...]:
+        """All anchors of a video, those that may not be shown among them."""
+        video = self._videos.get(video_id, _Video())
+        ranked = self._ranked(video, time.time() if now is None else now)
+        return merge_neighbors(ranked, video.neighbors, limit=2**31)
+
+    def _ranked(self, video: _Video, now: float) -> tuple[Anchor, ...]:
+        limit = self.policy.max_entries
+        may_be_shown = showable(newest(video.askers, limit), self.policy, now)
+        return rank_anchors(newest(video.anchors, limit), self.policy, now, may_be_shown)
 
     def counts(self, video_id: str) -> dict[str, QueryCounts]:
         """Counts per query of a video."""
@@ -146,16 +174,26 @@ class MemoryStore:
             if position.offset <= video.fences.get(stream, -1):
                 return
             video.fences[stream] = position.offset
-        event = (int(write.ts // self.policy.dedupe_window_s), write.event_id)
+        window = int(write.ts // self.policy.dedupe_window_s)
+        event = (window, write.event_id)
         if event in video.seen:
             return
         video.seen.add(event)
         for query, milli in write.anchors:
             key = (bucket, query)
-            video.anchors[key] = video.anchors.get(key, 0) + milli
+            video.anchors.setdefault(key, 0)
+            video.askers.setdefault(key, ())
+            once = (window, bucket, write.user_id, write.kind, query)
+            if once not in video.weighed:
+                video.anchors[key] += milli
+            if write.user_id:
+                video.weighed.add(once)
+                asker = asker_of(write.user_id, write.video_id, query)
+                video.askers[key] = add_asker(video.askers[key], asker)
         for key, more in count_increments(write, bucket).items():
             video.counts[key] = add_counts(video.counts.get(key, _NOTHING), more)
         video.anchors = self._cut(video.anchors)
+        video.askers = self._cut(video.askers)
         video.counts = self._cut(video.counts)
 
     def _cut(self, entries: dict[BucketedQuery, Value]) -> dict[BucketedQuery, Value]:
@@ -174,7 +212,7 @@ class MemoryStore:
 
     def _delete_user(self, write: UserDelete) -> None:
         user = self._users.setdefault(write.user_id, _User())
-        ts = write.ts + 0.0
+        ts = write.ts + self.policy.deletion_reach_s
         if user.deleted_before is None or ts > user.deleted_before:
             user.deleted_before = ts
         horizon = user.deleted_before

@@ -14,28 +14,49 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import CorruptStateError, count_increments, encode_field
+from feature_store.buckets import CorruptStateError, asker_of, count_increments, encode_field
 from feature_store.keys import Keys
 from feature_store.redis.client import Command, load_script
 from feature_store.redis.connection import Argument
+from feature_store.snapshot import RuleState
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    RulePut,
     UserDelete,
     VideoPut,
     Write,
 )
-from onebar.policy import StatePolicy
-from onebar.records import HistoryEntry, VideoText
+from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
+from onebar.records import NO_SEAL, HistoryEntry, Rule, VideoText
 
-BEHAVIOR = load_script("behavior", "may", "cut")
+BEHAVIOR = load_script("behavior", "may", "cut", "askers")
 VIDEO = load_script("video", "may", "bytes")
 USER = load_script("user", "may")
 REACHED = load_script("reached")
+NOW = load_script("now")
+RULE = load_script("rule", "may", "bytes")
 PROBE = load_script("probe")
 
+RULE_CHANGES_KEPT = 10_000
+"""Changes of rules that the history keeps, the newest."""
+RULES_AT_ONCE = 500
+"""Changes of rules in one script call."""
+
+
+class RuleChanged(Struct, frozen=True):
+    """A change of a rule, as the history has it; `rule` is None where it was taken back."""
+
+    rule_id: str
+    ts: float
+    event_id: str
+    rule: Rule | None = None
+
+
 _TEXT = msgspec.json.Decoder(VideoText)
+_RULE = msgspec.json.Decoder(Rule)
+_CHANGE = msgspec.json.Decoder(RuleChanged)
 
 
 SCORE_SCALE = 2.0**22
@@ -60,6 +81,7 @@ def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: Sta
     behaviors: dict[str, list[tuple[BehaviorAdd, Position | None]]] = {}
     videos: dict[str, VideoPut] = {}
     users: dict[str, list[HistoryPut | UserDelete]] = {}
+    rules: list[RulePut] = []
     idempotent = 0
     for write, position in batch:
         match write:
@@ -72,12 +94,18 @@ def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: Sta
                     videos[write.video_id] = write
             case HistoryPut() | UserDelete():
                 users.setdefault(write.user_id, []).append(write)
+            case RulePut():
+                rules.append(write)
         idempotent += 1
     return Plan(
         behaviors=tuple(_behavior(v, adds, keys, policy) for v, adds in behaviors.items()),
         others=(
             *(_video(put, keys, policy) for put in videos.values()),
             *(_user(user_id, writes, keys, policy) for user_id, writes in users.items()),
+            *(
+                _rules(rules[at : at + RULES_AT_ONCE], keys)
+                for at in range(0, len(rules), RULES_AT_ONCE)
+            ),
         ),
         idempotent=idempotent,
         deleted_users=tuple(
@@ -94,7 +122,7 @@ def _behavior(
     keys: Keys,
     policy: StatePolicy,
 ) -> Command:
-    names = list(keys.video(video_id))
+    *names, _ = keys.video(video_id)  # a seal is not renewed: all would be told that it changed
     first_seen = len(names)
     events: list[list[Any]] = []
     for write, position in adds:
@@ -107,7 +135,11 @@ def _behavior(
             stream, offset = f"{position.topic}/{position.partition}", position.offset
         weights: list[str | int] = []
         for query, milli in write.anchors:
-            weights += (encode_field(bucket, query), milli)
+            asker = once = ""
+            if write.user_id:
+                asker = asker_of(write.user_id, video_id, query)
+                once = event_digest(f"{bucket}\0{write.user_id}\0{write.kind}\0{query}")
+            weights += (encode_field(bucket, query), milli, asker, once)
         counts: list[str | int] = []
         for (_, query), more in count_increments(write, bucket).items():
             field = encode_field(bucket, query)
@@ -121,6 +153,7 @@ def _behavior(
             policy.max_entries,
             _milliseconds(policy.video_ttl_s),
             _milliseconds(2 * policy.dedupe_window_s),
+            MAX_SHOWABLE_USERS,
             msgspec.msgpack.encode(events),
         ),
     )
@@ -130,15 +163,22 @@ def _video(put: VideoPut, keys: Keys, policy: StatePolicy) -> Command:
     names = keys.video(put.video_id)
     return Command(
         VIDEO,
-        (names.text, names.anchors, names.counters, names.fence, names.neighbors),
-        (number(put.ts), put.event_id, encode_text(put), _milliseconds(policy.video_ttl_s)),
+        (names.text, names.anchors, names.counters, names.fence, names.neighbors, names.seal),
+        (
+            number(put.ts),
+            put.event_id,
+            encode_text(put),
+            _milliseconds(policy.video_ttl_s),
+            text_seal(put.text),
+        ),
     )
 
 
 def _user(
     user_id: str, writes: Sequence[HistoryPut | UserDelete], keys: Keys, policy: StatePolicy
 ) -> Command:
-    deletions = [write.ts for write in writes if isinstance(write, UserDelete)]
+    reach = policy.deletion_reach_s
+    deletions = [write.ts + reach for write in writes if isinstance(write, UserDelete)]
     history: dict[str, float] = {}
     for write in writes:
         if isinstance(write, HistoryPut):
@@ -152,6 +192,37 @@ def _user(
     for query, ts in history.items():
         args += (number(ts), query)
     return Command(USER, (keys.history(user_id), keys.deletion(user_id)), tuple(args))
+
+
+def _rules(puts: Sequence[RulePut], keys: Keys) -> Command:
+    args: list[Argument] = [RULE_CHANGES_KEPT]
+    for put in puts:
+        event_id = put.event_id.encode()
+        header = f"{number(put.ts)} {len(event_id)} ".encode()
+        rule = b"" if put.rule is None else msgspec.json.encode(put.rule)
+        change = RuleChanged(put.rule_id, put.ts, put.event_id, put.rule)
+        entry = msgspec.json.encode(change)
+        args += (put.rule_id, number(put.ts), event_id, header + event_id + rule, entry)
+    return Command(RULE, tuple(keys.rules), tuple(args))
+
+
+def decode_rule(value: bytes) -> RuleState:
+    """A rule and its version. Raises `CorruptStateError`."""
+    try:
+        ts, length, rest = value.split(b" ", 2)
+        size = int(length)
+        rule = _RULE.decode(rest[size:]) if len(rest) > size else None
+        return RuleState((float(ts), rest[:size].decode()), rule)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise CorruptStateError(f"expected a rule, got {value!r:.80}: {error}") from None
+
+
+def decode_change(value: bytes) -> RuleChanged:
+    """A change of a rule. Raises `CorruptStateError`."""
+    try:
+        return _CHANGE.decode(value)
+    except msgspec.DecodeError as error:
+        raise CorruptStateError(f"expected a change, got {value!r:.80}: {error}") from None
 
 
 def number(ts: float) -> str:
@@ -176,16 +247,36 @@ def encode_text(put: VideoPut) -> bytes:
     return header + event_id + min(text, zlib.compress(text), key=len)
 
 
-def decode_text(value: bytes) -> tuple[tuple[float, str], VideoText]:
-    """The ((ts, event_id), text) of a stored value. Raises `CorruptStateError`."""
+class StoredText(Struct, frozen=True):
+    """A video's text, the (ts, event_id) it came with, and its seal."""
+
+    version: tuple[float, str]
+    text: VideoText
+    seal: bytes
+
+
+def decode_text(value: bytes) -> StoredText:
+    """What is stored of a video's text. Raises `CorruptStateError`."""
     try:
         ts, length, rest = value.split(b" ", 2)
         size = int(length)
         body = rest[size:]
-        text = _TEXT.decode(zlib.decompress(body) if body.startswith(b"x") else body)
-        return (float(ts), rest[:size].decode()), text
+        if body.startswith(b"x"):
+            body = zlib.decompress(body)
+        version = float(ts), rest[:size].decode()
+        return StoredText(version, _TEXT.decode(body), seal_of(body))
     except (ValueError, zlib.error, msgspec.DecodeError) as error:
         raise CorruptStateError(f"expected a video's text, got {value!r:.80}: {error}") from None
+
+
+def text_seal(text: VideoText | None) -> bytes:
+    """What what is made of a text stands under: eight bytes, others for another text."""
+    return NO_SEAL if text is None else seal_of(msgspec.json.encode(text))
+
+
+def seal_of(value: bytes | None) -> bytes:
+    """Eight bytes, others for another value."""
+    return NO_SEAL if value is None else blake2b(value, digest_size=len(NO_SEAL)).digest()
 
 
 def decode_deletion(value: bytes) -> tuple[float, float]:

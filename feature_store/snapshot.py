@@ -8,19 +8,21 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import BucketedQuery
-from onebar.records import QueryCounts, VideoText
+from feature_store.buckets import Askers, BucketedQuery
+from onebar.records import QueryCounts, Rule, VideoText
 
 
 class VideoState(Struct):
     """What is kept of a video. `version` is the (ts, event_id) that its text came with.
 
-    `anchors` (in thousandths) and `counts` are keyed by (bucket, query), cut to the newest.
+    `anchors` (in thousandths), their `askers` and `counts` are keyed by (bucket, query), cut to the
+    newest.
     """
 
     text: VideoText | None = None
     version: tuple[float, str] | None = None
     anchors: dict[BucketedQuery, int] = {}
+    askers: dict[BucketedQuery, Askers] = {}
     counts: dict[BucketedQuery, QueryCounts] = {}
 
 
@@ -31,6 +33,13 @@ class UserState(Struct):
     deleted_before: float | None = None
 
 
+class RuleState(Struct):
+    """A rule and the (ts, event_id) that it came with; `rule` is None where it was taken back."""
+
+    version: tuple[float, str]
+    rule: Rule | None = None
+
+
 class StateSnapshot(Struct):
     """One version of the state, without caches, fences and neighbours.
 
@@ -39,6 +48,7 @@ class StateSnapshot(Struct):
 
     videos: dict[str, VideoState] = {}
     users: dict[str, UserState] = {}
+    rules: dict[str, RuleState] = {}
 
 
 def diff(expected: StateSnapshot, actual: StateSnapshot, limit: int = 20) -> list[str]:
@@ -55,7 +65,7 @@ def diff(expected: StateSnapshot, actual: StateSnapshot, limit: int = 20) -> lis
 
 
 def _differences(expected: StateSnapshot, actual: StateSnapshot) -> Iterator[str]:
-    for kind in ("video", "user"):
+    for kind in ("video", "user", "rule"):
         wanted: dict[str, Any] = getattr(expected, f"{kind}s")
         found: dict[str, Any] = getattr(actual, f"{kind}s")
         for name in sorted(wanted.keys() | found.keys()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -12,34 +13,50 @@ from msgspec import Struct
 from feature_store.buckets import (
     MAX_ANCHORS,
     CorruptStateError,
+    decode_anchors,
     decode_counts,
-    decode_weights,
     merge_neighbors,
     rank_anchors,
+    showable,
+    shown_anchors,
     total_counts,
 )
 from feature_store.keys import Keys, StateKey, StatePart
 from feature_store.plan import (
+    NOW,
     PROBE,
     REACHED,
+    RULE_CHANGES_KEPT,
+    RuleChanged,
+    decode_change,
     decode_deletion,
     decode_hash,
     decode_history,
+    decode_rule,
     decode_text,
     plan,
+    seal_of,
 )
 from feature_store.redis import client as redis_client
-from feature_store.redis.client import Client, Command, StoreCommandError, pipelined
+from feature_store.redis.client import (
+    Client,
+    Command,
+    StoreCommandError,
+    pipelined,
+    strings,
+)
 from feature_store.redis.fitness import Fitness, evicted_keys, examine
 from feature_store.snapshot import StateSnapshot, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 from onebar.policy import StatePolicy
-from onebar.records import Anchor, Features, HistoryEntry, Pair, QueryCounts
+from onebar.records import NO_SEAL, Anchor, Features, HistoryEntry, Pair, QueryCounts, Rule, Seals
 
 PROBE_TTL_MS = 60_000
 CLUSTER_PROBES = 16
 """Keys written to see that a cluster takes writes: so many that every node has one."""
 _DUMP_BATCH = 500
+RULES_READ = 1000
+"""Rules read at once."""
 _ANCHORS = msgspec.json.Decoder(tuple[Anchor, ...])
 
 
@@ -105,28 +122,44 @@ class FeatureStore:
         now = time.time() if now is None else now
         videos = list(dict.fromkeys(video_id for video_id, _ in pairs))
         users = list(dict.fromkeys(user_id for _, user_id in pairs if user_id is not None))
-        commands = [command for video_id in videos for command in self._video_commands(video_id)]
-        commands += [self._history_command(user_id) for user_id in users]
-        replies = iter(await pipelined(self.client, commands))
+        if not videos:
+            return []
+        # In this order: what is read may be newer than its time and its seals say, never older.
+        # By its source, not by its digest: it must not be sent again behind the others.
+        commands = [Command("EVAL", (), (NOW.source, 1, self.keys.text(videos[0])))]
+        commands += [command for video_id in videos for command in self._video_commands(video_id)]
+        commands += [command for user_id in users for command in self._user_commands(user_id)]
+        read_at, *found = await pipelined(self.client, commands)
+        seconds = int(read_at) / 1e6
+        replies = iter(found)
         known = {}
         for video_id in videos:
             (text, neighbors), anchors = next(replies), next(replies)
+            stored = None if text is None else decode_text(text)
+            own = shown_anchors(self._ranked(anchors, now))
             known[video_id] = (
-                None if text is None else decode_text(text)[1],
-                self._merged(anchors, neighbors, now, max_anchors),
+                None if stored is None else stored.text,
+                merge_neighbors(own, _neighbors(neighbors), max_anchors),
+                NO_SEAL if stored is None else stored.seal,
             )
-        histories = {user_id: tuple(decode_history(next(replies))) for user_id in users}
-        return [
-            Features(*known[video_id], () if user_id is None else histories[user_id])
-            for video_id, user_id in pairs
-        ]
+        histories = {
+            user_id: (seal_of(next(replies)), tuple(decode_history(next(replies))))
+            for user_id in users
+        }
+        features = []
+        for video_id, user_id in pairs:
+            text, anchors, seal = known[video_id]
+            user_seal, history = (NO_SEAL, ()) if user_id is None else histories[user_id]
+            features.append(Features(text, anchors, history, Seals(seal, user_seal, seconds)))
+        return features
 
     async def anchors(self, video_id: str, *, now: float | None = None) -> tuple[Anchor, ...]:
-        """All anchors of a video, behaviour's first, as `features` orders them."""
+        """All anchors of a video, behaviour's first, as `features` orders them; those that may not
+        be shown to others among them."""
         moment = time.time() if now is None else now
         replies = await pipelined(self.client, self._video_commands(video_id))
         (_, neighbors), anchors = replies
-        return self._merged(anchors, neighbors, moment, limit=2**31)
+        return merge_neighbors(self._ranked(anchors, moment), _neighbors(neighbors), limit=2**31)
 
     async def counts(self, video_id: str) -> dict[str, QueryCounts]:
         """Counts per query of a video."""
@@ -167,6 +200,35 @@ class FeatureStore:
                 for video_id, found in anchors.items()
             ],
         )
+
+    async def rules_version(self) -> int:
+        """How often any rule has changed: where it is another than before, `rules_since` says what
+        did."""
+        [version] = await strings(self.client, [self.keys.rules.version])
+        return int(version or 0)
+
+    async def rules_since(self, version: int) -> dict[str, Rule | None]:
+        """The rules that changed after this version; None for those that were taken back."""
+        keys = self.keys.rules
+        changed = Command("ZRANGEBYSCORE", (keys.changes,), (f"({version}", "+inf"))
+        [names] = await pipelined(self.client, [changed])
+        found: dict[str, Rule | None] = {}
+        for at in range(0, len(names), RULES_READ):
+            some = names[at : at + RULES_READ]
+            [values] = await pipelined(self.client, [Command("HMGET", (keys.rules,), tuple(some))])
+            for name, value in zip(some, values, strict=True):
+                found[name.decode()] = None if value is None else decode_rule(value).rule
+        return found
+
+    async def rule_history(self, limit: int, rule_id: str | None = None) -> list[RuleChanged]:
+        """The newest changes of rules (of one of them), newest first."""
+        everything = 0, (limit if rule_id is None else RULE_CHANGES_KEPT) - 1
+        [entries] = await pipelined(
+            self.client, [Command("ZREVRANGE", (self.keys.rules.history,), everything)]
+        )
+        changes = (decode_change(entry) for entry in entries)
+        wanted = (change for change in changes if rule_id in (None, change.rule_id))
+        return list(islice(wanted, limit))
 
     async def note_reached(
         self,
@@ -245,7 +307,9 @@ class FeatureStore:
                     _fill_user(users.setdefault(entity, UserState()), part, reply)
                 else:
                     self._fill_video(videos.setdefault(entity, VideoState()), part, reply)
-        return StateSnapshot(videos=videos, users=users)
+        [rules] = await pipelined(self.client, [Command("HGETALL", (self.keys.rules.rules,))])
+        kept = {name.decode(): decode_rule(value) for name, value in decode_hash(rules).items()}
+        return StateSnapshot(videos=videos, users=users, rules=kept)
 
     async def _state_keys(self) -> AsyncIterator[list[tuple[str, StateKey]]]:
         """Each key that holds state, and what of it, in batches."""
@@ -262,18 +326,16 @@ class FeatureStore:
     def _fill_video(self, video: VideoState, part: StatePart, reply: Any) -> None:
         limit = self.policy.max_entries
         if part == "text":
-            video.version, video.text = decode_text(reply)
+            stored = decode_text(reply)
+            video.version, video.text = stored.version, stored.text
         elif part == "anchors":
-            video.anchors = decode_weights(decode_hash(reply), limit)
+            video.anchors, video.askers = decode_anchors(decode_hash(reply), limit)
         else:
             video.counts = decode_counts(decode_hash(reply), limit)
 
-    def _merged(
-        self, anchors: Any, neighbors: bytes | None, now: float, limit: int
-    ) -> tuple[Anchor, ...]:
-        entries = decode_weights(decode_hash(anchors), self.policy.max_entries)
-        ranked = rank_anchors(entries, self.policy, now)
-        return merge_neighbors(ranked, _neighbors(neighbors), limit)
+    def _ranked(self, anchors: Any, now: float) -> tuple[Anchor, ...]:
+        entries, askers = decode_anchors(decode_hash(anchors), self.policy.max_entries)
+        return rank_anchors(entries, self.policy, now, showable(askers, self.policy, now))
 
     def _video_commands(self, video_id: str) -> list[Command]:
         """Reply with (text, neighbours), then anchors."""
@@ -282,6 +344,10 @@ class FeatureStore:
             Command("MGET", (keys.text, keys.neighbors)),
             Command("HGETALL", (keys.anchors,)),
         ]
+
+    def _user_commands(self, user_id: str) -> list[Command]:
+        """Reply with the deletion, then the history."""
+        return [Command("GET", (self.keys.deletion(user_id),)), self._history_command(user_id)]
 
     def _history_command(self, user_id: str) -> Command:
         last = self.policy.history_size - 1

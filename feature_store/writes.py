@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from onebar.errors import OneBarError
-from onebar.records import TEXT_FIELDS, VideoText
+from onebar.records import TEXT_FIELDS, Rule, VideoText
 
 MILLI = 1000
 """Anchor weights are counted in thousandths, as integers."""
@@ -64,7 +64,8 @@ class BehaviorAdd(_Write, frozen=True, tag=True):
     """One behaviour event's effect on one video. Not idempotent, so fenced and de-duplicated.
 
     `anchors` are (query, weight in thousandths, > 0); the three others name the queries whose
-    counter goes up by one.
+    counter goes up by one. A weight counts once for each `user_id`, `kind` of behaviour, query and
+    time bucket, however often it comes; where no user is named it always counts.
     """
 
     video_id: str
@@ -74,11 +75,14 @@ class BehaviorAdd(_Write, frozen=True, tag=True):
     exposures: tuple[str, ...] = ()
     clicks: tuple[str, ...] = ()
     engagements: tuple[str, ...] = ()
+    user_id: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
         shown = (*self.exposures, *self.clicks, *self.engagements)
         anchors = [query for query, _ in self.anchors]
-        self._check(self.ts, (self.video_id, self.event_id, *shown, *anchors))
+        named = (self.video_id, self.event_id, self.user_id, self.kind)
+        self._check(self.ts, (*named, *shown, *anchors))
         for query, milli in self.anchors:
             if not 0 < milli <= 2**31:
                 raise InvalidWriteError(
@@ -99,7 +103,8 @@ class HistoryPut(_Write, frozen=True, tag=True):
 
 
 class UserDelete(_Write, frozen=True, tag=True):
-    """Forget everything of a user up to and including `ts`; older events stay forgotten."""
+    """Forget everything of a user up to and including `ts` and the policy's reach beyond it; older
+    events stay forgotten."""
 
     user_id: str
     ts: float
@@ -108,4 +113,17 @@ class UserDelete(_Write, frozen=True, tag=True):
         self._check(self.ts, (self.user_id,))
 
 
-Write = VideoPut | BehaviorAdd | HistoryPut | UserDelete
+class RulePut(_Write, frozen=True, tag=True):
+    """A rule made, changed or (None) taken back: the greatest (ts, event_id) wins."""
+
+    rule_id: str
+    ts: float
+    event_id: str
+    rule: Rule | None
+
+    def __post_init__(self) -> None:
+        texts = () if self.rule is None else (self.rule.text, self.rule.who, self.rule.why)
+        self._check(self.ts, (self.rule_id, self.event_id, *texts))
+
+
+Write = VideoPut | BehaviorAdd | HistoryPut | UserDelete | RulePut

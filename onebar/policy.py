@@ -8,6 +8,11 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 
 
+MAX_SHOWABLE_USERS = 8
+"""Users told apart per (time bucket, query): enough for any threshold, so that it can be changed
+without building the state anew."""
+
+
 class StatePolicy(Struct, frozen=True):
     """Caps, decay and lifetimes of the state.
 
@@ -31,6 +36,14 @@ class StatePolicy(Struct, frozen=True):
     user_ttl_s: float = 90 * DAY
     deletion_ttl_s: float = 400 * DAY
     """How long a deleted user's tombstone keeps older events out."""
+    deletion_reach_s: float = 60.0
+    """How far beyond its own time a deletion reaches: what the user's devices had stamped ahead by
+    then goes as well. As far as an event's time may lie ahead at all."""
+    showable_users: int = 3
+    """Distinct users who must have asked or tapped a query after a video before others may be shown
+    it; 1 to `MAX_SHOWABLE_USERS`."""
+    showable_lookback_s: float = 30 * DAY
+    """How far back they count, in whole time buckets."""
 
     def bucket(self, ts: float) -> int:
         """The time bucket of an event at `ts` (UTC epoch seconds, >= 0)."""

@@ -9,6 +9,8 @@ from msgspec import UNSET, Struct, UnsetType
 AnchorSource = Literal["behavior", "neighbor", "retrieved"]
 """What people did after this video; after one near it; or anywhere: a query of the log whose own
 vector is near the video's."""
+RuleAction = Literal["block", "allow", "pin", "learn"]
+"""`learn` holds back as `block` does, but what it matches may be trained on."""
 Pair = tuple[str, str | None]
 """A video, and who watches it, if anybody in particular."""
 
@@ -17,7 +19,8 @@ class VideoText(Struct, frozen=True, omit_defaults=True):
     """The text of a video (paper, section on evidence: T, and M in `summary`).
 
     Every field is UTF-8 text, empty where unknown. `sensitive` marks a video that must not
-    carry a query whatever the model says.
+    carry a query whatever the model says; `removed` one that is gone, of which nothing else is
+    kept.
     """
 
     title: str = ""
@@ -29,10 +32,16 @@ class VideoText(Struct, frozen=True, omit_defaults=True):
     summary: str = ""
     category: str = ""
     sensitive: bool = False
+    removed: bool = False
+
+    @property
+    def barred(self) -> bool:
+        """Whether the video must not carry any query."""
+        return self.sensitive or self.removed
 
 
 TEXT_FIELDS: tuple[str, ...] = tuple(
-    name for name in VideoText.__struct_fields__ if name != "sensitive"
+    name for name in VideoText.__struct_fields__ if name not in ("sensitive", "removed")
 )
 """The fields of a `VideoText` that are text, in their order."""
 
@@ -46,6 +55,8 @@ class Anchor(Struct, frozen=True):
     query: str
     weight: float
     source: AnchorSource = "behavior"
+    showable: bool = True
+    """Whether enough distinct users asked it that others may be shown it."""
 
 
 class HistoryEntry(Struct, frozen=True):
@@ -63,16 +74,37 @@ class QueryCounts(Struct, frozen=True):
     engagements: int = 0
 
 
+NO_SEAL = bytes(8)
+"""The seal of what is not there."""
+
+
+class Seals(Struct, frozen=True):
+    """What evidence stood under when it was read: what is made of it is void from the moment that
+    the video's text (`video`) or the user's deletion (`user`) is another.
+
+    Eight bytes each, compared and nothing else, so that no clock is trusted. `read_at` (UTC epoch
+    seconds, None where the reader does not say) orders two readings of the same.
+    """
+
+    video: bytes = NO_SEAL
+    user: bytes = NO_SEAL
+    read_at: float | None = None
+
+
+UNSEALED = Seals()
+
+
 class Features(Struct, frozen=True):
     """All that is known of one (video, user) pair: what one round trip to the store returns.
 
-    `text` is None for a video never seen. `anchors` are strongest first, `history` newest first
-    and empty where no user was named.
+    `text` is None for a video never seen. `anchors` are strongest first, and only those that others
+    may be shown; `history` is newest first and empty where no user was named.
     """
 
     text: VideoText | None = None
     anchors: tuple[Anchor, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
+    seals: Seals = UNSEALED
 
     @property
     def known(self) -> bool:
@@ -81,8 +113,13 @@ class Features(Struct, frozen=True):
 
     @property
     def sensitive(self) -> bool:
-        """Whether the video must not carry a query."""
-        return self.text is not None and self.text.sensitive
+        """Whether the video must not carry a query: it is marked so, or removed."""
+        return self.text is not None and self.text.barred
+
+    @property
+    def removed(self) -> bool:
+        """Whether the video is gone."""
+        return self.text is not None and self.text.removed
 
 
 class Candidate(Struct, frozen=True):
@@ -115,9 +152,42 @@ class CacheEntry(Struct, frozen=True):
     """A result on its way into the query cache.
 
     `user_id` None: the video's own, whoever watches. `shared`: this user gets what the video has,
-    so only a mark is kept.
+    so only a mark is kept. `seals` are those of the evidence. `made` is what the model gave, where
+    `result` is not all of it: it is what others whose prompt is the same start from. `passed` names
+    the rules that the queries of `result` have passed.
     """
 
     result: QueryResult
     user_id: str | None = None
     shared: bool = False
+    seals: Seals = UNSEALED
+    made: QueryResult | None = None
+    passed: int = 0
+
+
+class Rule(Struct, frozen=True, omit_defaults=True, gc=False):
+    """One decision. At most one of `query`, `word` and `pattern` says what it is about; the scope
+    (`video_id`, `author`, `category`, `market`) and the period say where and when it holds. Who
+    decided so, when and why stays with it.
+    """
+
+    rule_id: str
+    action: RuleAction
+    query: str = ""
+    word: str = ""
+    pattern: str = ""
+    languages: tuple[str, ...] = ()
+    video_id: str = ""
+    author: str = ""
+    category: str = ""
+    market: str = ""
+    starts: float | None = None
+    ends: float | None = None
+    who: str = ""
+    why: str = ""
+    ts: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What it is about; empty for everything."""
+        return self.query or self.word or self.pattern

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from onebar.policy import StatePolicy
+from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
@@ -70,7 +70,16 @@ class Settings(BaseSettings):
     user_ttl_s: float = Field(default=StatePolicy().user_ttl_s, gt=0)
     """A user untouched for this long is forgotten."""
     future_allowance_s: float = Field(default=60.0, ge=0)
-    """How far an event's `ts` may lie beyond its Kafka timestamp before it is a dead letter."""
+    """How far an event's `ts` may lie beyond its Kafka timestamp before it is a dead letter; a
+    deletion reaches as far beyond its own."""
+    showable_users: int = Field(default=StatePolicy().showable_users, ge=1, le=MAX_SHOWABLE_USERS)
+    """Distinct users who must have asked or tapped a query after a video before it is shown to
+    others; 1 shows whatever anybody asked."""
+    showable_lookback_s: float = Field(default=StatePolicy().showable_lookback_s, gt=0)
+    """How far back they count, in whole time buckets."""
+
+    market: str = ""
+    """Which market this is, for rules that hold in one alone."""
 
     # Stream worker
     stream_batch: int = Field(default=500, ge=1)
@@ -224,4 +233,7 @@ class Settings(BaseSettings):
             dedupe_window_s=self.dedupe_window_s,
             video_ttl_s=self.video_ttl_s,
             user_ttl_s=self.user_ttl_s,
+            deletion_reach_s=self.future_allowance_s,
+            showable_users=self.showable_users,
+            showable_lookback_s=self.showable_lookback_s,
         )

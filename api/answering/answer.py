@@ -23,14 +23,18 @@ from api.answering.model import Model
 from api.answering.refresh import Refresher
 from api.http.metrics import ANSWERS, FALLBACKS, SHEDS, STALE
 from api.http.schemas import Answer, Fallback, Reason
+from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.redis.client import StoreUnavailableError
+from onebar.gating.gate import Gate, about_of
+from onebar.gating.held import count_held
+from onebar.gating.rules import About
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.recommending.candidates import Reason as Rejection
 from onebar.recommending.candidates import choose
 from onebar.recommending.grounding import presentable
 from onebar.recommending.material import material
-from onebar.recommending.recommend import UnknownVideoError
+from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
 from onebar.records import Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)
@@ -75,6 +79,8 @@ class Answerer:
         features: Coalescer[Pair, Features],
         model: Model,
         refresher: Refresher,
+        gate: Gate,
+        k: int,
         budget_ms: float,
         max_generating: int,
         clock: Callable[[], float] = time.time,
@@ -85,6 +91,8 @@ class Answerer:
         self._features = features
         self._model = model
         self._refresher = refresher
+        self._gate = gate
+        self._k = k
         self._budget_ms = budget_ms
         self._max_generating = max_generating
         self._clock = clock
@@ -104,6 +112,8 @@ class Answerer:
 
     async def one(self, pair: Pair, ask: Ask) -> bytes:
         """The answer for one pair: a JSON object."""
+        if not self._gate.open:
+            return self._empty(pair, ask, "rules_unavailable")
         now = self._clock()
         [body] = self._at_hand((pair,), now)
         if body is None:
@@ -115,6 +125,11 @@ class Answerer:
             if body is None:
                 return await self._miss(pair, found, ask)
             now = self._clock()
+        if body.passed != self._gate.passed(now):
+            checked = await self._check(pair, body, ask)
+            if not isinstance(checked, CachedBody):
+                return self._empty(pair, ask, checked)
+            body, now = checked, self._clock()
         if not ask.peek:
             _CACHE.inc()
             self._renew([(pair, body)], now)
@@ -123,11 +138,17 @@ class Answerer:
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> bytes:
         """The answers: a JSON array, in the order of the pairs. They share the deadline, and their
         round trips."""
+        if not self._gate.open:
+            return b"[%b]" % b",".join(self._empty(p, ask, "rules_unavailable") for p in pairs)
         now = self._clock()
         bodies = self._at_hand(pairs, now)
         made: dict[int, bytes] = {}
         if not all(bodies):
             made = await self._read(pairs, bodies, ask)
+            now = self._clock()
+        passed = self._gate.passed(now)
+        if any(body is not None and body.passed != passed for body in bodies):
+            made |= await self._check_all(pairs, bodies, passed, ask)
             now = self._clock()
         hits = [(pair, body) for pair, body in zip(pairs, bodies, strict=True) if body is not None]
         if not ask.peek:
@@ -155,6 +176,46 @@ class Answerer:
                 misses[at] = self._miss(pairs[at], lookup, ask)
         return dict(zip(misses, await asyncio.gather(*misses.values()), strict=True))
 
+    async def _check(self, pair: Pair, body: CachedBody, ask: Ask) -> CachedBody | Reason:
+        """A body that passed other rules than those of this moment, as these let it pass. It is
+        also due to be made anew, for what they hold back no more and what they pin."""
+        self._refresher.want(pair)
+        about = About(pair[0])
+        if self._gate.rules.asks_about:
+            try:
+                async with asyncio.timeout_at(ask.deadline):
+                    known = await self._features.ask((pair[0], None))
+            except Exception as error:
+                return _why(pair, error)
+            about = about_of(pair[0], known)
+        try:
+            result = body.result()
+        except CorruptStateError as error:
+            return _why(pair, error)
+        gated = self._gate.apply(result.queries, about, self._clock(), pins=not result.rejected)
+        count_held(gated.held)
+        queries = gated.queries[: self._k]
+        shown = msgspec.structs.replace(result, queries=queries, rejected=not queries)
+        return msgspec.structs.replace(body, body=_encode(shown)[:-1])
+
+    async def _check_all(
+        self, pairs: Sequence[Pair], bodies: list[CachedBody | None], passed: int, ask: Ask
+    ) -> dict[int, bytes]:
+        """Put into `bodies` what the rules of this moment let pass; the answers for those of which
+        that can't be said."""
+        at = [n for n, body in enumerate(bodies) if body is not None and body.passed != passed]
+        found = await asyncio.gather(
+            *(self._check(pairs[n], body, ask) for n in at if (body := bodies[n]) is not None)
+        )
+        made: dict[int, bytes] = {}
+        for number, checked in zip(at, found, strict=True):
+            if isinstance(checked, CachedBody):
+                bodies[number] = checked
+            else:
+                bodies[number] = None
+                made[number] = self._empty(pairs[number], ask, checked)
+        return made
+
     def _renew(self, hits: Sequence[Hit], now: float) -> None:
         """Have what is about to be served generated anew, where it is due."""
         retired = self._model.retired
@@ -180,9 +241,15 @@ class Answerer:
                 _GENERATED.inc()
                 return self._from_result(pair, outcome, ask.k)
             if found.video is not None:
+                body = found.video
+                if body.passed != self._gate.passed(self._clock()):
+                    checked = await self._check((pair[0], None), body, ask)
+                    if not isinstance(checked, CachedBody):
+                        return self._empty(pair, ask, checked)
+                    body = checked
                 _count("video", outcome, ask)
                 form = _form(b'"fallback","fallback":"video","reason":"%b"' % outcome.encode())
-                return form % _values([(pair, found.video)], ask.k, self._clock())
+                return form % _values([(pair, body)], ask.k, self._clock())
             assert features is not None
             return await self._without_cache(pair, features, outcome, ask)
         finally:
@@ -216,6 +283,8 @@ class Answerer:
                 return "overload"
             case UnknownVideoError():
                 return "unknown_video"
+            case EvidenceChangedError():
+                return "evidence_changed"
             case StoreUnavailableError():
                 return "store_unavailable"
             case _:
@@ -236,15 +305,21 @@ class Answerer:
         except Exception:
             log.exception("features_failed", video_id=pair[0])
             return self._empty(pair, ask, "store_failed")
-        if not known.known:
-            return self._empty(pair, ask, "unknown_video")
-        match chosen := from_anchors(known, ask.k):
+        chosen = from_anchors(known)
+        match chosen:
+            case Rejection.REMOVED:
+                return self._empty(pair, ask, "removed", rejected=True)
             case Rejection.SENSITIVE:
                 return self._empty(pair, ask, "sensitive", rejected=True)
             case Rejection.RISKY:
                 return self._empty(pair, ask, "risky", rejected=True)
             case Rejection():
-                return self._empty(pair, ask, reason)
+                chosen = ()
+        gated = self._gate.apply(chosen, about_of(pair[0], known), self._clock())
+        count_held(gated.held)
+        queries = gated.queries[: ask.k or self._k]
+        if not queries:
+            return self._empty(pair, ask, reason if known.known else "unknown_video")
         _count("anchors", reason, ask)
         return _encode(
             Answer(
@@ -309,13 +384,14 @@ def _own(pair: Pair, found: Lookup) -> CachedBody | None:
     return found.video if pair[1] is None else found.personal
 
 
-def from_anchors(known: Features, k: int | None) -> tuple[Candidate, ...] | Rejection:
-    """What other people searched after a video, as queries that may be shown, or why none is. Pure.
+def from_anchors(known: Features) -> tuple[Candidate, ...] | Rejection:
+    """What other people searched after a video, as queries that a bar has room for, or why none is.
+    Pure.
 
     They are chosen as for an answer with a generation (`choose`), the strongest first. The score
     is the anchor's weight.
     """
-    chosen = choose(material(known, ()), (), k or len(known.anchors) or 1, from_text=False)
+    chosen = choose(material(known, ()), (), len(known.anchors) or 1, from_text=False)
     if chosen.reason is not None:
         return chosen.reason
     weights = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}

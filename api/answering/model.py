@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from onebar.gating.gate import Gate
 from onebar.process.tasks import end_tasks
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, load_model
@@ -31,11 +32,12 @@ class Model:
         store: FeatureReader,
         cache: ResultCache,
         *,
+        gate: Gate | None = None,
         load: Callable[[Settings], LoadedModel] = load_model,
         retry_s: float = RETRY_S,
     ) -> None:
         self.wanted = settings.api_generate
-        self.live = LiveModel(settings, store, cache, load=load)
+        self.live = LiveModel(settings, store, cache, gate=gate, load=load)
         self.status = "loading" if self.wanted else "ok"
         self._retry_s = retry_s
         self._task: asyncio.Task[None] | None = None

@@ -29,22 +29,25 @@ class AccessControl:
         self.keys = keys
         self.limiter = limiter
 
-    def admit(self, scope: Any, needed: Scope) -> ApiKey:
-        """The caller's key, if it allows `needed`; `scope` is the ASGI scope.
+    def admit(self, scope: Any, needed: Scope, *, counted: bool = True) -> ApiKey:
+        """The caller's key, if it allows `needed`; `scope` is the ASGI scope. Not `counted`: the
+        request was admitted for something else already.
 
         Raises `ProblemError`: 401, 403, 421 or 429.
         """
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         if not self.keys:
             self._check_host(headers)
-            self._limit(_address(scope))
+            if counted:
+                self._limit(_address(scope))
             return ANONYMOUS
         presented = presented_key(headers)
         key = self.keys.find(presented)
         if key is None:
             self._limit(_address(scope))
             raise unauthorized(presented is not None)
-        self._limit(key.name)
+        if counted:
+            self._limit(key.name)
         if needed not in key.scopes:
             raise forbidden(needed, key)
         return key

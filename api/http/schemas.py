@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from onebar.records import Anchor, Candidate, HistoryEntry
+from onebar.records import Anchor, Candidate, HistoryEntry, Rule, RuleAction
 from stream.events import Event
 
 MAX_PAIRS = 256
@@ -29,6 +29,9 @@ Reason = Literal[
     "sensitive",
     "risky",
     "unknown_video",
+    "removed",
+    "evidence_changed",
+    "rules_unavailable",
 ]
 
 _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
@@ -185,6 +188,41 @@ class FeedAnswer(Struct, frozen=True):
     videos: list[FeedVideo]
 
 
+class RuleRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A decision about what may be shown. At most one of `query`, `word` and `pattern` (of RE2's
+    syntax) says what it is about; the rest says where, and from when until when (UTC epoch
+    seconds), it holds, who decided so and why.
+    """
+
+    action: RuleAction
+    query: str = ""
+    word: str = ""
+    pattern: str = ""
+    languages: list[str] = []
+    video_id: str = ""
+    author: str = ""
+    category: str = ""
+    market: str = ""
+    starts: float | UnsetType = UNSET
+    ends: float | UnsetType = UNSET
+    who: str = ""
+    why: str = ""
+
+
+class RulesAnswer(Struct, frozen=True):
+    """Rules, by their ids; `total` is how many there are."""
+
+    total: int
+    rules: list[Rule]
+
+
+class RuleAnswer(Struct, frozen=True):
+    """A rule, null where it was taken back, and its changes, newest first."""
+
+    rule: Rule | None
+    history: list[dict[str, Any]]
+
+
 class Deleted(Struct, frozen=True):
     """`log`: the deletion is in the log; `store`: and done."""
 
@@ -241,6 +279,10 @@ _TYPES: tuple[Any, ...] = (
     AnchorsAnswer,
     HistoryAnswer,
     FeedAnswer,
+    Rule,
+    RuleRequest,
+    RulesAnswer,
+    RuleAnswer,
     Deleted,
     Alive,
     Readiness,

@@ -85,6 +85,7 @@ def _check_user(text: str | None) -> str | None:
 
 VideoId = Annotated[str, AfterValidator(_check_id)]
 UserId = Annotated[str, AfterValidator(_check_id)]
+RuleId = Annotated[str, AfterValidator(_check_id)]
 VideoQuery = Annotated[VideoId, Query(description="The video.", examples=["v42"])]
 UserQuery = Annotated[
     str | None,

@@ -13,7 +13,16 @@ from api.http.metrics import EVENTS
 from api.http.problems import MAX_NAMED_ERRORS, ProblemError
 from api.http.schemas import MAX_EVENTS, problems, reference, responses
 from api.routes.deps import ServicesDep, needs, read_json
-from stream.events import MAX_EVENT_BYTES, Event, InvalidEventError, encode, from_object
+from stream.events import (
+    ADMIN_EVENTS,
+    MAX_EVENT_BYTES,
+    Event,
+    InvalidEventError,
+    RuleChange,
+    encode,
+    from_object,
+)
+from stream.events.fold import rule_of
 
 MAX_BODY = 8_000_000
 
@@ -53,6 +62,8 @@ def check_events(values: list[Any], latest: float) -> list[Event]:
     for index, value in enumerate(values):
         try:
             event = from_object(value)
+            if isinstance(event, RuleChange):
+                rule_of(event)
             if event.ts > latest:
                 raise InvalidEventError(
                     f"ts {event.ts:.3f} lies in the future: at most {latest:.3f} is accepted now "
@@ -103,8 +114,8 @@ def check_events(values: list[Any], latest: float) -> list[Event]:
 )
 async def post_events(request: Request, services: ServicesDep) -> Response:
     """One event or up to 1,000. They are acknowledged once Kafka has all of them; where one is
-    invalid none is sent. After a 503 send the same events again, with the same event ids: what
-    had arrived counts once."""
+    invalid none is sent. Deletions, removals and rules need the scope admin as well. After a 503
+    send the same events again, with the same event ids: what had arrived counts once."""
     value = await read_json(request, MAX_BODY)
     values = value if isinstance(value, list) else [value]
     if len(values) > MAX_EVENTS:
@@ -114,6 +125,8 @@ async def post_events(request: Request, services: ServicesDep) -> Response:
             f"{len(values):,} events in one request; at most {MAX_EVENTS:,} are accepted.",
         )
     events = check_events(values, time.time() + services.settings.future_allowance_s)
+    if any(isinstance(event, ADMIN_EVENTS) for event in events):
+        services.access.admit(request.scope, "admin", counted=False)
     if events:
         await services.publisher.send(events)
         for event in events:

@@ -28,6 +28,7 @@ from onebar.records import Features, Pair, QueryCounts
 log = structlog.get_logger(__name__)
 
 READ_TIMEOUT_S = 2.0
+MANY = 2**31
 
 router = APIRouter(tags=["state"], dependencies=[needs("read")])
 
@@ -129,11 +130,16 @@ def _evidence(services: ServicesDep, pair: Pair, known: Features) -> EvidenceAns
 )
 async def get_anchors(services: ServicesDep, video_id: VideoId) -> Response:
     """The queries that people's behaviour ties to a video, their weights decayed to this moment,
-    with how often each was shown, tapped and engaged with. Percent-encode the id: it may hold
-    any character, slashes too."""
-    anchors, counts = await _read(
-        asyncio.gather(services.store.anchors(video_id), services.store.counts(video_id))
+    with how often each was shown, tapped and engaged with; those that nobody may be shown (too few
+    asked them, or a rule holds them back) are left out. Percent-encode the id: it may hold any
+    character, slashes too."""
+    [known], counts = await _read(
+        asyncio.gather(
+            services.store.features([(video_id, None)], max_anchors=MANY),
+            services.store.counts(video_id),
+        )
     )
+    anchors = services.may_be_shown(video_id, known)
     none = QueryCounts()
     shown = []
     for anchor in anchors:

@@ -62,7 +62,7 @@ async def get_feed(
                 author=text.author,
                 category=text.category,
                 summary=text.summary,
-                anchors=features.anchors[:SHOWN_ANCHORS],
+                anchors=services.may_be_shown(video_id, features)[:SHOWN_ANCHORS],
                 answer=answer,
             )
         )

@@ -7,7 +7,7 @@ import time
 import uuid
 
 import structlog
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.http.problems import ProblemError, UnavailableError
@@ -39,10 +39,12 @@ router = APIRouter(tags=["users"])
         **problems(503),
     },
 )
-async def delete_user(services: ServicesDep, user_id: UserId) -> Response:
-    """Forget everything a user did up to now: history and own cached queries at once, and by a
-    `deletion` event in the log, so that a replay forgets as well. After a 503 send it again: the
-    log does not have it yet, whatever was already done here."""
+async def delete_user(request: Request, services: ServicesDep, user_id: UserId) -> Response:
+    """Forget everything a user did up to now, and what was stamped ahead by then: history and own
+    cached queries at once, and by a `deletion` event in the log, so that a replay forgets as well.
+    After a 503 send it again: the log does not have it yet, whatever was already done here.
+    Percent-encode the id: a slash in it is %2F."""
+    _check_is_whole(request)
     now = time.time()
     event = Deletion(event_id=f"deletion-{uuid.uuid4().hex}", ts=now, user_id=user_id)
     in_store, in_log = await asyncio.gather(
@@ -60,6 +62,15 @@ async def delete_user(services: ServicesDep, user_id: UserId) -> Response:
         log.warning("deletion_only_in_log", error=repr(in_store))
         return Response(b'{"log":true,"store":false}', 202, media_type="application/json")
     return Response(status_code=204)
+
+
+def _check_is_whole(request: Request) -> None:
+    """Nobody is deleted by a path that goes on: `/v1/users/x/history` is something of user `x`."""
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    if b"/" in raw.partition(b"?")[0].partition(b"/v1/users/")[2]:
+        raise ProblemError(
+            404, "not-found", "There is nothing to delete there; a slash in an id is sent as %2F."
+        )
 
 
 async def _forget(services: ServicesDep, user_id: str, now: float) -> bool:

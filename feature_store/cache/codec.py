@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -11,15 +10,13 @@ import msgspec
 from msgspec import Struct, structs
 
 from feature_store.buckets import CorruptStateError
-from feature_store.plan import decode_deletion
-from onebar.records import Pair, QueryResult
+from feature_store.plan import seal_of
+from onebar.records import NO_SEAL, UNSEALED, Pair, QueryResult, Seals
 
-DELETION_GRACE_S = 60.0
-"""A user's own body generated up to this long after a deletion was applied is not served: it may
-have been generated from what was read just before."""
-
-_HEADER = struct.Struct(">4sId")
-_BODY = b"OBQ1"
+_HEADER = struct.Struct(">4sId8s8sQ")
+"""Kind, checksum of the body, when its evidence was read, the seals of video and user that this
+stands under, and the rules that it has passed. `cached.lua` reads it as well."""
+_BODY = b"OBQ2"
 _SAME = b"OBQ="
 _MODEL = b'"model":"'
 
@@ -27,12 +24,15 @@ _MODEL = b'"model":"'
 class CachedBody(Struct, frozen=True, gc=False):
     """Cached queries. `body` is the JSON object of a `QueryResult` without its closing brace, so
     that the fields of one answer can be put behind it. Times are UTC epoch seconds; from
-    `fresh_until` on it is still good to serve, but due to be generated anew.
+    `fresh_until` on it is still good to serve, but due to be generated anew. It is void where
+    `seal` is not the video's any more. `passed` names the rules that its queries have passed.
     """
 
     generated_at: float
     fresh_until: float
     body: bytes
+    seal: bytes = NO_SEAL
+    passed: int = 0
 
     @property
     def model(self) -> str:
@@ -64,64 +64,82 @@ class Mark(Struct, frozen=True, gc=False):
     """In the place of a user's own body: it is the video's, found so at `generated_at`."""
 
     generated_at: float
+    seal: bytes = NO_SEAL
 
 
 Own = CachedBody | Mark
 
 
-def encode_body(result: QueryResult) -> bytes:
+def encode_body(result: QueryResult, seals: Seals = UNSEALED, passed: int = 0) -> bytes:
     """What is kept of a result."""
     body = msgspec.json.encode(result)[:-1]
-    return _HEADER.pack(_BODY, zlib.crc32(body), result.generated_at) + body
+    checksum = zlib.crc32(body)
+    header = _BODY, checksum, result.generated_at, seals.video, seals.user, passed
+    return _HEADER.pack(*header) + body
 
 
-def encode_mark(generated_at: float) -> bytes:
+def encode_mark(generated_at: float, seals: Seals = UNSEALED) -> bytes:
     """What is kept for a user whose body is the video's."""
-    return _HEADER.pack(_SAME, 0, generated_at)
+    return _HEADER.pack(_SAME, 0, generated_at, seals.video, seals.user, 0)
 
 
 def decode_body(value: bytes | None, soft_ttl_s: float) -> CachedBody | None:
     """The body kept; None where there is none, or it is damaged or none of ours."""
     if value is None or len(value) < _HEADER.size:
         return None
-    magic, checksum, generated_at = _HEADER.unpack_from(value)
+    magic, checksum, generated_at, seal, _, passed = _HEADER.unpack_from(value)
     body = value[_HEADER.size :]
     if magic != _BODY or zlib.crc32(body) != checksum:
         return None
-    return CachedBody(generated_at, generated_at + soft_ttl_s, body)
+    return CachedBody(generated_at, generated_at + soft_ttl_s, body, seal, passed)
 
 
-def decode_own(value: bytes | None, soft_ttl_s: float) -> Own | None:
-    """A user's own body, or the mark; None as in `decode_body`."""
-    if value is None or not value.startswith(_SAME):
+def decode_own(value: bytes | None, soft_ttl_s: float, user_seal: bytes) -> Own | None:
+    """A user's own body, or the mark; None as in `decode_body`, and where the user's seal is
+    another: the user was forgotten since."""
+    if value is None or len(value) < _HEADER.size or value[_USER_SEAL] != user_seal:
+        return None
+    if not value.startswith(_SAME):
         return decode_body(value, soft_ttl_s)
-    return Mark(_HEADER.unpack_from(value)[2]) if len(value) >= _HEADER.size else None
+    _, _, generated_at, seal, _, _ = _HEADER.unpack_from(value)
+    return Mark(generated_at, seal)
 
 
-def forgotten_until(deletion: bytes | None) -> float:
-    """Bodies generated up to then (UTC epoch seconds) are not for a user with this deletion."""
-    if deletion is None:
-        return -math.inf
-    try:
-        return decode_deletion(deletion)[1] + DELETION_GRACE_S
-    except CorruptStateError:
-        return math.inf  # someone was deleted, nobody knows when
+_USER_SEAL = slice(24, 32)
+
+
+def is_void(made: Own, seal: bytes | None) -> bool:
+    """Whether the video's text is another by now. Where there is no seal the video has not changed
+    for longer than anything is cached."""
+    return seal is not None and made.seal != seal
+
+
+class Answering(Struct, frozen=True, gc=False):
+    """What is cached for one pair, and the parts of it: the user's own value, None too where the
+    user was forgotten since, and the video's seal."""
+
+    pair: Pair
+    lookup: Lookup
+    own: Own | None
+    seal: bytes | None
 
 
 def decode_answering(
     pairs: Iterable[Pair], values: Iterable[bytes | None], soft_ttl_s: float
-) -> Iterator[tuple[Pair, Lookup, Own | None]]:
-    """From the values of `Keys.answering`, for each pair: what is cached for it, and the user's own
-    value, None too where the user was forgotten since."""
+) -> Iterator[Answering]:
+    """From the values of `Keys.answering`: what is cached for each pair, without what is void."""
     value = iter(values)
     for pair in pairs:
-        video = decode_body(next(value), soft_ttl_s)
+        video, seal = decode_body(next(value), soft_ttl_s), next(value)
+        if video is not None and is_void(video, seal):
+            video = None
         own = None
         if pair[1] is not None:
-            own, forgotten = decode_own(next(value), soft_ttl_s), forgotten_until(next(value))
-            if own is not None and own.generated_at <= forgotten:
+            kept, deletion = next(value), next(value)
+            own = decode_own(kept, soft_ttl_s, seal_of(deletion))
+            if own is not None and is_void(own, seal):
                 own = None
-        yield pair, Lookup(personal_body(own, video, soft_ttl_s), video), own
+        yield Answering(pair, Lookup(personal_body(own, video, soft_ttl_s), video), own, seal)
 
 
 def personal_body(

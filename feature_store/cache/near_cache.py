@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import structlog
+from msgspec import Struct
 
 from feature_store.cache.admission import Admission
 from feature_store.cache.codec import (
@@ -15,10 +16,12 @@ from feature_store.cache.codec import (
     Mark,
     Own,
     decode_answering,
+    is_void,
     personal_body,
 )
 from feature_store.cache.query_cache import QueryCache
 from feature_store.cache.tracked import TrackedValues
+from feature_store.keys import SEAL
 from feature_store.redis.client import (
     Client,
     Command,
@@ -47,14 +50,21 @@ TRIAL_TURNS = 2
 """Turns of what is kept in a trial of whether keeping pays."""
 
 
+class Seal(Struct, frozen=True, gc=False):
+    """A video's seal, kept under its `keys.SEAL`; that it has none is kept too."""
+
+    value: bytes | None
+
+
 class NearCache:
     """Lookups that go to Redis only for what this process has not read lately.
 
-    Kept are bodies and marks, those of users that were not deleted; never that there is no body, as
-    somebody may be about to put one. A value is served until Redis tells of its change, which takes
-    a fraction of a millisecond while the connection is sound; a connection that has broken in
-    silence is found out within `feature_store.redis.connection.HEARTBEAT_S` and the client's
-    timeout. A server that can't tell is asked each time.
+    Kept are bodies and marks, those of users that were not deleted, with the seals that they stand
+    under; never that there is no body, as somebody may be about to put one. A value is served until
+    Redis tells of its change, which takes a fraction of a millisecond while the connection is
+    sound; a connection that has broken in silence is found out within
+    `feature_store.redis.connection.HEARTBEAT_S` and the client's timeout. A server that can't tell
+    is asked each time.
 
     Where hardly any pair is asked for again by the time that the limit is reached, nothing is kept
     for a while (`feature_store.cache.admission`).
@@ -66,7 +76,9 @@ class NearCache:
         self._cache = cache
         self._keys = cache.keys
         self._client = connect(watcher=self)
-        self._tracked: TrackedValues[Pair, Own] = TrackedValues(limit_bytes, _size_of, _user_of)
+        self._tracked: TrackedValues[Pair, Own | Seal] = TrackedValues(
+            limit_bytes, _size_of, _user_of
+        )
         self._admission = Admission()
         self._judged_at = TRIAL_TURNS
 
@@ -86,19 +98,25 @@ class NearCache:
         bodies: list[CachedBody | None] = []
         for pair in pairs:
             own = get(pair)
-            if own is None or own.generated_at <= expired:
+            if own is None or isinstance(own, Seal) or own.generated_at <= expired:
+                bodies.append(None)
+                continue
+            seal = get((pair[0], SEAL))
+            if not isinstance(seal, Seal) or is_void(own, seal.value):
                 bodies.append(None)
             elif isinstance(own, CachedBody):
                 bodies.append(own)
             else:
-                bodies.append(self._marked(pair[0], own, expired))
+                bodies.append(self._marked(pair[0], own, seal, expired))
         self._admission.at_hand(len(bodies) - bodies.count(None))
         return bodies
 
-    def _marked(self, video_id: str, mark: Mark, expired: float) -> CachedBody | None:
+    def _marked(self, video_id: str, mark: Mark, seal: Seal, expired: float) -> CachedBody | None:
         """The video's body, for a user whose own it is."""
         video = self._tracked.get((video_id, None))
         if not isinstance(video, CachedBody) or video.generated_at <= expired:
+            return None
+        if is_void(video, seal.value):
             return None
         return personal_body(mark, video, self._cache.soft_ttl_s)
 
@@ -107,17 +125,20 @@ class NearCache:
         self._admission.read(len(pairs))
         if not self._admission.admitting:
             return await self._cache.lookup(pairs)
-        found: dict[Pair, Own] = {}
+        found: dict[Pair, Own | Seal] = {}
         lookups = []
         with self._tracked.reading() as reading:
             values = await strings(self._client, self._keys.answering(pairs))
-            for pair, lookup, own in decode_answering(pairs, values, self._cache.soft_ttl_s):
-                video_id, user_id = pair
+            for answering in decode_answering(pairs, values, self._cache.soft_ttl_s):
+                (video_id, user_id), own = answering.pair, answering.own
+                video = answering.lookup.video
                 if own is not None:
-                    found[pair] = own
-                if lookup.video is not None and (user_id is None or isinstance(own, Mark)):
-                    found[video_id, None] = lookup.video
-                lookups.append(lookup)
+                    found[answering.pair] = own
+                if video is not None and (user_id is None or isinstance(own, Mark)):
+                    found[video_id, None] = video
+                if own is not None or (user_id is None and video is not None):
+                    found[video_id, SEAL] = Seal(answering.seal)
+                lookups.append(answering.lookup)
             self._tracked.keep(reading, found)
         if self._tracked.turns >= self._judged_at:
             self._judge()
@@ -156,14 +177,14 @@ class NearCache:
 
 
 def _user_of(pair: Pair) -> str | None:
-    return pair[1]
+    return pair[1] or None  # a seal is nobody's
 
 
-def _size_of(kept: Iterable[tuple[Pair, Own]]) -> int:
+def _size_of(kept: Iterable[tuple[Pair, Own | Seal]]) -> int:
     size = 0
     for (video_id, user_id), value in kept:
         size += ENTRY_BYTES + _id_bytes(video_id)
-        if user_id is not None:
+        if user_id:
             size += GROUP_BYTES + _id_bytes(user_id)
         if isinstance(value, CachedBody):
             size += len(value.body)

@@ -16,10 +16,11 @@ from feature_store.cache.codec import (
     encode_mark,
 )
 from feature_store.keys import Keys
-from feature_store.plan import SCORE_SCALE
-from feature_store.redis.client import Client, Command, pipelined, strings
-from onebar.records import CacheEntry, Pair, QueryResult
+from feature_store.plan import SCORE_SCALE, seal_of
+from feature_store.redis.client import Client, Command, load_script, pipelined, strings
+from onebar.records import NO_SEAL, CacheEntry, Pair, QueryResult
 
+CACHED = load_script("cached")
 RECENT_VIDEOS = 200
 """Videos remembered as those that queries were generated for last."""
 
@@ -46,9 +47,9 @@ class QueryCache:
         self.clock = clock
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
-        """What is cached for each (video, user), in their order."""
+        """What is cached for each (video, user), in their order, without what is void."""
         values = await strings(self.client, self.keys.answering(pairs))
-        return [found for _, found, _ in decode_answering(pairs, values, self.soft_ttl_s)]
+        return [found.lookup for found in decode_answering(pairs, values, self.soft_ttl_s)]
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
         """What one prompt gave, whoever it was for: the `video_id` in it is empty."""
@@ -56,33 +57,48 @@ class QueryCache:
         values = await strings(self.client, names)
         return [decode_body(value, self.soft_ttl_s) for value in values]
 
-    async def put(self, entries: Sequence[CacheEntry]) -> None:
-        """Keep the results for the hard TTL, and each under its digest as well.
+    async def put(self, entries: Sequence[CacheEntry]) -> list[bool]:
+        """Keep the results for the hard TTL, and what each was made from under its digest as well.
+        Whether each may be served: not so where the video's text changed since its evidence was
+        read, or the user was forgotten.
 
-        Raises `ValueError` for a shared entry that names no user.
+        Where a result that was made of newer evidence is kept already, that stays. Raises
+        `ValueError` for a shared entry that names no user.
         """
         now = self.clock()
         ttl = max(1, round(self.hard_ttl_s * 1000))
-        commands: list[Command] = []
+        bodies: list[Command] = []
+        deletions: list[Command] = []
+        others: list[Command] = []
         digests: dict[str, QueryResult] = {}
         for entry in entries:
-            result = entry.result
-            value = encode_body(result)
+            result, seals = entry.result, entry.seals
+            value = encode_body(result, seals, entry.passed)
             name = self.keys.cached(result.video_id)
             if entry.user_id is not None:
-                commands += self._index(result.video_id, entry.user_id, now, ttl)
+                others += self._index(result.video_id, entry.user_id, now, ttl)
+                deletions.append(Command("GET", (self.keys.deletion(entry.user_id),)))
                 name = self.keys.cached_for(result.video_id, entry.user_id)
                 if entry.shared:
-                    value = encode_mark(result.generated_at)
+                    value = encode_mark(result.generated_at, seals)
             elif entry.shared:
                 raise ValueError("expected a user_id in a shared cache entry, got None")
-            commands.append(Command("SET", (name,), (value, "PX", ttl)))
-            digests[result.evidence_digest] = structs.replace(result, video_id="")
-        for digest, result in digests.items():
+            bodies.append(Command(CACHED, (name, self.keys.seal(result.video_id)), (value, ttl)))
+            made = entry.made or result
+            digests[made.evidence_digest] = structs.replace(made, video_id="")
+        for digest, made in digests.items():
             name = self.keys.digest(digest)
-            commands.append(Command("SET", (name,), (encode_body(result), "PX", ttl)))
-        commands += self._recent({entry.result.video_id for entry in entries}, now, ttl)
-        await pipelined(self.client, commands)
+            others.append(Command("SET", (name,), (encode_body(made), "PX", ttl)))
+        others += self._recent({entry.result.video_id for entry in entries}, now, ttl)
+        # What is put for a user who is forgotten meanwhile is void by its seal, or told of here.
+        replies = await pipelined(self.client, [*bodies, *others, *deletions])
+        deleted = iter(replies[len(bodies) + len(others) :])
+        current = []
+        for entry, seal in zip(entries, replies, strict=False):
+            user_seal = NO_SEAL if entry.user_id is None else seal_of(next(deleted))
+            known = entry.user_id is None or user_seal == entry.seals.user
+            current.append(known and seal in (None, entry.seals.video))
+        return current
 
     def _index(self, video_id: str, user_id: str, now: float, ttl: int) -> list[Command]:
         """Note that a user has a cached body, so that a deletion finds it."""

@@ -51,6 +51,10 @@ def archive(
     check: Annotated[
         bool, typer.Option("--check", help="Archive nothing: read every file, and count.")
     ] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option(help="Archive nothing: take everything of this user out of the archive."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Keep the event topics as partitioned Parquet, each record exactly once.
@@ -61,10 +65,15 @@ def archive(
     Example: onebar archive --out archive --follow
 
     Example: onebar archive --out archive --log feed.jsonl.zst
+
+    Example: onebar archive --out archive --forget u7
     """
-    if sum((follow, log is not None, check)) > 1:
-        raise typer.BadParameter("expected one of --follow, --log and --check, not two")
+    if sum((follow, log is not None, check, forget is not None)) > 1:
+        raise typer.BadParameter("expected one of --follow, --log, --check and --forget, not two")
     settings = _worker_settings() if follow else command_settings()
+    if forget is not None:
+        _forget(out, forget, as_json)
+        return
     if check:
         card, added = _check(out)
     elif log is not None:
@@ -78,6 +87,17 @@ def archive(
         print(f"{out}: {added:,} records added, now there are")
         for name, count in sorted(card.counts.items()):
             print(f"{count:>12,}  {name}")
+
+
+def _forget(out: Path, user_id: str, as_json: bool) -> None:
+    from stream.archive.forget import forget
+
+    with progress("forgetting") as update:
+        removed = forget(out, user_id, lambda fraction: update(fraction, ""))
+    if as_json:
+        print_json({"path": str(out), "removed": removed})
+    else:
+        print(f"{out}: {removed:,} records of the user are gone")
 
 
 def _check(out: Path) -> tuple[ArchiveCard, int]:

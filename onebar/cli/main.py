@@ -15,6 +15,7 @@ from onebar.cli import (
     inspect,
     logs,
     models,
+    rules,
     stack,
     summarize,
     teach,
@@ -59,6 +60,7 @@ app.add_typer(dead_letters.dead_letters, name="dead-letters")
 app.add_typer(train.train, name="train")
 app.add_typer(embed.embed, name="embed")
 app.add_typer(models.models, name="models")
+app.add_typer(rules.rules, name="rules")
 app.add_typer(bench.bench, name="bench")
 
 

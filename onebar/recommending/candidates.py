@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from onebar.evidence.text import REJECT
 from onebar.evidence.words import words
+from onebar.gating.risk import RiskClassifier
 from onebar.recommending.material import Material
 from onebar.recommending.pool import POOL, Pool, Taste, shipped_taste
 from onebar.recommending.ranker import Proposal
-from onebar.recommending.risk import RiskClassifier
 from onebar.records import Candidate
 
 
@@ -27,6 +27,8 @@ class Reason(StrEnum):
 
     SENSITIVE = "sensitive"
     """The video is marked."""
+    REMOVED = "removed"
+    """The video is gone."""
     RISKY = "risky"
     """Its text is about something a bar must keep away from."""
     NO_EVIDENCE = "no_evidence"
@@ -35,6 +37,8 @@ class Reason(StrEnum):
     """The model said so."""
     NOTHING_LEFT = "nothing_left"
     """No candidate may be shown."""
+    HELD_BACK = "held_back"
+    """The gate let none pass: a rule, personal data, or harm."""
 
 
 class Chosen(Struct, frozen=True):
@@ -51,6 +55,8 @@ class Chosen(Struct, frozen=True):
 
 def unfit(material: Material, risk: RiskClassifier) -> Reason | None:
     """Why nothing may be generated from this, whatever a model would say."""
+    if material.video.removed:
+        return Reason.REMOVED
     if material.video.sensitive:
         return Reason.SENSITIVE
     texts = material.texts()

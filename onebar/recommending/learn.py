@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from onebar.gating.risk import shipped_rules
 from onebar.recommending.candidates import proposals
 from onebar.recommending.material import Material
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Feature, Proposal, Ranker, features, source_features
-from onebar.recommending.risk import shipped_rules
 from onebar.records import Candidate
 
 if TYPE_CHECKING:

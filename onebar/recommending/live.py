@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import structlog
 from prometheus_client import Counter, Gauge
 
+from onebar.gating.gate import Gate
 from onebar.generator.batching import Batcher
 from onebar.generator.registry import NothingPromotedError, Pointer, Registry
 from onebar.recommending.loading import LoadedModel, check_answer, load_model, warm_prompt
@@ -81,6 +82,7 @@ class LiveModel:
         store: FeatureReader,
         cache: ResultCache,
         *,
+        gate: Gate | None = None,
         load: Callable[[Settings], LoadedModel] = load_model,
         queue_size: int | None = None,
         retry_s: float = REFUSED_RETRY_S,
@@ -92,6 +94,7 @@ class LiveModel:
         self._settings = settings
         self._store = store
         self._cache = cache
+        self._gate = Gate() if gate is None else gate
         self._load = load
         self._queue_size = queue_size or settings.queue_size
         self._retry_s = retry_s
@@ -224,6 +227,7 @@ class LiveModel:
             prompt_config=model.prompt_config,
             relevance=model.relevance,
             taste=model.taste,
+            gate=self._gate,
             k=settings.k,
         )
         fresh = _Served(model, batcher, recommender)

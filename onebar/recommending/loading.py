@@ -8,6 +8,10 @@ from msgspec import Struct
 
 from onebar.evidence.evidence import Evidence, Relevance, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.gating.gate import Gate
+from onebar.gating.risk import SHIPPED as SHIPPED_RISK
+from onebar.gating.risk import shipped_rules
+from onebar.gating.rules import RuleBook
 from onebar.generator.checkpoint import (
     LEXICON,
     RANKER,
@@ -115,6 +119,15 @@ def open_relevance(checkpoint: Checkpoint) -> Relevance:
         return relevance_of(checkpoint.embedder)
     except ValueError as error:
         raise CheckpointUnusableError(f"{checkpoint.name}: {error}") from error
+
+
+def open_gate(settings: Settings) -> Gate:
+    """The gate of a process, with the harm and personal data that the package knows of. It stays
+    closed until somebody has read the rules."""
+    rules = SHIPPED_RISK.read_text(encoding="utf-8")
+    gate = Gate(RuleBook(market=settings.market), risk=shipped_rules(), risk_name=rules)
+    gate.open = False
+    return gate
 
 
 def warm_prompt(config: PromptConfig) -> str:

@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from onebar.evidence.text import REJECT, normalize_query
 from onebar.evidence.words import words
+from onebar.gating.risk import RiskClassifier, shipped_rules
 from onebar.recommending.grounding import Drop, Ground, Lexicon, presentable, token_log_probability
 from onebar.recommending.material import VOICE, Material
 from onebar.recommending.ranker import Proposal, Ranker, Scorer, shipped_ranker, spread
-from onebar.recommending.risk import RiskClassifier, shipped_rules
 from onebar.recommending.spans import signature
 from onebar.records import Candidate
 

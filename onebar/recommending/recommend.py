@@ -18,6 +18,8 @@ from msgspec import UNSET, Struct
 from onebar.errors import OneBarError
 from onebar.evidence.evidence import Evidence, Relevance, assemble, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt, evidence_digest
+from onebar.gating.gate import Gate, about_of
+from onebar.gating.held import count_held
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.generator.engine import EngineError
 from onebar.recommending.candidates import Chosen, Reason, choose, unfit
@@ -34,6 +36,23 @@ class UnknownVideoError(OneBarError, LookupError):
     def __init__(self, video_id: str) -> None:
         super().__init__(f"video {video_id!r} is unknown: no video event and no behaviour named it")
         self.video_id = video_id
+
+
+class EvidenceChangedError(OneBarError):
+    """The video's text changed, or the user was forgotten, each time while queries were made of
+    what had been read: what was made is served to nobody."""
+
+    def __init__(self, video_id: str) -> None:
+        super().__init__(
+            f"what is known of video {video_id!r} changes faster than queries are made"
+        )
+        self.video_id = video_id
+
+
+_BARRED = (Reason.REMOVED, Reason.SENSITIVE, Reason.RISKY)
+"""Why nothing is shown under a video whatever is pinned to it."""
+ATTEMPTS = 3
+"""Times that queries are made anew because their evidence changed meanwhile."""
 
 
 class FeatureReader(Protocol):
@@ -55,7 +74,9 @@ class ResultCache(Protocol):
 
     async def by_digest(self, digests: Sequence[str]) -> Sequence[CachedResult | None]: ...
 
-    async def put(self, entries: Sequence[CacheEntry]) -> None: ...
+    async def put(self, entries: Sequence[CacheEntry]) -> Sequence[bool]:
+        """Whether each still stands on what is known at this moment."""
+        ...
 
 
 class PromptRunner(Protocol):
@@ -74,7 +95,8 @@ class Grounding(Struct, frozen=True):
 
     `video_prompt`, `video_material` and `video_digest` are those of the video whoever watches;
     equal to `prompt`, `material` and `digest` where the user's history adds nothing. `unfit` says
-    why nothing is generated from it, whoever watches.
+    why nothing is generated from it, whoever watches. `read_at` is when the features were read, at
+    the latest (UTC epoch seconds).
     """
 
     pair: Pair
@@ -86,6 +108,7 @@ class Grounding(Struct, frozen=True):
     video_prompt: str
     video_material: Material
     video_digest: str
+    read_at: float
     unfit: Reason | None = None
 
     @property
@@ -115,6 +138,7 @@ class Recommender:
         prompt_config: PromptConfig | None = None,
         relevance: Relevance = shares_a_term,
         taste: Taste | None = None,
+        gate: Gate | None = None,
         k: int = 8,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -124,6 +148,7 @@ class Recommender:
         self._config = prompt_config or PromptConfig()
         self._relevance = relevance
         self._taste = taste or shipped_taste()
+        self.gate = Gate() if gate is None else gate
         self._k = k
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,8 +158,12 @@ class Recommender:
         """The name of the checkpoint that answers."""
         return self._runner.model
 
-    def ground(self, pair: Pair, features: Features) -> Grounding:
-        """Evidence, prompt and digest of one pair: pure."""
+    def ground(self, pair: Pair, features: Features, now: float | None = None) -> Grounding:
+        """Evidence, prompt and digest of one pair. `now` is when the features were read, where they
+        don't say so themselves."""
+        read_at = features.seals.read_at
+        if read_at is None:
+            read_at = self._clock() if now is None else now
         evidence = assemble(
             features,
             max_anchors=self._config.max_anchors,
@@ -154,7 +183,7 @@ class Recommender:
             video_digest = self._digest(video_prompt, video_material, None)
             whoever = video_prompt, video_material, video_digest
         return Grounding(
-            pair, features, evidence, prompt, made_from, digest, *whoever, unfit=reason
+            pair, features, evidence, prompt, made_from, digest, *whoever, read_at, reason
         )
 
     def _digest(self, prompt: str, made_from: Material, reason: Reason | None) -> str:
@@ -166,8 +195,9 @@ class Recommender:
         """What each pair's generation would stand on: one round trip to the store."""
         if not pairs:
             return []
+        now = self._clock()
         features = await self._store.features(pairs)
-        return [self.ground(pair, known) for pair, known in zip(pairs, features, strict=True)]
+        return [self.ground(pair, known, now) for pair, known in zip(pairs, features, strict=True)]
 
     async def recommend(
         self, pairs: Sequence[Pair], *, deadline: float | None = None
@@ -178,7 +208,8 @@ class Recommender:
         for the same digest, has the model run what is missing, and writes each pair's and each
         video's result back; a result is returned once it is written. An error of the store or the
         cache is raised; per pair come `UnknownVideoError`, `DeadlineExceededError`,
-        `QueueFullError`, `EngineError`.
+        `QueueFullError`, `EngineError`, `EvidenceChangedError`. A result is made anew where the
+        video's text changed or the user was forgotten since its evidence was read.
 
         At `deadline` (loop time) the pairs not ready get `DeadlineExceededError`, while what the
         engine had begun for them still goes to the cache, for the next one who asks; `drain` waits
@@ -232,14 +263,23 @@ class Recommender:
     async def _recommend(self, run: _Run, read: Sequence[Grounding] | None) -> None:
         if read is None:
             read = await self.evidence(run.pairs)
+        for _ in range(ATTEMPTS):
+            changed = await self._attempt(run, read)
+            if not changed:
+                return
+            read = await self.evidence(list(changed))
+        for pair in changed:
+            run.answer(pair, EvidenceChangedError(pair[0]))
+
+    async def _attempt(self, run: _Run, read: Sequence[Grounding]) -> set[Pair]:
+        """Answer these; the pairs whose evidence changed meanwhile."""
         groundings: list[Grounding] = []
         for grounding in {grounding.pair: grounding for grounding in read}.values():
             if grounding.known:
                 groundings.append(grounding)
             else:
                 run.answer(grounding.pair, UnknownVideoError(grounding.pair[0]))
-        await self._settle(run, groundings, self._without_model(groundings))
-
+        changed = await self._settle(run, groundings, self._without_model(groundings))
         wanted = {
             digest: (prompt, made_from)
             for grounding in groundings
@@ -251,7 +291,7 @@ class Recommender:
             )
         }
         if not wanted:
-            return
+            return changed
         cached = await self._cache.by_digest(list(wanted))
         outcomes: dict[str, Chosen | Exception] = {}
         pending: dict[asyncio.Future[list[Candidate]], list[str]] = {}
@@ -265,7 +305,7 @@ class Recommender:
                 outcomes[digest] = error
             else:
                 pending.setdefault(future, []).append(digest)
-        await self._settle(run, groundings, outcomes)
+        changed |= await self._settle(run, groundings, outcomes)
         while pending:
             done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             ended = {
@@ -273,7 +313,8 @@ class Recommender:
                 for future in done
                 for digest in pending.pop(future)
             }
-            await self._settle(run, groundings, ended)
+            changed |= await self._settle(run, groundings, ended)
+        return changed
 
     def _without_model(self, groundings: Sequence[Grounding]) -> dict[str, Chosen | Exception]:
         return {
@@ -295,36 +336,68 @@ class Recommender:
         run: _Run,
         groundings: Sequence[Grounding],
         outcomes: Mapping[str, Chosen | Exception],
-    ) -> None:
-        """Write what these digests gave to the cache (one round trip), then answer."""
-        now = self._clock()
+    ) -> set[Pair]:
+        """Write what these digests gave to the cache (one round trip), then answer, but for the
+        pairs whose evidence changed meanwhile: these are returned."""
         entries: dict[Pair, CacheEntry] = {}
         answers: dict[Pair, QueryResult | Exception] = {}
         for grounding in groundings:
             video_id, user_id = grounding.pair
             video = outcomes.get(grounding.video_digest)
             if video is not None and not isinstance(video, Exception):
-                result = self._result(video_id, grounding.video_digest, video, now)
-                entries[video_id, None] = CacheEntry(result)
+                entry = self._entry(grounding, grounding.video_digest, video, None)
+                entries[video_id, None] = entry
             own = outcomes.get(grounding.digest)
             if own is None:
                 continue
             if isinstance(own, Exception):
                 answers[grounding.pair] = own
                 continue
-            result = self._result(video_id, grounding.digest, own, now)
-            answers[grounding.pair] = result
+            entry = self._entry(grounding, grounding.digest, own, user_id)
+            answers[grounding.pair] = entry.result
             if user_id is not None:
-                entries[video_id, user_id] = CacheEntry(result, user_id, grounding.shared)
+                entries[video_id, user_id] = entry
+        changed: set[Pair] = set()
         if entries:
-            await self._cache.put(list(entries.values()))
+            current = await self._cache.put(list(entries.values()))
+            changed = {pair for pair, yes in zip(entries, current, strict=True) if not yes}
         for pair, answer in answers.items():
-            run.answer(pair, answer)
+            if pair not in changed:
+                run.answer(pair, answer)
+        return changed & answers.keys()
 
-    def _result(self, video_id: str, digest: str, chosen: Chosen, now: float) -> QueryResult:
-        why = UNSET if chosen.reason is None else str(chosen.reason)
-        return QueryResult(
-            video_id, chosen.queries, chosen.rejected, self.model, digest, now, rejection=why
+    def _entry(
+        self, grounding: Grounding, digest: str, chosen: Chosen, user_id: str | None
+    ) -> CacheEntry:
+        """What was chosen, as it may be shown under the video at this moment."""
+        video_id, why = grounding.pair[0], UNSET if chosen.reason is None else str(chosen.reason)
+        made = QueryResult(
+            video_id,
+            chosen.queries,
+            chosen.rejected,
+            self.model,
+            digest,
+            grounding.read_at,
+            rejection=why,
+        )
+        now = self._clock()
+        shown, passed = made, self.gate.passed(now)
+        if grounding.unfit not in _BARRED:
+            gated = self.gate.apply(chosen.queries, about_of(video_id, grounding.features), now)
+            count_held(gated.held)
+            kept = gated.queries[: self._k]
+            if kept:
+                why = UNSET
+            elif chosen.queries:
+                why = str(Reason.HELD_BACK)
+            shown = msgspec.structs.replace(made, queries=kept, rejected=not kept, rejection=why)
+        return CacheEntry(
+            shown,
+            user_id,
+            user_id is not None and grounding.shared,
+            grounding.features.seals,
+            made,
+            passed,
         )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from onebar.evidence.evidence import Evidence
 from onebar.evidence.words import words
+from onebar.gating.risk import shipped_rules
 from onebar.recommending.grounding import Drop, Ground, presentable
-from onebar.recommending.risk import shipped_rules
 
 Check = Callable[[str], str]
 """Why a normalised query doesn't fit one video; empty where it does."""

@@ -16,8 +16,9 @@ import structlog
 from onebar.settings import Settings
 from stream.archive.card import ArchiveCard, Gap, LogGapError
 from stream.archive.writer import ArchiveWriter
-from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS
+from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS, InvalidEventError, encode
 from stream.kafka.consumer import OffsetGoneError, RecordConsumer, begin_offsets, end_offsets
+from stream.kafka.records import Record, event_in
 from stream.kafka.topics import KafkaUnavailableError, TopicError, partition_counts
 from stream.workers.metrics import ARCHIVED, LAG, WorkerHealth
 from stream.workers.retry import until_back
@@ -25,7 +26,7 @@ from stream.workers.runtime import unless
 
 log = structlog.get_logger(__name__)
 
-TOPICS = (VIDEOS, IMPRESSIONS, BEHAVIORS)
+TOPICS = (VIDEOS, IMPRESSIONS, BEHAVIORS, RULES)
 MAX_RECORDS = 5000
 LOOK_S = 10.0
 """How often Kafka is asked whether it is there, and for new partitions."""
@@ -209,7 +210,7 @@ class _Reading:
                 flushed = now
             for record in records:
                 self._writer.add(
-                    record.topic, record.partition, record.offset, record.timestamp, record.value
+                    record.topic, record.partition, record.offset, record.timestamp, _value(record)
                 )
                 ARCHIVED.labels(record.topic).inc()
             if records:
@@ -250,6 +251,16 @@ class _Reading:
         for (topic, partition), behind in (await consumer.lags()).items():
             LAG.labels(topic, str(partition)).set(behind)
         return self._follow and not set(found) <= at.keys()
+
+
+def _value(record: Record) -> bytes:
+    """The message, spelled out where it is a tombstone."""
+    if record.value:
+        return record.value
+    try:
+        return encode(event_in(record))
+    except InvalidEventError:
+        return record.value
 
 
 async def _partitions(settings: Settings) -> list[tuple[str, int]]:

@@ -6,6 +6,9 @@ visibility lag; nothing else of the log is looked at here.
 
 from __future__ import annotations
 
+from typing import Any
+
+from onebar.policy import MAX_SHOWABLE_USERS
 from onebar.records import TEXT_FIELDS
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
@@ -34,7 +37,7 @@ def evidence(work: Workspace, triggers: Table, tables: Tables, config: DatasetCo
         bucket=(cutoff / bucket_s).floor().cast("int64"),
     )
     moments = work.keep("moments", moments)
-    known = work.keep("behaviors", behaviors(tables, config.weights, bucket_s))
+    known = work.keep("behaviors", behaviors(tables, config.weights, config.policy))
     parts = (
         text_of(moments, tables),
         entries_of(moments, known, config),
@@ -68,21 +71,23 @@ def entries_of(moments: Table, known: Table, config: DatasetConfig) -> Table:
 
     Whole buckets before the moment's own are summed once for all triggers; of its own bucket the
     events before the moment are. Of the entries the newest `max_entries` are kept, for anchors and
-    for counters apart, as the store keeps them.
+    for counters apart, as the store keeps them. Of the users who tied a query to the video an entry
+    names as many as any threshold asks for.
     """
     import ibis
 
-    sums = {name: known[name].sum() for name in SUMS}
-    kinds = (known.milli > 0).cast("int64").sum()
-    whole = known.group_by("video_id", "bucket", "query").agg(**sums, many=kinds)
+    def summed(table: Table) -> dict[str, Any]:
+        users = table.asker.collect(where=table.tie, distinct=True)[:MAX_SHOWABLE_USERS]
+        many = table.tie.cast("int64").sum()
+        return {**{name: table[name].sum() for name in SUMS}, "users": users, "many": many}
+
+    whole = known.group_by("video_id", "bucket", "query").agg(**summed(known))
     past = whole.rename(at="bucket")
     before = moments.join(past, "video_id").filter(lambda t: t.at < t.bucket)
-    columns = ("trigger_id", "at", "query", *SUMS, "many")
-    same = known.rename(at="bucket").mutate(many=(known.milli > 0).cast("int64"))
+    columns = ("trigger_id", "at", "query", *SUMS, "users", "many")
+    same = known.rename(at="bucket")
     within = moments.join(same, "video_id").filter(lambda t: (t.at == t.bucket) & (t.ts < t.cutoff))
-    partly = within.group_by("trigger_id", "at", "query").agg(
-        **{name: within[name].sum() for name in (*SUMS, "many")}
-    )
+    partly = within.group_by("trigger_id", "at", "query").agg(**summed(within))
     every = ibis.union(before.select(*columns), partly.select(*columns))
 
     counted = every.exposures + every.clicks + every.engagements > 0
@@ -104,6 +109,7 @@ def entries_of(moments: Table, known: Table, config: DatasetConfig) -> Table:
             "bucket": kept.at,
             "query": kept.query,
             "milli": ibis.ifelse(kept.tied, kept.milli, 0),
+            "users": kept.users,
             **{
                 name: ibis.ifelse(kept.counted, kept[name], 0)
                 for name in ("exposures", "clicks", "engagements")

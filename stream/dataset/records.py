@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from feature_store.buckets import MAX_ANCHORS, newest, rank_anchors, total_counts
+import msgspec
+
+from feature_store.buckets import (
+    MAX_ANCHORS,
+    newest,
+    rank_anchors,
+    showable,
+    shown_anchors,
+    total_counts,
+)
 from onebar.evidence.evidence import Evidence, assemble, terms
 from onebar.evidence.text import REJECT, clean_video
 from onebar.records import TEXT_FIELDS, Features, HistoryEntry, QueryCounts, VideoText
@@ -25,7 +34,7 @@ _clean = lru_cache(maxsize=8192)(clean_video)
 def video_text(row: Row) -> VideoText:
     """The text of a video as it came, in the columns of a row."""
     fields = {name: row[name] or "" for name in TEXT_FIELDS}
-    return VideoText(**fields, sensitive=bool(row["sensitive"]))
+    return msgspec.convert(fields | {"sensitive": bool(row["sensitive"])}, VideoText)
 
 
 def features_of(row: Row, config: DatasetConfig) -> tuple[Features, dict[str, QueryCounts]]:
@@ -38,12 +47,18 @@ def features_of(row: Row, config: DatasetConfig) -> tuple[Features, dict[str, Qu
         if e["exposures"] or e["clicks"] or e["engagements"]
     }
     most = config.policy.max_entries
-    anchors = rank_anchors(newest(tied, most), config.policy, row["ts"])[:MAX_ANCHORS]
+    askers = {
+        key: tuple(e["users"] or ()) for e in entries if (key := (e["bucket"], e["query"])) in tied
+    }
+    may_be_shown = showable(newest(askers, most), config.policy, row["ts"])
+    ranked = rank_anchors(newest(tied, most), config.policy, row["ts"], may_be_shown)
+    anchors = shown_anchors(ranked)[:MAX_ANCHORS]
     forgotten = row["forgotten"]
+    reach = config.policy.deletion_reach_s
     history = [
         HistoryEntry(entry["query"], entry["ts"])
         for entry in row["history"] or ()
-        if forgotten is None or entry["ts"] > forgotten
+        if forgotten is None or entry["ts"] > forgotten + reach
     ]
     history.sort(key=lambda entry: (entry.ts, entry.query), reverse=True)
     text = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from onebar.evidence.text import normalize_query
+from onebar.policy import StatePolicy
 from onebar.records import TEXT_FIELDS
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
@@ -72,13 +73,18 @@ COLUMNS: dict[str, dict[str, str]] = {
         "kind": _STRING,
     },
     "deletion": {"event_id": _STRING, "ts": "float64", "user_id": _STRING},
+    "removal": {"event_id": _STRING, "ts": "float64", "video_id": _STRING},
 }
 """What is read of each event type."""
 
 
 class Tables(Struct, frozen=True):
     """Every event once. `shown` has one row for each query of an exposure; `query` is normalised
-    everywhere, and rows with nothing left of it are gone."""
+    everywhere, and rows with nothing left of it are gone.
+
+    So is what users did who were forgotten since, and what was done under videos that were removed
+    since, whenever that was: also after what a dataset is made until.
+    """
 
     videos: Table
     impressions: Table
@@ -92,8 +98,11 @@ class Tables(Struct, frozen=True):
 def read_tables(work: Workspace, files: Mapping[str, str | None], config: DatasetConfig) -> Tables:
     """The tables in these Parquet files (a glob by event type, None where there are none),
     materialised on the engine."""
+    gone = {
+        type: work.keep(f"gone_{type}", table) for type, table in _gone(work, files, config).items()
+    }
     events = {
-        type: _once(work, type, _read(work, files.get(type), columns), config)
+        type: _once(work, type, _left(_read(work, files.get(type), columns), gone, config), config)
         for type, columns in COLUMNS.items()
     }
     exposed = events["exposure"]
@@ -120,6 +129,39 @@ def read_tables(work: Workspace, files: Mapping[str, str | None], config: Datase
         work.keep("engagements", spelled(events["engagement"])),
         events["deletion"],
     )
+
+
+def _gone(
+    work: Workspace, files: Mapping[str, str | None], config: DatasetConfig
+) -> dict[str, Table]:
+    """`users` with when they were last forgotten; `videos` whose newest event removes them."""
+    import ibis
+
+    deletions, removals, videos = (
+        _read(work, files.get(type), COLUMNS[type]) for type in ("deletion", "removal", "video")
+    )
+    users = deletions.group_by("user_id").agg(forgotten=deletions.ts.max())
+    last = removals.group_by("video_id").agg(removed=removals.ts.max())
+    newest = videos.group_by("video_id").agg(put=videos.ts.max())
+    both = last.left_join(newest, "video_id")
+    removed = both.filter(both.put.isnull() | (both.put <= both.removed))
+    return {
+        "users": users.mutate(forgotten=users.forgotten + config.policy.deletion_reach_s),
+        "videos": removed.select("video_id", there=ibis.literal(True)),
+    }
+
+
+def _left(table: Table, gone: Mapping[str, Table], config: DatasetConfig) -> Table:
+    """Without what is forgotten and removed."""
+    names = table.columns
+    if "user_id" in names and "video_id" in names:
+        joined = table.left_join(gone["users"], "user_id")
+        kept = joined.filter(joined.forgotten.isnull() | (joined.ts > joined.forgotten))
+        table = kept.select(*names)
+    if "video_id" in names and len(names) > 3:
+        joined = table.left_join(gone["videos"], "video_id")
+        table = joined.filter(joined.there.isnull()).select(*names)
+    return table
 
 
 def _read(work: Workspace, files: str | None, columns: dict[str, str]) -> Table:
@@ -162,21 +204,25 @@ def _spelling(work: Workspace, tables: list[Table]) -> Table:
     return work.keep("spelling", found)
 
 
-def behaviors(tables: Tables, weights: FoldWeights, bucket_s: float) -> Table:
+def behaviors(tables: Tables, weights: FoldWeights, policy: StatePolicy) -> Table:
     """What `stream.events.fold` adds to a video's state: one row for each (event, query).
 
     `milli` ties the query to the video (thousandths of a search), `exposures`, `clicks` and
-    `engagements` are counted, `bucket` is the time bucket.
+    `engagements` are counted, `bucket` is the time bucket, `tie` says whether it was asked or
+    tapped at all. Of what a user did in the same way in one bucket only the first has a `milli`.
     """
     import ibis
 
-    def row(table: Table, milli: Any, **counted: int) -> Table:
+    def row(table: Table, way: Any, milli: Any, **counted: int) -> Table:
         counts = {name: counted.get(name, 0) for name in ("exposures", "clicks", "engagements")}
         chosen = table.filter(table.video_id.notnull())
         return chosen.select(
             "video_id",
             "query",
             "ts",
+            "event_id",
+            asker="user_id",
+            way=ibis.literal(way, _STRING) if isinstance(way, str) else way,
             milli=ibis.literal(milli, "int64") if isinstance(milli, int) else milli,
             **{name: ibis.literal(value, "int64") for name, value in counts.items()},
         )
@@ -190,9 +236,19 @@ def behaviors(tables: Tables, weights: FoldWeights, bucket_s: float) -> Table:
         else_=ibis.literal(0, "int64"),
     )
     every = ibis.union(
-        row(tables.searches, round(weights.search * 1000)),
-        row(tables.clicks, round(weights.click * 1000), clicks=1),
-        row(engaged, kinds, engagements=1),
-        row(tables.shown, 0, exposures=1),
+        row(tables.searches, "search", round(weights.search * 1000)),
+        row(tables.clicks, "click", round(weights.click * 1000), clicks=1),
+        row(engaged, engaged.kind, kinds, engagements=1),
+        row(tables.shown, "exposure", 0, exposures=1),
     )
-    return every.mutate(bucket=(every.ts / bucket_s).floor().cast("int64"))
+    every = every.mutate(
+        bucket=(every.ts / policy.bucket_s).floor().cast("int64"),
+        window=(every.ts / policy.dedupe_window_s).floor().cast("int64"),
+        tie=every.milli > 0,
+    )
+    same = ["video_id", "asker", "query", "way", "bucket", "window"]
+    place = ibis.row_number().over(group_by=same, order_by=["ts", "event_id"])
+    every = every.mutate(place=place)
+    return every.mutate(milli=ibis.ifelse(every.place == 0, every.milli, 0)).drop(
+        "event_id", "way", "window", "place"
+    )

@@ -2,6 +2,7 @@
 described to others (`schemas`)."""
 
 from stream.events.types import (
+    ADMIN_EVENTS,
     BEHAVIORS,
     DEAD_LETTERS,
     EVENT_TYPES,
@@ -9,6 +10,7 @@ from stream.events.types import (
     MAX_EVENT_BYTES,
     MAX_QUERY_CHARS,
     QUERIES,
+    RULES,
     VIDEOS,
     Behavior,
     Click,
@@ -21,6 +23,8 @@ from stream.events.types import (
     Impression,
     InvalidEventError,
     Query,
+    Removal,
+    RuleChange,
     Search,
     ShownQuery,
     Text,
@@ -32,6 +36,7 @@ from stream.events.types import (
 )
 
 __all__ = [
+    "ADMIN_EVENTS",
     "BEHAVIORS",
     "DEAD_LETTERS",
     "EVENT_TYPES",
@@ -39,6 +44,7 @@ __all__ = [
     "MAX_EVENT_BYTES",
     "MAX_QUERY_CHARS",
     "QUERIES",
+    "RULES",
     "VIDEOS",
     "Behavior",
     "Click",
@@ -51,6 +57,8 @@ __all__ = [
     "Impression",
     "InvalidEventError",
     "Query",
+    "Removal",
+    "RuleChange",
     "Search",
     "ShownQuery",
     "Text",

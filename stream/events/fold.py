@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
-from feature_store.writes import MILLI, BehaviorAdd, HistoryPut, UserDelete, VideoPut, Write
+from feature_store.writes import (
+    MILLI,
+    BehaviorAdd,
+    HistoryPut,
+    RulePut,
+    UserDelete,
+    VideoPut,
+    Write,
+)
 from onebar.evidence.text import normalize_query
-from onebar.records import TEXT_FIELDS, VideoText
+from onebar.gating.rules import RuleError, check_rule
+from onebar.records import TEXT_FIELDS, Rule, VideoText
 from stream.events import (
     Click,
     Deletion,
@@ -21,6 +30,9 @@ from stream.events import (
     Event,
     Exposure,
     Impression,
+    InvalidEventError,
+    Removal,
+    RuleChange,
     Search,
     Video,
 )
@@ -45,6 +57,8 @@ class FoldWeights(Struct, frozen=True):
 
 
 DEFAULT_WEIGHTS = FoldWeights()
+REMOVED = VideoText(removed=True)
+"""What is kept of a video that is gone."""
 
 
 def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> tuple[Write, ...]:
@@ -58,6 +72,10 @@ def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> 
             return ()
         case Video():
             return (VideoPut(event.video_id, event.ts, event.event_id, clean(text_of(event))),)
+        case Removal():
+            return (VideoPut(event.video_id, event.ts, event.event_id, REMOVED),)
+        case RuleChange():
+            return (RulePut(event.rule_id, event.ts, event.event_id, rule_of(event)),)
         case Deletion():
             return (UserDelete(event.user_id, event.ts),)
         case Exposure():
@@ -65,6 +83,34 @@ def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> 
             return (_add(event, event.video_id, exposures=shown),) if shown else ()
         case Search() | Click() | Engagement():
             return _behavior(event, weights)
+
+
+def rule_of(event: RuleChange) -> Rule | None:
+    """The rule as it is kept; None where it is taken back. Raises `InvalidEventError`."""
+    if event.action == "remove":
+        return None
+    try:
+        return check_rule(
+            Rule(
+                event.rule_id,
+                event.action,
+                query=event.query,
+                word=event.word,
+                pattern=event.pattern,
+                languages=tuple(event.languages),
+                video_id=event.video_id,
+                author=event.author,
+                category=event.category,
+                market=event.market,
+                starts=None if event.starts is UNSET else event.starts,
+                ends=None if event.ends is UNSET else event.ends,
+                who=event.who,
+                why=event.why,
+                ts=event.ts,
+            )
+        )
+    except RuleError as error:
+        raise InvalidEventError(f"rule {event.rule_id!r}: {error}") from None
 
 
 def _behavior(event: Search | Click | Engagement, weights: FoldWeights) -> tuple[Write, ...]:
@@ -83,7 +129,9 @@ def _behavior(event: Search | Click | Engagement, weights: FoldWeights) -> tuple
             return (_add(event, event.video_id, anchor=anchor, clicks=queries), history)
         case Engagement():
             anchor = (query, weights.engagement(event.kind))
-            return (_add(event, event.video_id, anchor=anchor, engagements=queries),)
+            return (
+                _add(event, event.video_id, anchor=anchor, engagements=queries, kind=event.kind),
+            )
 
 
 def _add(
@@ -94,6 +142,7 @@ def _add(
     exposures: tuple[str, ...] = (),
     clicks: tuple[str, ...] = (),
     engagements: tuple[str, ...] = (),
+    kind: str = "",
 ) -> BehaviorAdd:
     return BehaviorAdd(
         video_id=video_id,
@@ -103,6 +152,8 @@ def _add(
         exposures=exposures,
         clicks=clicks,
         engagements=engagements,
+        user_id=event.user_id,
+        kind=kind or event.type,
     )
 
 

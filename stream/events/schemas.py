@@ -22,6 +22,7 @@ from stream.events import (
     IMPRESSIONS,
     MAX_EVENT_BYTES,
     QUERIES,
+    RULES,
     VIDEOS,
 )
 
@@ -30,6 +31,7 @@ _TOPICS = {
     VIDEOS: "Content upserts, keyed by video_id, compacted.",
     IMPRESSIONS: "A user is about to see a video, keyed by video_id: triggers generation.",
     BEHAVIORS: "What users did, keyed by video_id, or by user_id where there is no video.",
+    RULES: "What people decide may be shown, keyed by rule id, compacted.",
     QUERIES: "What was generated, keyed by video_id.",
     DEAD_LETTERS: "Messages that could not be processed: the original bytes as value.",
 }

@@ -18,6 +18,7 @@ from onebar.errors import OneBarError
 VIDEOS = "onebar.videos"
 IMPRESSIONS = "onebar.impressions"
 BEHAVIORS = "onebar.behaviors"
+RULES = "onebar.rules"
 QUERIES = "onebar.queries"
 DEAD_LETTERS = "onebar.dead-letters"
 
@@ -86,6 +87,22 @@ class Video(_Event, tag="video", frozen=True, kw_only=True):
     summary: Text = ""
     category: Text = ""
     sensitive: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.video_id
+
+
+class Removal(_Event, tag="removal", frozen=True, kw_only=True):
+    """A video is gone: it carries no query from now on, and its text is forgotten.
+
+    A later `video` event brings it back. An empty message (a tombstone) with the id as its key says
+    the same, but Kafka drops it in the end, and what was there before it as well.
+    """
+
+    topic: ClassVar[str] = VIDEOS
+
+    video_id: Id
 
     @property
     def key(self) -> str:
@@ -195,17 +212,55 @@ class Deletion(_Event, tag="deletion", frozen=True, kw_only=True):
         return self.user_id
 
 
+RuleText = Annotated[str, Meta(max_length=MAX_QUERY_CHARS)]
+Note = Annotated[str, Meta(max_length=1000)]
+
+
+class RuleChange(_Event, tag="rule", frozen=True, kw_only=True):
+    """A decision about what may be shown, made, changed or (`remove`) taken back.
+
+    At most one of `query`, `word` and `pattern` says what it is about; `video_id`, `author`,
+    `category`, `market`, `languages` and the period from `starts` to `ends` say where and when it
+    holds. `who` decided so, and `why`.
+    """
+
+    topic: ClassVar[str] = RULES
+
+    rule_id: Id
+    action: Literal["block", "allow", "pin", "learn", "remove"]
+    query: RuleText = ""
+    word: RuleText = ""
+    pattern: RuleText = ""
+    languages: Annotated[list[str], Meta(max_length=32)] = []
+    video_id: Annotated[str, Meta(max_length=256)] = ""
+    author: RuleText = ""
+    category: RuleText = ""
+    market: RuleText = ""
+    starts: Timestamp | UnsetType = UNSET
+    ends: Timestamp | UnsetType = UNSET
+    who: Note = ""
+    why: Note = ""
+
+    @property
+    def key(self) -> str:
+        return self.rule_id
+
+
 Behavior = Search | Exposure | Click | Engagement | Deletion
-Event = Video | Impression | Behavior
+Event = Video | Removal | Impression | Behavior | RuleChange
 EVENT_TYPES: tuple[type[_Event], ...] = (
     Video,
+    Removal,
     Impression,
     Search,
     Exposure,
     Click,
     Engagement,
     Deletion,
+    RuleChange,
 )
+ADMIN_EVENTS: tuple[type[_Event], ...] = (Removal, Deletion, RuleChange)
+"""What only an administrator may send over HTTP: it takes away, for everybody and for good."""
 
 
 def parse(data: bytes) -> Event:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from feature_store.writes import Position
+from stream.events import RULES, VIDEOS, Event, InvalidEventError, from_object, parse
 
 
 class Record(Struct, frozen=True):
@@ -24,6 +25,24 @@ class Record(Struct, frozen=True):
     def position(self) -> Position:
         """Where it stands in the log: what fences are kept by."""
         return Position(self.topic, self.partition, self.offset)
+
+
+def event_in(record: Record) -> Event:
+    """The event that a record is. An empty one takes back what its key names: a video, on the topic
+    of rules a rule. Raises `InvalidEventError`."""
+    if record.value or record.topic not in (VIDEOS, RULES):
+        return parse(record.value)
+    try:
+        name = (record.key or b"").decode()
+    except UnicodeDecodeError:
+        raise InvalidEventError("the key of an empty message is no id") from None
+    common = {
+        "event_id": f"tombstone-{record.partition}-{record.offset}",
+        "ts": max(0.0, record.timestamp),
+    }
+    if record.topic == VIDEOS:
+        return from_object({**common, "type": "removal", "video_id": name})
+    return from_object({**common, "type": "rule", "rule_id": name, "action": "remove"})
 
 
 def next_offsets(records: Iterable[Record]) -> dict[tuple[str, int], int]:

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from onebar.errors import OneBarError
 from onebar.settings import Settings
-from stream.events import BEHAVIORS, DEAD_LETTERS, IMPRESSIONS, QUERIES, VIDEOS
+from stream.events import BEHAVIORS, DEAD_LETTERS, IMPRESSIONS, QUERIES, RULES, VIDEOS
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,9 @@ class TopicSpec(Struct, frozen=True):
 
 
 TOPICS: tuple[TopicSpec, ...] = (
-    TopicSpec(VIDEOS, {"cleanup.policy": "compact"}),
+    # A tombstone stays as long as behaviours do, for they alone would bring a video back.
+    TopicSpec(VIDEOS, {"cleanup.policy": "compact", "delete.retention.ms": str(90 * DAY_MS)}),
+    TopicSpec(RULES, {"cleanup.policy": "compact"}),
     TopicSpec(IMPRESSIONS, {"retention.ms": str(DAY_MS)}),
     TopicSpec(BEHAVIORS, {"retention.ms": str(90 * DAY_MS)}),
     TopicSpec(QUERIES, {"retention.ms": str(DAY_MS)}),

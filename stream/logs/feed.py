@@ -10,7 +10,7 @@ from itertools import count
 
 import msgspec
 
-from stream.events import Deletion, Event, Video
+from stream.events import ADMIN_EVENTS, Event, Video
 from stream.kafka.producer import EventProducer
 from stream.logs.files import Log, LogError
 
@@ -28,7 +28,7 @@ def again(log: Log) -> Iterator[Event]:
         seen = False
         for entry in log.entries():
             event = entry.event
-            if event is not None and not isinstance(event, (Video, Deletion)):
+            if event is not None and not isinstance(event, (Video, *ADMIN_EVENTS)):
                 seen = True
                 yield msgspec.structs.replace(
                     event, event_id=f"{run}-{lap}-{entry.number}", ts=time.time()

@@ -10,7 +10,7 @@ from feature_store.opening import open_store
 from feature_store.snapshot import StateSnapshot, diff
 from onebar.errors import OneBarError
 from onebar.settings import Settings
-from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS
+from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS
 from stream.kafka.consumer import group_lag
 from stream.kafka.groups import generator_group, stream_group
 from stream.kafka.topics import partition_counts
@@ -25,7 +25,7 @@ class LagError(OneBarError, TimeoutError):
 async def lags(settings: Settings, *, generator: bool) -> dict[str, int]:
     """Messages not yet committed, by consumer group. Raises `KafkaUnavailableError`."""
     counts = await partition_counts(settings.kafka_bootstrap)
-    wanted: dict[str, tuple[str, ...]] = {stream_group(settings): (VIDEOS, BEHAVIORS)}
+    wanted: dict[str, tuple[str, ...]] = {stream_group(settings): (VIDEOS, BEHAVIORS, RULES)}
     if generator:
         wanted[generator_group(settings)] = (IMPRESSIONS,)
     found = {}

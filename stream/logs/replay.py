@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from onebar.process.files import replace_file
-from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS, Event, InvalidEventError
+from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS, Event, InvalidEventError
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record
 from stream.logs.files import Identity, Log, LogEntry, LogError
@@ -84,7 +84,9 @@ def _topic_of(data: bytes) -> str:
         kind = msgspec.json.decode(data, type=_Typed).type
     except msgspec.DecodeError:
         kind = ""
-    return {"video": VIDEOS, "impression": IMPRESSIONS}.get(kind, BEHAVIORS)
+    return {"video": VIDEOS, "removal": VIDEOS, "rule": RULES, "impression": IMPRESSIONS}.get(
+        kind, BEHAVIORS
+    )
 
 
 class _Typed(Struct):

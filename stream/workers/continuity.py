@@ -7,12 +7,12 @@ from collections.abc import Collection
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
 from onebar.settings import Settings
-from stream.events import BEHAVIORS, VIDEOS
+from stream.events import BEHAVIORS, RULES, VIDEOS
 from stream.kafka.consumer import committed_offsets, end_offsets
 from stream.kafka.groups import stream_group
 from stream.kafka.topics import partition_counts
 
-INPUTS = (VIDEOS, BEHAVIORS)
+INPUTS = (VIDEOS, BEHAVIORS, RULES)
 """The topics that the state is the fold of."""
 
 

@@ -15,7 +15,12 @@ from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import Lookup
 from feature_store.cache.query_cache import QueryCache
 from feature_store.redis.client import StoreCommandError
-from onebar.recommending.recommend import Grounding, Recommender, UnknownVideoError
+from onebar.recommending.recommend import (
+    EvidenceChangedError,
+    Grounding,
+    Recommender,
+    UnknownVideoError,
+)
 from onebar.records import Pair, QueryResult
 from stream.events import QUERIES, Impression, InvalidEventError, parse
 from stream.kafka.producer import EventProducer, Message
@@ -65,10 +70,11 @@ def cached(pair: Pair, lookup: Lookup) -> QueryResult | None:
         return None
 
 
-def is_fresh(lookup: Lookup, grounding: Grounding, now: float) -> bool:
-    """Whether what is cached for a pair is young and stands on the evidence of this moment."""
+def is_fresh(lookup: Lookup, grounding: Grounding, now: float, passed: int) -> bool:
+    """Whether what is cached for a pair is young, stands on the evidence of this moment, and has
+    passed its rules."""
     body = lookup.video if grounding.pair[1] is None else lookup.personal
-    if body is None or body.fresh_until <= now:
+    if body is None or body.fresh_until <= now or body.passed != passed:
         return False
     found = cached(grounding.pair, lookup)
     return found is not None and found.evidence_digest == grounding.digest
@@ -196,10 +202,11 @@ class Generation:
         pairs = list(wanted)
         lookups = await until_back(lambda: self._cache.lookup(pairs), self._health)
         read = await until_back(lambda: recommender.evidence(pairs), self._health)
+        passed = recommender.gate.passed(started)
         groundings: list[Grounding] = []
         messages: list[Message] = []
         for grounding, lookup in zip(read, lookups, strict=True):
-            if is_fresh(lookup, grounding, started):
+            if is_fresh(lookup, grounding, started, passed):
                 messages += untold(wanted[grounding.pair], grounding.pair, lookup)
             else:
                 groundings.append(grounding)
@@ -223,7 +230,7 @@ class Generation:
                 COUNT.labels("rejected" if result.rejected else "generated").inc()
                 CACHED_SECONDS.observe(max(0.0, now - wanted[pair].timestamp))
                 messages.append(query_message(pair, result))
-            elif isinstance(result, UnknownVideoError):
+            elif isinstance(result, (UnknownVideoError, EvidenceChangedError)):
                 unknown[pair] = wanted[pair]
             else:
                 messages.append(self._failed(pair, wanted[pair], result))

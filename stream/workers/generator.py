@@ -12,11 +12,12 @@ from functools import partial
 import structlog
 
 from feature_store.opening import cache_beside
+from onebar.gating.follow import RuleFollower
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.process.tasks import end_tasks
 from onebar.recommending.live import LiveModel
-from onebar.recommending.loading import LoadedModel, load_model
+from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.settings import Settings
 from stream.events import IMPRESSIONS
 from stream.kafka.consumer import RecordConsumer
@@ -162,16 +163,20 @@ async def run_generator(settings: Settings) -> None:
 
 async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) -> None:
     cache = cache_beside(runtime.store, settings)
+    gate = open_gate(settings)
+    rules = RuleFollower(runtime.store, gate)
+    await until_back(rules.look, runtime.health)
     live = LiveModel(
         settings,
         runtime.store,
         cache,
+        gate=gate,
         # An impression needs two prompts at most, and none in hand may meet a full queue.
         queue_size=max(settings.queue_size, 2 * MAX_PENDING),
         on_warning=partial(runtime.health.warn, "model"),
     )
     await live.open(model)
-    following = asyncio.create_task(live.follow())
+    following = [asyncio.create_task(each) for each in (live.follow(), rules.follow())]
     try:
         generation = Generation(
             live,
@@ -184,7 +189,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
         async with watching(runtime, loop.lags):
             await loop.run()
     finally:
-        await end_tasks(following)
+        await end_tasks(*following)
         await live.close()
 
 

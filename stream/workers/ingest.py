@@ -11,10 +11,10 @@ from feature_store.redis.client import StoreCommandError
 from feature_store.store import FeatureStore
 from feature_store.writes import InvalidWriteError, Position, Write
 from onebar.evidence.text import clean_video
-from stream.events import InvalidEventError, parse
+from stream.events import InvalidEventError
 from stream.events.fold import fold
 from stream.kafka.producer import EventProducer, Message
-from stream.kafka.records import Record, next_offsets
+from stream.kafka.records import Record, event_in, next_offsets
 from stream.workers.continuity import StateLostError
 from stream.workers.dead_letters import FutureEventError, dead_letter, set_aside
 from stream.workers.metrics import (
@@ -39,7 +39,7 @@ def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[Plac
 
     Raises `InvalidEventError`, `FutureEventError` and `InvalidWriteError`: a dead letter each.
     """
-    event = parse(record.value)
+    event = event_in(record)
     if event.ts > record.timestamp + future_allowance_s:
         raise FutureEventError(event.ts, record.timestamp, future_allowance_s)
     return event.type, [(write, record.position) for write in fold(event, clean_video)]

@@ -23,9 +23,9 @@ from onebar.embedding.queries import KnownQueries
 from onebar.evidence.evidence import trigger_text
 from onebar.evidence.text import clean_video
 from onebar.records import Anchor, Features
-from stream.events import BEHAVIORS, Event, InvalidEventError, Video, parse
+from stream.events import BEHAVIORS, Event, InvalidEventError, Removal, Video
 from stream.events.fold import fold, text_of
-from stream.kafka.records import Record
+from stream.kafka.records import Record, event_in
 from stream.workers.metrics import (
     INDEXED,
     KNOWN_QUERIES,
@@ -93,23 +93,20 @@ class Neighborhood:
     async def take(self, records: Sequence[Record]) -> None:
         """Put a batch of videos and behaviours into the indexes, and write the anchors of the new
         videos."""
-        newest: dict[str, tuple[Video, Record]] = {}
+        newest: dict[str, tuple[Video | Removal, Record]] = {}
         asked: list[tuple[str, str]] = []
         for record in records:
             try:
-                event = parse(record.value)
+                event = event_in(record)
             except InvalidEventError:
                 continue  # the stream worker has set it aside
             if record.topic == BEHAVIORS:
                 asked += _asked(event)
-            elif isinstance(event, Video):
+            elif isinstance(event, (Video, Removal)):
                 known = newest.get(event.video_id, (event, record))[0]
                 if (event.ts, event.event_id) >= (known.ts, known.event_id):
                     newest[event.video_id] = event, record
-        texts = {
-            video_id: "" if event.sensitive else trigger_text(clean_video(text_of(event)))
-            for video_id, (event, _) in newest.items()
-        }
+        texts = {video_id: _trigger_text(event) for video_id, (event, _) in newest.items()}
         videos = list(texts)
         await self._apart(self._put, texts, asked)
         INDEXED.set(len(self._index))
@@ -230,6 +227,13 @@ class Neighborhood:
         except CorruptStateError as error:
             log.warning("neighbor_unreadable", video_id=video_id, error=str(error))
             return [Features()]
+
+
+def _trigger_text(event: Video | Removal) -> str:
+    """What a video is found by; empty for one that must carry no query."""
+    if isinstance(event, Removal) or event.sensitive:
+        return ""
+    return trigger_text(clean_video(text_of(event)))
 
 
 def _asked(event: Event) -> list[tuple[str, str]]:

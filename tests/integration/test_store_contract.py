@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_fixtures import SMALL, fresh_store, run
+from store_fixtures import STRICT, fresh_store, run, unsealed
 
 from feature_store.memory import MemoryStore
 from feature_store.snapshot import StateSnapshot, diff
@@ -17,11 +18,13 @@ from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    RulePut,
     UserDelete,
     VideoPut,
     Write,
 )
-from onebar.records import VideoText
+from onebar.records import Rule, VideoText
+from stream.events.fold import REMOVED
 
 pytestmark = pytest.mark.integration
 
@@ -39,7 +42,11 @@ times = st.one_of(
 weights = st.integers(1, 5000)
 
 video_puts = st.builds(
-    VideoPut, video_ids, times, event_ids, st.builds(VideoText, title=queries, ocr=queries)
+    VideoPut,
+    video_ids,
+    times,
+    event_ids,
+    st.builds(VideoText, title=queries, ocr=queries) | st.just(REMOVED),
 )
 behavior_adds = st.builds(
     BehaviorAdd,
@@ -50,10 +57,21 @@ behavior_adds = st.builds(
     st.lists(queries, max_size=3).map(tuple),
     st.lists(queries, max_size=2).map(tuple),
     st.lists(queries, max_size=2).map(tuple),
+    st.sampled_from(["", "u", "v", "{u:u}", *(f"u{n}" for n in range(12))]),
+    st.sampled_from(["search", "click"]),
 )
 history_puts = st.builds(HistoryPut, user_ids, queries, times)
 deletions = st.builds(UserDelete, user_ids, times)
-writes = st.one_of(video_puts, behavior_adds, behavior_adds, history_puts, history_puts, deletions)
+rule_puts = st.builds(
+    RulePut,
+    st.sampled_from(["r", "规则", "r}:x"]),
+    times,
+    event_ids,
+    st.none() | st.builds(Rule, st.just("r"), st.just("block"), query=queries, who=queries),
+)
+writes = st.one_of(
+    video_puts, behavior_adds, behavior_adds, history_puts, history_puts, deletions, rule_puts
+)
 
 
 @st.composite
@@ -61,16 +79,16 @@ def logs(draw: st.DrawFn) -> list[Write]:
     """Writes as a log has them: one event_id, one effect. A video's (ts, event_id) too."""
     log: list[Write] = []
     versions: dict[tuple[str, float, str], VideoPut] = {}
+    made: dict[tuple[str, float, str], RulePut] = {}
     for number, write in enumerate(draw(st.lists(writes, max_size=14))):
         match write:
             case VideoPut():
                 key = (write.video_id, write.ts, write.event_id)
                 log.append(versions.setdefault(key, write))
-            case BehaviorAdd(video_id, ts, _, anchors, exposures, clicks, engagements):
-                event_id = f"事件 {number}"
-                log.append(
-                    BehaviorAdd(video_id, ts, event_id, anchors, exposures, clicks, engagements)
-                )
+            case RulePut():
+                log.append(made.setdefault((write.rule_id, write.ts, write.event_id), write))
+            case BehaviorAdd():
+                log.append(msgspec.structs.replace(write, event_id=f"事件 {number}"))
             case _:
                 log.append(write)
     repeats = draw(st.lists(st.sampled_from(log), max_size=4)) if log else []
@@ -78,7 +96,7 @@ def logs(draw: st.DrawFn) -> list[Write]:
 
 
 def clean_pass(log: Sequence[Write]) -> StateSnapshot:
-    store = MemoryStore(SMALL)
+    store = MemoryStore(STRICT)
     for offset, write in enumerate(log):
         store.apply(write, Position("t", 0, offset))
     return store.snapshot()
@@ -117,7 +135,7 @@ def test_memory_reaches_the_state_of_a_clean_pass(
     delivery: tuple[list[Write], list[list[Step]]],
 ) -> None:
     log, batches = delivery
-    store = MemoryStore(SMALL)
+    store = MemoryStore(STRICT)
     for batch in batches:
         for write, position in batch:
             store.apply(write, position)
@@ -134,8 +152,8 @@ def test_redis_reaches_the_state_of_a_clean_pass(
     log, batches = delivery
 
     async def check() -> None:
-        memory = MemoryStore(SMALL)
-        async with fresh_store(redis_url) as store:
+        memory = MemoryStore(STRICT)
+        async with fresh_store(redis_url, STRICT) as store:
             for number, batch in enumerate(batches):
                 if number in flushes:
                     await store.client.script_flush()
@@ -148,9 +166,15 @@ def test_redis_reaches_the_state_of_a_clean_pass(
             assert diff(expected, found) == []
             assert found == expected
             pairs = [(v, u) for v in expected.videos for u in (*expected.users, None)]
-            assert await store.features(pairs, now=45.0) == memory.features(pairs, now=45.0)
+            features = await store.features(pairs, now=45.0)
+            assert [unsealed(f) for f in features] == memory.features(pairs, now=45.0)
             for video_id in expected.videos:
                 assert await store.counts(video_id) == memory.counts(video_id)
+                anchors = await store.anchors(video_id, now=45.0)
+                assert anchors == memory.anchors(video_id, now=45.0)
+            changed = await store.rules_since(0)
+            assert changed == {name: state.rule for name, state in expected.rules.items()}
+            assert (await store.rules_version() > 0) is bool(changed)
             for user_id in expected.users:
                 assert await store.history(user_id) == memory.history(user_id)
 
@@ -165,7 +189,7 @@ def test_one_batch_or_many_is_the_same(redis_url: str, log: list[Write]) -> None
     steps: list[Step] = [(w, Position("t", 0, offset)) for offset, w in enumerate(log)]
 
     async def check() -> None:
-        async with fresh_store(redis_url) as one, fresh_store(redis_url) as many:
+        async with fresh_store(redis_url, STRICT) as one, fresh_store(redis_url, STRICT) as many:
             total = await one.apply(steps)
             stats = [await many.apply([step]) for step in steps]
             assert total == ApplyStats(

@@ -1,12 +1,15 @@
 -- Applies a batch's behaviour events to one video, all or none of them, in the order given.
 -- KEYS  anchors, counters, fence, text, neighbors, then one seen set per dedupe window
--- ARGV  max_entries, video TTL (ms), seen TTL (ms), msgpack of the events, each
+-- ARGV  max_entries, video TTL (ms), seen TTL (ms), users kept of an anchor,
+--       msgpack of the events, each
 --       {stream ("" for no fence), offset, KEYS index of its seen set, digest,
---        {field, thousandths, ...}, {field, exposures, clicks, engagements, ...}}
+--        {field, thousandths, user, digest of what counts once, ...},
+--        {field, exposures, clicks, engagements, ...}}
 -- Returns {applied, fenced, duplicates}.
 local anchors, counters, fence = KEYS[1], KEYS[2], KEYS[3]
 local max_entries, video_ttl, seen_ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local events = cmsgpack.unpack(ARGV[4])
+local most_askers = tonumber(ARGV[4])
+local events = cmsgpack.unpack(ARGV[5])
 local EXACT = 2 ^ 53 -- up to here a number of Lua counts by ones
 local AT_ONCE = 1000 -- values that one command is given or asked for
 
@@ -19,7 +22,7 @@ end
 -- that can't be added to, fails here. What is not read is not written either.
 local applied, fenced, duplicates = 0, 0, 0
 local reached, digests, known = {}, {}, {}
-local weight_fields, weights = {}, {}
+local weight_fields, weights, new_askers = {}, {}, {}
 local count_fields, exposures, clicks, engagements = {}, {}, {}, {}
 for _, event in ipairs(events) do
   local stream, offset, seen, digest, adds, counts = unpack(event)
@@ -48,12 +51,22 @@ for _, event in ipairs(events) do
       known[seen][digest] = true
       digests[seen] = digests[seen] or {}
       table.insert(digests[seen], digest)
-      for i = 1, #adds, 2 do
-        local field = adds[i]
+      for i = 1, #adds, 4 do
+        local field, milli, asker, once = unpack(adds, i, i + 3)
         if not weights[field] then
           weight_fields[#weight_fields + 1] = field
+          weights[field], new_askers[field] = 0, {}
         end
-        weights[field] = (weights[field] or 0) + adds[i + 1]
+        if asker ~= '' then
+          table.insert(new_askers[field], asker)
+        end
+        if once == '' then
+          weights[field] = weights[field] + milli
+        elseif not known[seen][once] and redis.call('SISMEMBER', KEYS[seen], once) == 0 then
+          weights[field] = weights[field] + milli
+          known[seen][once] = true
+          table.insert(digests[seen], once)
+        end
       end
       for i = 1, #counts, 4 do
         local field = counts[i]
@@ -74,12 +87,16 @@ for first = 1, #weight_fields, AT_ONCE do
   local last = math.min(first + AT_ONCE - 1, #weight_fields)
   local old = redis.call('HMGET', anchors, unpack(weight_fields, first, last))
   for i = first, last do
-    local value = tonumber(old[i - first + 1] or 0)
-    local sum = value and value + weights[weight_fields[i]]
-    if not sum or sum % 1 ~= 0 or sum > EXACT then
-      return corrupt(anchors, old[i - first + 1])
+    local field, text = weight_fields[i], old[i - first + 1] or '0'
+    local value, askers = string.match(text, '^(%d+) ?(%x*)$')
+    local sum = value and tonumber(value) + weights[field]
+    if not sum or sum > EXACT or #askers % ASKER ~= 0 then
+      return corrupt(anchors, text)
     end
-    new_weights[2 * i - 1], new_weights[2 * i] = weight_fields[i], string.format('%.0f', sum)
+    for _, asker in ipairs(new_askers[field]) do
+      askers = add_asker(askers, asker, most_askers)
+    end
+    new_weights[2 * i - 1], new_weights[2 * i] = field, string.format('%.0f %s', sum, askers)
   end
 end
 for first = 1, #count_fields, AT_ONCE do

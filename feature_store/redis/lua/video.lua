@@ -1,6 +1,7 @@
--- Stores a video's text unless a greater (ts, event_id) is there already.
--- KEYS  text, anchors, counters, fence, neighbors
--- ARGV  ts, event_id, the whole value ("ts length-of-event_id event_id JSON"), video TTL (ms)
+-- Stores a video's text unless a greater (ts, event_id) is there already, and its seal, where that
+-- is another: a cached body that was made under the old one is void from then on.
+-- KEYS  text, anchors, counters, fence, neighbors, seal
+-- ARGV  ts, event_id, the whole value ("ts length-of-event_id event_id JSON"), video TTL (ms), seal
 local ts, event_id, value, ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local refusal = refused(KEYS[1], 'SET', 'PEXPIRE')
 if refusal then
@@ -19,6 +20,9 @@ if old then
 end
 if newer then
   redis.call('SET', KEYS[1], value)
+  if redis.call('GET', KEYS[6]) ~= ARGV[5] then
+    redis.call('SET', KEYS[6], ARGV[5], 'PX', ttl)
+  end
 end
 for i = 1, 5 do
   redis.call('PEXPIRE', KEYS[i], ttl)

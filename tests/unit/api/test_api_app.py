@@ -107,6 +107,9 @@ def test_an_unsafe_address_or_a_bad_key_ends_the_start() -> None:
         ("GET", "/v1/%80", 422),
         ("GET", "/v1/users//history", 422),
         ("DELETE", "/v1/users/", 422),
+        ("DELETE", "/v1/users/x/history", 404),
+        ("PUT", "/v1/rules/a%7fb", 422),
+        ("GET", "/v1/rules?limit=0", 422),
         ("GET", "/v1/feed?limit=0", 422),
         ("GET", "/v1/feed?limit=x", 422),
     ],
@@ -131,6 +134,7 @@ async def test_every_refusal_is_a_problem(
         ("/v1/evidence", "GET, HEAD"),
         ("/v1/feed", "GET, HEAD"),
         ("/v1/queries", "GET, HEAD, POST"),
+        ("/v1/rules", "GET, HEAD"),
         ("/v1/users/u", "DELETE"),
         ("/v1/users/u/history", "DELETE, GET, HEAD"),  # of a user that is named so
         ("/v1/videos/a/b/anchors", "GET, HEAD"),
@@ -149,7 +153,8 @@ def test_every_route_is_asked_what_it_allows(app: FastAPI) -> None:
     """One added later would fail here until it is named above."""
     assert set(app.openapi()["paths"]) == {
         *("/healthz", "/metrics", "/readyz", "/v1/events", "/v1/evidence", "/v1/feed"),
-        *("/v1/queries", "/v1/users/{user_id}", "/v1/users/{user_id}/history"),
+        *("/v1/queries", "/v1/rules", "/v1/rules/{rule_id}"),
+        *("/v1/users/{user_id}", "/v1/users/{user_id}/history"),
         "/v1/videos/{video_id}/anchors",
     }
 
@@ -534,9 +539,8 @@ def test_a_long_list_of_faults_is_cut() -> None:
 def test_anchors_become_queries_that_may_be_shown() -> None:
     named = ("Red Shoes", "[REJECT]", "a [SEP] b", "red shoes", "?!", "", "x" * 500, "boots")
     anchors = tuple(Anchor(query, 9.0 - at) for at, query in enumerate(named))
-    shown = from_anchors(Features(anchors=anchors), None)
+    shown = from_anchors(Features(anchors=anchors))
     assert shown == (Candidate("red shoes", 9.0), Candidate("boots", 2.0))
-    assert from_anchors(Features(anchors=anchors), 1) == shown[:1]
 
 
 def test_a_problem_holds_whatever_came() -> None:

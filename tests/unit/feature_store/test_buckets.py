@@ -12,16 +12,19 @@ from feature_store.buckets import (
     MAX_BUCKETS,
     BucketRangeError,
     CorruptStateError,
+    add_asker,
+    asker_of,
     bucket_prefix,
+    decode_anchors,
     decode_counts,
     decode_field,
-    decode_weights,
     encode_field,
     merge_neighbors,
     newest,
     rank_anchors,
+    showable,
 )
-from onebar.policy import StatePolicy
+from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
 from onebar.records import Anchor, QueryCounts
 
 pairs = st.tuples(st.integers(0, MAX_BUCKETS - 1), st.text(max_size=8))
@@ -61,7 +64,9 @@ def test_cutting_as_we_go_changes_nothing(
 
 def test_hashes_decode_cut() -> None:
     hashed = {b"000001a": b"5", b"000002b": b"7", b"0000020": b"9"}
-    assert decode_weights(hashed, 2) == {(2, "b"): 7, (2, "0"): 9}
+    assert decode_anchors(hashed, 2) == ({(2, "b"): 7, (2, "0"): 9}, {(2, "b"): (), (2, "0"): ()})
+    by_two = {b"000001a": b"5 0000000000010000000000af"}
+    assert decode_anchors(by_two, 2)[1] == {(1, "a"): ("000000000001", "0000000000af")}
     counted = {b"000001a": b"1 2 3", b"000002b": b"4 5 6"}
     assert decode_counts(counted, 1) == {(2, "b"): QueryCounts(4, 5, 6)}
 
@@ -78,9 +83,58 @@ def test_strange_counts_are_named(value: bytes) -> None:
         decode_counts({b"000001a": value}, 5)
 
 
-def test_a_strange_weight_is_named() -> None:
+@pytest.mark.parametrize("value", [b"1.5", b"", b"1 abc", b"1 00000000000 ", b"1 00000000000\xff"])
+def test_a_strange_weight_is_named(value: bytes) -> None:
     with pytest.raises(CorruptStateError):
-        decode_weights({b"000001a": b"1.5"}, 5)
+        decode_anchors({b"000001a": value}, 5)
+
+
+users = st.lists(st.integers(0, 40).map(lambda n: asker_of(f"u{n}", "v", "q")), max_size=30)
+
+
+@given(users, st.data())
+def test_the_users_kept_are_the_same_in_any_order_and_enough_for_any_threshold(
+    asked: list[str], data: st.DataObject
+) -> None:
+    def kept(order: list[str]) -> tuple[str, ...]:
+        askers: tuple[str, ...] = ()
+        for asker in order:
+            askers = add_asker(askers, asker)
+        return askers
+
+    again = data.draw(st.permutations(asked + data.draw(st.lists(st.sampled_from(asked or [""])))))
+    found = kept(asked)
+    assert kept([user for user in again if user]) == found
+    assert len(found) == min(len(set(asked)), MAX_SHOWABLE_USERS)
+    assert set(found) <= set(asked)
+
+
+spread = st.dictionaries(
+    st.tuples(st.integers(0, 9), st.sampled_from("ab")), st.sets(st.integers(0, 9)), max_size=12
+)
+
+
+@given(spread, st.integers(1, MAX_SHOWABLE_USERS), st.integers(1, 10), st.integers(0, 11))
+def test_the_threshold_is_exact_over_the_buckets_of_the_lookback(
+    asked: dict[tuple[int, str], set[int]], users: int, buckets: int, at: int
+) -> None:
+    policy = StatePolicy(bucket_s=10.0, showable_users=users, showable_lookback_s=buckets * 10.0)
+    kept = {}
+    for (bucket, query), numbers in asked.items():
+        askers: tuple[str, ...] = ()
+        for number in numbers:
+            askers = add_asker(askers, asker_of(str(number), "v", query))
+        kept[bucket, query] = askers
+    may_be_shown = showable(kept, policy, now=at * 10.0)
+    for query in "ab":
+        since = max(0, at - buckets)
+        everyone = {n for (b, q), ns in asked.items() if q == query and b >= since for n in ns}
+        assert may_be_shown(query) == (users == 1 or len(everyone) >= users)
+
+
+def test_a_user_is_another_one_under_another_query_or_video() -> None:
+    named = {asker_of("u", "v", "q"), asker_of("u", "v", "r"), asker_of("u", "w", "q")}
+    assert len(named | {asker_of("u", "v", "q")}) == 3
 
 
 def test_weights_halve_with_each_half_life() -> None:

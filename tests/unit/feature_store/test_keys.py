@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.keys import Keys, StateKey, escape, unescape
+from feature_store.keys import SEAL, Keys, StateKey, escape, unescape
 
 nasty = st.text(st.one_of(st.sampled_from(list("{}:%\n\r\0 \"'*?[]/a0é中")), st.characters()))
 sendable = st.text(st.sampled_from(list('{}:%\n "/é中')) | st.characters(codec="utf-8"))
@@ -19,6 +19,7 @@ NAMES = {
     "neighbors": KEYS.neighbors,
     "counters": KEYS.counters,
     "fence": KEYS.fence,
+    "seal": KEYS.seal,
     "seen": lambda video_id: KEYS.seen(video_id, 7),
     "cached": KEYS.cached,
     "cached_for": lambda video_id: KEYS.cached_for(video_id, "u"),
@@ -50,18 +51,20 @@ def test_personal_keys_name_exactly_one_pair(v1: str, u1: str, v2: str, u2: str)
 
 @given(nasty, nasty)
 def test_what_answers_a_pair_is_named_as_elsewhere(video_id: str, user_id: str) -> None:
-    names = [KEYS.cached(video_id), KEYS.cached_for(video_id, user_id), KEYS.deletion(user_id)]
-    assert KEYS.answering([(video_id, user_id), (video_id, None)]) == [*names, names[0]]
+    video = [KEYS.cached(video_id), KEYS.seal(video_id)]
+    user = [KEYS.cached_for(video_id, user_id), KEYS.deletion(user_id)]
+    assert KEYS.answering([(video_id, user_id), (video_id, None)]) == [*video, *user, *video]
 
 
 @given(sendable, sendable)
 def test_a_key_says_what_it_holds(video_id: str, user_id: str) -> None:
     names = [name.encode() for name in KEYS.answering([(video_id, user_id)])]
-    assert list(map(KEYS.slot, names)) == [(video_id, None), (video_id, user_id), user_id]
-    assert list(map(Keys("n", "g2").slot, names)) == [None, None, None]
+    pairs = [(video_id, None), (video_id, SEAL), (video_id, user_id)]
+    assert list(map(KEYS.slot, names)) == [*pairs, user_id]
+    assert list(map(Keys("n", "g2").slot, names)) == [None, None, None, None]
 
 
-@given(sendable, st.sampled_from(sorted(set(NAMES) - {"cached", "cached_for", "deletion"})))
+@given(sendable, st.sampled_from(sorted(set(NAMES) - {"cached", "cached_for", "deletion", "seal"})))
 def test_other_keys_hold_nothing_that_answers(entity_id: str, kind: str) -> None:
     assert KEYS.slot(NAMES[kind](entity_id).encode()) is None
     assert KEYS.slot(b"\xff") is None

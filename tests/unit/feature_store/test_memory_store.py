@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from feature_store.buckets import BucketRangeError
@@ -22,7 +23,17 @@ from feature_store.writes import (
 from onebar.policy import StatePolicy
 from onebar.records import Anchor, HistoryEntry, QueryCounts, VideoText
 
-POLICY = StatePolicy(bucket_s=10.0, max_entries=3, history_size=2, dedupe_window_s=100.0)
+POLICY = StatePolicy(
+    bucket_s=10.0,
+    max_entries=3,
+    history_size=2,
+    dedupe_window_s=100.0,
+    deletion_reach_s=0.0,
+    showable_users=1,
+)
+THRESHOLD = msgspec.structs.replace(
+    POLICY, showable_users=3, showable_lookback_s=20.0, max_entries=9
+)
 
 
 def stored(*writes: Write) -> MemoryStore:
@@ -141,3 +152,70 @@ def test_diff_says_where() -> None:
         "user 'u': expected, but missing",
     ]
     assert diff(same, other, limit=2)[-1] == "... and 3 more differences"
+
+
+def asked(user: str, ts: float, query: str = "q", kind: str = "search") -> BehaviorAdd:
+    event_id = f"{user} {ts} {query} {kind}"
+    return BehaviorAdd("v", ts, event_id, ((query, 1000),), user_id=user, kind=kind)
+
+
+def shown(store: MemoryStore, now: float) -> list[str]:
+    [features] = store.features([("v", "who else")], now=now)
+    return [anchor.query for anchor in features.anchors]
+
+
+def test_a_query_is_shown_to_others_once_enough_users_asked_it() -> None:
+    store = MemoryStore(THRESHOLD)
+    for number in range(60):
+        store.apply(asked("spam", float(number % 10), f"followers {number % 2}"), None)
+    for user, ts in (("a", 1.0), ("a", 2.0), ("b", 15.0)):
+        store.apply(asked(user, ts), None)
+    assert shown(store, 19.0) == []
+    assert [anchor.showable for anchor in store.anchors("v", now=19.0)] == [False] * 3
+    store.apply(asked("c", 16.0), None)
+    assert shown(store, 19.0) == ["q"]
+
+
+def test_users_count_within_the_lookback() -> None:
+    store = MemoryStore(THRESHOLD)
+    for user, ts in (("a", 1.0), ("b", 15.0), ("c", 25.0)):
+        store.apply(asked(user, ts), None)
+    assert shown(store, 29.0) == ["q"]
+    assert shown(store, 30.0) == []
+    store.apply(asked("a", 35.0), None)
+    assert shown(store, 39.0) == ["q"]
+
+
+def test_a_user_counts_once_for_a_kind_a_query_and_a_bucket() -> None:
+    many = [
+        *(asked("u", ts) for ts in (1.0, 2.0, 3.0)),
+        asked("u", 4.0, kind="click"),
+        asked("u", 5.0, "r"),
+        asked("w", 6.0),
+        asked("u", 11.0),
+    ]
+    for order in (many, many[::-1]):
+        anchors = stored(*order).snapshot().videos["v"].anchors
+        assert anchors == {(0, "q"): 3000, (0, "r"): 1000, (1, "q"): 1000}
+
+
+def test_a_removed_video_keeps_nothing_and_stays_removed() -> None:
+    old, new = VideoText(title="old"), VideoText(title="new")
+    removal = VideoPut("v", 2.0, "r", VideoText(removed=True))
+    puts = [VideoPut("v", 1.0, "a", old), removal, VideoPut("v", 1.5, "b", new)]
+    for order in (puts, puts[::-1]):
+        [features] = stored(*order).features([("v", None)])
+        assert features.text == VideoText(removed=True)
+        assert features.sensitive
+    again = stored(*puts, VideoPut("v", 3.0, "c", new))
+    assert again.features([("v", None)])[0].text == new
+
+
+def test_a_deletion_reaches_what_was_stamped_ahead() -> None:
+    reach = msgspec.structs.replace(POLICY, deletion_reach_s=60.0)
+    put, later = HistoryPut("u", "ahead", 150.0), HistoryPut("u", "after", 161.0)
+    for order in ((put, UserDelete("u", 100.0), later), (UserDelete("u", 100.0), later, put)):
+        store = MemoryStore(reach)
+        for write in order:
+            store.apply(write, None)
+        assert store.history("u") == (HistoryEntry("after", 161.0),)

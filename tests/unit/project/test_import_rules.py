@@ -37,8 +37,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "onebar.summaries": (*_BASE, "onebar.evidence"),
     "onebar.training": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
     "onebar.embedding": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.training"),
-    "onebar.recommending": (*_BASE, "onebar.evidence", "onebar.generator", "onebar.embedding"),
-    "onebar.teaching": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.recommending"),
+    "onebar.gating": (*_BASE, "onebar.evidence"),
+    "onebar.recommending": (
+        *(*_BASE, "onebar.evidence", "onebar.gating", "onebar.generator", "onebar.embedding"),
+    ),
+    "onebar.teaching": (
+        *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.gating", "onebar.recommending"),
+    ),
     "onebar.evaluation": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
         *("onebar.embedding", "onebar.recommending"),
@@ -52,7 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "feature_store.snapshot": (*_BASE, "feature_store.buckets"),
     "feature_store.plan": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.writes"),
-        "feature_store.redis",
+        *("feature_store.redis", "feature_store.snapshot"),
     ),
     "feature_store.memory": (
         *(*_BASE, "feature_store.buckets", "feature_store.snapshot", "feature_store.writes"),
@@ -70,11 +75,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "feature_store.redis",
     ),
     # Events in Kafka and in files.
-    "stream.events": (*_BASE, "onebar", "onebar.evidence", "feature_store.writes"),
+    "stream.events": (
+        *(*_BASE, "onebar", "onebar.evidence", "onebar.gating", "feature_store.writes"),
+    ),
     "stream.kafka": (*_BASE, "feature_store.writes", "stream.events"),
     "stream.workers": (
         *(*_BASE, *_STATE, "onebar.evidence", "onebar.recommending", "onebar.embedding"),
-        *("stream.events", "stream.kafka"),
+        *("onebar.gating", "stream.events", "stream.kafka"),
     ),
     "stream.logs": (
         *(*_BASE, *_STATE, "onebar.evidence", "onebar.summaries"),
@@ -95,14 +102,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api": (),
     "api.http": (*_BASE, "api", "feature_store.redis", "stream.events"),
     "api.publisher": (*_BASE, "api.http", "stream.events"),
-    "api.answering": (*(*_BASE, *_STATE, "api.http", "onebar.generator", "onebar.recommending"),),
+    "api.answering": (
+        *(*_BASE, *_STATE, "api.http", "onebar.gating", "onebar.generator"),
+        "onebar.recommending",
+    ),
     "api.health": (*_BASE, *_STATE, "api.answering", "api.http", "api.publisher"),
     "api.services": (
         *(*_BASE, *_STATE, "api.answering", "api.health", "api.http", "api.publisher"),
-        *("onebar.recommending", "stream.kafka"),
+        *("onebar.evidence", "onebar.gating", "onebar.recommending", "stream.events"),
+        "stream.kafka",
     ),
     "api.routes": (
         *(*_BASE, *_STATE, "api.http", "api.services", "onebar.evidence", "stream.events"),
+        "onebar.gating",
     ),
     "api.app": (*_BASE, "onebar", "api.http", "api.routes", "api.services", "onebar.recommending"),
     "api.server": (*_BASE, "api", "api.app", "api.http"),

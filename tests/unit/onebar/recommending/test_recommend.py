@@ -11,8 +11,14 @@ import pytest
 from onebar.evidence.prompt import PromptConfig
 from onebar.generator.batching import Batcher, DeadlineExceededError, QueueFullError
 from onebar.generator.engine import Engine, EngineError
-from onebar.recommending.recommend import Recommender, UnknownVideoError
+from onebar.recommending.recommend import (
+    ATTEMPTS,
+    EvidenceChangedError,
+    Recommender,
+    UnknownVideoError,
+)
 from onebar.records import (
+    NO_SEAL,
     Anchor,
     CacheEntry,
     Candidate,
@@ -20,6 +26,7 @@ from onebar.records import (
     HistoryEntry,
     Pair,
     QueryResult,
+    Seals,
     VideoText,
 )
 
@@ -50,7 +57,7 @@ class Store:
     async def features(self, pairs: Sequence[Pair]) -> list[Features]:
         self.calls += 1
         return [
-            Features(known.text, known.anchors, self.history.get(user or "", ()))
+            Features(known.text, known.anchors, self.history.get(user or "", ()), known.seals)
             for video, user in pairs
             for known in [self.videos.get(video, Features())]
         ]
@@ -69,16 +76,21 @@ class Cache:
         self.digests: dict[str, Body] = {}
         self.entries: list[CacheEntry] = []
         self.broken = False
+        self.seal = NO_SEAL
+        self.before_put: Callable[[], None] | None = None
 
     async def by_digest(self, digests: Sequence[str]) -> list[Body | None]:
         return [self.digests.get(digest) for digest in digests]
 
-    async def put(self, entries: Sequence[CacheEntry]) -> None:
+    async def put(self, entries: Sequence[CacheEntry]) -> list[bool]:
         if self.broken:
             raise ConnectionError("the cache is away")
+        if self.before_put is not None:
+            self.before_put()
         for entry in entries:
             self.entries.append(entry)
             self.digests[entry.result.evidence_digest] = Body(entry.result)
+        return [entry.seals.video == self.seal for entry in entries]
 
     @property
     def kept(self) -> list[tuple[str, str | None, bool]]:
@@ -292,3 +304,34 @@ async def test_a_cache_that_is_away_is_raised(world: World) -> None:
     loop = asyncio.get_running_loop()
     with pytest.raises(ConnectionError):
         await world.recommender.recommend([("shoes", None)], deadline=loop.time() + 30)
+
+
+async def test_a_result_says_when_its_evidence_was_read(world: World) -> None:
+    seals = Seals(read_at=77.5)
+    world.store.videos["shoes"] = Features(VideoText(title="trail shoes"), seals=seals)
+    (result,) = await world.ask(("shoes", None))
+    assert result.generated_at == 77.5
+    assert world.cache.entries[0].seals == seals
+
+
+async def test_what_was_made_of_evidence_that_changed_is_made_anew(world: World) -> None:
+    """A takedown while the model computes: nothing of the old text is answered."""
+
+    def taken_down() -> None:
+        world.cache.before_put = None
+        world.cache.seal = b"removed!"
+        seals = Seals(video=world.cache.seal)
+        world.store.videos["shoes"] = Features(VideoText(removed=True), seals=seals)
+
+    world.cache.before_put = taken_down
+    (result,) = await world.ask(("shoes", None))
+    assert result.rejected
+    assert result.queries == ()
+    assert world.store.calls == 2
+
+
+async def test_evidence_that_never_stands_still_is_told(world: World) -> None:
+    world.cache.seal = b"elsewhere"[:8]
+    (answer,) = await world.recommender.recommend([("shoes", None)])
+    assert isinstance(answer, EvidenceChangedError)
+    assert world.store.calls == 1 + ATTEMPTS

@@ -15,6 +15,7 @@ from stream.events import (
     Event,
     Exposure,
     Impression,
+    Removal,
     Search,
     ShownQuery,
     Video,
@@ -39,7 +40,7 @@ def test_an_impression_changes_nothing() -> None:
 def test_a_search_after_a_video_is_an_anchor_and_history() -> None:
     writes = fold(Search(**COMMON, user_id="u", query="  Red BOOTS ", video_id="v"), clean_video)
     assert writes == (
-        BehaviorAdd("v", 7.0, "e", anchors=(("red boots", 1000),)),
+        BehaviorAdd("v", 7.0, "e", anchors=(("red boots", 1000),), user_id="u", kind="search"),
         HistoryPut("u", "red boots", 7.0),
     )
 
@@ -52,13 +53,17 @@ def test_a_search_without_a_video_is_history_alone() -> None:
 def test_an_exposure_counts_each_query_once() -> None:
     shown = [ShownQuery("Boots", 0), ShownQuery("boots", 1), ShownQuery("red boots", 2)]
     writes = fold(Exposure(**COMMON, video_id="v", user_id="u", queries=shown), clean_video)
-    assert writes == (BehaviorAdd("v", 7.0, "e", exposures=("boots", "red boots")),)
+    assert writes == (
+        BehaviorAdd("v", 7.0, "e", exposures=("boots", "red boots"), user_id="u", kind="exposure"),
+    )
 
 
 def test_a_click_is_anchor_count_and_history() -> None:
     writes = fold(Click(**COMMON, video_id="v", user_id="u", query="boots"), clean_video)
     assert writes == (
-        BehaviorAdd("v", 7.0, "e", anchors=(("boots", 2000),), clicks=("boots",)),
+        BehaviorAdd(
+            "v", 7.0, "e", (("boots", 2000),), clicks=("boots",), user_id="u", kind="click"
+        ),
         HistoryPut("u", "boots", 7.0),
     )
 
@@ -67,8 +72,15 @@ def test_an_engagement_weighs_by_its_kind() -> None:
     weights = FoldWeights(order=9.5)
     event = Engagement(**COMMON, video_id="v", user_id="u", query="boots", kind="order", value=3)
     assert fold(event, clean_video, weights) == (
-        BehaviorAdd("v", 7.0, "e", anchors=(("boots", 9500),), engagements=("boots",)),
+        BehaviorAdd(
+            "v", 7.0, "e", (("boots", 9500),), engagements=("boots",), user_id="u", kind="order"
+        ),
     )
+
+
+def test_a_removal_leaves_nothing_of_the_text() -> None:
+    [write] = fold(Removal(**COMMON, video_id="v"), clean_video)
+    assert write == VideoPut("v", 7.0, "e", VideoText(removed=True))
 
 
 def test_a_deletion_forgets_the_user() -> None:

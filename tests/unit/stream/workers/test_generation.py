@@ -28,13 +28,13 @@ class Outage:
         self.world, self.left = world, writes
         self.put_for_real = world.cache.put
 
-    async def put(self, entries: Sequence[CacheEntry]) -> None:
+    async def put(self, entries: Sequence[CacheEntry]) -> list[bool]:
         if self.left:
             self.left -= 1
             # Meanwhile the video is another.
             self.world.store.videos["shoes"] = Features(VideoText(title="sandals"))
             raise StoreUnavailableError("Redis is away")
-        await self.put_for_real(entries)
+        return await self.put_for_real(entries)
 
 
 class Lookups:

@@ -1,0 +1,80 @@
+"""A gate whose rules follow those in a store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+import structlog
+from prometheus_client import Gauge
+
+from onebar.errors import OneBarError
+from onebar.gating.gate import Gate
+from onebar.records import Rule
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.25
+"""How often the store is asked whether a rule changed: so long a change takes to hold here at most,
+and as long as it takes to read."""
+AT_ONCE = 500
+"""Rules taken in between two looks of the event loop at anything else."""
+RULES = Gauge("onebar_rules", "Rules that hold in this process.", multiprocess_mode="max")
+
+
+class RuleSource(Protocol):
+    """Where rules are kept: `feature_store.store.FeatureStore`."""
+
+    async def rules_version(self) -> int:
+        """Another number, other rules."""
+        ...
+
+    async def rules_since(self, version: int) -> Mapping[str, Rule | None]:
+        """What changed after a version; None for a rule that was taken back."""
+        ...
+
+
+class RuleFollower:
+    """Keeps a gate's rules those of the store, and opens it once they are known. While the store
+    is away the rules stay as they were."""
+
+    def __init__(self, store: RuleSource, gate: Gate, *, poll_s: float = POLL_S) -> None:
+        self._store = store
+        self._gate = gate
+        self._poll_s = poll_s
+
+    async def follow(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except OneBarError as error:
+                log.warning("rules_unread", error=str(error), open=self._gate.open)
+                await asyncio.sleep(4 * self._poll_s)
+            await asyncio.sleep(self._poll_s)
+
+    async def look(self) -> None:
+        """Take in what changed since the last look. Raises what the store does."""
+        rules = self._gate.rules
+        version = await self._store.rules_version()
+        if version == rules.version and self._gate.open:
+            return
+        since = rules.version
+        if version < since:  # they were lost, or they are those of another state
+            since = 0
+        changed = await self._store.rules_since(since)
+        if since == 0:
+            for rule_id in [rule.rule_id for rule in rules if rule.rule_id not in changed]:
+                rules.remove(rule_id)
+        for number, (rule_id, rule) in enumerate(changed.items()):
+            if rule is None:
+                rules.remove(rule_id)
+            else:
+                rules.put(rule)
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        rules.version = version
+        self._gate.open = True
+        RULES.set(len(rules))
+        log.info("rules_read", rules=len(rules), changed=len(changed), version=version)

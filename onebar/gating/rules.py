@@ -1,0 +1,303 @@
+"""What people decide may be shown: a rule, and a book of them that every query is held to; pure.
+
+Precedence, from the strongest:
+
+1. A block without any text ("nothing under this video", author, category, in this market).
+2. Of the other blocks and allows that match, the one whose scope is narrowest: a video, then an
+   author, then a category, then everywhere; among these an exact query, then a word, then a
+   pattern. Where a block and an allow are equal in both, the block holds.
+
+A pinned query is allowed in its scope as an exact query is. `learn` holds back as a block does, but
+what it matches may be trained on.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct, structs
+
+from onebar.errors import OneBarError
+from onebar.evidence.text import normalize_query
+from onebar.gating.linear import Pattern, PatternError, PatternSet, compile_pattern
+from onebar.records import Rule
+
+_TOKEN = re.compile(r"[^\W_]+")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003134f]"
+)
+"""Scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, kana and Han."""
+_LANGUAGES = (
+    ("ja", "\u3040-\u30ff"),
+    ("zh", "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"),
+    ("ko", "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"),
+    ("th", "\u0e00-\u0e7f"),
+    ("ar", "\u0600-\u06ff\u0750-\u077f"),
+    ("he", "\u0590-\u05ff"),
+    ("hi", "\u0900-\u097f"),
+    ("bn", "\u0980-\u09ff"),
+    ("ru", "\u0400-\u04ff"),
+    ("el", "\u0370-\u03ff"),
+    ("en", "A-Za-z\u00c0-\u024f\u1e00-\u1eff"),
+)
+_SCRIPTS = tuple((name, re.compile(f"[{chars}]")) for name, chars in _LANGUAGES)
+LANGUAGES: tuple[str, ...] = tuple(name for name, _ in _LANGUAGES)
+
+
+def language_of(text: str) -> str:
+    """The language a query counts as, by its script: one of `LANGUAGES`, empty for what holds no
+    letters of any. Whatever is in Latin letters alone counts as `en`, in Cyrillic as `ru`."""
+    return next((name for name, script in _SCRIPTS if script.search(text)), "")
+
+
+class RuleError(OneBarError, ValueError):
+    """A rule that can't be: the text says what is wrong with it."""
+
+
+def check_rule(rule: Rule) -> Rule:
+    """The rule as it is kept, its texts normalised. Raises `RuleError`."""
+    texts = {name: text for name in ("query", "word", "pattern") if (text := getattr(rule, name))}
+    if len(texts) > 1:
+        raise RuleError(f"expected one of query, word and pattern, got {' and '.join(texts)}")
+    scoped = rule.video_id or rule.author or rule.category or rule.market
+    if not texts and not (rule.action == "block" and scoped):
+        raise RuleError(
+            f"a rule to {rule.action} needs a query, a word or a pattern"
+            + (", or a video, an author, a category or a market" if rule.action == "block" else "")
+        )
+    if rule.action == "pin" and not (rule.query and (rule.video_id or rule.category)):
+        raise RuleError("a pin needs a query, and a video or a category to pin it to")
+    if unknown := set(rule.languages) - set(LANGUAGES):
+        raise RuleError(
+            f"expected languages of {', '.join(LANGUAGES)}, got {', '.join(sorted(unknown))}"
+        )
+    if rule.starts is not None and rule.ends is not None and rule.ends <= rule.starts:
+        raise RuleError("it ends before it starts")
+    changes = {}
+    for name, text in texts.items():
+        if name == "pattern":
+            try:
+                compile_pattern(_anycase(text))
+            except PatternError as error:
+                raise RuleError(f"the pattern can't be used: {error}") from None
+            continue
+        normal = normalize_query(text)
+        if not normal or (name == "word" and not _phrase(normal)):
+            raise RuleError(
+                f"the {name} {text!r:.80} comes to nothing once it is normalised: no query could "
+                "ever match it"
+            )
+        changes[name] = normal
+    for name in ("author", "category"):
+        changes[name] = _folded(getattr(rule, name))
+    return structs.replace(rule, **changes)
+
+
+class About(Struct, frozen=True, gc=False):
+    """The video that a query is to stand under, as far as rules care."""
+
+    video_id: str = ""
+    author: str = ""
+    category: str = ""
+
+
+class Decision(Struct, frozen=True, gc=False):
+    """What the rules say of a query: which one decides, if any. `held` where it holds back."""
+
+    rule: Rule | None = None
+
+    @property
+    def held(self) -> bool:
+        return self.rule is not None and self.rule.action in ("block", "learn")
+
+    @property
+    def allowed(self) -> bool:
+        """Whether a rule says expressly that it may be shown."""
+        return self.rule is not None and not self.held
+
+
+UNDECIDED = Decision()
+
+
+class RuleBook:
+    """Rules by what they are about. `version` names its content to whoever keeps it up to date."""
+
+    def __init__(self, rules: Iterable[Rule] = (), *, market: str = "") -> None:
+        self.version = 0
+        self.market = market
+        self._rules: dict[str, Rule] = {}
+        self._exact: dict[str, list[Rule]] = {}
+        self._words: dict[str, list[Rule]] = {}
+        self._chars: dict[str, list[Rule]] = {}
+        self._broad: dict[str, list[Rule]] = {}
+        self._pins: dict[str, list[Rule]] = {}
+        self._patterns: dict[str, tuple[Rule, Pattern]] = {}
+        self._pattern_set: tuple[PatternSet, list[Rule]] | None = None
+        self._boundaries: list[float] = []
+        self._about = 0
+        for rule in rules:
+            self.put(rule)
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self._rules.values())
+
+    def get(self, rule_id: str) -> Rule | None:
+        """The rule of this id."""
+        return self._rules.get(rule_id)
+
+    @property
+    def asks_about(self) -> bool:
+        """Whether any rule looks at a video's author or category."""
+        return self._about > 0
+
+    def put(self, rule: Rule) -> None:
+        """Add a rule that `check_rule` gave, or put it in the place of that of its id."""
+        self.remove(rule.rule_id)
+        self._rules[rule.rule_id] = rule
+        for key, shelf in self._shelves(rule):
+            shelf.setdefault(key, []).append(rule)
+        if rule.pattern:
+            self._patterns[rule.rule_id] = rule, compile_pattern(_anycase(rule.pattern))
+            self._pattern_set = None
+        for moment in (rule.starts, rule.ends):
+            if moment is not None:
+                bisect.insort(self._boundaries, moment)
+        self._about += bool(rule.author or rule.category)
+
+    def remove(self, rule_id: str) -> None:
+        """Take out the rule of this id, if there is one."""
+        rule = self._rules.pop(rule_id, None)
+        if rule is None:
+            return
+        for key, shelf in self._shelves(rule):
+            rules = [other for other in shelf[key] if other.rule_id != rule_id]
+            if rules:
+                shelf[key] = rules
+            else:
+                del shelf[key]
+        if rule.pattern:
+            del self._patterns[rule_id]
+            self._pattern_set = None
+        for moment in (rule.starts, rule.ends):
+            if moment is not None:
+                del self._boundaries[bisect.bisect_left(self._boundaries, moment)]
+        self._about -= bool(rule.author or rule.category)
+
+    def passed_boundaries(self, now: float) -> int:
+        """How many periods have begun or ended by now: another number, other rules."""
+        return bisect.bisect_right(self._boundaries, now)
+
+    def barred(self, about: About, now: float) -> Rule | None:
+        """The rule that holds back whatever would stand under this video, if any."""
+        if not self._broad:
+            return None
+        for key in (about.video_id, _folded(about.author), _folded(about.category), ""):
+            for rule in self._broad.get(key, ()):
+                if self._holds(rule, about, "", now):
+                    return rule
+        return None
+
+    def decide(self, query: str, about: About, now: float) -> Decision:
+        """What decides about a normalised query; `barred` has been asked before."""
+        best: Rule | None = None
+        rank = (-1, -1, -1)
+        for rule in self._matching(query):
+            if self._holds(rule, about, query, now) and (found := _rank(rule)) > rank:
+                best, rank = rule, found
+        return UNDECIDED if best is None else Decision(best)
+
+    def pinned(self, about: About, now: float) -> list[Rule]:
+        """The pins that hold under a video: those of the video first, then by when they were
+        made."""
+        if not self._pins:
+            return []
+        keys = (about.video_id, _folded(about.category))
+        found = {
+            rule.rule_id: rule
+            for key in keys
+            if key
+            for rule in self._pins.get(key, ())
+            if self._holds(rule, about, rule.query, now)
+        }
+        return sorted(found.values(), key=lambda r: (not r.video_id, r.ts, r.rule_id))
+
+    def _shelves(self, rule: Rule) -> list[tuple[str, dict[str, list[Rule]]]]:
+        """Under which keys it stands, and where."""
+        found = []
+        if rule.query:
+            found.append((rule.query, self._exact))
+        elif rule.word:
+            words = _phrase(rule.word)
+            if _UNSPACED.search(rule.word):
+                found.append((words[0][:2], self._chars))
+            else:
+                found.append((words[0], self._words))
+        elif not rule.pattern:
+            found.append((rule.video_id or rule.author or rule.category, self._broad))
+        if rule.action == "pin":
+            found.append((rule.video_id or rule.category, self._pins))
+        return found
+
+    def _matching(self, query: str) -> Iterator[Rule]:
+        yield from self._exact.get(query, ())
+        if self._words:
+            words = _TOKEN.findall(query)
+            for at, word in enumerate(words):
+                for rule in self._words.get(word, ()):
+                    phrase = _phrase(rule.word)
+                    if len(phrase) == 1 or words[at : at + len(phrase)] == phrase:
+                        yield rule
+        if self._chars and _UNSPACED.search(query):
+            text = query.replace(" ", "")
+            for at in range(len(text)):
+                for key in (text[at], text[at : at + 2]):
+                    for rule in self._chars.get(key, ()):
+                        if text.startswith(_phrase(rule.word)[0], at):
+                            yield rule
+        if self._patterns:
+            if self._pattern_set is None:
+                kept = list(self._patterns.values())
+                texts = [_anycase(rule.pattern) for rule, _ in kept]
+                self._pattern_set = PatternSet(texts), [rule for rule, _ in kept]
+            patterns, rules = self._pattern_set
+            for number in patterns.matching(query):
+                yield rules[number]
+
+    def _holds(self, rule: Rule, about: About, query: str, now: float) -> bool:
+        return (
+            (not rule.video_id or rule.video_id == about.video_id)
+            and (not rule.author or rule.author == _folded(about.author))
+            and (not rule.category or rule.category == _folded(about.category))
+            and (not rule.market or rule.market == self.market)
+            and (rule.starts is None or rule.starts <= now)
+            and (rule.ends is None or now < rule.ends)
+            and (not rule.languages or not query or language_of(query) in rule.languages)
+        )
+
+
+def _rank(rule: Rule) -> tuple[int, int, int]:
+    """The greater one decides."""
+    scope = 3 if rule.video_id else 2 if rule.author else 1 if rule.category else 0
+    match = 3 if rule.query else 2 if rule.word else 1
+    return scope, match, int(rule.action in ("block", "learn"))
+
+
+def _phrase(word: str) -> list[str]:
+    """What is looked for: words in a row, or characters without spaces."""
+    if _UNSPACED.search(word):
+        return [word.replace(" ", "")]
+    return _TOKEN.findall(word)
+
+
+def _anycase(pattern: str) -> str:
+    return f"(?i){pattern}"
+
+
+def _folded(text: str) -> str:
+    return normalize_query(text) if text else ""
