@@ -33,7 +33,7 @@ class Drop(StrEnum):
     UNGROUNDED = "ungrounded"
     """None of its words touches the text, the summary, the anchors or the history."""
     NONWORD = "nonword"
-    """A word that is neither in the evidence nor in any lexicon."""
+    """A word that is neither in the evidence nor in any lexicon, or a number of its own."""
     SCRIPT = "script"
     """A script that the evidence doesn't use."""
     IMPROBABLE = "improbable"
@@ -179,8 +179,11 @@ class Ground:
         return len(word.key) >= _STEM and word.key[:_STEM] in self._stems
 
     def _exists(self, word: Word, lexicon: Lexicon | None) -> bool:
-        if word.key in self.keys or word.tag in "mct":
+        if word.key in self.keys:
             return True
+        if word.tag in "mct":
+            # A number, a model's name: right to the letter, or made up.
+            return word.tag == "t" or not word.text.isascii()
         if script(word) == "z":
             in_dictionary = len(word.text) == 1 or is_chinese_word(word.text)
             return in_dictionary or self.touches(word) or word.key in (lexicon or ())

@@ -29,7 +29,7 @@ KAYAK = Ground(
         ("kayaks", None),
         ("kayaking gear", None),
         ("充气艇", None),
-        ("皮划艇 2025", None),
+        ("皮划艇 2025", Drop.NONWORD),
         ("intex", None),
         ("mixed nuts", Drop.UNGROUNDED),
         ("the for 2", Drop.UNGROUNDED),
