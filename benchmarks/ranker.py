@@ -23,6 +23,7 @@ from pathlib import Path
 from onebar.evidence.evidence import Evidence, video_line
 from onebar.evidence.prompt import build_prompt
 from onebar.evidence.text import clean_video
+from onebar.gating.risk import shipped_rules
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
 from onebar.recommending.candidates import choose
@@ -30,7 +31,6 @@ from onebar.recommending.learn import Example, learn_phrases, learn_sources
 from onebar.recommending.material import Material, told
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import SHIPPED, Ranker
-from onebar.recommending.risk import shipped_rules
 from onebar.records import Candidate, VideoText
 from onebar.triggers import Trigger, open_dataset
 

@@ -58,8 +58,8 @@ class Ask(Struct, frozen=True, gc=False):
     """How a request wants to be answered.
 
     `deadline` is in loop time. `k` None takes the queries as they are kept, and `wants` None all of
-    them. Without `generate` only the cache and the fallbacks are used. A `peek` leaves no trace: it is not counted, and
-    renews nothing.
+    them. Without `generate` only the cache and the fallbacks are used. A `peek` leaves no trace: it
+    is not counted, and renews nothing.
     """
 
     deadline: float
@@ -122,7 +122,7 @@ class Answerer:
     async def one(self, pair: Pair, ask: Ask) -> bytes:
         """The answer for one pair: a JSON object."""
         if not self._gate.open:
-            return self._empty(pair, ask, "rules_unavailable")
+            return self._empty(pair, ask, "store_unavailable")
         now = self._clock()
         [body] = self._at_hand((pair,), now)
         if body is None:
@@ -148,7 +148,7 @@ class Answerer:
         """The answers: a JSON array, in the order of the pairs. They share the deadline, and their
         round trips."""
         if not self._gate.open:
-            return b"[%b]" % b",".join(self._empty(p, ask, "rules_unavailable") for p in pairs)
+            return b"[%b]" % b",".join(self._empty(p, ask, "store_unavailable") for p in pairs)
         now = self._clock()
         bodies = self._at_hand(pairs, now)
         made: dict[int, bytes] = {}

@@ -33,7 +33,6 @@ Reason = Literal[
     "unknown_video",
     "removed",
     "evidence_changed",
-    "rules_unavailable",
 ]
 
 _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")

@@ -16,11 +16,11 @@ from support import eventually
 from api.app import create_app
 from api.services import Services
 from onebar.evidence.prompt import PromptConfig
+from onebar.gating.risk import shipped_rules
 from onebar.generator.engine import Engine
 from onebar.recommending.loading import LoadedModel, warm_prompt
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Ranker
-from onebar.recommending.risk import shipped_rules
 from onebar.records import Candidate
 from onebar.settings import Settings
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from onebar.gating.risk import shipped_rules
 from onebar.recommending.candidates import choose
 from onebar.recommending.learn import Example, learn_phrases, learn_sources
 from onebar.recommending.material import Material
 from onebar.recommending.pool import Taste
-from onebar.recommending.risk import shipped_rules
 from onebar.records import Candidate, VideoText
 
 THINGS = ("lamp", "kettle", "tent", "sofa", "drill", "violin")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onebar.recommending.risk import RiskRules, RiskRulesError, shipped_rules
+from onebar.gating.risk import RiskRules, RiskRulesError, shipped_rules
 
 
 @pytest.mark.parametrize(
