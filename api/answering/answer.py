@@ -29,6 +29,7 @@ from feature_store.redis.client import StoreUnavailableError
 from onebar.gating.gate import Gate, about_of
 from onebar.gating.held import count_held
 from onebar.gating.rules import About
+from onebar.gating.wants import Wants, select
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.recommending.candidates import Reason as Rejection
 from onebar.recommending.candidates import choose
@@ -56,15 +57,16 @@ _QUERY = b'{"text":'
 class Ask(Struct, frozen=True, gc=False):
     """How a request wants to be answered.
 
-    `deadline` is in loop time. `k` None takes the queries as they are kept. Without `generate`
-    only the cache and the fallbacks are used. A `peek` leaves no trace: it is not counted, and
-    renews nothing.
+    `deadline` is in loop time. `k` None takes the queries as they are kept, and `wants` None all of
+    them. Without `generate` only the cache and the fallbacks are used. A `peek` leaves no trace: it
+    is not counted, and renews nothing.
     """
 
     deadline: float
     k: int | None = None
     generate: bool = True
     peek: bool = False
+    wants: Wants | None = None
 
 
 class Answerer:
@@ -98,13 +100,20 @@ class Answerer:
         self._clock = clock
         self.generating = 0
 
-    def ask(self, arrived: float, *, k: int | None, budget_ms: float | None) -> Ask:
+    def ask(
+        self,
+        arrived: float,
+        *,
+        k: int | None,
+        budget_ms: float | None,
+        wants: Wants | None = None,
+    ) -> Ask:
         """The terms of a request that arrived at `arrived` (loop time).
 
         A budget of 0 means: generate nothing. The look into the cache then has the usual budget.
         """
         granted = self._budget_ms if budget_ms is None else budget_ms
-        return Ask(arrived + self._allowance_s(granted), k, granted > 0)
+        return Ask(arrived + self._allowance_s(granted), k, granted > 0, wants=wants)
 
     def _allowance_s(self, budget_ms: float) -> float:
         budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
@@ -113,7 +122,7 @@ class Answerer:
     async def one(self, pair: Pair, ask: Ask) -> bytes:
         """The answer for one pair: a JSON object."""
         if not self._gate.open:
-            return self._empty(pair, ask, "rules_unavailable")
+            return self._empty(pair, ask, "store_unavailable")
         now = self._clock()
         [body] = self._at_hand((pair,), now)
         if body is None:
@@ -133,13 +142,13 @@ class Answerer:
         if not ask.peek:
             _CACHE.inc()
             self._renew([(pair, body)], now)
-        return _CACHED % _values([(pair, body)], ask.k, now)
+        return _CACHED % _values([(pair, body)], ask, now)
 
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> bytes:
         """The answers: a JSON array, in the order of the pairs. They share the deadline, and their
         round trips."""
         if not self._gate.open:
-            return b"[%b]" % b",".join(self._empty(p, ask, "rules_unavailable") for p in pairs)
+            return b"[%b]" % b",".join(self._empty(p, ask, "store_unavailable") for p in pairs)
         now = self._clock()
         bodies = self._at_hand(pairs, now)
         made: dict[int, bytes] = {}
@@ -159,7 +168,7 @@ class Answerer:
             for at, body in enumerate(bodies)
         ]
         # One formatting for all, as one for each takes half as long again.
-        return b"[%b]" % b",".join(forms) % _values(hits, ask.k, now)
+        return b"[%b]" % b",".join(forms) % _values(hits, ask, now)
 
     async def _read(
         self, pairs: Sequence[Pair], bodies: list[CachedBody | None], ask: Ask
@@ -239,7 +248,7 @@ class Answerer:
             outcome = await self._generate(pair, ask)
             if isinstance(outcome, QueryResult):
                 _GENERATED.inc()
-                return self._from_result(pair, outcome, ask.k)
+                return self._from_result(pair, outcome, ask)
             if found.video is not None:
                 body = found.video
                 if body.passed != self._gate.passed(self._clock()):
@@ -249,7 +258,7 @@ class Answerer:
                     body = checked
                 _count("video", outcome, ask)
                 form = _form(b'"fallback","fallback":"video","reason":"%b"' % outcome.encode())
-                return form % _values([(pair, body)], ask.k, self._clock())
+                return form % _values([(pair, body)], ask, self._clock())
             assert features is not None
             return await self._without_cache(pair, features, outcome, ask)
         finally:
@@ -317,7 +326,7 @@ class Answerer:
                 chosen = ()
         gated = self._gate.apply(chosen, about_of(pair[0], known), self._clock())
         count_held(gated.held)
-        queries = gated.queries[: ask.k or self._k]
+        queries = _wanted(gated.queries, ask)[: ask.k or self._k]
         if not queries:
             return self._empty(pair, ask, reason if known.known else "unknown_video")
         _count("anchors", reason, ask)
@@ -349,13 +358,13 @@ class Answerer:
             )
         )
 
-    def _from_result(self, pair: Pair, result: QueryResult, k: int | None) -> bytes:
+    def _from_result(self, pair: Pair, result: QueryResult, ask: Ask) -> bytes:
         return _encode(
             Answer(
                 request_id=request_id(),
                 video_id=pair[0],
                 user_id=pair[1],
-                queries=result.queries[:k],
+                queries=_wanted(result.queries, ask),
                 source="generated",
                 rejected=result.rejected,
                 rejection=result.rejection,
@@ -421,13 +430,14 @@ def _form(source: bytes) -> bytes:
 _CACHED = _form(b'"cache"')
 
 
-def _values(hits: Sequence[Hit], k: int | None, now: float) -> tuple[bytes | float, ...]:
+def _values(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float, ...]:
     """For each pair its cached bytes and the fields of this answer that go behind them."""
+    as_kept = ask.k is None and ask.wants is None
     values: list[bytes | float] = []
     for ((_, user_id), body), request_id in zip(hits, _request_ids(len(hits)), strict=True):
         age_s = now - body.generated_at
         values += (
-            body.body if k is None else _cut(body, k),
+            body.body if as_kept else _cut(body, ask),
             request_id,
             _json(user_id),
             age_s if age_s > 0 else 0.0,
@@ -435,12 +445,16 @@ def _values(hits: Sequence[Hit], k: int | None, now: float) -> tuple[bytes | flo
     return tuple(values)
 
 
-def _cut(body: CachedBody, k: int) -> bytes:
-    """Cached bytes with no more than `k` queries; parsed only where there are more."""
-    if body.body.count(_QUERY) <= k:
+def _cut(body: CachedBody, ask: Ask) -> bytes:
+    """Cached bytes with the queries that are wanted; parsed only where they may not be all."""
+    if ask.wants is None and (ask.k is None or body.body.count(_QUERY) <= ask.k):
         return body.body
     result = body.result()
-    return _encode(msgspec.structs.replace(result, queries=result.queries[:k]))[:-1]
+    return _encode(msgspec.structs.replace(result, queries=_wanted(result.queries, ask)))[:-1]
+
+
+def _wanted(queries: tuple[Candidate, ...], ask: Ask) -> tuple[Candidate, ...]:
+    return (queries if ask.wants is None else select(queries, ask.wants))[: ask.k]
 
 
 def _age(now: float, generated_at: float) -> float:

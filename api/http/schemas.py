@@ -9,13 +9,15 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from onebar.records import Anchor, Candidate, HistoryEntry, Rule, RuleAction
-from stream.events import Event
+from stream.events import MAX_QUERY_CHARS, Event
 
 MAX_PAIRS = 256
 """Pairs in one batch request."""
 MAX_EVENTS = 1000
 """Events in one request."""
 
+Language = Literal["ja", "zh", "ko", "th", "ar", "he", "hi", "bn", "ru", "el", "en"]
+"""`onebar.gating.rules.LANGUAGES`."""
 Source = Literal["cache", "generated", "fallback"]
 Fallback = Literal["video", "anchors", "empty"]
 Reason = Literal[
@@ -31,7 +33,6 @@ Reason = Literal[
     "unknown_video",
     "removed",
     "evidence_changed",
-    "rules_unavailable",
 ]
 
 _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
@@ -113,6 +114,24 @@ class BatchRequest(Struct, frozen=True):
     requests: Annotated[list[PairRequest], Meta(min_length=1, max_length=MAX_PAIRS)]
     k: Annotated[int, Meta(ge=1, le=64)] | None = None
     budget_ms: Annotated[float, Meta(ge=0)] | None = None
+    exclude: Annotated[
+        list[Annotated[str, Meta(max_length=MAX_QUERY_CHARS)]],
+        Meta(max_length=1000, description="Queries that are not wanted: tapped already, ordered."),
+    ] = []
+    languages: Annotated[
+        list[Language],
+        Meta(description="Only queries in these, by their script; none: in any."),
+    ] = []
+    max_length: Annotated[int, Meta(ge=1, description="In characters.")] | None = None
+    diversity: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="A query that shares more than 1 less this of its words with one before it "
+            "is left out.",
+        ),
+    ] = 0.0
 
 
 class BatchAnswer(Struct, frozen=True):

@@ -28,6 +28,7 @@ from api.http.schemas import (
 )
 from api.routes.deps import documented_keys
 from api.services import Services
+from onebar.gating.wants import wants_of
 from onebar.records import Pair
 from onebar.settings import Settings
 
@@ -84,7 +85,8 @@ class QueriesEndpoint:
         batch = self.requests(await read_body(scope, receive, MAX_BODY))
         pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
         answerer = self._services.answerer
-        ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms)
+        wants = wants_of(batch.exclude, batch.languages, batch.max_length, batch.diversity)
+        ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms, wants=wants)
         return b'{"results":%b}' % await answerer.many(pairs, ask)
 
     def requests(self, body: bytes) -> BatchRequest:

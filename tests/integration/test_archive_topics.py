@@ -26,7 +26,7 @@ from stream.archive.card import ArchiveInUseError, Gap, LogGapError
 from stream.archive.follow import archive_topics
 from stream.archive.reader import open_archive
 from stream.archive.writer import ArchiveWriter
-from stream.events import BEHAVIORS, IMPRESSIONS, VIDEOS, Impression, encode
+from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS, Impression, encode
 from stream.kafka.consumer import end_offsets
 from stream.kafka.producer import EventProducer
 from stream.kafka.topics import TOPICS, TopicError, delete_topics, ensure_topics
@@ -158,7 +158,7 @@ async def test_topics_that_come_later_are_read(
             await producer.send(impressions(0, 20))
         await eventually(lambda: task.done() or count(out) == 20)
     assert await task == 20
-    assert set(open_archive(out).card.positions) == {VIDEOS, IMPRESSIONS, BEHAVIORS}
+    assert set(open_archive(out).card.positions) == {VIDEOS, IMPRESSIONS, BEHAVIORS, RULES}
 
 
 async def test_records_that_kafka_deleted_first_are_told(

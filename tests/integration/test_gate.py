@@ -206,3 +206,45 @@ async def test_rules_and_removals_come_by_kafka_and_survive_a_replay(
     assert rules["r"].rule is not None
     assert rules["r"].rule.word == "shoes"
     assert rules["r0"].rule is None
+
+
+async def test_a_request_says_what_it_does_not_want(
+    settings: Settings, store: FeatureStore
+) -> None:
+    await put(store, video("red trail shoes"))
+    async with running(settings) as api:
+        every = texts(await cached(api))
+        assert 2 <= len(every) <= settings.k
+
+        async def wanted(**terms: Any) -> list[str]:
+            body = {"requests": [{"video_id": "v"}], "budget_ms": 2000, **terms}
+            response = await api.http.post("/v1/queries", json=body)
+            assert response.status_code == 200, response.text
+            return texts(response.json()["results"][0])
+
+        assert await wanted() == every
+        assert await wanted(exclude=[every[0].upper()]) == every[1:]
+        assert await wanted(languages=["zh"]) == []
+        assert await wanted(k=1, exclude=every[:1]) == every[1:2]
+        short = min(map(len, every))
+        assert all(len(text) <= short for text in await wanted(max_length=short))
+        assert len(await wanted(diversity=1)) < len(every)
+        bad = await api.http.post(
+            "/v1/queries", json={"requests": [{"video_id": "v"}], "languages": ["xx"]}
+        )
+        assert bad.status_code == 422
+
+
+async def test_a_fallback_gives_no_more_than_k(settings: Settings, store: FeatureStore) -> None:
+    await put(store, *asked_by_one(32))
+    async with running(settings) as api:
+        answer = await ask(api, 0)
+        assert answer["fallback"] == "anchors"
+        assert len(texts(answer)) <= settings.k
+
+
+def asked_by_one(count: int) -> list[BehaviorAdd]:
+    words = "abcdefghijklmnopqrstuvwxyz"
+    return [
+        add for n in range(count) for add in asked(f"{words[n % 26] * 4} {words[n // 26] * 5}", "u")
+    ]
