@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from math import log
 
 from msgspec import Struct
 
@@ -21,9 +22,8 @@ from onebar.recommending.pool import POOL, Pool, Taste, shipped_taste
 from onebar.recommending.ranker import Proposal
 from onebar.records import Candidate
 
-SURE = -1.2
-"""A model that is less sure of its `[REJECT]` (3 of 10) found only nothing better to say: of a
-text unlike those it was trained on, every output has little probability."""
+EVEN_ODDS = log(0.5)
+"""A beam's first need not be likely: where a hundred queries share the rest, one in ten is first."""
 
 
 class Reason(StrEnum):
@@ -82,9 +82,9 @@ def choose(
     """At most `k` (>= 1) queries, best first; their scores are log probabilities by the ranker.
 
     `beam` is a generation ordered best first, empty where there was none. Where its first is
-    `[REJECT]`, with a log probability of `SURE` at least, only anchors that touch the video's text
-    are shown; else it is dropped. Anchors worth a search at least are always among the queries, the
-    strongest where there is no room.
+    `[REJECT]`, and likelier than not, only anchors that touch the video's text are shown; else it is
+    dropped. Anchors
+    worth a search at least are always among the queries, the strongest where there is no room.
     `from_text=False` leaves out the spans of the video's text. Pure: equal material and beam, equal
     queries.
     """
@@ -94,7 +94,7 @@ def choose(
         return Chosen(reason=reason)
     pool = Pool(material, taste)
     pool.add_anchors()
-    rejected = bool(beam) and beam[0].text.strip() == REJECT and beam[0].score >= SURE
+    rejected = bool(beam) and beam[0].text.strip() == REJECT and beam[0].score >= EVEN_ODDS
     if rejected:
         pool.keep_anchors_of_the_text()
     else:

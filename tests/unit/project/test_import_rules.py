@@ -88,7 +88,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("stream.events", "stream.kafka", "stream.workers"),
     ),
     "stream.archive": (
-        *(*_BASE, "stream.events", "stream.kafka", "stream.workers", "stream.logs"),
+        *(*_BASE, "onebar.evidence", "onebar.gating", "stream.events", "stream.kafka"),
+        *("stream.workers", "stream.logs"),
     ),
     "stream.dataset": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.embedding"),
