@@ -203,4 +203,7 @@ def _script(word: Word) -> str:
     kind = script(word)
     if kind in "hk":
         return "z"
-    return kind if kind in "zl" else f"o{ord(word.key[0]) // 128}"
+    if kind in "zl":
+        return kind
+    # Of nothing but marks and joiners the key is empty: no script of its own.
+    return f"o{ord(word.key[0]) // 128}" if word.key else ""
