@@ -53,7 +53,7 @@ FOR_TOKENIZER = 60_000
 SFT: Mapping[str, Any] = {
     "steps": 12_000,
     "batch_size": 32,
-    "privileged": 0.25,
+    "privileged": 0.5,
     "pointing": 1.0,
     "bf16": True,
 }

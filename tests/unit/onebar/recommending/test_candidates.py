@@ -61,7 +61,8 @@ def test_reject_shows_nothing_but_anchors_that_touch_the_text() -> None:
     assert chosen.reason is Reason.REJECTED
     anchored = Material(KAYAK.video, (Anchor("kayak for two", 4.0), Anchor("red lamp", 4.0)))
     assert texts(anchored, reject) == ["kayak for two"]
-    # Lower down it says nothing.
+    # Lower down, or where nothing is probable, it says nothing.
+    assert texts(KAYAK, Candidate(REJECT, -3.1), Candidate("inflatable kayak", -3.2))
     assert texts(KAYAK, Candidate("inflatable kayak", -0.2), reject)
 
 

@@ -90,7 +90,7 @@ def test_pointing_sees_what_the_attention_reads(tmp_path: Path) -> None:
     with pointing.watch():
         decode(model, encode(model, source, mask), mask, labels)
     loss = pointing.loss(source, mask, labels, SPECIALS)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) > 0
     assert model.get_decoder().layers[-1].encoder_attn.q_proj.weight.grad is not None
 
