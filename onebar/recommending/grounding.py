@@ -227,4 +227,4 @@ def _script(word: Word) -> str:
     kind = script(word)
     if kind in "hk":
         return "z"
-    return kind if kind in "zl" else f"o{ord(word.key[0]) // 128}"
+    return kind if kind in "zl" else f"o{ord((word.key or word.text)[0]) // 128}"
