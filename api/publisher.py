@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from api.http.problems import UnavailableError
+from api.http.problems import ProblemError, UnavailableError
 from onebar.process.tasks import end_tasks
 from stream.events import Event
 
@@ -90,6 +90,10 @@ class Publisher:
                 f"Kafka did not acknowledge within {self._send_timeout_s:g} s. Send the same "
                 "events again, with the same event ids: what did arrive counts once."
             ) from None
+        except ValueError as error:
+            raise ProblemError(
+                422, "events-refused", f"{error}. All others of the request have arrived."
+            ) from error
         except Exception as error:
             log.warning("kafka_send_failed", error=repr(error), events=len(events))
             raise _unavailable(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from onebar.evidence.text import clean_video, normalize_query
-from onebar.process.console import Update
+from onebar.process.console import Update, say
 from onebar.records import VideoText
 from onebar.teaching.answers import read_answer
 from onebar.teaching.checks import check_of
 from onebar.teaching.journal import Journal
-from onebar.teaching.lessons import ask_all, question_key
+from onebar.teaching.lessons import TeacherGoneError, ask_all, question_key
 from onebar.teaching.prompt import read_prompt
 from onebar.teaching.rows import evidence_of
 from onebar.teaching.teach import TeachConfig
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 LONGEST_SPAN = 14
 """Units of a span: words, or characters of Chinese."""
 LONGEST_TITLE = 60
-PATIENCE_S = 600.0
+CHUNK = 50
+"""Texts that an engine is given together."""
 
 _UNIT = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 _HAN = re.compile(r"[\u3400-\u9fff]")
@@ -39,9 +40,6 @@ class Answered(Struct, frozen=True):
 
     key: str
     queries: tuple[str, ...]
-
-
-Answerer = Callable[[Sequence["Row"]], list[Answered]]
 
 
 def pairs_of(text: str) -> set[str]:
@@ -55,7 +53,7 @@ def overlap(one: str, other: str) -> float:
     return 2 * len(a & b) / max(1, len(a) + len(b))
 
 
-def checkpoint_answers(path: Path, k: int, threads: int) -> Answerer:
+def checkpoint_answers(path: Path, rows: Sequence[Row], k: int, update: Update) -> list[Answered]:
     """A checkpoint as serving runs it: prompt, beam, choice among all candidates."""
     from onebar.evidence.prompt import build_prompt
     from onebar.generator.checkpoint import open_checkpoint
@@ -65,19 +63,19 @@ def checkpoint_answers(path: Path, k: int, threads: int) -> Answerer:
     from onebar.recommending.material import Material
 
     opened = open_checkpoint(path)
-    engine = load_engine(opened, beam_size=k, workers=threads)
+    engine = load_engine(opened, beam_size=k)
     taste = open_taste(opened)
-
-    def answer(rows: Sequence[Row]) -> list[Answered]:
-        videos = [clean_video(row.video) for row in rows]
+    found: list[Answered] = []
+    for at in range(0, len(rows), CHUNK):
+        chunk = rows[at : at + CHUNK]
+        videos = [clean_video(row.video) for row in chunk]
         prompts = [build_prompt(evidence_of(video), opened.card.prompt) for video in videos]
-        found = []
-        for row, video, beam in zip(rows, videos, engine.generate(prompts, k), strict=True):
+        for row, video, beam in zip(chunk, videos, engine.generate(prompts, k), strict=True):
             chosen = choose(Material(video), beam, k, taste)
             found.append(Answered(row.key, tuple(query.text for query in chosen.queries)))
-        return found
-
-    return answer
+        update(len(found) / len(rows), f"{len(found):,} of {len(rows):,}")
+    engine.close()
+    return found
 
 
 def titles(rows: Sequence[Row]) -> list[Answered]:
@@ -163,27 +161,38 @@ def likeliest_spans(each: OpenSet, k: int) -> list[Answered]:
 
 
 def teacher_answers(
-    teacher: Teacher, journal: Journal, rows: Sequence[Row], update: Update
+    teacher: Teacher,
+    journal: Journal,
+    rows: Sequence[Row],
+    patience_s: float,
+    update: Update,
 ) -> list[Answered]:
-    """What `onebar teach` would keep of a teacher's answers."""
+    """What `onebar teach` would keep of a teacher's answers.
+
+    Where it goes away for good, the rows before the first that it has not answered.
+    """
     count = TeachConfig().count
     prompt = read_prompt()
     videos = {row.key: clean_video(row.video) for row in rows}
     keys = {key: question_key(video, prompt, teacher.name, count) for key, video in videos.items()}
-    ask_all(
-        {keys[key]: video for key, video in videos.items()},
-        teacher,
-        prompt,
-        journal,
-        count=count,
-        workers=4,
-        patience_s=PATIENCE_S,
-        told=lambda s: update(s.done / max(1, s.videos), f"{s.done} of {s.videos}"),
-    )
+    try:
+        ask_all(
+            {keys[key]: video for key, video in videos.items()},
+            teacher,
+            prompt,
+            journal,
+            count=count,
+            workers=4,
+            patience_s=patience_s,
+            told=lambda s: update(s.done / max(1, s.videos), f"{s.done} of {s.videos}"),
+        )
+    except TeacherGoneError as error:
+        say(str(error))
     found = []
     for row in rows:
         lesson = journal.get(keys[row.key])
-        said = "" if lesson is None else lesson.said
-        answer = read_answer(said, check_of(evidence_of(videos[row.key])), count=count)
+        if lesson is None:
+            break
+        answer = read_answer(lesson.said, check_of(evidence_of(videos[row.key])), count=count)
         found.append(Answered(row.key, answer.queries))
     return found

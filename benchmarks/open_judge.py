@@ -60,7 +60,7 @@ class Judge:
         return lesson.said.strip().casefold().startswith(("yes", "是"))
 
     def first_queries(self, pairs: Sequence[tuple[Row, Answered]], update: Update) -> Verdicts:
-        """Of texts that got a query: whether the first one fits."""
+        """Of texts that got a query: whether the first one fits. Raises `TeacherAwayError`."""
         asked = [(row, answer) for row, answer in pairs if answer.queries]
         found = []
         for at, (row, answer) in enumerate(asked):

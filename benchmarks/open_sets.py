@@ -1,4 +1,4 @@
-"""What is said under real text that nothing here was trained or tuned on, beside honest baselines.
+"""What is said under text that nothing here may be trained or tuned on, beside honest baselines.
 
     python benchmarks/open_sets.py --data DIRECTORY --out docs/open-sets.md
     python benchmarks/open_sets.py --data DIRECTORY --teacher http://127.0.0.1:8000
@@ -15,22 +15,20 @@ title by the counts of another part of the same set; and, where there is one, a 
 `onebar teach`, on a sample. Whether the first query under a caption fits it is the teacher's
 judgement, and how often the teacher judges rightly is measured on graded pairs.
 
-Answers are kept in `--work` under what gave them; an interrupted run goes on from there.
+What a teacher says is kept in `--work`: an interrupted run goes on from there, and one whose
+teacher is away reports what it has said.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 from open_answers import (
     Answered,
-    Answerer,
     checkpoint_answers,
     keywords,
     likeliest_spans,
@@ -38,16 +36,14 @@ from open_answers import (
     titles,
 )
 from open_judge import Judge, Verdicts, judged_pairs
-from open_texts import OpenSet, Row, read_sets
+from open_texts import OpenSet, read_sets
 
 from onebar.generator.checkpoint import SHIPPED, open_checkpoint
 from onebar.process.console import progress, say
 from onebar.teaching.journal import Journal
-from onebar.teaching.teacher import Teacher
+from onebar.teaching.teacher import Teacher, TeacherAwayError
 
 K = 8
-CHUNK = 50
-"""Texts answered between two lines of what is kept."""
 
 
 def main() -> None:
@@ -62,6 +58,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--gguf", type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--patience", type=float, default=10, help="minutes a teacher may be away")
     parser.add_argument("--sample", type=int, default=60, help="texts that a teacher is asked of")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "onebar-open"))
     parser.add_argument("--out", type=Path, help="the page to write")
@@ -84,7 +81,11 @@ def main() -> None:
             if options.show:
                 show(each, answered)
         if teacher is not None and not options.only:
-            table = judged_pairs(options.data, Judge(teacher, journal), options.sample)
+            try:
+                table = judged_pairs(options.data, Judge(teacher, journal), options.sample)
+            except TeacherAwayError as error:
+                say(f"the judge was not measured: {error}")
+                table = []
             print("\n".join(table), flush=True)
             lines += [*table, ""]
     finally:
@@ -112,11 +113,8 @@ def answer_set(
     found: dict[str, list[Answered]] = {}
     for path in options.checkpoint or [SHIPPED]:
         name = open_checkpoint(path).name
-        say(f"{each.name}: {name}")
-        found[f"checkpoint {name}"] = kept(
-            options.work, f"checkpoint {path.resolve()} {name}", each.rows,
-            lambda path=path: checkpoint_answers(path, K, options.threads),
-        )  # fmt: skip
+        with progress(f"{each.name}: {name}") as update:
+            found[f"checkpoint {name}"] = checkpoint_answers(path, each.rows, K, update)
     found["the title itself"] = titles(each.rows)
     found["keywords of the text"] = keywords(each.rows, K)
     if each.learnt_from:
@@ -126,7 +124,9 @@ def answer_set(
         rows = each.rows if each.lang == "both" else each.rows[: options.sample]
         name = f"teacher {teacher.name}"
         with progress(f"{each.name}: {name}") as update:
-            found[name] = teacher_answers(teacher, journal, rows, update)
+            said = teacher_answers(teacher, journal, rows, 60 * options.patience, update)
+        if said:
+            found[name] = said
     return found
 
 
@@ -144,36 +144,13 @@ def judge_set(
     found = {}
     for name, answers in answered.items():
         pairs = list(zip(each.rows, answers, strict=False))[: options.sample]
-        with progress(f"{each.name}: judging {name}") as update:
-            found[name] = judge.first_queries(pairs, update)
+        try:
+            with progress(f"{each.name}: judging {name}") as update:
+                found[name] = judge.first_queries(pairs, update)
+        except TeacherAwayError as error:
+            say(f"{name} was not judged: {error}")
+            break
     return found
-
-
-def kept(
-    work: Path, method: str, rows: Sequence[Row], make: Callable[[], Answerer]
-) -> list[Answered]:
-    """The answers to rows, those that are kept from an earlier run taken from there."""
-    path = work / f"{hashlib.sha256(method.encode()).hexdigest()[:16]}.jsonl"
-    known: dict[str, Answered] = {}
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            try:
-                answered = msgspec.json.decode(line, type=Answered)
-            except msgspec.DecodeError:  # cut off when the run was killed
-                continue
-            known[answered.key] = answered
-    todo = [row for row in rows if row.key not in known]
-    if todo:
-        answer = make()
-        with path.open("ab") as file, progress("answering") as update:
-            file.write(b"\n")
-            for at in range(0, len(todo), CHUNK):
-                for answered in answer(todo[at : at + CHUNK]):
-                    known[answered.key] = answered
-                    file.write(msgspec.json.encode(answered) + b"\n")
-                file.flush()
-                update(min(1.0, (at + CHUNK) / len(todo)), f"{at:,} of {len(todo):,}")
-    return [known[row.key] for row in rows]
 
 
 def show(each: OpenSet, answered: dict[str, list[Answered]]) -> None:
@@ -188,10 +165,15 @@ def page(lines: Sequence[str]) -> str:
     head = """# Open sets
 
 Written by `python benchmarks/open_sets.py --data DIRECTORY --out docs/open-sets.md`; with
-`--teacher` or `--gguf` there are rows of a teacher. The sets are not part of this repository;
-nothing was trained or tuned on them. They are small: ± is half of a 95 % interval over titles.
-*Overlap* is the F1 of character pairs between a query and what a person asked, of the best of the
-eight or of the first; a hit is the very query. A teacher is asked for five queries, of a sample.
+`--teacher` or `--gguf` there are rows of a teacher. The sets are not part of this repository,
+and nothing in it may be trained or tuned on them. They are small: ± is half of a 95 % interval over
+titles. *Overlap* is the F1 of character pairs between a query and what a person asked, of the best
+of the eight or of the first; a hit is the very query. A teacher is asked for five queries, of a
+sample.
+
+Read with care: a title always holds its own words, so it is on topic where nobody would tap it; the
+queries of the product sets are short nouns, which keywords are made of; the counts of the likeliest
+spans have seen other titles of the very set, the checkpoint has not.
 
 """
     return head + "\n".join(lines).rstrip() + "\n"

@@ -335,7 +335,7 @@ class Answerer:
                 request_id=request_id(),
                 video_id=pair[0],
                 user_id=pair[1],
-                queries=chosen,
+                queries=queries,
                 source="fallback",
                 rejected=False,
                 fallback="anchors",

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from onebar.process.console import printable
+
 if TYPE_CHECKING:
     from onebar.settings import Settings
     from stream.logs.files import Log
@@ -88,8 +90,8 @@ def command_settings(**changes: Any) -> Settings:
 
 
 def print_json(data: object) -> None:
-    """On one line; what is not a number (NaN) is null."""
-    print(json.dumps(_plain(data), ensure_ascii=False), flush=True)
+    """On one line; what is not a number (NaN) is null, and what a terminal would obey escaped."""
+    print(printable(json.dumps(_plain(data), ensure_ascii=False)), flush=True)
 
 
 def write_json(path: Path, data: object) -> None:

@@ -1,9 +1,15 @@
-"""Dead letters: listed, shown, sent back."""
+"""Dead letters: listed, shown, exported, edited, sent back, dropped."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
 import time
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,82 +19,308 @@ from onebar.cli.common import (
     print_json,
     run_to_end,
 )
-from onebar.process.console import say
+from onebar.errors import OneBarError, UsageError
+from onebar.process.console import printable, say
+
+if TYPE_CHECKING:
+    from stream.logs.dead_letters import DeadLetter, Exported, Replayed, Selection
 
 dead_letters = typer.Typer(
-    help="Messages that could not be processed: list, show, send back.", no_args_is_help=True
+    help="Messages that could not be processed: list, show, export, edit, send back, drop.",
+    no_args_is_help=True,
 )
+
+IdsOption = Annotated[
+    list[str] | None,
+    typer.Option("--id", help="PARTITION:OFFSET, as `list` prints it; may be repeated."),
+]
+ReasonOption = Annotated[str, typer.Option(help="Only those whose reason contains this.")]
+TopicOption = Annotated[str, typer.Option(help="Only those of this topic, without the prefix.")]
+IdArgument = Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `list` prints it.")]
+
+
+class NoSuchLetterError(UsageError, LookupError):
+    """There is no dead letter of that id."""
+
+
+class EditorError(OneBarError, RuntimeError):
+    """The editor did not end well. Nothing was sent."""
 
 
 @dead_letters.command("list")
 def dead_letters_list(
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="The newest so many; 0 is all.")] = 50,
+    ids: IdsOption = None,
+    reason: ReasonOption = "",
+    topic: TopicOption = "",
+    settled: Annotated[
+        bool, typer.Option("--settled", help="Also those that were sent back or dropped.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """The newest dead letters: where each came from, and why it is one.
 
     Example: onebar dead-letters list --limit 10
-    """
-    from stream.logs.dead_letters import read_dead_letters
 
-    letters = run_to_end(read_dead_letters(command_settings(), limit))
+    Example: onebar dead-letters list --limit 0 --reason FutureEventError
+    """
+    selection = _selection(ids, reason, topic)
+    letters = run_to_end(_newest(selection, limit, settled=settled, show=not as_json))
     if as_json:
         print_json([_letter(letter, whole=False) for letter in letters])
-        return
-    for letter in letters:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(0.0, letter.failed_at)))
-        number = ":".join(map(str, letter.number))
-        origin = f"{letter.topic}/{letter.partition}@{letter.offset}"
-        print(f"{number:8} {when}Z  {origin:32} {letter.reason[:160]}")
-    if not letters:
-        print("no dead letters")
+
+
+async def _newest(
+    selection: Selection, limit: int, *, settled: bool, show: bool
+) -> list[DeadLetter]:
+    """The newest, oldest first. Where all are shown they are printed as they come."""
+    import heapq
+
+    from stream.logs.dead_letters import dead_letters as read
+
+    kept: list[tuple[float, tuple[int, int], DeadLetter]] = []
+    count = 0
+    async for letter in read(command_settings(), selection, settled=settled):
+        count += 1
+        if show and not limit:
+            _print(letter)
+            continue
+        entry = (letter.failed_at, letter.number, letter)
+        if not limit or len(kept) < limit:
+            heapq.heappush(kept, entry)
+        else:
+            heapq.heappushpop(kept, entry)
+    newest = [letter for *_, letter in sorted(kept, key=lambda entry: entry[:2])]
+    if show:
+        for letter in newest:
+            _print(letter)
+        hidden = count - len(newest) if limit else 0
+        if not count:
+            print("no dead letters")
+        elif hidden:
+            say(f"onebar: {hidden:,} older ones are not shown; --limit 0 shows all")
+    return newest
+
+
+def _print(letter: DeadLetter) -> None:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(0.0, letter.failed_at)))
+    origin = f"{letter.topic}/{letter.partition}@{letter.offset}"
+    print(f"{letter.id:8} {when}Z  {printable(origin):32} {printable(letter.reason[:160])}")
 
 
 @dead_letters.command("show")
-def dead_letters_show(
-    number: Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `list` prints it.")],
-    as_json: JsonOption = False,
-) -> None:
+def dead_letters_show(number: IdArgument, as_json: JsonOption = False) -> None:
     """One dead letter, its original bytes and all.
 
     Example: onebar dead-letters show 0:17
     """
-    from stream.logs.dead_letters import read_dead_letters
+    found = _letter(run_to_end(_one(number, settled=True)), whole=True)
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        print(f"{name:10} {printable(str(value))}")
 
-    for letter in run_to_end(read_dead_letters(command_settings())):
-        if ":".join(map(str, letter.number)) == number:
-            found = _letter(letter, whole=True)
-            if as_json:
-                print_json(found)
-            else:
-                for name, value in found.items():
-                    print(f"{name:10} {value}")
-            return
-    say(f"onebar: there is no dead letter {number!r}; `onebar dead-letters list` shows them")
-    raise typer.Exit(1)
+
+@dead_letters.command("export")
+def dead_letters_export(
+    out: Annotated[Path, typer.Argument(help="The file to write, a letter a line; - is stdout.")],
+    ids: IdsOption = None,
+    reason: ReasonOption = "",
+    topic: TopicOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write dead letters to a file, to be mended there: `replay --from` sends them back.
+
+    Each line is a JSON object; `value` is what is sent.
+
+    Example: onebar dead-letters export letters.jsonl --topic onebar.videos
+    """
+    selection = _selection(ids, reason, topic)
+    if str(out) == "-":
+        run_to_end(_export(selection, None))
+        return
+    count = run_to_end(_export(selection, out))
+    if as_json:
+        print_json({"exported": count, "file": str(out)})
+    else:
+        print(f"{count:,} written to {out}")
+
+
+async def _export(selection: Selection, out: Path | None) -> int:
+    import msgspec
+
+    from stream.logs.dead_letters import Exported
+    from stream.logs.dead_letters import dead_letters as read
+
+    count = 0
+    partial = None if out is None else out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    file = sys.stdout.buffer if partial is None else partial.open("wb")
+    try:
+        async for letter in read(command_settings(), selection):
+            file.write(msgspec.json.encode(Exported.of(letter)) + b"\n")
+            count += 1
+    finally:
+        if partial is not None:
+            file.close()
+        else:
+            file.flush()
+    if partial is not None and out is not None:
+        partial.replace(out)
+    return count
+
+
+@dead_letters.command("edit")
+def dead_letters_edit(
+    number: IdArgument,
+    value: Annotated[
+        Path | None,
+        typer.Option("--value", help="The file with the mended event; - is stdin.", dir_okay=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Mend one dead letter and send it back: in $VISUAL or $EDITOR, or from a file.
+
+    What is no event is refused, and nothing is sent.
+
+    Example: onebar dead-letters edit 0:17
+
+    Example: onebar dead-letters edit 0:17 --value mended.json
+    """
+    from stream.logs.dead_letters import mend_dead_letter
+
+    letter = run_to_end(_one(number))
+    if value is None:
+        mended = _edited(letter.value)
+    else:
+        mended = sys.stdin.buffer.read() if str(value) == "-" else value.read_bytes()
+    run_to_end(mend_dead_letter(command_settings(), letter, mended.strip()))
+    if as_json:
+        print_json({"sent": 1})
+    else:
+        print("1 sent back")
+
+
+def _edited(value: bytes) -> bytes:
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not editor:
+        raise EditorError("set $VISUAL or $EDITOR, or give the mended event by --value FILE")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "dead-letter.json"
+        file.write_bytes(value)
+        status = subprocess.run([*shlex.split(editor), str(file)], check=False).returncode
+        if status:
+            raise EditorError(f"{editor} ended with status {status}; nothing was sent")
+        return file.read_bytes()
 
 
 @dead_letters.command("replay")
-def dead_letters_replay(as_json: JsonOption = False) -> None:
+def dead_letters_replay(
+    ids: IdsOption = None,
+    reason: ReasonOption = "",
+    topic: TopicOption = "",
+    exported: Annotated[
+        Path | None,
+        typer.Option("--from", help="Send what `export` wrote, and you mended.", dir_okay=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Send the dead letters that were not sent back yet to the topics they came from.
 
-    Do so once what stopped them is mended: a message that fails again is a dead letter again.
+    Do so once what stopped them is mended: a message that fails again is a dead letter again. One
+    that Kafka refuses is named and stays; it holds up no other. Exit status: 1 where there is one.
 
-    Example: onebar dead-letters replay
+    Example: onebar dead-letters replay --reason FutureEventError
+
+    Example: onebar dead-letters replay --from letters.jsonl
     """
-    from stream.logs.dead_letters import replay_dead_letters
+    from stream.logs.dead_letters import replay_dead_letters, replay_exported
 
     settings = command_settings()
-    sent = run_to_end(replay_dead_letters(settings))
-    if as_json:
-        print_json({"sent": sent})
+    if exported is not None:
+        done = run_to_end(replay_exported(settings, _exported(exported)))
     else:
-        print(f"{sent:,} sent back")
+        done = run_to_end(replay_dead_letters(settings, selection=_selection(ids, reason, topic)))
+    _tell(done, as_json)
 
 
-def _letter(letter: Any, *, whole: bool) -> dict[str, Any]:
-    found = {
-        "number": ":".join(map(str, letter.number)),
+def _tell(done: Replayed, as_json: bool) -> None:
+    if as_json:
+        refused = [{"id": refusal.id, "why": refusal.why} for refusal in done.refused]
+        print_json({"sent": done.sent, "refused": refused})
+    else:
+        for refusal in done.refused:
+            print(f"{refusal.id:8} not sent: {printable(refusal.why)}")
+        print(f"{done.sent:,} sent back")
+    if done.refused:
+        raise typer.Exit(1)
+
+
+def _exported(file: Path) -> list[Exported]:
+    import msgspec
+
+    from stream.logs.dead_letters import Exported
+
+    lines: list[Exported] = []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found = msgspec.json.decode(line, type=Exported)
+            _ = found.raw
+        except (msgspec.DecodeError, ValueError) as error:
+            raise UsageError(f"{file}, line {number}, is no exported letter: {error}") from None
+        lines.append(found)
+    return lines
+
+
+@dead_letters.command("drop")
+def dead_letters_drop(
+    ids: IdsOption = None,
+    reason: ReasonOption = "",
+    topic: TopicOption = "",
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Be done with dead letters without sending them: `list` and `replay` pass them over.
+
+    They stay in their topic as long as Kafka keeps it; `list --settled` shows them.
+
+    Example: onebar dead-letters drop --reason "no JSON"
+    """
+    from stream.logs.dead_letters import drop_dead_letters
+
+    if not (ids or reason or topic or everything):
+        raise UsageError("name what to drop by --id, --reason or --topic, or say --all")
+    dropped = run_to_end(drop_dead_letters(command_settings(), _selection(ids, reason, topic)))
+    if as_json:
+        print_json({"dropped": dropped})
+    else:
+        print(f"{dropped:,} dropped")
+
+
+def _selection(ids: list[str] | None, reason: str, topic: str) -> Selection:
+    from stream.logs.dead_letters import Selection
+
+    return Selection(frozenset(ids or ()), reason, topic)
+
+
+async def _one(number: str, *, settled: bool = False) -> DeadLetter:
+    """Raises `NoSuchLetterError`."""
+    from stream.logs.dead_letters import Selection
+    from stream.logs.dead_letters import dead_letters as read
+
+    chosen = Selection(frozenset({number}))
+    async for letter in read(command_settings(), chosen, settled=settled):
+        return letter
+    raise NoSuchLetterError(
+        f"there is no dead letter {number!r}; `onebar dead-letters list` shows them"
+    )
+
+
+def _letter(letter: DeadLetter, *, whole: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "number": letter.id,
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
@@ -98,5 +330,5 @@ def _letter(letter: Any, *, whole: bool) -> dict[str, Any]:
     }
     if whole:
         found["key"] = None if letter.key is None else letter.key.decode(errors="backslashreplace")
-        found["value"] = letter.value.decode(errors="backslashreplace")
+        found["value"] = None if letter.null else letter.value.decode(errors="backslashreplace")
     return found

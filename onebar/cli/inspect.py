@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +29,8 @@ app.add_typer(topics, name="topics")
 def inspect_video(
     video_id: Annotated[str, typer.Argument(help="The video.")], as_json: JsonOption = False
 ) -> None:
-    """What is known of a video: its text, anchors, counters, cached queries.
+    """What is known of a video: its text, anchors (and why which is held back), counters, cached
+    queries.
 
     Example: onebar inspect video v42 --json
     """
@@ -58,22 +60,36 @@ async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
     import msgspec
 
     from feature_store.opening import cache_beside, open_store
+    from onebar.gating.follow import RuleFollower
+    from onebar.gating.gate import about_of
+    from onebar.recommending.loading import open_gate
 
     store = open_store(settings)
     cache = cache_beside(store, settings)
+    gate = open_gate(settings)
     try:
-        [features] = await store.features([(video_id, None)], max_anchors=settings.max_entries)
+        await RuleFollower(store, gate).look()
+        [features] = await store.features([(video_id, None)])
+        anchors = await store.anchors(video_id)
         counts = await store.counts(video_id)
         [lookup] = await cache.lookup([(video_id, None)])
     finally:
         await store.close()
-    if not features.known and not counts:
+    if not features.known and not counts and not anchors:
         return None
+    about, now = about_of(video_id, features), time.time()
+    bar = gate.barred(about, now)
+    held = {
+        anchor.query: {"reason": why.reason, "detail": why.detail}
+        for anchor in anchors
+        if (why := bar or gate.judge(anchor.query, about, now)) is not None
+    }
     found: dict[str, Any] = msgspec.to_builtins(
         {
             "video_id": video_id,
             "text": features.text,
-            "anchors": features.anchors,
+            "anchors": anchors,
+            "held_back": held,
             "counts": counts,
             "cached": None if lookup.video is None else lookup.video.result(),
         }

@@ -148,8 +148,8 @@ def _teacher(
 def _subjects(path: Path, limit: int | None) -> list[Subject]:
     from itertools import islice
 
-    from onebar.records import VideoText
     from onebar.teaching.teach import Subject
+    from stream.events.fold import text_of
     from stream.logs.videos import read_videos
 
     found = read_videos(path)
@@ -158,11 +158,8 @@ def _subjects(path: Path, limit: int | None) -> list[Subject]:
     if not found.newest:
         say(f"onebar: {path} holds no video event")
         raise typer.Exit(1)
-    fields = VideoText.__struct_fields__
     return [
-        Subject(
-            video.video_id, video.ts, VideoText(**{name: getattr(video, name) for name in fields})
-        )
+        Subject(video.video_id, video.ts, text_of(video))
         for video in islice(found.newest.values(), limit)
     ]
 

@@ -17,22 +17,29 @@ MOST = 200_000
 
 
 class KnownQueries:
-    """The queries that at least two users asked, in an index that grows with the log.
+    """The queries that enough users asked, in an index that grows with the log.
 
     What only one ever asked stays with that one: it may be a slip, or say who they are. Of the
-    others, and of those that wait for a second user, the `most` asked last are kept. One thread's.
+    others, and of those that wait for further users, the `most` asked last are kept. One thread's.
     """
 
     def __init__(
-        self, encoder: Encoder, index: VectorIndex | None = None, *, most: int = MOST
+        self,
+        encoder: Encoder,
+        index: VectorIndex | None = None,
+        *,
+        most: int = MOST,
+        users: int = 2,
     ) -> None:
-        """`index`: what is known already, such as that of a snapshot."""
+        """`index`: what is known already, such as that of a snapshot. `users`: how many have to ask
+        a query, two at least."""
         self._encoder = encoder
         self._most = most
         self.index = VectorIndex(encoder.name, encoder.dim) if index is None else index
         # Asked last at the end. Of a user only a number is kept, which names nobody.
         self._known: OrderedDict[str, None] = OrderedDict.fromkeys(self.index)
-        self._waiting: OrderedDict[str, int] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._users = max(2, users)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -44,8 +51,10 @@ class KnownQueries:
             if query in self._known:
                 self._known.move_to_end(query)
             elif query not in new:
-                user = hash(user_id)
-                if self._waiting.setdefault(query, user) != user:
+                users = self._waiting.get(query, ())
+                if (user := hash(user_id)) not in users:
+                    self._waiting[query] = users = (*users, user)
+                if len(users) >= self._users:
                     del self._waiting[query]
                     new[query] = None
         while len(self._waiting) > self._most:

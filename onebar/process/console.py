@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -81,3 +83,20 @@ class Phases:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal would obey: control characters, and those that
+    turn the direction of writing, stand as JSON's escapes."""
+    return "".join(map(_safe, text))
+
+
+_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+"""Between letters of many scripts."""
+
+
+def _safe(character: str) -> str:
+    if unicodedata.category(character) not in _OBEYED or character in _JOINERS:
+        return character
+    return json.dumps(character)[1:-1]

@@ -23,7 +23,7 @@ from onebar.recommending.ranker import Proposal
 from onebar.records import Candidate
 
 EVEN_ODDS = log(0.5)
-"""A beam's first need not be likely: where a hundred queries share the rest, one in ten is first."""
+"""A beam's first need not be likely: where a hundred queries share the rest, one in ten leads."""
 
 
 class Reason(StrEnum):
@@ -82,9 +82,9 @@ def choose(
     """At most `k` (>= 1) queries, best first; their scores are log probabilities by the ranker.
 
     `beam` is a generation ordered best first, empty where there was none. Where its first is
-    `[REJECT]`, and likelier than not, only anchors that touch the video's text are shown; else it is
-    dropped. Anchors
-    worth a search at least are always among the queries, the strongest where there is no room.
+    `[REJECT]`, and likelier than not, only anchors that touch the video's text are shown; else it
+    is dropped. Anchors worth a search at least are always among the queries, the strongest where
+    there is no room.
     `from_text=False` leaves out the spans of the video's text. Pure: equal material and beam, equal
     queries.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -28,12 +29,15 @@ class Drop(StrEnum):
 
     BROKEN = "broken"
     """Half a character, a special token, no letter or digit, or too long."""
+    FRAGMENT = "fragment"
+    """A piece of a sentence: it ends with a word that only joins others, or spans two sentences."""
     REPEATED = "repeated"
     """A word twice."""
     UNGROUNDED = "ungrounded"
     """None of its words touches the text, the summary, the anchors or the history."""
     NONWORD = "nonword"
-    """A word that is neither in the evidence nor in any lexicon, or a number of its own."""
+    """A word that is neither in the evidence nor in any lexicon, half a word of the text, or a
+    number or model name that the evidence doesn't have."""
     SCRIPT = "script"
     """A script that the evidence doesn't use."""
     IMPROBABLE = "improbable"
@@ -42,6 +46,14 @@ class Drop(StrEnum):
     """It says what a bar must not say."""
     DUPLICATE = "duplicate"
     """The same words as a better one, in another order, number or with trivial ones more."""
+
+
+_TWO_SENTENCES = re.compile(r"[?!;|。！？；]\s*\w")
+
+
+def is_fragment(query: str) -> bool:
+    """Whether it goes on behind the end of a sentence."""
+    return _TWO_SENTENCES.search(query) is not None
 
 
 def presentable(text: str) -> str:
@@ -132,6 +144,8 @@ class Ground:
         self.scripts: set[str] = set()
         self._pairs: set[str] = set()
         self._stems: set[str] = set()
+        self._inside: set[str] = set()
+        """Characters that stand in longer Chinese words."""
         self.add(texts)
 
     def add(self, texts: Iterable[str]) -> None:
@@ -145,6 +159,8 @@ class Ground:
                 self.keys.add(word.key)
                 if script(word) == "z":
                     self._pairs.update(_pairs(word.key))
+                    if len(word.key) > 1:
+                        self._inside.update(word.key)
                 elif len(word.key) >= _STEM:
                     self._stems.add(word.key[:_STEM])
 
@@ -158,6 +174,9 @@ class Ground:
 
         Without a lexicon no word of an alphabet is held for none, as there is no telling.
         """
+        last = found[-1] if found else None
+        if last is not None and last.function and script(last) != "z":
+            return Drop.FRAGMENT
         said = [word for word in found if not word.function]
         keys = [word.key for word in said if word.tag != "m"]
         if len(set(keys)) < len(keys):
@@ -166,7 +185,7 @@ class Ground:
             return Drop.SCRIPT
         if not any(map(self.touches, said)):
             return Drop.UNGROUNDED
-        if not all(self._exists(word, lexicon) for word in said):
+        if not all(self._exists(word, lexicon) for word in found if not word.function):
             return Drop.NONWORD
         return None
 
@@ -185,8 +204,13 @@ class Ground:
             # A number, a model's name: right to the letter, or made up.
             return word.tag == "t" or not word.text.isascii()
         if script(word) == "z":
-            in_dictionary = len(word.text) == 1 or is_chinese_word(word.text)
-            return in_dictionary or self.touches(word) or word.key in (lexicon or ())
+            return (
+                # Half a word of the text is none, though its character is one elsewhere; but many a
+                # noun of one character ends another word, too.
+                (len(word.text) == 1 and (word.tag[0] == "n" or word.key not in self._inside))
+                or (len(word.text) > 1 and (is_chinese_word(word.text) or self.touches(word)))
+                or word.key in (lexicon or ())
+            )
         return lexicon is None or all(
             part in self.keys or part in names() or part in lexicon for part in parts(word)
         )
@@ -203,7 +227,4 @@ def _script(word: Word) -> str:
     kind = script(word)
     if kind in "hk":
         return "z"
-    if kind in "zl":
-        return kind
-    # Of nothing but marks and joiners the key is empty: no script of its own.
-    return f"o{ord(word.key[0]) // 128}" if word.key else ""
+    return kind if kind in "zl" else f"o{ord((word.key or word.text)[0]) // 128}"

@@ -13,7 +13,14 @@ from msgspec import Struct
 from onebar.evidence.text import REJECT, normalize_query
 from onebar.evidence.words import words
 from onebar.gating.risk import RiskClassifier, shipped_rules
-from onebar.recommending.grounding import Drop, Ground, Lexicon, presentable, token_log_probability
+from onebar.recommending.grounding import (
+    Drop,
+    Ground,
+    Lexicon,
+    is_fragment,
+    presentable,
+    token_log_probability,
+)
 from onebar.recommending.material import VOICE, Material
 from onebar.recommending.ranker import Proposal, Ranker, Scorer, shipped_ranker, spread
 from onebar.recommending.spans import signature
@@ -120,6 +127,8 @@ class Pool:
                 self.dropped[Drop.IMPROBABLE] += 1
                 continue
             why = ground.drop(words(query), taste.lexicon)
+            if is_fragment(query):
+                why = Drop.FRAGMENT
             if why is not None:
                 self.dropped[why] += 1
                 continue

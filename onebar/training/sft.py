@@ -8,10 +8,10 @@ from typing import Any
 
 from onebar.evidence.tokens import RESERVED
 from onebar.training.batches import Batch, Pairs, picked, sft_examples
-from onebar.training.copying import Pointing, prepare
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import cross_entropy
 from onebar.training.models.architecture import decode, encode, tensors
+from onebar.training.models.copying import Pointing, prepare
 from onebar.training.privileged import privileged_examples
 from onebar.training.run import RunConfig, Start, train
 from onebar.triggers import EmptyDatasetError
@@ -33,7 +33,7 @@ class SFTConfig(RunConfig, frozen=True, kw_only=True):
     """Share of examples read once more with an answer in the prompt (`privileged_examples`)."""
     pointing: float = 0.0
     """Weight of the loss that teaches attention to find what is copied
-    (`onebar.training.copying`)."""
+    (`onebar.training.models.copying`)."""
 
 
 class SFT:

@@ -21,6 +21,8 @@ from feature_store.buckets import (
 )
 from onebar.evidence.evidence import Evidence, assemble, terms
 from onebar.evidence.text import REJECT, clean_video
+from onebar.gating.personal import shipped_patterns
+from onebar.gating.risk import shipped_rules
 from onebar.records import TEXT_FIELDS, Features, HistoryEntry, QueryCounts, VideoText
 from onebar.triggers import Kind, Preference, Shown, Trigger
 from stream.dataset.config import DatasetConfig
@@ -29,6 +31,12 @@ from stream.dataset.preferences import candidates, preference_list
 Row = Mapping[str, Any]
 
 _clean = lru_cache(maxsize=8192)(clean_video)
+
+
+@lru_cache(maxsize=65536)
+def _may_be_learnt(query: str) -> bool:
+    """Whether a query is a target: not where it could never be shown."""
+    return shipped_patterns().kind(query) is None and shipped_rules().risk((query,)) is None
 
 
 def video_text(row: Row) -> VideoText:
@@ -118,7 +126,10 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
 def _outcome(row: Row, evidence: Evidence, config: DatasetConfig) -> tuple[Kind, str]:
     if row["flagged"]:
         return "reject", REJECT
-    clicked, searched = row["clicked"], row["searched"]
+    clicked, searched = (
+        None if query is None or not _may_be_learnt(query) else query
+        for query in (row["clicked"], row["searched"])
+    )
     if clicked is not None and len(clicked) <= config.max_target_chars:
         return "click", clicked
     if config.searches and searched is not None and len(searched) <= config.max_target_chars:

@@ -19,7 +19,7 @@ from aiokafka.errors import (
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.kafka.records import Record
-from stream.kafka.topics import KafkaUnavailableError, partition_counts
+from stream.kafka.topics import kafka_error, partition_counts
 
 Offsets = Mapping[tuple[str, int], int]
 """(topic with prefix, partition) -> offset."""
@@ -104,7 +104,7 @@ class RecordConsumer:
             await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
             await consumer.stop()
-            raise KafkaUnavailableError(settings.kafka_bootstrap, error) from error
+            raise kafka_error(settings.kafka_bootstrap, error) from error
         if self._start_from is not None:
             offsets = {
                 TopicPartition(settings.topic_prefix + topic, partition): offset
@@ -141,7 +141,7 @@ class RecordConsumer:
                 f"here ({error}): have their producer use gzip, snappy, lz4, zstd or none"
             ) from error
         except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(self._settings.kafka_bootstrap, error) from error
+            raise kafka_error(self._settings.kafka_bootstrap, error) from error
         prefix = len(self._settings.topic_prefix)
         return [
             Record(
@@ -152,6 +152,7 @@ class RecordConsumer:
                 key=message.key,
                 value=message.value or b"",
                 headers=tuple(message.headers),
+                null=message.value is None,
             )
             for partition, messages in batches.items()
             for message in messages
@@ -174,7 +175,7 @@ class RecordConsumer:
         except (CommitFailedError, IllegalStateError):
             return False
         except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(self._settings.kafka_bootstrap, error) from error
+            raise kafka_error(self._settings.kafka_bootstrap, error) from error
         return True
 
     async def position(self, topic: str, partition: int) -> int:
@@ -232,7 +233,7 @@ async def _reader(bootstrap: str, group: str | None) -> AsyncIterator[AIOKafkaCo
         await asyncio.sleep(0)  # stopping before its tasks have begun raises CancelledError
         yield consumer
     except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaUnavailableError(bootstrap, error) from error
+        raise kafka_error(bootstrap, error) from error
     finally:
         await consumer.stop()
 

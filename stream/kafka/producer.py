@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    BrokerResponseError,
+    CorruptRecordException,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    RecordListTooLargeError,
+    UnknownError,
+)
 
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import Event, encode
-from stream.kafka.topics import KafkaUnavailableError
+from stream.kafka.topics import KafkaUnavailableError, kafka_error
 
 Headers = Sequence[tuple[str, bytes]]
-Message = tuple[str, bytes | None, bytes, Headers]
+Message = tuple[str, bytes | None, bytes | None, Headers]
 """(topic without prefix, key, value, headers)."""
 
 REQUEST_TIMEOUT_MS = 15_000
@@ -25,8 +33,19 @@ IN_FLIGHT = 2000
 """Messages handed to Kafka before their acknowledgements are awaited."""
 
 
-class EventTooLargeError(OneBarError, ValueError):
-    """A message is longer than Kafka takes. Nothing of it was sent."""
+class EventRefusedError(OneBarError, ValueError):
+    """Kafka takes these messages from nobody; all others of the call have arrived. `refused` says
+    why, by their places in the call."""
+
+    def __init__(self, refused: Mapping[int, str]) -> None:
+        self.refused = dict(refused)
+        first = next(iter(refused.values()), "")
+        others = f" (and {len(refused) - 1:,} more)" if len(refused) > 1 else ""
+        super().__init__(f"Kafka refused {first}{others}")
+
+
+class EventTooLargeError(EventRefusedError):
+    """Those that Kafka refused are longer than it takes."""
 
 
 class EventProducer:
@@ -37,10 +56,13 @@ class EventProducer:
     """
 
     def __init__(self, bootstrap: str, *, prefix: str = "", idempotent: bool = True) -> None:
-        self._bootstrap = bootstrap
+        self.bootstrap = bootstrap
         self._prefix = prefix
         self._idempotent = idempotent
         self._producer: AIOKafkaProducer | None = None
+        self._broken: AIOKafkaProducer | None = None
+        self._renewing = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -53,10 +75,13 @@ class EventProducer:
 
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
+        self._producer = await self._connect(self._idempotent)
+
+    async def _connect(self, idempotent: bool) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            bootstrap_servers=self.bootstrap,
             acks="all",
-            enable_idempotence=self._idempotent,
+            enable_idempotence=idempotent,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             linger_ms=2,
             max_batch_size=256 * 1024,
@@ -64,16 +89,19 @@ class EventProducer:
         )
         try:
             await producer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
+        except BaseException as error:
             await producer.stop()
-            raise KafkaUnavailableError(self._bootstrap, error) from error
-        self._producer = producer
+            if isinstance(error, (KafkaError, OSError, TimeoutError)):
+                raise kafka_error(self.bootstrap, error) from error
+            raise
+        return producer
 
     async def stop(self) -> None:
         """Send what is buffered and disconnect."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -87,51 +115,157 @@ class EventProducer:
         try:
             answered = await self._started().client.force_metadata_update()
         except KafkaError as error:
-            raise KafkaUnavailableError(self._bootstrap, error) from error
+            raise kafka_error(self.bootstrap, error) from error
         if not answered:
-            raise KafkaUnavailableError(self._bootstrap, "no broker gave metadata")
+            raise KafkaUnavailableError(self.bootstrap, "no broker gave metadata")
 
     async def send(self, events: Sequence[Event]) -> None:
         """Send events to their topics by their keys; returns once all are acknowledged.
 
-        Raises `EventTooLargeError` before anything is sent, `KafkaUnavailableError` where some
-        may not have arrived: send all of them again, a repeated event_id counts once.
+        Raises `EventRefusedError` where Kafka refuses some, and all others have arrived;
+        `KafkaUnavailableError` where some may not have arrived: send all of them again, a repeated
+        event_id counts once.
         """
         await self.send_messages(
             [(event.topic, event.key.encode(), encode(event), ()) for event in events]
         )
 
     async def send_raw(
-        self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()
     ) -> None:
         """Send one message as it is; `topic` without the prefix. Raises as `send` does."""
         await self.send_messages([(topic, key, value, headers)])
 
     async def send_messages(self, messages: Sequence[Message]) -> None:
         """Send messages as they are, each key's in order. Raises as `send` does."""
-        producer = self._started()
-        for topic, key, value, _ in messages:
-            if len(value) + len(key or b"") + 512 > MAX_REQUEST_BYTES:
-                raise EventTooLargeError(
-                    f"a message of {len(value):,} bytes for {topic}: "
-                    f"at most {MAX_REQUEST_BYTES:,} are sent"
-                )
+        refused = {
+            place: why for place, message in enumerate(messages) if (why := _unsendable(message))
+        }
+        places = [place for place in range(len(messages)) if place not in refused]
+        producer = await self._current()
+        failed = await self._send_through(producer, messages, places)
+        if failed:
+            if self._idempotent and any(
+                isinstance(error, BrokerResponseError) and not error.retriable
+                for error in failed.values()
+            ):
+                # It numbers what it sends, and a broker that has refused one number takes no
+                # later one: that producer is done.
+                self._broken = producer
+            self._raise_away(failed)
+            refused |= await self._send_apart(messages, failed)
+        if refused:
+            large = all(_LARGE in why for why in refused.values())
+            raise (EventTooLargeError if large else EventRefusedError)(
+                dict(sorted(refused.items()))
+            )
+
+    async def _send_through(
+        self, producer: AIOKafkaProducer, messages: Sequence[Message], places: Sequence[int]
+    ) -> dict[int, BaseException]:
+        """Send those in these places; what became of the ones that did not arrive."""
+        failed: dict[int, BaseException] = {}
+        for start in range(0, len(places), IN_FLIGHT):
+            some = places[start : start + IN_FLIGHT]
+            sent = []
+            for place in some:
+                topic, key, value, headers = messages[place]
+                try:
+                    sent.append(
+                        await producer.send(
+                            self._prefix + topic, value, key=key, headers=list(headers)
+                        )
+                    )
+                except (KafkaError, OSError, TimeoutError) as error:
+                    sent.append(_failed(error))
+            outcomes = await asyncio.gather(*sent, return_exceptions=True)
+            failed |= {
+                place: outcome
+                for place, outcome in zip(some, outcomes, strict=True)
+                if isinstance(outcome, BaseException)
+            }
+        return failed
+
+    def _raise_away(self, failed: Mapping[int, BaseException]) -> None:
+        """Raise unless Kafka has looked at each of these and refused it."""
+        for error in failed.values():
+            if not isinstance(error, (*_REFUSALS, OutOfOrderSequenceNumber)):
+                if isinstance(error, (KafkaError, OSError, TimeoutError)):
+                    raise kafka_error(self.bootstrap, error) from error
+                raise error
+
+    async def _send_apart(
+        self, messages: Sequence[Message], failed: Mapping[int, BaseException]
+    ) -> dict[int, str]:
+        """Kafka refuses a whole batch for the sake of one of its messages: halve what failed until
+        those that are refused alone are found. Why each of them is."""
+        refused: dict[int, str] = {}
+        producer = await self._connect(idempotent=False)
         try:
-            for start in range(0, len(messages), IN_FLIGHT):
-                sent = [
-                    await producer.send(self._prefix + topic, value, key=key, headers=list(headers))
-                    for topic, key, value, headers in messages[start : start + IN_FLIGHT]
-                ]
-                outcomes = await asyncio.gather(*sent, return_exceptions=True)
-                for outcome in outcomes:
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-        except MessageSizeTooLargeError as error:
-            raise EventTooLargeError(str(error)) from error
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise KafkaUnavailableError(self._bootstrap, error) from error
+            groups = [sorted(failed)]
+            while groups:
+                places = groups.pop()
+                again = await self._send_through(producer, messages, places)
+                self._raise_away(again)
+                left = sorted(again)
+                if len(places) == 1:
+                    refused |= {place: _why(messages[place], again[place]) for place in left}
+                elif left:
+                    middle = (len(left) + 1) // 2
+                    groups += [half for half in (left[middle:], left[:middle]) if half]
+        finally:
+            await producer.stop()
+        return refused
+
+    async def _current(self) -> AIOKafkaProducer:
+        """The producer to send with: a new one where the last can't go on."""
+        if self._broken is None:
+            return self._started()
+        async with self._renewing:
+            if self._broken is not None and self._broken is self._producer:
+                old, self._producer = self._producer, await self._connect(self._idempotent)
+                closing = asyncio.create_task(old.stop())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+            self._broken = None
+        return self._started()
 
     def _started(self) -> AIOKafkaProducer:
         if self._producer is None:
-            raise KafkaUnavailableError(self._bootstrap, "the producer was not started")
+            raise KafkaUnavailableError(self.bootstrap, "the producer was not started")
         return self._producer
+
+
+_LARGE = "is longer than"
+_REFUSALS = (
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    CorruptRecordException,
+    UnknownError,  # what this client makes of INVALID_RECORD: no key, on a compacted topic
+)
+
+
+def _unsendable(message: Message) -> str | None:
+    topic, key, value, _ = message
+    size = len(value or b"") + len(key or b"")
+    if size + 512 > MAX_REQUEST_BYTES:
+        return f"a message of {size:,} bytes for {topic}: it {_LARGE} {MAX_REQUEST_BYTES:,} bytes"
+    if key is None and value is None:
+        return f"a message for {topic} with neither key nor value"
+    return None
+
+
+def _why(message: Message, error: BaseException) -> str:
+    topic, key, value, _ = message
+    size = len(value or b"") + len(key or b"")
+    if isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError)):
+        return f"a message of {size:,} bytes for {topic}: it {_LARGE} the topic takes"
+    if key is None:
+        return f"a message without a key for {topic}: a compacted topic takes none"
+    return f"a message of {size:,} bytes for {topic}: {error!r}"
+
+
+def _failed(error: BaseException) -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future

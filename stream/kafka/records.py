@@ -11,7 +11,8 @@ from stream.events import RULES, VIDEOS, Event, InvalidEventError, from_object, 
 
 
 class Record(Struct, frozen=True):
-    """One message as it came. `topic` is without the prefix; `timestamp` is UTC epoch seconds."""
+    """One message as it came. `topic` is without the prefix; `timestamp` is UTC epoch seconds. With
+    `null` it had no value, which is not the same as an empty one."""
 
     topic: str
     partition: int
@@ -20,6 +21,7 @@ class Record(Struct, frozen=True):
     key: bytes | None
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
+    null: bool = False
 
     @property
     def position(self) -> Position:

@@ -27,10 +27,43 @@ class KafkaUnavailableError(OneBarError, ConnectionError):
     """Kafka did not answer. The text names the bootstrap servers and says what to check."""
 
     def __init__(self, bootstrap: str, cause: object) -> None:
-        super().__init__(
+        super().__init__(self._told(bootstrap, cause))
+
+    def _told(self, bootstrap: str, cause: object) -> str:
+        return (
             f"Kafka at {bootstrap} does not answer ({cause}): "
             "is the broker up, and is ONEBAR_KAFKA_BOOTSTRAP its address?"
         )
+
+
+class KafkaUnfitError(KafkaUnavailableError):
+    """Kafka answers, and refuses whatever is asked of the kind: permissions, the clock, a policy.
+    Someone has to mend it; until then no record is to blame."""
+
+    def _told(self, bootstrap: str, cause: object) -> str:
+        name = type(cause).__name__
+        hint = next((hint for part, hint in _UNFIT.items() if part in name), "mend its settings")
+        return f"Kafka at {bootstrap} answers and refuses ({name}: {cause}): {hint}"
+
+
+_UNFIT = {
+    "Authorization": "grant this user what docs/operations.md lists",
+    "Authentication": "are the user and the password right?",
+    "Sasl": "are the user and the password right?",
+    "InvalidTimestamp": "is the clock of this machine right?",
+    "UnsupportedVersion": "which release of Kafka is it?",
+    "IncompatibleBroker": "which release of Kafka is it?",
+    "InvalidTopic": "is ONEBAR_TOPIC_PREFIX right?",
+    "PolicyViolation": "its policy forbids it",
+    "InvalidRequiredAcks": "its settings forbid it",
+}
+"""Part of the name of Kafka's error -> what to do."""
+
+
+def kafka_error(bootstrap: str, error: BaseException) -> KafkaUnavailableError:
+    """The error of ours for one of Kafka's client: away, or unfit."""
+    unfit = any(part in type(error).__name__ for part in _UNFIT)
+    return (KafkaUnfitError if unfit else KafkaUnavailableError)(bootstrap, error)
 
 
 class TopicError(OneBarError, RuntimeError):
@@ -66,7 +99,7 @@ async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.start()
         yield admin
     except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaUnavailableError(bootstrap, error) from error
+        raise kafka_error(bootstrap, error) from error
     finally:
         await admin.close()
 

@@ -1,28 +1,50 @@
-"""What was set aside (`stream.workers.dead_letters`): listed, mended and sent back."""
+"""What was set aside (`stream.workers.dead_letters`): listed, mended, sent back, dropped.
+
+A letter stays in its topic until Kafka's retention ends it. That it was sent back or dropped is
+told by a later message on the same topic, a *settlement*, whose header `settles` names letters by
+their ids.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import base64
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
+import msgspec
 import structlog
 from msgspec import Struct
 
 from onebar.settings import Settings
-from stream.events import DEAD_LETTERS
-from stream.kafka.consumer import RecordConsumer, end_offsets
-from stream.kafka.producer import EventProducer, Message
-from stream.kafka.records import Record, next_offsets
+from stream.events import (
+    BEHAVIORS,
+    DEAD_LETTERS,
+    IMPRESSIONS,
+    RULES,
+    VIDEOS,
+    InvalidEventError,
+    parse,
+)
+from stream.kafka.consumer import RecordConsumer, committed_offsets, end_offsets
+from stream.kafka.producer import EventProducer, EventRefusedError, Message
+from stream.kafka.records import Record
 from stream.kafka.topics import partition_counts
 
 log = structlog.get_logger(__name__)
 
 REPLAY_GROUP = "dead-letters-replay"
+"""Whose offsets OneBar 0.1 kept: what lies before them was sent back by it."""
+BATCH = 500
+
+Id = tuple[int, int]
+"""(partition, offset) of a letter among the dead letters."""
 
 
 class DeadLetter(Struct, frozen=True):
     """A message set aside. `topic`, `partition`, `offset` and `timestamp` are the original's
     (`topic` without the prefix, times in UTC epoch seconds); `reason` begins with the error's
-    name. `number` is (partition, offset) among the dead letters."""
+    name. `number` is (partition, offset) among the dead letters. With `null` the original had no
+    value."""
 
     value: bytes
     key: bytes | None
@@ -32,7 +54,87 @@ class DeadLetter(Struct, frozen=True):
     timestamp: float
     reason: str
     failed_at: float
-    number: tuple[int, int]
+    number: Id
+    null: bool = False
+
+    @property
+    def id(self) -> str:
+        """Its number, as people write it."""
+        return f"{self.number[0]}:{self.number[1]}"
+
+
+class Selection(Struct, frozen=True):
+    """Which letters are meant: those with all of what is named. Nothing named: all."""
+
+    ids: frozenset[str] = frozenset()
+    reason: str = ""
+    """Part of the reason."""
+    topic: str = ""
+    """The original's, without the prefix."""
+
+    def has(self, letter: DeadLetter) -> bool:
+        return (
+            (not self.ids or letter.id in self.ids)
+            and self.reason in letter.reason
+            and (not self.topic or self.topic == letter.topic)
+        )
+
+
+ALL = Selection()
+
+
+class Refusal(Struct, frozen=True):
+    """A letter that was not sent back, and why."""
+
+    id: str
+    why: str
+
+
+class Replayed(Struct, frozen=True):
+    """What came of sending letters back."""
+
+    sent: int
+    refused: tuple[Refusal, ...] = ()
+
+
+def key_of(topic: str, value: bytes) -> bytes | None:
+    """The key that this value has by itself, as its event or at least as JSON; None where it tells
+    of none."""
+    try:
+        return parse(value).key.encode()
+    except InvalidEventError:
+        pass
+    try:
+        ids = msgspec.json.decode(value, type=_Ids)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    found = ids.rule_id if topic == RULES else ids.video_id
+    if found is None and topic == BEHAVIORS:
+        found = ids.user_id
+    return None if found is None else str(found).encode("utf-8", "replace")
+
+
+class _Ids(Struct):
+    video_id: str | int | None = None
+    user_id: str | int | None = None
+    rule_id: str | int | None = None
+
+
+def topic_of(value: bytes) -> str:
+    """The topic, without the prefix, that such a value belongs to; the behaviours' where it does
+    not say."""
+    try:
+        kind = msgspec.json.decode(value, type=_Typed).type
+    except (msgspec.DecodeError, UnicodeError):
+        kind = ""
+    return _TOPICS.get(kind, BEHAVIORS)
+
+
+_TOPICS = {"video": VIDEOS, "removal": VIDEOS, "impression": IMPRESSIONS, "rule": RULES}
+
+
+class _Typed(Struct):
+    type: str = ""
 
 
 def _read(record: Record) -> DeadLetter:
@@ -58,32 +160,26 @@ def _read(record: Record) -> DeadLetter:
         reason=text("reason"),
         failed_at=number("failed_at"),
         number=(record.partition, record.offset),
+        null=text("null") == "value",
     )
 
 
-async def _partitions(settings: Settings) -> list[tuple[str, int]]:
+async def _records(settings: Settings) -> AsyncIterator[list[Record]]:
+    """Batches from the beginning up to the end as it was when asked."""
     name = settings.topic_prefix + DEAD_LETTERS
     count = (await partition_counts(settings.kafka_bootstrap)).get(name, 0)
-    return [(name, partition) for partition in range(count)]
-
-
-async def _records(
-    settings: Settings, group: str | None
-) -> AsyncIterator[tuple[RecordConsumer, list[Record]]]:
-    """Batches from where the group stands up to the end as it was when asked."""
-    ends = await end_offsets(settings.kafka_bootstrap, await _partitions(settings))
+    ends = await end_offsets(settings.kafka_bootstrap, [(name, p) for p in range(count)])
     left = {partition for (_, partition), end in ends.items() if end > 0}
     if not left:
         return
-    consumer = RecordConsumer(settings, [DEAD_LETTERS], group=group, max_records=500, alone=True)
+    consumer = RecordConsumer(settings, [DEAD_LETTERS], group=None, max_records=BATCH, alone=True)
     await consumer.start()
     try:
-        name = settings.topic_prefix + DEAD_LETTERS
         while left:
             records = await consumer.fetch(0.5)
             wanted = [r for r in records if r.offset < ends[(name, r.partition)]]
             if wanted:
-                yield consumer, wanted
+                yield wanted
             for partition in list(left):
                 if await consumer.position(DEAD_LETTERS, partition) >= ends[(name, partition)]:
                     left.discard(partition)
@@ -91,37 +187,241 @@ async def _records(
         await consumer.stop()
 
 
-async def read_dead_letters(settings: Settings, limit: int | None = None) -> list[DeadLetter]:
-    """The dead letters there are, oldest failure first, the newest `limit` of them.
+def _settles(record: Record) -> list[Id]:
+    """The letters that a message settles; none where it is a letter itself."""
+    named = dict(record.headers).get("settles", b"").decode("utf-8", "replace")
+    pairs = (part.partition(":") for part in named.split(",") if part)
+    return [(int(p), int(o)) for p, _, o in pairs if p.isdecimal() and o.isdecimal()]
 
-    Reads beside every other reader and moves nobody's offsets. Raises `KafkaUnavailableError`.
-    """
-    letters = [_read(record) async for _, records in _records(settings, None) for record in records]
+
+class _Settled:
+    """Which letters were sent back or dropped."""
+
+    def __init__(self, before: dict[int, int]) -> None:
+        self._before = before
+        self._offsets: dict[int, set[int]] = {}
+
+    def __contains__(self, number: Id) -> bool:
+        partition, offset = number
+        return offset < self._before.get(partition, 0) or offset in self._offsets.get(partition, ())
+
+    def add(self, number: Id) -> None:
+        self._offsets.setdefault(number[0], set()).add(number[1])
+
+
+async def _settled(settings: Settings) -> _Settled:
+    name = settings.topic_prefix + DEAD_LETTERS
+    count = (await partition_counts(settings.kafka_bootstrap)).get(name, 0)
+    committed = await committed_offsets(
+        settings.kafka_bootstrap,
+        f"{settings.consumer_group}-{REPLAY_GROUP}",
+        [(name, partition) for partition in range(count)],
+    )
+    settled = _Settled({partition: offset for (_, partition), offset in committed.items()})
+    async for records in _records(settings):
+        for record in records:
+            for number in _settles(record):
+                settled.add(number)
+    return settled
+
+
+async def dead_letters(
+    settings: Settings, selection: Selection = ALL, *, settled: bool = False
+) -> AsyncIterator[DeadLetter]:
+    """The letters meant, each partition's in their order, without those that were sent back or
+    dropped unless `settled`; in bounded memory. Reads beside every other reader and moves nobody's
+    offsets. Raises `KafkaUnavailableError`."""
+    done = None if settled else await _settled(settings)
+    async for records in _records(settings):
+        for record in records:
+            if _settles(record):
+                continue
+            letter = _read(record)
+            if selection.has(letter) and (done is None or letter.number not in done):
+                yield letter
+
+
+async def read_dead_letters(settings: Settings, limit: int | None = None) -> list[DeadLetter]:
+    """All dead letters there are, settled or not, oldest failure first, the newest `limit` of them.
+    Raises `KafkaUnavailableError`."""
+    letters = [letter async for letter in dead_letters(settings, settled=True)]
     letters.sort(key=lambda letter: (letter.failed_at, letter.number))
     return letters if limit is None else letters[-limit:] if limit else []
 
 
+async def settle(producer: EventProducer, numbers: Collection[Id], how: str) -> None:
+    """Note that these are done with: `how` says what was done."""
+    if numbers:
+        named = ",".join(f"{partition}:{offset}" for partition, offset in numbers)
+        headers = (
+            ("settles", named.encode()),
+            ("how", how.encode()),
+            ("at", repr(time.time()).encode()),
+        )
+        await producer.send_raw(DEAD_LETTERS, b"settlement", b"", headers)
+
+
+def message_of(letter: DeadLetter, value: bytes | None = None) -> Message:
+    """What is sent back of a letter: its own value, or a mended one. The key is the original's, or
+    derived from the value where there was none."""
+    sent = letter.value if value is None else value
+    key = letter.key
+    if key is None or (value is not None and value != letter.value):
+        key = key_of(letter.topic, sent) or key
+    return letter.topic, key, None if letter.null and value is None else sent, ()
+
+
 async def replay_dead_letters(
-    settings: Settings, mend: Callable[[bytes], bytes] | None = None
-) -> int:
-    """Send the dead letters not replayed before back to where they came from; how many.
+    settings: Settings,
+    mend: Callable[[bytes], bytes] | None = None,
+    selection: Selection = ALL,
+) -> Replayed:
+    """Send the letters meant, of those not settled before, back to where they came from.
 
     `mend` turns a value into a better one; one that still fails comes back as a new dead letter,
-    which the next replay takes. What was sent is noted, so a second replay sends nothing twice
-    unless the first was cut off in between. Raises `KafkaUnavailableError`.
+    which the next replay takes. One that Kafka refuses, or that does not say where it came from,
+    is named and stays; it holds up no other. What was sent is settled, so a second replay sends
+    nothing twice unless the first was cut off in between. Raises `KafkaUnavailableError`.
     """
     sent = 0
-    group = f"{settings.consumer_group}-{REPLAY_GROUP}"
+    refused: list[Refusal] = []
     async with EventProducer.of(settings) as producer:
-        async for consumer, records in _records(settings, group):
-            letters = [_read(record) for record in records]
-            messages: list[Message] = [
-                (letter.topic, letter.key, mend(letter.value) if mend else letter.value, ())
+        async for letters in _batches(dead_letters(settings, selection)):
+            known = [letter for letter in letters if letter.topic]
+            refused += [
+                Refusal(letter.id, "it does not say which topic it came from")
                 for letter in letters
-                if letter.topic
+                if not letter.topic
             ]
-            await producer.send_messages(messages)
-            await consumer.commit(next_offsets(records))
-            sent += len(messages)
-    log.info("dead_letters_replayed", sent=sent)
-    return sent
+            messages = [
+                message_of(letter, mend(letter.value) if mend else None) for letter in known
+            ]
+            why = await _send(producer, messages)
+            refused += [Refusal(known[place].id, reason) for place, reason in why.items()]
+            done = [letter.number for place, letter in enumerate(known) if place not in why]
+            await settle(producer, done, "replayed")
+            sent += len(done)
+    log.info("dead_letters_replayed", sent=sent, refused=len(refused))
+    return Replayed(sent, tuple(refused))
+
+
+async def mend_dead_letter(settings: Settings, letter: DeadLetter, value: bytes) -> None:
+    """Send one letter back with another value, and settle it.
+
+    Raises `InvalidEventError` where the value is no event, `EventRefusedError` where Kafka refuses
+    it, and `KafkaUnavailableError`.
+    """
+    event = parse(value)
+    async with EventProducer.of(settings) as producer:
+        topic = letter.topic or event.topic
+        await producer.send_messages([(topic, event.key.encode(), value, ())])
+        await settle(producer, [letter.number], "edited")
+
+
+async def drop_dead_letters(settings: Settings, selection: Selection) -> int:
+    """Settle the letters meant without sending them anywhere; how many."""
+    dropped = 0
+    async with EventProducer.of(settings) as producer:
+        async for letters in _batches(dead_letters(settings, selection)):
+            await settle(producer, [letter.number for letter in letters], "dropped")
+            dropped += len(letters)
+    return dropped
+
+
+class Exported(Struct, frozen=True, omit_defaults=True):
+    """A letter as one line of JSON. `value` is text, or base64 where it is no UTF-8."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    failed_at: float
+    reason: str
+    key: str | None = None
+    value: str | None = None
+    base64: bool = False
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> Exported:
+        try:
+            value, binary = letter.value.decode(), False
+        except UnicodeDecodeError:
+            value, binary = base64.b64encode(letter.value).decode(), True
+        return cls(
+            letter.id,
+            letter.topic,
+            letter.partition,
+            letter.offset,
+            letter.failed_at,
+            letter.reason,
+            None if letter.key is None else letter.key.decode("utf-8", "backslashreplace"),
+            None if letter.null else value,
+            binary,
+        )
+
+    @property
+    def raw(self) -> bytes | None:
+        """The value's bytes; None where it is null. Raises `ValueError` for what is no base64."""
+        if self.value is None:
+            return None
+        return base64.b64decode(self.value, validate=True) if self.base64 else self.value.encode()
+
+
+async def replay_exported(settings: Settings, lines: Sequence[Exported]) -> Replayed:
+    """Send back what was exported, and perhaps mended since, and settle it. Raises
+    `KafkaUnavailableError`."""
+    sent = 0
+    refused: list[Refusal] = []
+    done = await _settled(settings)
+    async with EventProducer.of(settings) as producer:
+        for start in range(0, len(lines), BATCH):
+            batch: list[Exported] = []
+            messages: list[Message] = []
+            for line in lines[start : start + BATCH]:
+                number = _number(line.id)
+                if number is None or number in done:
+                    why = "it has no id" if number is None else "it was sent back or dropped before"
+                    refused.append(Refusal(line.id, why))
+                    continue
+                raw = line.raw
+                key = None if line.key is None else line.key.encode("utf-8", "replace")
+                key = key if raw is None else key_of(line.topic, raw) or key
+                batch.append(line)
+                messages.append((line.topic or topic_of(raw or b""), key, raw, ()))
+            why_not = await _send(producer, messages)
+            refused += [Refusal(batch[place].id, why) for place, why in why_not.items()]
+            numbers = [
+                number
+                for place, line in enumerate(batch)
+                if place not in why_not and (number := _number(line.id)) is not None
+            ]
+            await settle(producer, numbers, "replayed")
+            sent += len(numbers)
+    return Replayed(sent, tuple(refused))
+
+
+def _number(text: str) -> Id | None:
+    partition, _, offset = text.partition(":")
+    if not (partition.isdecimal() and offset.isdecimal()):
+        return None
+    return int(partition), int(offset)
+
+
+async def _send(producer: EventProducer, messages: Sequence[Message]) -> dict[int, str]:
+    """Send them; why those were refused that were."""
+    try:
+        await producer.send_messages(messages)
+    except EventRefusedError as error:
+        return error.refused
+    return {}
+
+
+async def _batches(letters: AsyncIterator[DeadLetter]) -> AsyncIterator[list[DeadLetter]]:
+    batch: list[DeadLetter] = []
+    async for letter in letters:
+        batch.append(letter)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -16,10 +16,12 @@ from itertools import islice
 
 from msgspec import Struct
 
+from feature_store.buckets import showable
 from feature_store.opening import open_store
-from feature_store.snapshot import StateSnapshot, diff
+from feature_store.snapshot import StateSnapshot, VideoState, diff
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
+from onebar.policy import StatePolicy
 from onebar.records import Pair, VideoText
 from onebar.settings import Settings
 from stream.events import Event, Impression, Search
@@ -117,7 +119,9 @@ class LiveCheck:
         finally:
             await store.close()
         letters = await self._dead_letters()
-        answers = await asyncio.to_thread(ask, self._api_url, sample(expected, list(self._pairs)))
+        answers = await asyncio.to_thread(
+            ask, self._api_url, sample(expected, list(self._pairs), settings.policy)
+        )
         report = CheckReport(
             events=self._offline.events,
             dead_letters=letters,
@@ -236,16 +240,21 @@ def probes(videos: Sequence[str], count: int) -> Iterator[list[Event]]:
         yield events
 
 
-def sample(state: StateSnapshot, pairs: Sequence[Pair], size: int = SAMPLE) -> list[Pair]:
-    """Up to `size` of the pairs, evenly spread, whose video has text or anchors; then videos of
-    the state that no pair names, without a user.
+def sample(
+    state: StateSnapshot, pairs: Sequence[Pair], policy: StatePolicy, size: int = SAMPLE
+) -> list[Pair]:
+    """Up to `size` of the pairs, evenly spread, whose video has text or anchors that others may be
+    shown; then videos of the state that no pair names, without a user.
     """
-    empty = VideoText()
-    known = {
-        video_id
-        for video_id, video in state.videos.items()
-        if video.anchors or (video.text is not None and video.text != empty)
-    }
+    empty, now = VideoText(), time.time()
+
+    def is_known(video: VideoState) -> bool:
+        may_be_shown = showable(video.askers, policy, now)
+        return (video.text is not None and video.text != empty) or any(
+            may_be_shown(query) for _, query in video.anchors
+        )
+
+    known = {video_id for video_id, video in state.videos.items() if is_known(video)}
     found: list[Pair] = [pair for pair in pairs if pair[0] in known]
     named = {video_id for video_id, _ in found}
     found += [(video_id, None) for video_id in sorted(known - named)]

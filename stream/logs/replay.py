@@ -18,9 +18,10 @@ import msgspec
 from msgspec import Struct
 
 from onebar.process.files import replace_file
-from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS, Event, InvalidEventError
+from stream.events import Event, InvalidEventError
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record
+from stream.logs.dead_letters import key_of, topic_of
 from stream.logs.files import Identity, Log, LogEntry, LogError
 from stream.workers.dead_letters import dead_letter
 
@@ -66,31 +67,18 @@ class KafkaSink:
 def _letter(log: Path, entry: LogEntry) -> Message:
     """A dead letter that came from no topic: its offset is the line's number, its topic the one
     that a mended line would go to."""
+    topic = topic_of(entry.data)
     record = Record(
-        topic=_topic_of(entry.data),
+        topic=topic,
         partition=-1,
         offset=entry.number,
         timestamp=time.time(),
-        key=None,
+        key=key_of(topic, entry.data),
         value=entry.data,
     )
     return dead_letter(
         record, InvalidEventError(f"{entry.error} ({log.name}, line {entry.number})")
     )
-
-
-def _topic_of(data: bytes) -> str:
-    try:
-        kind = msgspec.json.decode(data, type=_Typed).type
-    except msgspec.DecodeError:
-        kind = ""
-    return {"video": VIDEOS, "removal": VIDEOS, "rule": RULES, "impression": IMPRESSIONS}.get(
-        kind, BEHAVIORS
-    )
-
-
-class _Typed(Struct):
-    type: str = ""
 
 
 class Standing(Struct, frozen=True):

@@ -12,8 +12,9 @@ import structlog
 
 from onebar.errors import OneBarError
 from stream.events import DEAD_LETTERS
-from stream.kafka.producer import EventProducer, EventTooLargeError, Headers, Message
+from stream.kafka.producer import EventProducer, EventRefusedError, Headers, Message
 from stream.kafka.records import Record
+from stream.kafka.topics import KafkaUnfitError
 from stream.workers.metrics import DEAD_LETTERS as DEAD_LETTERS_COUNT
 from stream.workers.metrics import WorkerHealth
 from stream.workers.retry import until_back
@@ -36,23 +37,30 @@ class FutureEventError(OneBarError, ValueError):
 
 
 async def set_aside(producer: EventProducer, letters: list[Message], health: WorkerHealth) -> None:
-    """Send dead letters, however long Kafka is away. Where they are more than the topic takes,
-    as when a feed's own topic takes longer messages than the dead letters', their values are cut
-    and a header `cut_from` tells how long they were: an oversized one stops nobody."""
+    """Send dead letters, however long Kafka is away. Those that the topic refuses, as when a feed's
+    own topic takes longer messages than the dead letters', are cut, and a header `cut_from` tells
+    how long they were: an oversized one stops nobody."""
     try:
         await until_back(lambda: producer.send_messages(letters), health)
-    except EventTooLargeError as error:
+    except EventRefusedError as error:
         log.error("dead_letter_cut", error=str(error))
-        shorter = [_cut(letter) for letter in letters]
-        await until_back(lambda: producer.send_messages(shorter), health)
+        shorter = [_cut(letters[place]) for place in sorted(error.refused)]
+        await until_back(lambda: _insist(producer, shorter), health)
+
+
+async def _insist(producer: EventProducer, letters: list[Message]) -> None:
+    try:
+        await producer.send_messages(letters)
+    except EventRefusedError as error:  # nothing is wrong with them any more: the topic is unfit
+        raise KafkaUnfitError(producer.bootstrap, error) from error
 
 
 def _cut(letter: Message) -> Message:
     topic, key, value, headers = letter
-    if len(value) <= CUT_BYTES:
-        return letter
+    if value is None or len(value) <= CUT_BYTES:
+        return topic, key or b"-", value, headers
     cut_from = ("cut_from", str(len(value)).encode())
-    return topic, key, value[:CUT_BYTES], (*headers, cut_from)
+    return topic, key or b"-", value[:CUT_BYTES], (*headers, cut_from)
 
 
 def dead_letter(record: Record, error: Exception) -> Message:
@@ -67,5 +75,6 @@ def dead_letter(record: Record, error: Exception) -> Message:
         ("timestamp", repr(record.timestamp).encode()),
         ("reason", reason),
         ("failed_at", repr(time.time()).encode()),
+        *((("null", b"value"),) if record.null else ()),
     )
     return DEAD_LETTERS, record.key, record.value, headers

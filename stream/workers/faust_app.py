@@ -281,4 +281,5 @@ def _record(topic: str, record: Any) -> Record:
         key=record.key,
         value=record.value or b"",
         headers=(),
+        null=record.value is None,
     )

@@ -23,7 +23,7 @@ from onebar.recommending.recommend import (
 )
 from onebar.records import Pair, QueryResult
 from stream.events import QUERIES, Impression, InvalidEventError, parse
-from stream.kafka.producer import EventProducer, Message
+from stream.kafka.producer import EventProducer, EventRefusedError, Message
 from stream.kafka.records import Record
 from stream.workers.dead_letters import dead_letter, set_aside
 from stream.workers.metrics import CACHED_SECONDS, GENERATION_SECONDS, WorkerHealth
@@ -169,8 +169,12 @@ class Generation:
 
     async def _tell(self, messages: Iterable[Message]) -> None:
         told = list(messages)
-        if told:
+        if not told:
+            return
+        try:
             await until_back(lambda: self._producer.send_messages(told), self._health)
+        except EventRefusedError as error:  # the cache has them, the others were told
+            log.error("queries_refused", error=str(error))
 
     async def _answer_each(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
         """Redis refused a command for good (a key of another type, say): the impression it

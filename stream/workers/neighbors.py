@@ -84,7 +84,12 @@ async def _serve(
         return Neighborhood(
             encoder,
             videos,
-            KnownQueries(encoder, queries, most=settings.neighbor_queries_kept),
+            KnownQueries(
+                encoder,
+                queries,
+                most=settings.neighbor_queries_kept,
+                users=settings.showable_users,
+            ),
             runtime.store,
             runtime.health,
             config,

@@ -28,6 +28,10 @@ HOLD_S = 30.0
 WARM = warm_prompt(PromptConfig())
 
 
+NTH = ("one", "two", "three")
+"""What the queries of a prompt end with. No numbers: those that nobody mentioned are made up."""
+
+
 class HeldEngine(Engine):
     """Gives every prompt three queries made of it. While `go` is not set it computes on."""
 
@@ -43,7 +47,8 @@ class HeldEngine(Engine):
         if not self.go.wait(HOLD_S):
             raise TimeoutError("nobody let the engine go")
         return [
-            [Candidate(f"{words(prompt)} {n}", -float(n)) for n in (1, 2, 3)] for prompt in prompts
+            [Candidate(f"{words(prompt)} {nth}", -1.0 - at) for at, nth in enumerate(NTH)]
+            for prompt in prompts
         ]
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from api_fixtures import Line, Running, running
+from api_fixtures import NTH, Line, Running, running
 from support import eventually
 
 from feature_store.keys import Keys
@@ -70,7 +70,7 @@ async def test_generated_once_then_from_the_cache(settings: Settings, store: Fea
         first = await ask(api, video_id='v"1\\')
         assert set(first) == GENERATED
         assert first["source"] == "generated"
-        assert texts(first) == [f"red trail shoes {n}" for n in (1, 2, 3)]
+        assert texts(first) == [f"red trail shoes {nth}" for nth in NTH]
         assert first["model"] == "held-00000000"
         second = await ask(api, video_id='v"1\\', user_id="ü/1")
         third = await ask(api, video_id='v"1\\', user_id="ü/1")
@@ -90,11 +90,11 @@ async def test_queries_are_a_users_own(settings: Settings, store: FeatureStore) 
     await put(store, video("v"), HistoryPut("anna", "trail running socks", NOW))
     async with running(settings) as api:
         own = await ask(api, video_id="v", user_id="anna")
-        assert texts(own)[0] == "red trail shoes running socks 1"
+        assert texts(own)[0] == "red trail shoes running socks one"
         assert (await ask(api, video_id="v", user_id="anna"))["source"] == "cache"
         for other in ({"user_id": "bert"}, {}, {"user_id": ""}):
             answer = await ask(api, video_id="v", **other)
-            assert texts(answer)[0] == "red trail shoes 1"
+            assert texts(answer)[0] == "red trail shoes one"
             assert answer["user_id"] == (other.get("user_id") or None)
 
 
@@ -315,7 +315,7 @@ async def test_a_batch_is_answered_in_order(settings: Settings, store: FeatureSt
             "generated",
         ]
         assert [texts(answer)[:1] for answer in results] == [
-            [f"title {n} 1"] if n is not None else [] for n in (3, 1, None, 3, 0)
+            [f"title {n} one"] if n is not None else [] for n in (3, 1, None, 3, 0)
         ]
         assert all(len(answer["queries"]) <= 1 for answer in results)
         assert sorted(api.engine.prompts) == sorted(set(api.engine.prompts))
@@ -336,7 +336,7 @@ async def test_percent_signs_come_through_a_batch(settings: Settings, store: Fea
         sources = ["fallback", "cache", "generated", "fallback", "cache"]
         assert [answer["source"] for answer in results] == sources
         assert [texts(answer)[:1] for answer in results] == [
-            [f"100% title %b {n} 1"] if n is not None else [] for n in (None, 0, 1, None, 0)
+            [f"100% title %b {n} one"] if n is not None else [] for n in (None, 0, 1, None, 0)
         ]
 
 

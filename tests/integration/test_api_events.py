@@ -213,7 +213,7 @@ async def test_the_feed_shows_the_latest_videos(api: Running, store: FeatureStor
     assert feed[0]["title"] == "title 3"
     assert feed[0]["caption"] == "<b>"
     assert feed[0]["answer"]["source"] == "cache"
-    assert feed[0]["answer"]["queries"][0]["text"] == "title 3 | <b> 1"
+    assert feed[0]["answer"]["queries"][0]["text"] == "title 3 | <b> one"
     personal = (await api.http.get("/v1/feed?limit=1&user_id=u")).json()["videos"]
     assert personal[0]["answer"]["fallback"] == "video"
 

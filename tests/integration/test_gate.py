@@ -38,6 +38,11 @@ def asked(query: str, *users: str) -> list[BehaviorAdd]:
     ]
 
 
+def shoes() -> list[BehaviorAdd]:
+    """Something to show: what a model says of a few words is for others to judge."""
+    return [*asked("waterproof trail shoes", "a", "b"), *asked("red trail shoes sale", "a")]
+
+
 async def ask(api: Running, budget_ms: float = 2000, **parameters: Any) -> dict[str, Any]:
     wanted = {"video_id": "v", "budget_ms": budget_ms, **parameters}
     response = await api.http.get("/v1/queries", params=wanted)
@@ -64,7 +69,7 @@ async def cached(api: Running, **parameters: Any) -> dict[str, Any]:
 async def test_a_video_that_is_taken_down_is_rejected_at_once(
     settings: Settings, store: FeatureStore, change: dict[str, bool]
 ) -> None:
-    await put(store, video("red trail shoes"))
+    await put(store, video("red trail shoes"), *shoes())
     async with running(settings) as api:
         for user in ({"user_id": "u"}, {"user_id": "w"}, {}):
             assert texts(await cached(api, **user))
@@ -117,7 +122,7 @@ async def test_personal_data_is_shown_to_nobody_whoever_asked_it(
 async def test_a_rule_holds_within_a_second_and_has_a_history(
     settings: Settings, store: FeatureStore, made_topics: None
 ) -> None:
-    await put(store, video("red trail shoes", category="Shoes"))
+    await put(store, video("red trail shoes", category="Shoes"), *shoes())
     async with running(settings) as api, running(settings) as other:
         first = texts(await cached(api))
         assert len(first) >= 2
@@ -211,7 +216,7 @@ async def test_rules_and_removals_come_by_kafka_and_survive_a_replay(
 async def test_a_request_says_what_it_does_not_want(
     settings: Settings, store: FeatureStore
 ) -> None:
-    await put(store, video("red trail shoes"))
+    await put(store, video("red trail shoes"), *shoes())
     async with running(settings) as api:
         every = texts(await cached(api))
         assert 2 <= len(every) <= settings.k
@@ -233,6 +238,26 @@ async def test_a_request_says_what_it_does_not_want(
             "/v1/queries", json={"requests": [{"video_id": "v"}], "languages": ["xx"]}
         )
         assert bad.status_code == 422
+
+
+async def test_a_fallback_passes_the_gate_as_well(
+    settings: Settings, store: FeatureStore, made_topics: None
+) -> None:
+    users = [f"u{n}" for n in range(9)]
+    await put(store, video("shoes"), *asked("fake shoes", *users), *asked("red shoes", *users))
+    async with running(settings) as api:
+        answer = await ask(api, 0)
+        assert answer["fallback"] == "anchors"
+        assert sorted(texts(answer)) == ["fake shoes", "red shoes"]
+        body = {"action": "block", "word": "fake", "why": "law"}
+        assert (await api.http.put("/v1/rules/r", json=body)).status_code == 200
+        assert texts(await ask(api, 0)) == ["red shoes"]
+        anchors = (await api.http.get("/v1/videos/v/anchors")).json()["anchors"]
+        assert [anchor["query"] for anchor in anchors] == ["red shoes"]
+        body = {"action": "block", "video_id": "v", "why": "law"}
+        assert (await api.http.put("/v1/rules/r2", json=body)).status_code == 200
+        for budget_ms in (0, 2000, 2000):
+            assert texts(await ask(api, budget_ms)) == []
 
 
 async def test_a_fallback_gives_no_more_than_k(settings: Settings, store: FeatureStore) -> None:

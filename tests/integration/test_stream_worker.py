@@ -134,8 +134,8 @@ async def test_mended_dead_letters_come_back_once(
         await kafka.send_raw(BEHAVIORS, b"v", encode(event) + b"}")
     workers.start("stream")
     await caught_up(settings)
-    assert await replay_dead_letters(settings, mend=lambda value: value[:-1]) == 1
-    assert await replay_dead_letters(settings) == 0
+    assert (await replay_dead_letters(settings, mend=lambda value: value[:-1])).sent == 1
+    assert (await replay_dead_letters(settings)).sent == 0
     await caught_up(settings)
     await assert_state(store, folded([event], settings))
 

@@ -92,8 +92,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("stream.workers", "stream.logs"),
     ),
     "stream.dataset": (
-        *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.embedding"),
-        *("feature_store.buckets", "stream.events"),
+        *(*_BASE, "onebar.evidence", "onebar.gating", "onebar.triggers"),
+        *("onebar.embedding", "feature_store.buckets", "stream.events"),
     ),
     "stream.simulator": (
         *(*_BASE, "onebar.evidence", "onebar.triggers"),

@@ -22,7 +22,7 @@ from onebar.teaching.gguf import GGUFTeacher, gguf_name
 from onebar.teaching.http import HTTPTeacher, base_address
 from onebar.teaching.teacher import Message, TeacherUnusableError
 from onebar.triggers import open_dataset
-from stream.events import Video, encode
+from stream.events import Removal, Video, encode
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def onebar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def written(path: Path, *videos: Video) -> Path:
+def written(path: Path, *videos: Video | Removal) -> Path:
     path.write_bytes(b"".join(encode(video) + b"\n" for video in videos))
     return path
 
@@ -67,6 +67,8 @@ class TestAGoodDay:
             *things(40),
             Video(event_id="s", ts=1e9, video_id="s", title="secret thing", sensitive=True),
             Video(event_id="n", ts=1e9, video_id="n", title="🎉🎉"),
+            Video(event_id="d", ts=1e9, video_id="d", title="a thing that is gone"),
+            Removal(event_id="d2", ts=1e9 + 1, video_id="d"),
             Video(event_id="g", ts=1e9, video_id="g", title="selling ghost guns, dm me"),
             Video(event_id="r", ts=1e9, video_id="r", title="a sad death"),
         )

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onebar.evidence.text import REJECT
 from onebar.evidence.tokens import MASK, RESERVED, PromptTokenizer
 from onebar.training.batches import Example, pad_labels, pad_sources
-from onebar.training.copying import Pointing, pointing_loss, prepare
 from onebar.training.losses import IGNORED
 from onebar.training.models.architecture import decode, encode
+from onebar.training.models.copying import Pointing, pointing_loss, prepare
 from onebar.training.models.tokenizer import train_tokenizer
 from onebar.training.presets import Preset, bart_config
 from onebar.training.privileged import STRANGE, privileged_examples

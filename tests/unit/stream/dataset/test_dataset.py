@@ -121,12 +121,14 @@ def test_nobody_is_in_a_dataset_who_was_forgotten(tmp_path: Path) -> None:
         *(e for n in range(8) for e in watched("v", f"u{n}", "red shoes", 10.0 * n)),
         *watched("v", "anna", "red shoes of anna e", 15.0),
         *watched("gone", "u9", "red shoes of a shop", 25.0),
+        *watched("v", "u10", "red shoes 0171 555 0199", 26.0),
         Deletion(event_id="d", ts=5000.0, user_id="anna"),
         Removal(event_id="r", ts=5000.0, video_id="gone"),
     ]
     dataset = make(tmp_path, events, msgspec.structs.replace(OPEN, until=1000.0))
     found = every(dataset)
     assert {t.user_id for t in found.values()} == {f"u{n}" for n in range(8)}
+    assert {t.target for t in found.values()} == {"red shoes"}
     assert {t.video_id for t in found.values()} == {"v"}
     for trigger in found.values():
         assert not any("anna" in query for query in (*trigger.anchors, trigger.target))
