@@ -28,18 +28,23 @@ def test_it_is_small_and_reads_prompts_as_the_program_builds_them() -> None:
     assert {path.name for path in checkpoint.path.iterdir()} == {
         "config.json",
         "ct2",
+        "lexicon.bin",
         "onebar.json",
         "tokenizer.json",
     }
 
 
 def test_its_card_says_how_good_it_is() -> None:
-    """On a simulated world that it has not seen, against what others searched for there."""
+    """On a simulated world that it has not seen and on videos about things that were kept from it,
+    against what others searched for there; and what it was trained on."""
     training = open_checkpoint().card.training
-    measured = training["held_out"]["stages"][training["stage"]]
-    assert measured["clicks"] > 500
-    (_, low, _), (_, _, high) = measured["hr@8"], measured["anchors_hr@8"]
-    assert low > high
+    for name in ("simulated", "composed"):
+        measured = training["held_out"][name]
+        assert measured["clicks"] > 500
+        (_, low, _), (_, _, high) = measured["hr@8"], measured["anchors_hr@8"]
+        assert low > high
+    assert training["held_out"]["answer_in_prompt"]["simulated"]["hr@1"] >= 0.9
+    assert training["made_of"]["licences"]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,6 @@ def test_its_queries_are_about_the_video(
     features = Features(clean_video(video), tuple(Anchor(query, 2.0) for query in anchors))
     prompt = build_prompt(assemble(features), PromptConfig())
     queries = choose(material(features, ()), engine.generate([prompt], 8)[0], 8).queries
-    assert len(queries) >= 4
+    assert len(queries) >= 3
     about = sum(any(word in query.text for word in words) for query in queries)
     assert about >= len(queries) / 2, [query.text for query in queries]
