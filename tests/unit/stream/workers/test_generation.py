@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import orjson
 import pytest
-from test_recommend import World
+from recommend_world import World
 
 from feature_store.cache.codec import Lookup, decode_body, encode_body
 from feature_store.redis.client import StoreUnavailableError
