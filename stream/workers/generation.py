@@ -82,8 +82,8 @@ def is_fresh(lookup: Lookup, grounding: Grounding, now: float, passed: int) -> b
 
 def untold(record: Record, pair: Pair, lookup: Lookup, passed: int) -> Iterator[Message]:
     """What is cached for an impression and has passed its rules, as a message, where it was made
-    since the impression came: a worker may have been ended between the cache and the topic, and this
-    be its impression again. Told twice is better than never."""
+    since the impression came: a worker may have been ended between the cache and the topic, and
+    this be its impression again. Told twice is better than never."""
     body = lookup.video if pair[1] is None else lookup.personal
     if body is None or body.passed != passed:
         return
