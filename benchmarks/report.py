@@ -225,8 +225,10 @@ def _targets(known: dict[str, Outcomes], runs: dict[str, Runs]) -> list[str]:
     lines = [f"HR@8 over that of the anchors alone (the paper's ratio is {RATIO}):", ""]
     for name in ("sft", "listwise", "piopd"):
         if name in runs:
-            ratio = summary(runs[name])["hr@8"].value / anchors
-            lines.append(f"- `{name}`: {ratio:.2f}")
+            value = summary(runs[name])["hr@8"].value
+            lines.append(
+                f"- `{name}`: {value / anchors:.2f}" if anchors else f"- `{name}`: {value}"
+            )
     return lines
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
@@ -35,7 +36,11 @@ class Demo:
         say: Callable[[str], None],
     ) -> None:
         """Without a `log` one of `events` events is simulated."""
-        self._settings = settings.model_copy(update={"api_keys": (), "rate_limit_per_s": 0.0})
+        update: dict[str, Any] = {"api_keys": (), "rate_limit_per_s": 0.0}
+        if "showable_users" not in settings.model_fields_set:
+            # Nobody's privacy is at stake, and a small feed has few people after each video.
+            update["showable_users"] = 1
+        self._settings = settings.model_copy(update=update)
         self._run_dir = run_dir
         self._log = log
         self._simulated = (lang, events, seed)

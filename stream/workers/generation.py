@@ -80,10 +80,13 @@ def is_fresh(lookup: Lookup, grounding: Grounding, now: float, passed: int) -> b
     return found is not None and found.evidence_digest == grounding.digest
 
 
-def untold(record: Record, pair: Pair, lookup: Lookup) -> Iterator[Message]:
-    """What is cached for an impression, as a message, where it was made since the impression came:
-    a worker may have been ended between the cache and the topic, and this be its impression again.
-    Told twice is better than never."""
+def untold(record: Record, pair: Pair, lookup: Lookup, passed: int) -> Iterator[Message]:
+    """What is cached for an impression and has passed its rules, as a message, where it was made
+    since the impression came: a worker may have been ended between the cache and the topic, and
+    this be its impression again. Told twice is better than never."""
+    body = lookup.video if pair[1] is None else lookup.personal
+    if body is None or body.passed != passed:
+        return
     result = cached(pair, lookup)
     if result is not None and result.generated_at >= record.timestamp - CLOCKS_APART_S:
         yield query_message(pair, result)
@@ -161,10 +164,12 @@ class Generation:
         except StoreCommandError as error:
             log.error("store_refused", error=str(error))
             return
+        with self._models.use() as recommender:
+            passed = recommender.gate.passed(self._clock())
         await self._tell(
             message
             for pair, lookup in zip(pairs, lookups, strict=True)
-            for message in untold(late[pair], pair, lookup)
+            for message in untold(late[pair], pair, lookup, passed)
         )
 
     async def _tell(self, messages: Iterable[Message]) -> None:
@@ -211,7 +216,7 @@ class Generation:
         messages: list[Message] = []
         for grounding, lookup in zip(read, lookups, strict=True):
             if is_fresh(lookup, grounding, started, passed):
-                messages += untold(wanted[grounding.pair], grounding.pair, lookup)
+                messages += untold(wanted[grounding.pair], grounding.pair, lookup, passed)
             else:
                 groundings.append(grounding)
         due = [grounding.pair for grounding in groundings]

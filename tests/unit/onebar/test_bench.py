@@ -92,7 +92,11 @@ def test_a_prompt_has_the_evidence_of_its_moment() -> None:
     search = Search(event_id="3", ts=3.0, user_id="u", query="trail shoes", video_id="v")
     second = structs.replace(first, event_id="4", ts=4.0)
     found = list(
-        prompts_of([early, video, first, search, second], PromptConfig(), policy=StatePolicy())
+        prompts_of(
+            [early, video, first, search, second],
+            PromptConfig(),
+            policy=StatePolicy(showable_users=1),
+        )
     )
     assert len(found) == 2
     assert "steep trails" in found[0].lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ def onebar(*words: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """archive, dataset, relations, embedders."""
     home = tmp_path_factory.mktemp("embed")
+    # Few people watch one video of so small a world: what one of them asked counts.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONEBAR_SHOWABLE_USERS", "1")
+        yield make(home)
+
+
+def make(home: Path) -> Path:
     write_log(SimulatorConfig(seed=5, events=6_000), home / "log.jsonl")
     archive_log(EventLog(home / "log.jsonl"), home / "archive")
     onebar("dataset", home / "archive", "--out", home / "dataset")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
+from recommend_world import Cache, Store, until
 from small_checkpoints import damage, make
-from test_recommend import Cache, Store, until
 
 from onebar.evidence.prompt import PromptConfig
 from onebar.generator.engine import Engine, EngineError

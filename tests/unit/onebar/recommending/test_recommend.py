@@ -3,138 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
+from recommend_world import World, until
 
-from onebar.evidence.prompt import PromptConfig
-from onebar.generator.batching import Batcher, DeadlineExceededError, QueueFullError
-from onebar.generator.engine import Engine, EngineError
+from onebar.generator.batching import DeadlineExceededError, QueueFullError
+from onebar.generator.engine import EngineError
 from onebar.recommending.recommend import (
     ATTEMPTS,
     EvidenceChangedError,
-    Recommender,
     UnknownVideoError,
 )
 from onebar.records import (
-    NO_SEAL,
-    Anchor,
-    CacheEntry,
-    Candidate,
     Features,
-    HistoryEntry,
-    Pair,
     QueryResult,
     Seals,
     VideoText,
 )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - another thread makes it true
-            await asyncio.sleep(0.001)
-
-
-class Store:
-    """Features by pair; a user's history belongs to the user."""
-
-    def __init__(self) -> None:
-        self.videos: dict[str, Features] = {
-            "shoes": Features(VideoText(title="trail shoes"), (Anchor("trail shoes men", 2.0),)),
-            "twin": Features(VideoText(title="trail shoes"), (Anchor("trail shoes men", 3.0),)),
-            "risky": Features(VideoText(title="trail shoes", sensitive=True), ()),
-            "bad": Features(VideoText(title="explode"), ()),
-            "anchored": Features(None, (Anchor("red lamp", 1.0),)),
-        }
-        self.history = {
-            "runner": (HistoryEntry("red trail shoes", 5.0),),
-            "cook": (HistoryEntry("wok", 5.0),),
-        }
-        self.calls = 0
-
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
-        self.calls += 1
-        return [
-            Features(known.text, known.anchors, self.history.get(user or "", ()), known.seals)
-            for video, user in pairs
-            for known in [self.videos.get(video, Features())]
-        ]
-
-
-class Body:
-    def __init__(self, result: QueryResult) -> None:
-        self._result = result
-
-    def result(self) -> QueryResult:
-        return self._result
-
-
-class Cache:
-    def __init__(self) -> None:
-        self.digests: dict[str, Body] = {}
-        self.entries: list[CacheEntry] = []
-        self.broken = False
-        self.seal = NO_SEAL
-        self.before_put: Callable[[], None] | None = None
-
-    async def by_digest(self, digests: Sequence[str]) -> list[Body | None]:
-        return [self.digests.get(digest) for digest in digests]
-
-    async def put(self, entries: Sequence[CacheEntry]) -> list[bool]:
-        if self.broken:
-            raise ConnectionError("the cache is away")
-        if self.before_put is not None:
-            self.before_put()
-        for entry in entries:
-            self.entries.append(entry)
-            self.digests[entry.result.evidence_digest] = Body(entry.result)
-        return [entry.seals.video == self.seal for entry in entries]
-
-    @property
-    def kept(self) -> list[tuple[str, str | None, bool]]:
-        return [(entry.result.video_id, entry.user_id, entry.shared) for entry in self.entries]
-
-
-class HeldEngine(Engine):
-    model = "toy-1"
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.prompts: list[str] = []
-
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
-        assert self.gate.wait(30)
-        self.prompts += prompts
-        if any("explode" in prompt for prompt in prompts):
-            raise ValueError("boom")
-        return [
-            [Candidate("[REJECT]", -0.1)]
-            if "lamp" in prompt
-            else [Candidate(prompt.rsplit(" ", 1)[-1], -0.5), Candidate("shoes", -1.0)]
-            for prompt in prompts
-        ]
-
-    def close(self) -> None:
-        pass
-
-
-class World:
-    def __init__(self, **options: int) -> None:
-        self.store, self.cache, self.engine = Store(), Cache(), HeldEngine()
-        self.batcher = Batcher(self.engine, k=8, max_wait_s=0.001, **options)
-        self.recommender = Recommender(
-            self.store, self.cache, self.batcher, prompt_config=PromptConfig(), clock=lambda: 100.0
-        )
-
-    async def ask(self, *pairs: Pair, deadline: float | None = None) -> list[QueryResult]:
-        answers = await self.recommender.recommend(pairs, deadline=deadline)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return [answer for answer in answers if isinstance(answer, QueryResult)]
 
 
 @pytest.fixture

@@ -276,7 +276,7 @@ class TestABadDay:
         log = written(
             tmp_path / "videos.jsonl",
             *things(4),
-            Video(event_id="l", ts=1e9, video_id="l", title="long thing here", caption="a " * 4**9),
+            Video(event_id="l", ts=1e9, video_id="l", title="long thing set", caption="a " * 4**9),
         )
         with log.open("ab") as file:
             huge = b'{"type": "video", "event_id": "h", "ts": 1, "video_id": "h", "caption": "'

@@ -17,7 +17,7 @@ import zstandard
 from msgspec import UNSET
 
 from onebar.evidence.text import clean_video, normalize_query
-from onebar.records import VideoText
+from onebar.records import TEXT_FIELDS, VideoText
 from stream.events import (
     Click,
     Engagement,
@@ -228,8 +228,9 @@ def hits(events: list[Event], truth: Truth) -> dict[str, float]:
     triggers = 0
     for at, event in enumerate(events):
         if isinstance(event, Video):
-            names = VideoText.__struct_fields__
-            texts[event.video_id] = VideoText(**{name: getattr(event, name) for name in names})
+            texts[event.video_id] = VideoText(
+                **{name: getattr(event, name) for name in TEXT_FIELDS}, sensitive=event.sensitive
+            )
         elif isinstance(event, Search) and event.video_id is not UNSET:
             anchors[str(event.video_id)][normalize_query(event.query)] += 1
         elif isinstance(event, Engagement):

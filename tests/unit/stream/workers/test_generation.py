@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import orjson
 import pytest
-from test_recommend import World
+from recommend_world import World
 
 from feature_store.cache.codec import Lookup, decode_body, encode_body
 from feature_store.redis.client import StoreUnavailableError
@@ -137,7 +137,8 @@ async def test_what_an_impression_that_comes_again_has_in_the_cache_is_told_agai
     pair = ("shoes", "cook")
     [grounding] = await world.recommender.evidence([pair])
     result = QueryResult("shoes", (Candidate("red", -1.0),), False, "m", grounding.digest, made_at)
-    body = decode_body(encode_body(result), soft_ttl_s=300.0)
+    value = encode_body(result, passed=world.recommender.gate.passed(now))
+    body = decode_body(value, soft_ttl_s=300.0)
     lookups = Lookups()
     lookups.kept[pair] = Lookup(personal=body)
     made, _, topic = generation(world, lookups, now)
