@@ -205,6 +205,8 @@ class Answerer:
         count_held(gated.held)
         queries = gated.queries[: self._k]
         shown = msgspec.structs.replace(result, queries=queries, rejected=not queries)
+        if shown.rejected and not result.rejected:
+            shown = msgspec.structs.replace(shown, rejection=str(Rejection.HELD_BACK))
         return msgspec.structs.replace(body, body=_encode(shown)[:-1])
 
     async def _check_all(

@@ -27,8 +27,6 @@ T = TypeVar("T")
 REJECTS = 0.09
 FOREIGN = 0.04
 """Videos in a script of no word list."""
-LOANS = ("ootd", "vlog", "diy", "asmr", "unboxing", "food", "travel", "fitness", "pets")
-CHINESE_TAGS = ("日常", "穿搭", "美食", "开箱", "护肤")
 ANCHORED, WITH_HISTORY = 0.45, 0.3
 _CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 _SCRIPTS = (
