@@ -25,6 +25,8 @@ from stream.kafka.topics import kafka_error, partition_counts
 log = structlog.get_logger(__name__)
 
 STOP_WITHIN_S = 4.0
+METADATA_MAX_AGE_MS = 10_000
+"""How often Kafka is asked which partitions there are: so soon are those read that are added."""
 
 Offsets = Mapping[tuple[str, int], int]
 """(topic with prefix, partition) -> offset."""
@@ -99,6 +101,7 @@ class RecordConsumer:
             max_partition_fetch_bytes=2 * 1024 * 1024,
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             isolation_level="read_committed",
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         names = [settings.topic_prefix + topic for topic in self._topics]
         if not self._alone:

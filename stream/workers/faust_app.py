@@ -42,6 +42,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode.threads import WorkerThread
 
 from onebar.settings import Settings
+from stream.kafka.consumer import METADATA_MAX_AGE_MS
 from stream.kafka.groups import stream_group
 from stream.kafka.records import Record
 
@@ -180,6 +181,7 @@ def build_app(
         broker_max_poll_records=settings.stream_batch,
         broker_commit_livelock_soft_timeout=24 * 3600.0,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         stream_buffer_maxsize=BUFFERED,
         stream_wait_empty=False,
         stream_processing_timeout=24 * 3600.0,

@@ -187,7 +187,7 @@ async def test_a_generator_says_so_and_carries_on(
         assert workers.stop(generator) == 0, generator.tail()
 
 
-@pytest.mark.parametrize("what", ["stream", "generator", "neighbors"])
+@pytest.mark.parametrize("what", ["stream", "generator"])
 async def test_told_to_stop_while_kafka_is_away_a_worker_ends_within_ten_seconds(
     behind: Settings, cable: Cable, tmp_path: Path, what: str
 ) -> None:
