@@ -21,6 +21,7 @@ from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, Video, encode
 from stream.kafka.records import Record
 from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
+from stream.workers.continuity import INPUTS
 from stream.workers.faust_app import GIVE_UP_S
 from stream.workers.ingest import Ingester
 from stream.workers.runtime import WorkerCrashedError
@@ -200,7 +201,7 @@ async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
         return [float(line.rpartition(" ")[2]) for line in shown]
 
     async def none_left() -> bool:
-        return await lags() == [0.0] * 2 * settings.partitions
+        return await lags() == [0.0] * len(INPUTS) * settings.partitions
 
     await eventually(same, interval=0.3)
     await eventually(none_left, what="a batch that is acknowledged")
