@@ -13,8 +13,10 @@ from typing import Any, BinaryIO, cast
 
 import zstandard
 
+from onebar.errors import OneBarError
 
-class CorruptDataError(Exception):
+
+class CorruptDataError(OneBarError, ValueError):
     """Compressed data that is none."""
 
 
