@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
 
@@ -21,6 +22,7 @@ from onebar.cli.common import (
     print_json,
     run_to_end,
 )
+from onebar.errors import UsageError
 from onebar.process.console import progress, say
 
 if TYPE_CHECKING:
@@ -32,7 +34,12 @@ app = typer.Typer()
 
 @app.command()
 def replay(
-    log: Annotated[Path, typer.Argument(help="A file (.jsonl, .gz, .zst), or a set's directory.")],
+    logs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="LOG...", help="Files, compressed or not, - for stdin; or a set's directory."
+        ),
+    ],
     format: FormatOption = Format.onebar,
     speed: SpeedOption = "max",
     check: Annotated[
@@ -53,7 +60,11 @@ def replay(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a log's events to Kafka. Interrupted, the same command goes on where it stopped.
+    """Send the events of logs to Kafka. Interrupted, the same command goes on where it stopped.
+
+    A log is JSON, one event a line or an array of them; what it is and how it is compressed (gzip,
+    bzip2, xz, zstd) and encoded is told by its first bytes. A file that holds no events is refused
+    before anything is sent. A pipe is read once, and can't be gone on with.
 
     A line that is no event goes to the dead letters and is counted. What is sent again after an
     interruption has the same event ids and counts once.
@@ -64,54 +75,99 @@ def replay(
     Example: onebar replay clicks.jsonl.gz --speed 60
 
     Example: onebar replay kuaisearch --format kuaisearch --check
+
+    Example: onebar replay - < clicks.jsonl
     """
+    from stream.logs.files import EventLog
+
     settings = command_settings()
     pace = parse_speed(speed)
-    opened = open_log(log, format)
-    result, differences = run_to_end(
-        _replay(settings, opened, pace, check, strict, from_start, state)
+    opened = [open_log(log, format) for log in logs]
+    if state is not None and len(opened) > 1:
+        raise UsageError("--state notes how far one log is; give one, or leave it out")
+    for opened_log in opened:
+        if isinstance(opened_log, EventLog):
+            if opened_log.once and check:
+                raise UsageError(f"--check reads {opened_log.path} again; a pipe is read once")
+            opened_log.recognize()
+    results, differences = run_to_end(
+        _replay_all(settings, opened, pace, check, strict, from_start, state)
     )
+    total = {
+        name: sum(result[name] for result in results)
+        for name in ("events", "invalid", "skipped", "seconds")
+    }
     if as_json:
-        print_json(result if differences is None else {**result, "differences": differences})
+        told = results[0] if len(results) == 1 else {**total, "logs": results}
+        print_json(told if differences is None else {**told, "differences": differences})
     else:
         print(
-            f"{result['events']:,} events sent in {result['seconds']:.1f} s, "
-            f"{result['invalid']:,} lines were none, {result['skipped']:,} were sent before"
+            f"{total['events']:,} events sent in {total['seconds']:.1f} s, "
+            f"{total['invalid']:,} lines were none, {total['skipped']:,} were sent before"
         )
         if differences is not None:
             print("\n".join(differences) or "state equals the clean fold: no differences")
-    if result["invalid"] and not result["events"] and not result["skipped"]:
-        say(f"onebar: no line of {log} is an event; they are dead letters now")
+    if total["invalid"] and not total["events"] and not total["skipped"]:
+        named = ", ".join(map(str, logs))
+        say(f"onebar: no line of {named} is an event; they are dead letters now")
         raise typer.Exit(1)
     if differences:
         raise typer.Exit(1)
+
+
+async def _replay_all(
+    settings: Settings,
+    logs: Sequence[Log],
+    speed: float | None,
+    check: bool,
+    strict: bool,
+    from_start: bool,
+    state: Path | None,
+) -> tuple[list[dict[str, Any]], list[str] | None]:
+    from stream.logs import fold_check as checking
+    from stream.logs.offline import OfflineFold
+
+    results = [await _replay(settings, log, speed, strict, from_start, state) for log in logs]
+    if not check:
+        return results, None
+    offline = OfflineFold(settings.policy, future_allowance_s=settings.future_allowance_s)
+    for log in logs:
+        await asyncio.to_thread(offline.add_log, log)
+    with progress("workers") as update:
+        await checking.wait_for_zero_lag(
+            settings, generator=False, on_lag=lambda lag: update(0.0, f"{lag:,} to go")
+        )
+    return results, await checking.differences(settings, offline.snapshot())
 
 
 async def _replay(
     settings: Settings,
     log: Log,
     speed: float | None,
-    check: bool,
     strict: bool,
     from_start: bool,
     state: Path | None,
-) -> tuple[dict[str, Any], list[str] | None]:
+) -> dict[str, Any]:
     import msgspec
 
     from stream.kafka.producer import EventProducer
     from stream.kafka.topics import ensure_configured_topics
-    from stream.logs import fold_check as checking
-    from stream.logs.offline import OfflineFold
+    from stream.logs.files import EventLog
     from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
 
     await ensure_configured_topics(settings)
     producer = EventProducer.of(settings)
+
+    def kept(file: StateFile | None) -> TypeGuard[StateFile]:
+        return file is not None and file.path.exists()
+
     with progress("replay") as update:
 
         def show(standing: Standing) -> None:
             update(log.fraction, f"{standing.events:,} events, {standing.invalid:,} invalid")
 
-        file = StateFile(state or state_path(log.path))
+        once = isinstance(log, EventLog) and log.once
+        file = None if once else StateFile(state or state_path(log.path))
         async with producer:
             run = Replay(
                 log,
@@ -124,26 +180,18 @@ async def _replay(
                 on_progress=show,
             )
             if run.standing.position:
-                say(f"going on after {run.standing.number:,} lines ({file.path})")
+                say(f"going on after {run.standing.number:,} lines ({file and file.path})")
             try:
                 report = await run.run()
             except BaseException:
                 done = run.report(complete=False)
                 say(
                     f"stopped after {done.events:,} events were delivered in this run"
-                    + (f"; run it again to go on ({file.path})" if file.path.exists() else "")
+                    + (f"; run it again to go on ({file.path})" if kept(file) else "")
                 )
                 raise
-    result = msgspec.to_builtins(report)
-    if not check:
-        return result, None
-    offline = OfflineFold(settings.policy, future_allowance_s=settings.future_allowance_s)
-    await asyncio.to_thread(offline.add_log, log)
-    with progress("workers") as update:
-        await checking.wait_for_zero_lag(
-            settings, generator=False, on_lag=lambda lag: update(0.0, f"{lag:,} to go")
-        )
-    return result, await checking.differences(settings, offline.snapshot())
+    result: dict[str, Any] = msgspec.to_builtins(report)
+    return result
 
 
 @app.command()

@@ -7,6 +7,7 @@ these types (`stream.events.schemas`).
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -275,9 +276,43 @@ def parse(data: bytes) -> Event:
             f"the message has {len(data):,} bytes; at most {MAX_EVENT_BYTES:,} are accepted"
         )
     try:
-        return from_object(orjson.loads(data))
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise InvalidEventError(f"not JSON: {error}") from None
+        value = _without_lone_surrogates(data, error)
+    try:
+        return from_object(value)
+    except InvalidEventError:
+        # Whoever writes every field, null where there is nothing, means that there is nothing.
+        bare = _without_nulls(value)
+        if bare == value:
+            raise
+        return from_object(bare)
+
+
+_HALF = re.compile(
+    rb"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+"""Half of a character, escaped; in the group what must not be taken for one."""
+
+
+def _without_lone_surrogates(data: bytes, error: orjson.JSONDecodeError) -> Any:
+    """The value, half of a character replaced by U+FFFD: some clients cut texts between halves."""
+    mended = _HALF.sub(lambda match: match[1] or rb"\ufffd", data)
+    try:
+        if mended != data:
+            return orjson.loads(mended)
+    except orjson.JSONDecodeError:
+        pass
+    raise InvalidEventError(f"not JSON: {error}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
 
 
 def from_object(value: Any) -> Event:

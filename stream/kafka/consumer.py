@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CommitFailedError,
@@ -20,6 +21,12 @@ from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.kafka.records import Record
 from stream.kafka.topics import kafka_error, partition_counts
+
+log = structlog.get_logger(__name__)
+
+STOP_WITHIN_S = 4.0
+METADATA_MAX_AGE_MS = 10_000
+"""How often Kafka is asked which partitions there are: so soon are those read that are added."""
 
 Offsets = Mapping[tuple[str, int], int]
 """(topic with prefix, partition) -> offset."""
@@ -94,6 +101,7 @@ class RecordConsumer:
             max_partition_fetch_bytes=2 * 1024 * 1024,
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             isolation_level="read_committed",
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         names = [settings.topic_prefix + topic for topic in self._topics]
         if not self._alone:
@@ -121,10 +129,17 @@ class RecordConsumer:
         self._consumer = consumer
 
     async def stop(self) -> None:
-        """Leave the group. Commits nothing."""
+        """Leave the group. Commits nothing. With Kafka away it is given up after a while."""
         consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await consumer.stop()
+        if consumer is None:
+            return
+        # In a task of its own: what it has under way with a broker that is gone ends as cancelled.
+        stopping = asyncio.create_task(consumer.stop())
+        await asyncio.wait((stopping,), timeout=STOP_WITHIN_S)
+        if not stopping.done():
+            stopping.cancel()
+        elif not stopping.cancelled() and (error := stopping.exception()) is not None:
+            log.warning("consumer_stop_failed", error=repr(error))
 
     async def fetch(self, wait_s: float) -> list[Record]:
         """The next records, each partition's in order; empty where none came in `wait_s`."""

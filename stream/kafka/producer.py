@@ -74,8 +74,9 @@ class EventProducer:
         )
 
     async def start(self) -> None:
-        """Connect. Raises `KafkaUnavailableError`."""
-        self._producer = await self._connect(self._idempotent)
+        """Connect, unless it is connected. Raises `KafkaUnavailableError`."""
+        if self._producer is None:
+            self._producer = await self._connect(self._idempotent)
 
     async def _connect(self, idempotent: bool) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(

@@ -137,7 +137,13 @@ async def ensure_topics(
             for name, spec in wanted.items()
             if name not in present
             and await _create(
-                admin, NewTopic(name, partitions, replication_factor, topic_configs=spec.config)
+                admin,
+                NewTopic(
+                    name,
+                    partitions,
+                    replication_factor,
+                    topic_configs=spec.config | _durable(replication_factor),
+                ),
             )
         ]
         await _shown(
@@ -159,6 +165,12 @@ async def ensure_configured_topics(settings: Settings) -> list[str]:
         partitions=settings.partitions,
         replication_factor=settings.replication_factor,
     )
+
+
+def _durable(replication_factor: int) -> dict[str, str]:
+    """What is acknowledged outlives the loss of a broker: more than one copy has it, where one may
+    be missing."""
+    return {"min.insync.replicas": "2"} if replication_factor > 2 else {}
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> bool:

@@ -1,11 +1,13 @@
-"""Logs of events as files: one event a line, plain, `.gz` or `.zst`, read in bounded memory."""
+"""Logs of events as files, read in bounded memory."""
 
 from __future__ import annotations
 
 import codecs
-import gzip
 import hashlib
+import io
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -14,6 +16,7 @@ from msgspec import Struct
 from onebar.errors import OneBarError, UsageError
 from stream.events import MAX_EVENT_BYTES, Event, InvalidEventError, parse
 from stream.logs.compression import DECOMPRESSION_ERRORS, decompressed
+from stream.logs.recognize import Form, Recognized, values
 
 HEAD_BYTES = 65_536
 _CHUNK = 65_536
@@ -82,65 +85,155 @@ class Log(Protocol):
         ...
 
 
+class UnrecognizedLogError(LogError):
+    """A file that holds no events; the text says what it looks like, and what to do."""
+
+
+STDIN = Path("-")
+
+
 class EventLog:
-    """A file of events in OneBar's own format. Positions are bytes of the uncompressed text."""
+    """A file of events in OneBar's own format: one JSON object a line, or several, or an array of
+    them, in UTF-8, UTF-16 or UTF-32, compressed or not; told by its first bytes. Positions are
+    bytes of the uncompressed text. `-` is the standard input; it, and a pipe, is read once."""
 
     def __init__(self, path: Path) -> None:
         """Raises `LogNotFoundError`."""
-        if not path.is_file():
-            kind = "is a directory, not a file" if path.is_dir() else "does not exist"
-            raise LogNotFoundError(f"expected a log file, but {path} {kind}")
+        if path.is_dir():
+            raise LogNotFoundError(
+                f"expected a log file, but {path} is a directory, not a file: name the files in it"
+            )
+        if path != STDIN and not path.exists():
+            raise LogNotFoundError(f"expected a log file, but {path} does not exist")
         self.path = path
         self.fraction = 0.0
+        self.once = path == STDIN or not path.is_file()
+
+    def recognize(self) -> None:
+        """Raises `UnrecognizedLogError` where it holds no events. What can be read only once is
+        looked at as it is read."""
+        if not self.once:
+            try:
+                next(self.entries(), None)
+            except UnrecognizedLogError:
+                raise
+            except LogError:  # told when it is reached
+                return
 
     def identity(self) -> Identity:
-        return identify(self.path)
+        return Identity(0, 0, "") if self.once else identify(self.path)
 
     def continues(self, earlier: Identity) -> bool:
-        return identify(self.path, earlier.head).digest == earlier.digest and (
-            self.path.stat().st_size >= earlier.size
+        return (
+            not self.once
+            and identify(self.path, earlier.head).digest == earlier.digest
+            and self.path.stat().st_size >= earlier.size
         )
 
     def entries(self, start: int = 0, number: int = 0) -> Iterator[LogEntry]:
-        size = self.path.stat().st_size
-        position = start
-        with self.path.open("rb") as file:
-            reader = decompressed(self.path, file)
+        size = 0 if self.once else self.path.stat().st_size
+        seen = False
+        with _opened(self.path) as file:
             try:
-                _skip(reader, start)
-                while line := reader.readline(MAX_EVENT_BYTES + 2):
-                    number += 1
-                    position += len(line)
-                    whole = line.endswith(b"\n")
-                    if not whole and len(line) > MAX_EVENT_BYTES:
-                        position += _skip_line(reader)
-                        error = f"the line is longer than {MAX_EVENT_BYTES:,} bytes"
-                        yield LogEntry(number, position, None, line, error)
-                        continue
-                    self.fraction = file.tell() / size
-                    yield _entry(number, position, line, whole)
+                found = Recognized(decompressed(file))
+                if found.form is None:
+                    raise UnrecognizedLogError(f"{self.path} can't be replayed: {found.why_not}")
+                entries = _lines if found.form is Form.lines else _objects
+                _skip(found.reader, start)
+                for entry in entries(found.reader, start, number):
+                    number, seen = entry.number, True
+                    if size:
+                        self.fraction = file.tell() / size
+                    yield entry
             except EOFError as error:
                 raise TruncatedLogError(f"{self.path} is cut off after line {number:,}") from error
             except DECOMPRESSION_ERRORS as error:
                 raise CorruptLogError(
                     f"{self.path} cannot be decompressed after line {number:,}: {error}"
                 ) from error
-        if position == 0:
+        if not seen and start == 0:
             raise EmptyLogError(f"{self.path} is empty: expected one event a line")
         self.fraction = 1.0
 
 
-def _entry(number: int, position: int, line: bytes, whole: bool) -> LogEntry:
-    data = line.rstrip(b"\r\n")
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    if path == STDIN:
+        yield sys.stdin.buffer
+        return
+    with path.open("rb") as file:
+        yield file
+
+
+_BLANK = b" \t\r\n\0"
+"""What a line may be of and be passed over. Zeros are what a file system leaves after a crash."""
+
+
+def _lines(reader: BinaryIO, position: int, number: int) -> Iterator[LogEntry]:
+    while line := reader.readline(MAX_EVENT_BYTES + 2):
+        whole = line.endswith(b"\n")
+        blank = not line.strip(_BLANK)
+        before = position
+        position += len(line)
+        if blank and not whole:
+            continue
+        number += 1
+        if blank:
+            continue
+        if not whole and len(line) > MAX_EVENT_BYTES:
+            position += _skip_line(reader)
+            error = f"the line is longer than {MAX_EVENT_BYTES:,} bytes"
+            yield LogEntry(number, position, None, line, error)
+            continue
+        yield from _of_line(line, whole, number, before, position)
+
+
+def _of_line(
+    line: bytes, whole: bool, number: int, before: int, position: int
+) -> Iterator[LogEntry]:
+    data = line.strip(_BLANK)
     if number == 1:
         data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return LogEntry(number, position, parse(data), data)
+        yield LogEntry(number, position, parse(data), data)
+        return
     except InvalidEventError as error:
-        if whole:
-            return LogEntry(number, position, None, data, str(error))
+        why = str(error)
+    several = list(values(io.BytesIO(data)))
+    if len(several) > 1 and all(complete for _, _, complete in several):
+        for value, _, _ in several[:-1]:
+            # Until all of the line is done, reading from its beginning gives what is left, and
+            # what comes again counts once.
+            yield _parsed(value, number - 1, before)
+        yield _parsed(several[-1][0], number, position)
+    elif whole:
+        yield LogEntry(number, position, None, data, why)
+    else:
         # A whole JSON object is an event even without its line end; half of one is none.
         raise TruncatedLogError(f"the log ends in the middle of line {number:,}") from None
+
+
+def _objects(reader: BinaryIO, position: int, number: int) -> Iterator[LogEntry]:
+    last: LogEntry | None = None
+    for value, end, whole in values(reader, MAX_EVENT_BYTES, position):
+        if last is not None:
+            yield last
+        number += 1
+        last = _parsed(value, number, end)
+        if not whole and len(value) >= MAX_EVENT_BYTES:
+            error = f"the object is longer than {MAX_EVENT_BYTES:,} bytes"
+            last = LogEntry(number, end, None, value, error)
+        elif not whole and value.startswith(b"{"):
+            raise TruncatedLogError(f"the log ends in the middle of object {number:,}")
+    if last is not None:
+        yield last
+
+
+def _parsed(data: bytes, number: int, position: int) -> LogEntry:
+    try:
+        return LogEntry(number, position, parse(data), data)
+    except InvalidEventError as error:
+        return LogEntry(number, position, None, data, str(error))
 
 
 def identify(path: Path, head: int = HEAD_BYTES) -> Identity:
@@ -152,9 +245,6 @@ def identify(path: Path, head: int = HEAD_BYTES) -> Identity:
 
 
 def _skip(reader: BinaryIO, count: int) -> None:
-    if count and not isinstance(reader, gzip.GzipFile) and reader.seekable():
-        reader.seek(count)
-        return
     while count:
         data = reader.read(min(count, _CHUNK))
         if not data:

@@ -229,7 +229,7 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
         with Path(path).open("rb") as file:
             number = 0
             try:
-                for line in decompressed(Path(path), file):
+                for line in decompressed(file):
                     number += 1
                     yield decoder.decode(line)
             except msgspec.DecodeError as error:

@@ -42,6 +42,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode.threads import WorkerThread
 
 from onebar.settings import Settings
+from stream.kafka.consumer import METADATA_MAX_AGE_MS
 from stream.kafka.groups import stream_group
 from stream.kafka.records import Record
 
@@ -70,6 +71,9 @@ BUFFERED = 4
 
 THREAD_END_S = 10.0
 GIVE_UP_S = 30.0
+STOP_WITHIN_S = 5.0
+"""How long an app that is well may take to stop: with Kafka away it would try for a minute to
+commit what then comes again, and is fenced."""
 
 
 class _Thread(WorkerThread):
@@ -177,6 +181,7 @@ def build_app(
         broker_max_poll_records=settings.stream_batch,
         broker_commit_livelock_soft_timeout=24 * 3600.0,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         stream_buffer_maxsize=BUFFERED,
         stream_wait_empty=False,
         stream_processing_timeout=24 * 3600.0,
@@ -198,16 +203,17 @@ def build_app(
 
 
 async def stop(app: faust.App, crash: BaseException | None) -> None:
-    """Stop the app. One that has crashed may be unable to; its offsets come again all the same,
-    so it is given up after `GIVE_UP_S`."""
+    """Stop the app. One that has crashed, or that has lost Kafka, may be unable to; its offsets
+    come again all the same, so it is given up after a while."""
     stopping = asyncio.create_task(app.stop())
-    await asyncio.wait((stopping,), timeout=None if crash is None else GIVE_UP_S)
-    if crash is None:
-        await stopping
-    elif not stopping.done():
-        log.error("stream_worker_stop_given_up", after_s=GIVE_UP_S)
+    within = STOP_WITHIN_S if crash is None else GIVE_UP_S
+    await asyncio.wait((stopping,), timeout=within)
+    if not stopping.done():
+        log.error("stream_worker_stop_given_up", after_s=within)
         stopping.cancel()
     elif error := stopping.exception():
+        if crash is None:
+            raise error
         log.warning("stream_worker_stop_failed", error=repr(error))  # the crash says why
 
 

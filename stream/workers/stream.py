@@ -28,7 +28,7 @@ from stream.workers.runtime import Runtime, WorkerCrashedError, open_runtime
 
 log = structlog.get_logger(__name__)
 
-EXIT_S = 10.0
+EXIT_S = 4.0
 
 
 async def run_stream_worker(settings: Settings) -> None:

@@ -7,6 +7,7 @@ use: a broker tells its clients its address, so only one that we start can be be
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,23 @@ async def test_a_generator_says_so_and_carries_on(
 
         await eventually(caught_up, 60, interval=0.3)
         assert workers.stop(generator) == 0, generator.tail()
+
+
+@pytest.mark.parametrize("what", ["stream", "generator"])
+async def test_told_to_stop_while_kafka_is_away_a_worker_ends_within_ten_seconds(
+    behind: Settings, cable: Cable, tmp_path: Path, what: str
+) -> None:
+    with support.workers(behind, tmp_path) as workers:
+        worker = workers.start(what)
+        await workers.ready(worker, behind)
+        await cable.cut()
+
+        async def red() -> bool:
+            return "kafka" in (await health(behind))["problems"]
+
+        await eventually(red, what="a red light while Kafka is away")
+        worker.signal(signal.SIGTERM)
+        await asyncio.to_thread(worker.process.wait, 10)
+        said = worker.log.read_text()
+        assert worker.process.returncode == 0, worker.tail()
+        assert "Unclosed" not in said

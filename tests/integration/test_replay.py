@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -173,11 +175,49 @@ async def test_logs_that_end_badly_say_so(settings: Settings, feed: Path, tmp_pa
     assert "is empty" in done.stderr
 
     junk = tmp_path / "junk.jsonl"
-    junk.write_text("junk\n")
+    junk.write_text("{junk}\n")
     done = await asyncio.to_thread(onebar, "replay", str(junk), "--strict", settings=settings)
     assert done.returncode == 1
     assert "line 1: not JSON" in done.stderr
     done = await asyncio.to_thread(onebar, "replay", str(junk), settings=settings)
     assert done.returncode == 1
     assert "no line of" in done.stderr
-    assert [letter.value for letter in await read_dead_letters(settings)] == [b"junk"]
+    assert [letter.value for letter in await read_dead_letters(settings)] == [b"{junk}"]
+
+
+async def test_what_is_no_log_is_refused_and_nothing_is_sent(
+    settings: Settings, feed: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.jsonl"
+    table.write_text("user,item\n1,2\n")
+    done = await asyncio.to_thread(onebar, "replay", str(feed), str(table), settings=settings)
+    assert done.returncode == 1
+    assert "CSV" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert await read_dead_letters(settings) == []
+    done = await asyncio.to_thread(onebar, "replay", "-", "--check", settings=settings)
+    assert done.returncode == 2
+    assert "read once" in done.stderr
+
+
+@pytest.mark.usefixtures("stream_worker")
+async def test_several_files_and_pipes_are_one_log(
+    settings: Settings, feed: Path, tmp_path: Path
+) -> None:
+    lines = lines_of(feed)[:300]
+    parts = [tmp_path / "A.JSONL.GZ", tmp_path / "b", tmp_path / "pipe"]
+    parts[0].write_bytes(gzip.compress(b"".join(lines[:100])))
+    parts[1].write_bytes(b"[" + b",".join(lines[100:200]) + b"]")
+    os.mkfifo(parts[2])
+    writing = threading.Thread(target=parts[2].write_bytes, args=(b"".join(lines[200:]),))
+    writing.start()
+    done = await asyncio.to_thread(onebar, "replay", *map(str, parts), "--json", settings=settings)
+    writing.join()
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["events"], report["invalid"]) == (300, 0)
+    assert [log["events"] for log in report["logs"]] == [100, 100, 100]
+    whole = tmp_path / "whole.jsonl"
+    whole.write_bytes(b"".join(lines))
+    await wait_for_zero_lag(settings, generator=False)
+    assert await differences(settings, (await folded(settings, whole)).snapshot()) == []

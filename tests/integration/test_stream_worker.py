@@ -9,7 +9,7 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 from api_fixtures import Line
-from stream_fixtures import NOW, folded, lag, make_events, producer, values
+from stream_fixtures import NOW, add_partitions, folded, lag, make_events, producer, values
 from support import Workers, eventually
 
 from feature_store.keys import Keys
@@ -18,9 +18,10 @@ from feature_store.store import FeatureStore
 from onebar.settings import Settings
 from onebar.stack.processes import Child
 from onebar.stack.servers import free_port
-from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, encode
+from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, Video, encode
 from stream.kafka.records import Record
 from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
+from stream.workers.continuity import INPUTS
 from stream.workers.faust_app import GIVE_UP_S
 from stream.workers.ingest import Ingester
 from stream.workers.runtime import WorkerCrashedError
@@ -200,7 +201,7 @@ async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
         return [float(line.rpartition(" ")[2]) for line in shown]
 
     async def none_left() -> bool:
-        return await lags() == [0.0] * 2 * settings.partitions
+        return await lags() == [0.0] * len(INPUTS) * settings.partitions
 
     await eventually(same, interval=0.3)
     await eventually(none_left, what="a batch that is acknowledged")
@@ -351,3 +352,27 @@ async def test_a_redis_that_lost_its_state_is_noticed(
     await assert_state(
         FeatureStore(store.client, Keys(anew.namespace, "g2"), anew.policy), folded(events, anew)
     )
+
+
+async def test_partitions_that_are_added_are_read_within_thirty_seconds(
+    servers: Any, settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    if servers.embedded:
+        pytest.skip("the embedded broker adds none")
+    worker = workers.start("stream")
+    events = make_events(60, videos=40)
+    await send(settings, events[:30])
+    await caught_up(settings)
+    await add_partitions(settings, VIDEOS, 6)
+    await add_partitions(settings, BEHAVIORS, 6)
+    more = [
+        Video(event_id=f"new{i}", ts=NOW, video_id=f"new{i}", caption="boots") for i in range(40)
+    ]
+    await send(settings, more)  # a new producer: by all partitions
+    await send(settings, events[30:])
+
+    async def all_there() -> bool:
+        return not diff(folded([*events, *more], settings), await store.dump())
+
+    await eventually(all_there, 30, interval=0.3)
+    assert worker.running
