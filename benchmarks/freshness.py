@@ -54,7 +54,8 @@ def main() -> None:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     events = list(simulate(SimulatorConfig(seed=4, events=20_000)))
-    settings = Settings(api_generate=False, rate_limit_per_s=0)
+    # A probe is one user's search, and is to be seen at once.
+    settings = Settings(api_generate=False, rate_limit_per_s=0, showable_users=1)
     with tempfile.TemporaryDirectory(prefix="onebar-") as directory:
         async with (
             LocalStack(settings, Path(directory), own_names=True) as stack,

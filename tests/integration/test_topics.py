@@ -86,7 +86,7 @@ async def test_a_broker_that_is_not_there_is_named() -> None:
         await EventProducer(nowhere).start()
 
 
-async def test_what_is_too_long_is_refused_and_nothing_is_sent(settings: Settings) -> None:
+async def test_what_is_too_long_is_refused_and_the_others_arrive(settings: Settings) -> None:
     await make_topics(settings)
     videos = [
         Video(event_id=f"e{i}", ts=NOW, video_id="v", caption="x" * size)
@@ -96,4 +96,4 @@ async def test_what_is_too_long_is_refused_and_nothing_is_sent(settings: Setting
         with pytest.raises(EventTooLargeError):
             await kafka.send(videos)
     partitions = [(settings.topic_prefix + VIDEOS, p) for p in range(settings.partitions)]
-    assert set((await end_offsets(settings.kafka_bootstrap, partitions)).values()) == {0}
+    assert sum((await end_offsets(settings.kafka_bootstrap, partitions)).values()) == 1
