@@ -297,7 +297,9 @@ class TestABadDay:
 
     def test_a_log_without_videos(self, onebar: Any, tmp_path: Path) -> None:
         path = tmp_path / "videos.jsonl"
-        path.write_text("nothing of ours\n")
+        path.write_text(
+            '{"type": "search", "event_id": "e", "ts": 1, "user_id": "u", "query": "q"}\n'
+        )
         status, _, err = onebar("teach", path, "--out", tmp_path / "z", "--teacher", "http://h")
         assert (status, "no video event" in err) == (1, True)
 
