@@ -92,14 +92,19 @@ def test_the_columns_have_these_types() -> None:
     assert event_schema("video").field("sensitive").type == pa.bool_()
 
 
+def damaged(line: bytes) -> bytes:
+    """A line that is no JSON, without the white space at its end, which is no part of it."""
+    return (b"x" + line).strip(b" \t\r\n\0")
+
+
 @settings(deadline=None, max_examples=30)
 @given(
-    st.lists(events() | st.binary(min_size=1, max_size=20).filter(lambda b: b"\n" not in b)),
+    st.lists(events() | st.binary(max_size=20).filter(lambda b: b"\n" not in b).map(damaged)),
     st.integers(1, 7),
 )
 def test_a_log_comes_back_as_it_was(log: list[Event | bytes], flush_rows: int) -> None:
     lines = [item if isinstance(item, bytes) else encode(item) for item in log]
-    lines = [line for line in lines if line.strip(b"\r")] or [b"{}"]
+    lines.insert(0, b"{}")  # no event, but JSON: what a log is told by
     with TemporaryDirectory() as name:
         directory = Path(name)
         file = write_lines(directory / "log.jsonl", lines)
@@ -118,7 +123,7 @@ def test_a_log_comes_back_as_it_was(log: list[Event | bytes], flush_rows: int) -
                     from_object(msgspec.json.decode(line))
                 )
             else:
-                assert row["value"] == line.rstrip(b"\r")
+                assert row["value"] == line
                 assert row["reason"]
         open_archive(out).check()
         # Again: nothing new.
