@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from onebar.evidence.evidence import terms
 from onebar.records import QueryCounts
 from onebar.triggers import Preference, Shown
 from stream.dataset.config import DatasetConfig
 
-Ctr = Callable[[QueryCounts], float]
 NOTHING = QueryCounts()
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from onebar.errors import OneBarError, UsageError
 from stream.events import MAX_EVENT_BYTES, Event, InvalidEventError, parse
 from stream.logs.compression import DECOMPRESSION_ERRORS, decompressed
-from stream.logs.recognize import Form, Recognized, values
+from stream.logs.recognize import BLANK, Form, Recognized, values
 
 HEAD_BYTES = 65_536
 _CHUNK = 65_536
@@ -165,14 +165,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-_BLANK = b" \t\r\n\0"
-"""What a line may be of and be passed over. Zeros are what a file system leaves after a crash."""
-
-
 def _lines(reader: BinaryIO, position: int, number: int) -> Iterator[LogEntry]:
     while line := reader.readline(MAX_EVENT_BYTES + 2):
         whole = line.endswith(b"\n")
-        blank = not line.strip(_BLANK)
+        blank = not line.strip(BLANK)
         before = position
         position += len(line)
         if blank and not whole:
@@ -191,7 +187,7 @@ def _lines(reader: BinaryIO, position: int, number: int) -> Iterator[LogEntry]:
 def _of_line(
     line: bytes, whole: bool, number: int, before: int, position: int
 ) -> Iterator[LogEntry]:
-    data = line.strip(_BLANK)
+    data = line.strip(BLANK)
     if number == 1:
         data = data.removeprefix(codecs.BOM_UTF8)
     try:

@@ -16,7 +16,8 @@ HEAD_BYTES = 65_536
 LINES = 20
 """So many lines at the beginning are looked at before what has no object on any is refused."""
 _CHUNK = 65_536
-_BLANK = b" \t\r\n\0"
+BLANK = b" \t\r\n\0"
+"""What a line may be of and be passed over. Zeros are what a file system leaves after a crash."""
 
 
 class Form(Enum):
@@ -68,7 +69,7 @@ def _encoding(first: bytes) -> str | None:
 def _until_sure(reader: BinaryIO, head: bytes) -> bytes:
     """The beginning, as far as it takes to tell what it is."""
     while len(head) < HEAD_BYTES:
-        lines = [line for line in head.split(b"\n")[:-1] if line.strip(_BLANK)]
+        lines = [line for line in head.split(b"\n")[:-1] if line.strip(BLANK)]
         if len(lines) > LINES * 10 or (lines and _sure(lines)):
             break
         more = reader.read1(8192) if hasattr(reader, "read1") else reader.read(8192)
@@ -79,21 +80,21 @@ def _until_sure(reader: BinaryIO, head: bytes) -> bytes:
 
 
 def _sure(lines: list[bytes]) -> bool:
-    first = lines[0].removeprefix(codecs.BOM_UTF8).strip(_BLANK)
+    first = lines[0].removeprefix(codecs.BOM_UTF8).strip(BLANK)
     if first.startswith(b"{"):
         return first.endswith(b"}")  # else it may go on
     return first.startswith(b"[") or len(lines) > LINES
 
 
 def _opens(line: bytes) -> bool:
-    return line.removeprefix(codecs.BOM_UTF8).strip(_BLANK)[:1] in (b"{", b"[")
+    return line.removeprefix(codecs.BOM_UTF8).strip(BLANK)[:1] in (b"{", b"[")
 
 
 def _form(text: bytes) -> Form | None:
-    lines = [line for line in text.split(b"\n") if line.strip(_BLANK)]
+    lines = [line for line in text.split(b"\n") if line.strip(BLANK)]
     if not lines:
         return Form.lines  # nothing yet: whoever reads on will see
-    first = lines[0].strip(_BLANK)
+    first = lines[0].strip(BLANK)
     if first.startswith(b"["):
         return Form.values
     if first.startswith(b"{"):
@@ -128,7 +129,7 @@ def _why_not(text: bytes) -> str:
     kind = next((kind for magic, kind in _KINDS if text.startswith(magic)), None)
     if kind is None and text[257:262] == b"ustar":
         kind = "a tar archive: unpack it"
-    first = text.lstrip(_BLANK).split(b"\n", 1)[0][:80].decode("utf-8", "replace").strip()
+    first = text.lstrip(BLANK).split(b"\n", 1)[0][:80].decode("utf-8", "replace").strip()
     if kind is None:
         separated = any(first.count(mark) for mark in ",;\t|")
         kind = "a table (CSV)" if separated and first.isprintable() else "no JSON"
@@ -233,7 +234,7 @@ class _Scan:
 
     def end(self) -> Iterator[tuple[bytes, int, bool]]:
         rest = self._cut or self._buffer
-        if self._depth or rest.strip(_BLANK + b",[]"):
+        if self._depth or rest.strip(BLANK + b",[]"):
             yield rest, self._position + len(self._buffer), False
 
     @property
@@ -255,7 +256,7 @@ class _Scan:
             end = min(ends, default=len(self._buffer))
             junk = self._buffer[:end]
             self._drop(end)
-            yield junk.strip(_BLANK + b",[]"), self._position, False
+            yield junk.strip(BLANK + b",[]"), self._position, False
         if not self._depth:
             self._drop(len(self._buffer))
 
