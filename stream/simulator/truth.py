@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from onebar.errors import OneBarError
 from stream.logs.compression import DECOMPRESSION_ERRORS, decompressed
-from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import Lexicon, Product, load_lexicon
+from stream.simulator.config import LATER, SimulatorConfig
+from stream.simulator.lexicon import Lexicon, Product, world_lexicon
 from stream.simulator.wording import Intent, Traits, likely_wordings
 
 
@@ -111,7 +111,7 @@ class Truth:
         if world is None:
             raise TruthError("the truth has no `world` record")
         self.config = world.config
-        self.lexicon: Lexicon = load_lexicon(self.config.lang)
+        self.lexicon: Lexicon = world_lexicon(self.config)
         self._products = {product.name: product for product in self.lexicon.products}
         self._names = sorted(
             (
@@ -218,7 +218,18 @@ def _says(text: str, words: str) -> bool:
 
 
 def encode_record(record: TruthRecord) -> bytes:
-    return msgspec.json.encode(record)
+    """A line of the truth. What a world has not of `LATER` is left out, so that the truth of an old
+    world has the bytes that it always had."""
+    if not isinstance(record, WorldTruth):
+        return msgspec.json.encode(record)
+    plain = msgspec.to_builtins(record)
+    first = msgspec.to_builtins(SimulatorConfig())
+    config = {
+        name: value
+        for name, value in plain["config"].items()
+        if name not in LATER or value != first[name]
+    }
+    return msgspec.json.encode({**plain, "config": config})
 
 
 def load_truth(path: str | os.PathLike[str]) -> Truth:
