@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from onebar.errors import UsageError
@@ -186,3 +188,20 @@ _SHARES = tuple(
     )
     if isinstance(default, float) and name not in _NO_SHARES
 )
+
+
+def config_of(values: Mapping[str, Any]) -> SimulatorConfig:
+    """The config with these settings, by name; texts are read as the numbers they stand for.
+
+    Raises `SimulatorConfigError` for a name that it does not have, or a value that is none.
+    """
+    unknown = sorted(set(values) - set(SimulatorConfig.__struct_fields__))
+    if unknown:
+        names = ", ".join(sorted(SimulatorConfig.__struct_fields__))
+        raise SimulatorConfigError(f"a world has no {', '.join(unknown)}; it has {names}")
+    try:
+        config = msgspec.convert(dict(values), SimulatorConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise SimulatorConfigError(f"a world's settings: {error}") from None
+    config.check()
+    return config

@@ -242,8 +242,8 @@ def new_things(config: SimulatorConfig, count: int) -> frozenset[int]:
     return frozenset(order[: max(1, round(config.new_things * count))])
 
 
-_ONSETS = "b d f g h j k l m n p r s t v z br cl dr fl gr kl pl st tr".split()
-_VOWELS = "a e i o u ai ee oo".split()
+_ONSETS = (*"bdfghjklmnprstvz", "br", "cl", "dr", "fl", "gr", "kl", "pl", "st", "tr")
+_VOWELS = (*"aeiou", "ai", "ee", "oo")
 _CODAS = ("", "", "n", "r", "x", "sh", "m", "lt", "p")
 _SYLLABLES = "米洛迪琪娜布麦诺科蒂芙珂尔达露克塔格菲卡泰拉戴果"
 

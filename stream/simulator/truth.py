@@ -163,23 +163,23 @@ class Truth:
             len(product.attributes) + len(product.uses) + len(product.category.brands)
         ):
             words = product.facet(number).lower()
-            if not intent.mask >> number & 1 and _says(rest, words):
+            if not intent.mask >> number & 1 and says(rest, words):
                 right = (
                     product.facet(bit).lower()
                     for bit in range(intent.mask.bit_length())
                     if intent.mask >> bit & 1
                 )
-                if not any(words in other and _says(rest, other) for other in right):
+                if not any(words in other and says(rest, other) for other in right):
                     return 2
         return 3
 
     def _named(self, text: str, first: Product) -> tuple[str, Product] | None:
         """The longest name of a thing in the text; `first`'s names go before equally long."""
         for name in sorted(first.names, key=len, reverse=True):
-            if _says(text, name.lower()):
+            if says(text, name.lower()):
                 return name.lower(), first
         for name, product in self._names:
-            if _says(text, name):
+            if says(text, name):
                 return name, product
         return None
 
@@ -202,7 +202,7 @@ class Truth:
         return [text for text, _ in ranked[:k]]
 
 
-def _says(text: str, words: str) -> bool:
+def says(text: str, words: str) -> bool:
     """The words stand in the text, as whole words where they are Latin."""
     at = text.find(words)
     while at >= 0:

@@ -36,7 +36,7 @@ from stream.simulator.taps import examined, fit, interest, weariness
 from stream.simulator.trends import Trends
 from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_truth
 from stream.simulator.users import Session, User, make_user
-from stream.simulator.wording import Wording, make_intent, sample_wording
+from stream.simulator.wording import NO_THING, Wording, make_intent, sample_wording
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -137,7 +137,7 @@ class World:
         pending = self._pending
         while pending and pending[0][0] <= until:
             _, _, event, effect = heapq.heappop(pending)
-            if effect is not None:
+            if effect is not None and effect[2].product != NO_THING:
                 user, shown, wording, weight = effect
                 user.remember(wording)
                 self._policy.learn(None if shown is None else shown.shelf, wording, weight)
@@ -263,6 +263,10 @@ class World:
             self._delete(number, session)
         return session
 
+    def is_new(self, thing: int) -> bool:
+        """Whether its name is one that no lexicon has."""
+        return thing in self._new
+
     def _unheard_of(self, thing: int) -> bool:
         """Whether it comes up only when the trend shifts."""
         shift_ts = self.config.shift_ts
@@ -336,6 +340,11 @@ class World:
             ),
         )
 
+    def cascade(self, visit: Visit) -> list[Wording]:
+        """What the logging policy shows at a visit, best position first."""
+        shown, user = visit.shown, visit.user
+        return self._policy.expose(shown.shelf, shown.category, user.seen, user.last)
+
     def expose(
         self, visit: Visit, queries: Sequence[ShownQuery], request_id: str | None = None
     ) -> None:
@@ -394,8 +403,7 @@ class World:
     def _impress(self) -> Iterator[Event]:
         visit = self.visit()
         yield visit.impression
-        shown, user = visit.shown, visit.user
-        wordings = self._policy.expose(shown.shelf, shown.category, user.seen, user.last)
+        wordings = self.cascade(visit)
         if wordings:
             self.expose(visit, [ShownQuery(w.text, at) for at, w in enumerate(wordings)])
         self.react(visit, wordings)
