@@ -122,7 +122,7 @@ async function open(place, direction = 0) {
   const controller = new AbortController();
   const mine = view = {
     id, controller, list: [], bar: null, own: null, pending: null, told: null, changed: false,
-    requestId: null, lookupMs: null, uploadedAt: null,
+    requestId: null, lookup: null, uploadedAt: null,
   };
   showVideo(id);
   showBar(null, t("r_wait"));
@@ -139,7 +139,7 @@ async function open(place, direction = 0) {
     const began = performance.now();
     const answer = await call(`/v1/queries?${query({ video_id: id, user_id: user, budget_ms: "500" })}`);
     if (mine !== view) return;
-    mine.lookupMs = performance.now() - began;
+    mine.lookup = { ms: performance.now() - began, source: answer.source };
     mine.requestId = answer.request_id;
     mine.list = answer.queries;
     if (mine.list.length) showBar(choose(mine.list));
@@ -262,7 +262,7 @@ function refreshWhy() {
       const found = await call(`/v1/explanation?${query({ video_id: mine.id, user_id: user })}`);
       if (mine === view) {
         mine.found = found;
-        showWhy(found, mine.lookupMs);
+        showWhy(found, mine.lookup);
       }
     } catch (error) { if (error.status !== 404) explain(error); }
   }, 60);
@@ -429,7 +429,7 @@ function again() {
   if (!view) return;
   showVideo(view.id);
   if (view.bar === null) showBar(null, view.told ? reasonOf(view.told) : t("r_wait"));
-  if (view.found) showWhy(view.found, view.lookupMs);
+  if (view.found) showWhy(view.found, view.lookup);
   if (!view.changed) clearChange();
 }
 

@@ -78,11 +78,11 @@ function fact(name, value) {
   return box;
 }
 
-function showFacts(found, lookupMs) {
+function showFacts(found, lookup) {
   const { answer, explanation } = found;
   const how = answer.source === "fallback" ? `${t("fallback")}: ${answer.fallback}` : t(answer.source);
   const facts = [fact("source", how)];
-  if (lookupMs) facts.push(fact("lookup", `${lookupMs.toFixed(1)} ms`));
+  if (lookup) facts.push(fact("lookup", `${t(lookup.source)}, ${lookup.ms.toFixed(0)} ms`));
   if (answer.age_s !== null) facts.push(fact("age", t("s_old", { s: ago(answer.age_s) })));
   facts.push(fact("model", answer.model || found.model), fact("for_whom", t(explanation.shared ? "shared_yes" : "shared_no")),
     fact("digest", explanation.digest.slice(0, 8)));
@@ -162,8 +162,8 @@ function showAnchors(anchors) {
   table.replaceChildren(head, ...rows);
 }
 
-export function showWhy(found, lookupMs) {
-  showFacts(found, lookupMs);
+export function showWhy(found, lookup) {
+  showFacts(found, lookup);
   showPrompt(found.explanation.segments);
   showCandidates(found.explanation.candidates);
   showAnchors(found.explanation.anchors);

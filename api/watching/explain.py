@@ -10,14 +10,12 @@ from msgspec import Struct
 
 from onebar.evidence.prompt import PART
 from onebar.evidence.text import REJECT, SEP
-from onebar.evidence.words import words
 from onebar.gating.gate import Gate, about_of
 from onebar.recommending.candidates import choose, proposals
 from onebar.recommending.grounding import presentable
 from onebar.recommending.pool import LEAST_SHARE, Pool, Taste
 from onebar.recommending.ranker import Proposal
 from onebar.recommending.recommend import Grounding
-from onebar.recommending.spans import signature
 from onebar.records import AnchorSource, Candidate, HistoryEntry, QueryCounts
 
 Origin = Literal["model", "anchor", "neighbor", "history", "text", "pinned"]
@@ -142,7 +140,7 @@ def explain(
         for query in gated.queries[:k]
         if query.text not in known
     ]
-    told += _dropped(grounding, beam, taste, every)
+    told += _dropped(grounding, beam, taste)
     told.sort(key=lambda each: (each.position is None, each.position or 0, -(each.score or -99.0)))
     reason = None if chosen.reason is None else str(chosen.reason)
     if reason is None and not gated.queries:
@@ -204,23 +202,17 @@ def _history(every: Sequence[HistoryEntry], used: Sequence[str]) -> tuple[ToldHi
     return tuple(ToldHistory(entry.query, entry.ts, entry.query in used) for entry in every)
 
 
-def _dropped(
-    grounding: Grounding, beam: Sequence[Candidate], taste: Taste, kept: Sequence[Proposal]
-) -> list[ToldCandidate]:
+def _dropped(grounding: Grounding, beam: Sequence[Candidate], taste: Taste) -> list[ToldCandidate]:
     """What the model said and nothing was made of, each with its reason."""
-    said = {signature(proposal.words) for proposal in kept}
     found = []
     for candidate in beam:
         if candidate.text.strip() == REJECT:
             continue
-        query = presentable(candidate.text)
-        if query and signature(words(query)) in said:
-            continue
         alone = Pool(grounding.material, taste)
         alone.add_beam((candidate,))
-        [why] = alone.dropped or ("rejected",)
-        told = query or candidate.text.strip()
-        found.append(
-            ToldCandidate(told, ("model",), model=round(candidate.score, 4), held=str(why))
-        )
+        if alone.dropped:
+            [why] = alone.dropped
+            told = presentable(candidate.text) or candidate.text.strip()
+            score = round(candidate.score, 4)
+            found.append(ToldCandidate(told, ("model",), model=score, held=str(why)))
     return found
