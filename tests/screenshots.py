@@ -46,7 +46,7 @@ def operate(chrome: Browser, url: str) -> None:
     page = opened(chrome, 1240, 900)
     page.goto(f"{url}/operations")
     for number in range(25):
-        page.request.get(f"{url}/v1/queries?video_id=en-{number % 20 + 1:03d}&user_id=u{number}")
+        page.request.get(f"{url}/v1/queries?video_id=en-{number % 6 + 1:03d}&user_id=u{number % 3}")
         page.wait_for_timeout(1000)
     shoot(page, "operations")
 

@@ -141,7 +141,7 @@ function line(points) {
   const most = Math.max(...points, 1e-9);
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   path.setAttribute("d", points.map((value, at) =>
-    `${at ? "L" : "M"}${((at + KEPT - points.length) / (KEPT - 1) * 100).toFixed(2)} ${(19 - value / most * 18).toFixed(2)}`).join(""));
+    `${at ? "L" : "M"}${(at / Math.max(14, points.length - 1) * 100).toFixed(2)} ${(19 - value / most * 18).toFixed(2)}`).join(""));
   svg.append(path);
   return svg;
 }
