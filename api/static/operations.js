@@ -134,15 +134,10 @@ const percent = (share) => `${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`;
 // What is shown -----------------------------------------------------------------------------------
 
 function line(points) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 100 20");
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
+  const svg = $("spark").content.firstElementChild.cloneNode(true);
   const most = Math.max(...points, 1e-9);
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", points.map((value, at) =>
+  svg.firstElementChild.setAttribute("d", points.map((value, at) =>
     `${at ? "L" : "M"}${(at / Math.max(14, points.length - 1) * 100).toFixed(2)} ${(19 - value / most * 18).toFixed(2)}`).join(""));
-  svg.append(path);
   return svg;
 }
 function tile(name, value, text) {

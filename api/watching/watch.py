@@ -125,7 +125,8 @@ class Watchers:
     async def _look(self, pair: Pair, seen: _Seen) -> Told | None:
         recommender = self._model.recommender
         if recommender is None:
-            return seen.say(Told(self._clock(), "away", detail=f"model: {self._model.status}"))
+            why = self._model.status if self._model.wanted else "none, by ONEBAR_API_GENERATE"
+            return seen.say(Told(self._clock(), "away", detail=f"model: {why}"))
         try:
             async with asyncio.timeout(READ_WITHIN_S):
                 [known] = await self._store.features([pair])

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = [
@@ -75,12 +75,19 @@ def _page_of(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def complaints(page: Page) -> list[str]:
-    """What the page complains of from now on: errors and warnings of its console, exceptions."""
+    """What the page complains of from now on: errors and warnings of its console, exceptions,
+    dialogs."""
     found: list[str] = []
-    page.on(
-        "console",
-        lambda said: found.append(said.text) if said.type in ("error", "warning") else None,
-    )
+
+    def console(said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning"):
+            found.append(said.text)
+
+    def dialog(opened: Dialog) -> None:
+        found.append(opened.message)
+        opened.dismiss()
+
+    page.on("console", console)
     page.on("pageerror", lambda error: found.append(str(error)))
-    page.on("dialog", lambda dialog: (found.append(dialog.message), dialog.dismiss()))
+    page.on("dialog", dialog)
     return found

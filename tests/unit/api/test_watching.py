@@ -193,6 +193,7 @@ def test_a_prompt_is_told_by_its_fields() -> None:
 
 class Live:
     status = "ok"
+    wanted = True
 
     def __init__(self, made: Recommender | None) -> None:
         self.recommender = made
