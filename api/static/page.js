@@ -165,17 +165,21 @@ function heard(told) {
     settle(told);
     return;
   }
-  if (JSON.stringify(texts(list)) === JSON.stringify(texts(before)) && !because.length) return;
   if (view.uploadedAt !== null) {
     const ms = Math.round(performance.now() - view.uploadedAt);
     view.uploadedAt = null;
     say(list.length ? t("added", { ms }) : t("added_none"));
     if (!videos.get(view.id)?.known) loadVideos([view.id]).catch(explain);
   }
+  if (view.bar === null) { // nothing under anybody's finger: first queries, or why there are none
+    take(list, told);
+    return;
+  }
+  if (JSON.stringify(texts(list)) === JSON.stringify(texts(before)) && !because.length) return;
   if (!view.changed && told.before) {
     showChange({ ...told, because, before: told.before, after: texts(list), own: null, tapped: tapped(), bar: null });
   }
-  if (view.bar === null || !list.length || $("live").checked) {
+  if (!list.length || $("live").checked) {
     take(list, told);
     return;
   }

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 WAIT_MS = 20_000
+expect.set_options(timeout=WAIT_MS)
 STILL = ("--events", "1200", "--rate", "0")
 """Nobody acts but the tests."""
 
