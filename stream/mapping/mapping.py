@@ -32,7 +32,7 @@ from msgspec import UNSET, Struct, UnsetType
 from onebar.errors import OneBarError, UsageError
 from stream.events import EVENT_TYPES, Event, InvalidEventError, from_object
 from stream.mapping.paths import MISSING, PathError, find, steps_of
-from stream.mapping.values import TimeUnit, InvalidValueError, seconds, text
+from stream.mapping.values import InvalidValueError, TimeUnit, seconds, text
 
 READY = files("stream.mapping") / "maps"
 _TIMES = ("ts", "starts", "ends")

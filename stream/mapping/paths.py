@@ -6,13 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from onebar.errors import OneBarError
+
 MISSING: Any = object()
 """What a path finds where there is nothing; null counts as nothing."""
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]|\[([^\]=]+)=([^\]]*)\]")
 Step = str | int | tuple[str, str]
 
 
-class PathError(ValueError):
+class PathError(OneBarError, ValueError):
     """A path that is none."""
 
 

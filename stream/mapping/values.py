@@ -6,13 +6,15 @@ import math
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from onebar.errors import OneBarError
+
 TimeUnit = Literal["auto", "iso", "s", "ms", "us", "ns"]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _AUTO: tuple[tuple[float, TimeUnit], ...] = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"))
 """From these values on a number of our decades can't be of a coarser unit."""
 
 
-class InvalidValueError(ValueError):
+class InvalidValueError(OneBarError, ValueError):
     """A value that can't be made what it has to be; the text says why."""
 
 

@@ -52,7 +52,8 @@ def open_mapped(
             why = f": {seen.errors[0][1]} (row {seen.errors[0][0]:,})" if seen.errors else ""
             raise UsageError(
                 f"none of the first {seen.rows:,} rows of {log.path} is an event by the mapping "
-                f"{log.mapping.name!r}{why}. Nothing was sent; --preview shows what it makes of them"
+                f"{log.mapping.name!r}{why}. Nothing was sent; --preview shows what it makes of "
+                "them"
             )
         if not show and (seen.unmapped or seen.errors):
             say(
