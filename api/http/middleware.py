@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from api.http.metrics import REQUEST_SECONDS, REQUESTS
 from api.http.problems import METHODS, InvalidParameterError, response_for
+from api.http.room import Room
 
 API_CSP = "default-src 'none'; frame-ancestors 'none'"
 PAGE_CSP = (
@@ -25,6 +27,9 @@ _COMMON = (
 _API = (*_COMMON, (b"content-security-policy", API_CSP.encode()), (b"cache-control", b"no-store"))
 _PAGE = (*_COMMON, (b"content-security-policy", PAGE_CSP.encode()), (b"cache-control", b"no-cache"))
 
+
+ALWAYS = frozenset(("/healthz", "/readyz", "/metrics"))
+"""What is answered however much else there is to do: who asks it has to know."""
 
 Route = tuple[str, str]
 """Method and path."""
@@ -93,8 +98,9 @@ class RequestMiddleware:
     """ASGI middleware around everything that is routed. A HEAD is routed as the GET that it stands
     for, and answered without the body."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, room: Room) -> None:
         self._app = app
+        self._room = room
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -123,7 +129,8 @@ class RequestMiddleware:
 
         try:
             _check_path(scope)
-            await self._app(scope, receive, counted)
+            with nullcontext() if scope["path"] in ALWAYS else self._room.request():
+                await self._app(scope, receive, counted)
         except Exception as error:
             if started:
                 raise

@@ -131,6 +131,8 @@ def response_for(error: Exception) -> Response:
             return error.response()
         case HTTPException():
             return _http_response(error)
+        case RecursionError():  # only what came from outside is nested as deep
+            return InvalidParameterError.of("body", "nested too deep").response()
         case StoreUnavailableError():
             log.warning("store_unavailable", error=str(error))
             return UnavailableError("store-unavailable", "Redis does not answer").response()

@@ -19,7 +19,7 @@ MAX_EVENTS = 1000
 Language = Literal["ja", "zh", "ko", "th", "ar", "he", "hi", "bn", "ru", "el", "en"]
 """`onebar.gating.rules.LANGUAGES`."""
 Source = Literal["cache", "generated", "fallback"]
-Fallback = Literal["video", "anchors", "empty"]
+Fallback = Literal["video", "anchors", "last_known", "empty"]
 Reason = Literal[
     "deadline",
     "overload",

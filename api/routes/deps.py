@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import orjson
@@ -11,7 +13,6 @@ from fastapi.security.base import SecurityBase
 from pydantic import AfterValidator
 
 from api.http.auth import Scope
-from api.http.body import read_body
 from api.http.problems import InvalidParameterError
 from api.http.schemas import ID_RULE, is_id
 from api.services import Services
@@ -68,7 +69,8 @@ def needs(scope: Scope) -> Any:
         _bearer: Annotated[None, Security(_BEARER)],
         _header: Annotated[None, Security(_HEADER)],
     ) -> None:
-        services(request).access.admit(request.scope, scope)
+        access = services(request).access
+        await access.limit(request.scope, access.admit(request.scope, scope))
 
     return Depends(admit)
 
@@ -94,10 +96,13 @@ UserQuery = Annotated[
 ]
 
 
-async def read_json(request: Request, limit: int) -> Any:
-    """The JSON value in the body. Raises `ProblemError`: what `read_body` does, 422 for no JSON."""
-    body = await read_body(request.scope, request.receive, limit)
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidParameterError.of("body", f"not JSON: {error}") from None
+@asynccontextmanager
+async def json_body(request: Request, limit: int) -> AsyncIterator[Any]:
+    """The JSON value in the body, which has its room up to the end of the block. Raises
+    `ProblemError`: what `Bodies.read` does, 422 for no JSON."""
+    async with services(request).bodies.read(request.scope, request.receive, limit) as body:
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise InvalidParameterError.of("body", f"not JSON: {error}") from None
+        yield value
