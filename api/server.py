@@ -22,6 +22,7 @@ from granian.log import LogLevels
 from api import METRICS_DIRECTORY
 from api.http.auth import KeyRing, check_bind, parse_api_keys
 from onebar.errors import OneBarError
+from onebar.evidence.words import words
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.settings import Settings
@@ -31,7 +32,7 @@ if sys.platform != "win32":
 
 log = structlog.get_logger(__name__)
 
-STOP_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 8
 BACKLOG = 2048
 """Connections that wait to be accepted; the kernel may hold fewer (`net.core.somaxconn`)."""
 HEAD_BYTES = 32 * 1024
@@ -102,6 +103,7 @@ def _load(settings: Settings, port: int, most: int) -> Callable[..., Any]:
     configure_logging(settings.log_level, settings.log_json)
     door = Doorkeeper(port, most=most, idle_s=settings.api_idle_s)
     app = create_app(settings, beside=door.watch)
+    words("预热")  # reads its dictionary now, not while somebody waits for a Chinese title
     spare_garbage_collection()
     return app
 

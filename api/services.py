@@ -47,6 +47,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MIN_GENERATING = 1024
+BATCHES_AHEAD = 4
+"""Of the engine's: pairs of batch requests that queries are made for at once. More would not be
+ready within any usual budget."""
 PUT_TOGETHER = 64
 """Results that are put into the cache in one call: to write them takes a millisecond or two."""
 RULES_WITHIN_S = 1.0
@@ -97,6 +100,7 @@ class Services:
             recheck=recheck,
             lag=self.lag,
             k=settings.k,
+            max_batched=BATCHES_AHEAD * settings.batch_size * settings.engine_workers,
             max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
         )
         self.answerer = Answerer(

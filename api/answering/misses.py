@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -43,8 +44,14 @@ FALLBACKS_FROM = 0.5
 """Part of a batch's time after which fallbacks are made ready beside the generation: to make them
 when it has passed would be too late."""
 
-BUSY_LAG_S = 0.02
-BUSY_TURNS = 8
+ROUNDS = 4
+"""Rounds of the event loop between the deadline of a batch's work and the end of its answer."""
+BUSY_REQUESTS = 4
+"""Requests that queries are being made for before anything is said to be too much."""
+BUSY_LAG_S = 0.006
+"""How late the loop may be then before no queries are made any more for what comes."""
+BUSY_TURNS = 3
+"""How many may wait for their turn before that."""
 
 _GENERATED = ANSWERS.labels("generated", "")
 _BARRED: dict[Rejection, Reason] = {
@@ -78,6 +85,7 @@ class Misses:
         lag: Lag,
         k: int,
         max_generating: int,
+        max_batched: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._features = features
@@ -87,8 +95,14 @@ class Misses:
         self._lag = lag
         self._k = k
         self._max_generating = max_generating
+        self._max_batched = max_batched
         self._clock = clock
         self.generating = 0
+        """Pairs that queries are being made for."""
+        self.working = 0
+        """Requests that they came with."""
+        self.batched = 0
+        """Pairs of the batches among these."""
 
     async def one(self, pair: Pair, found: Lookup, ask: Ask) -> bytes:
         """The answer for one pair."""
@@ -119,16 +133,22 @@ class Misses:
         outcomes: dict[Pair, QueryResult | Exception] = {}
         ready: dict[Pair, Fallen] = {}
         reason: Reason = "deadline"
-        if self._busy():
+        if self._busy() or (self.batched and self.batched + len(pairs) > self._max_batched):
             SHEDS.inc(len(pairs))
             return [await self._assembled(miss, ask, "overload", {}, {}) for miss in misses]
+        self.working += 1
+        self.batched += len(pairs)
         try:
+            ask = self._sooner(ask)
             async with asyncio.timeout_at(ask.deadline):
                 reason = await self._work(misses, ask, known, outcomes, ready) or reason
         except TimeoutError:
             pass
         except Exception as error:
             reason = why(pairs[0], error)
+        finally:
+            self.working -= 1
+            self.batched -= len(pairs)
         return [await self._assembled(miss, ask, reason, outcomes, ready) for miss in misses]
 
     async def _work(
@@ -220,10 +240,19 @@ class Misses:
             return self._told(pair, ready[pair], reason, ask)
         return self.empty(pair, ask, reason)
 
+    def _sooner(self, ask: Ask) -> Ask:
+        """With a deadline that leaves time for what comes after it: the loop goes round a few times
+        more, and other things have to be done in each."""
+        left = ask.deadline - asyncio.get_running_loop().time()
+        rest = min(left / 4 + ROUNDS * self._lag.recent, left / 2)
+        return msgspec.structs.replace(ask, deadline=ask.deadline - max(0.0, rest))
+
     def _busy(self) -> bool:
         """Whether the event loop has more to do than it can: whatever is begun now comes late, and
         makes others late."""
-        return self._lag.seconds > BUSY_LAG_S or turns().waiting >= BUSY_TURNS
+        if self.working <= BUSY_REQUESTS:
+            return False
+        return self._lag.recent > BUSY_LAG_S or turns().waiting >= BUSY_TURNS
 
     def _why_not(self, ask: Ask, count: int) -> Reason | None:
         """Why nothing is generated, if so."""
@@ -243,6 +272,7 @@ class Misses:
         if reason is not None or recommender is None:
             return reason or "model_unavailable"
         self.generating += 1
+        self.working += 1
         outcome: QueryResult | Exception
         try:
             [outcome] = await recommender.recommend([pair], deadline=ask.deadline)
@@ -250,6 +280,7 @@ class Misses:
             outcome = error
         finally:
             self.generating -= 1
+            self.working -= 1
         return outcome if isinstance(outcome, QueryResult) else self._reason(pair, outcome)
 
     def _reason(self, pair: Pair, outcome: Exception) -> Reason:

@@ -13,6 +13,8 @@ TICK_S = 0.02
 AGAIN_S = 0.002
 """How soon it is asked again after it was late: what comes then need not have waited."""
 LATE_S = 0.003
+FADING = 0.8
+"""What is left with each tick of how late it was lately."""
 SHOWN_S = 15.0
 """For how long the most of it is shown as a metric."""
 
@@ -24,6 +26,9 @@ class Lag:
         self.seconds = 0.0
         """How late the loop was with the last tick: a request that is begun now has waited as long
         at most, but for the time from tick to tick."""
+        self.recent = 0.0
+        """The most of that lately: about as long takes each round of the loop that an answer still
+        has to go through."""
         self._due = 0.0
         self._most = 0.0
         self._shown = 0.0
@@ -47,6 +52,7 @@ class Lag:
         now = time.monotonic()
         late = now - self._due
         self.seconds = late if late > LATE_S else 0.0
+        self.recent = max(late, FADING * self.recent)
         self._most = max(self._most, late)
         if now - self._shown >= SHOWN_S:
             LOOP_LAG.set(max(0.0, self._most))

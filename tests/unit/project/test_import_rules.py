@@ -122,7 +122,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("onebar.gating", "stream.events"),
     ),
     "api.app": (*_BASE, "onebar", "api.http", "api.routes", "api.services", "onebar.recommending"),
-    "api.server": (*_BASE, "api", "api.app", "api.connections", "api.http"),
+    "api.server": (*_BASE, "api", "api.app", "api.connections", "api.http", "onebar.evidence"),
 }
 """What each package or module of the second level may import of ours, besides itself. The command
 line and the local stack are not in it: they may import all."""
