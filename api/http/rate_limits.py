@@ -113,6 +113,7 @@ class SharedLimiter:
     async def owe(self, caller: str, count: int) -> None:
         """So many requests more were in one: the next ones wait for it."""
         if count > 0:
+            self._lease(caller).left = 0
             await self._ask(caller, count, owed=True)
 
     def _lease(self, caller: str) -> _Lease:
