@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from granian import Granian
@@ -27,6 +28,8 @@ from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.settings import Settings
 
+if TYPE_CHECKING:  # what counts anything is imported when METRICS_DIRECTORY has been set
+    from api.watching.watch import Watchers
 if sys.platform != "win32":
     import resource
 
@@ -103,9 +106,28 @@ def _load(settings: Settings, port: int, most: int) -> Callable[..., Any]:
     configure_logging(settings.log_level, settings.log_json)
     door = Doorkeeper(port, most=most, idle_s=settings.api_idle_s)
     app = create_app(settings, beside=door.watch)
+    watchers = app.state.services.watchers
+    watchers.on_first = partial(_close_at_the_end, watchers)
     words("预热")  # reads its dictionary now, not while somebody waits for a Chinese title
     spare_garbage_collection()
     return app
+
+
+def _close_at_the_end(watchers: Watchers) -> None:
+    """Have what is being watched end when the server is told to: it waits for open answers before
+    it says so to the application. The server's own handlers are called as before."""
+    loop = asyncio.get_running_loop()
+
+    def chained(signum: int, before: Any) -> None:
+        def handle(number: int, frame: Any) -> None:
+            loop.call_soon_threadsafe(watchers.close)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(signum, handle)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        chained(signum, signal.getsignal(signum))
 
 
 def _end_with_parent() -> None:

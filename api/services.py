@@ -25,6 +25,7 @@ from api.http.metrics import LOOKUPS, NEAR_VALUES
 from api.http.rate_limits import SharedLimiter
 from api.http.room import Room
 from api.publisher import Publisher
+from api.watching.watch import Watchers
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
@@ -119,6 +120,7 @@ class Services:
         )
         self.publisher = Publisher(partial(EventProducer.of, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
+        self.watchers = Watchers(TogetherStore(self.features), self.model, self.gate)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -133,6 +135,7 @@ class Services:
         try:
             yield
         finally:
+            self.watchers.close()
             self.lag.stop()
             await end_tasks(following)
             await self.redis.stop()

@@ -181,6 +181,11 @@ class Settings(BaseSettings):
     last_known_s: float = Field(default=300.0, ge=0)
     """How long after the loss of Redis an API process answers with what it last knew to be right,
     marked as `last_known`; 0 never does."""
+    page_users: Annotated[tuple[str, ...], NoDecode] = ()
+    """User ids that the page offers to watch as, separated by commas."""
+    metrics_targets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Workers that the operations page asks for /metrics and /healthz: `name=host:port`, separated
+    by commas."""
 
     # Teaching
     teacher_key: str = ""
@@ -233,11 +238,21 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "page_users", "metrics_targets", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+        return value
+
+    @field_validator("metrics_targets")
+    @classmethod
+    def _are_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for target in value:
+            name, _, address = target.partition("=")
+            host, _, port = address.rpartition(":")
+            if not name or not host or not (port.isascii() and port.isdigit()):
+                raise ValueError(f"expected name=host:port, separated by commas, got {target!r}")
         return value
 
     @property

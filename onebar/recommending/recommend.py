@@ -201,6 +201,23 @@ class Recommender:
         known = list(zip(pairs, features, strict=True))
         return await turns().over(known, lambda one: self.ground(*one, now))
 
+    @property
+    def taste(self) -> Taste:
+        """What orders the candidates."""
+        return self._taste
+
+    async def beam(
+        self, grounding: Grounding, *, deadline: float | None = None
+    ) -> Sequence[Candidate]:
+        """What the model gives for a prompt, as it comes and before anything is chosen of it; empty
+        where nothing is generated. For explanations: it is written nowhere.
+
+        Raises `DeadlineExceededError`, `QueueFullError`, `EngineError`.
+        """
+        if grounding.unfit is not None:
+            return ()
+        return await self._runner.begin(grounding.prompt, deadline=deadline)
+
     async def recommend(
         self, pairs: Sequence[Pair], *, deadline: float | None = None
     ) -> list[QueryResult | Exception]:

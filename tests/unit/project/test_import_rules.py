@@ -97,7 +97,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("onebar.embedding", "feature_store.buckets", "stream.events"),
     ),
     "stream.simulator": (
-        *(*_BASE, "onebar.evidence", "onebar.triggers"),
+        *(*_BASE, "onebar.client", "onebar.evidence", "onebar.evaluation", "onebar.triggers"),
         *("stream.events", "stream.logs"),
     ),
     # HTTP.
@@ -110,19 +110,27 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, *_STATE, "api.breaker", "api.http", "onebar.gating", "onebar.generator"),
         "onebar.recommending",
     ),
+    "api.watching": (
+        *(*_BASE, *_STATE, "api.answering", "onebar.evidence", "onebar.gating"),
+        "onebar.recommending",
+    ),
+    "api.console": (*(*_BASE, "onebar.evidence", "onebar.generator", "onebar.recommending"),),
     "api.health": (*_BASE, *_STATE, "api.answering", "api.http", "api.publisher"),
     "api.services": (
         *(*_BASE, *_STATE, "api.answering", "api.breaker", "api.health", "api.http"),
-        "api.publisher",
-        *("onebar.evidence", "onebar.gating", "onebar.recommending", "stream.events"),
-        "stream.kafka",
+        *("api.publisher", "api.watching", "onebar.evidence", "onebar.gating"),
+        *("onebar.recommending", "stream.events", "stream.kafka"),
     ),
     "api.routes": (
         *(*_BASE, *_STATE, "api.answering", "api.http", "api.services", "onebar.evidence"),
-        *("onebar.gating", "stream.events"),
+        *("api.console", "api.watching", "onebar", "onebar.gating", "onebar.generator"),
+        *("onebar.recommending", "stream.events", "stream.logs"),
     ),
     "api.app": (*_BASE, "onebar", "api.http", "api.routes", "api.services", "onebar.recommending"),
-    "api.server": (*_BASE, "api", "api.app", "api.connections", "api.http", "onebar.evidence"),
+    "api.server": (
+        *(*_BASE, "api", "api.app", "api.connections", "api.http", "api.watching"),
+        "onebar.evidence",
+    ),
 }
 """What each package or module of the second level may import of ours, besides itself. The command
 line and the local stack are not in it: they may import all."""
