@@ -106,7 +106,7 @@ def create_app(
         app.include_router(part.router)
     app.fast_paths = queries.fast_paths(endpoint)
     app.add_middleware(RequestMiddleware, room=services.room)
-    _describe(app)
+    _describe(app, settings)
     return app
 
 
@@ -117,14 +117,17 @@ def app_factory() -> FastAPI:
     return create_app(settings)
 
 
-def _describe(app: FastAPI) -> None:
+def _describe(app: FastAPI, settings: Settings) -> None:
     """Put the schemas of our records beside those that FastAPI finds by itself."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         known = document.setdefault("components", {}).setdefault("schemas", {})
-        for name, schema in schemas.components((*watch.TYPES, *console.TYPES)).items():
+        ours = schemas.components(
+            (*watch.TYPES, *console.TYPES), k=settings.k, budget_ms=settings.max_budget_ms
+        )
+        for name, schema in ours.items():
             known.setdefault(name, schema)
         # FastAPI announces its own form of 422, which is never sent.
         for name in ("HTTPValidationError", "ValidationError"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from time import perf_counter
@@ -71,14 +72,20 @@ def arrival(scope: Any) -> float:
     return asyncio.get_running_loop().time() if arrived is None else arrived
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def _check_path(scope: Any) -> None:
-    """Raises `InvalidParameterError` for a path that the server could decode only by guessing."""
+    """Raises `InvalidParameterError` for a path that could be decoded only by guessing, or that
+    no route matches for a character that no id has."""
     raw = scope.get("raw_path") or b""
     if b"%" in raw:
         try:
-            unquote_to_bytes(raw).decode()
+            path = unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
             raise InvalidParameterError.of("path", "not UTF-8") from None
+        if _CONTROL.search(path):
+            raise InvalidParameterError.of("path", "no id has a control character")
 
 
 def _start(body: bytes) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import orjson
 from fastapi import Depends, Query, Request, Security
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security.base import SecurityBase
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 from api.http.auth import Scope
 from api.http.problems import InvalidParameterError
-from api.http.schemas import ID_RULE, is_id
+from api.http.schemas import ID_RULE, id_schema, is_id
 from api.services import Services
 
 
@@ -85,13 +85,16 @@ def _check_user(text: str | None) -> str | None:
     return _check_id(text) if text else None
 
 
-VideoId = Annotated[str, AfterValidator(_check_id)]
-UserId = Annotated[str, AfterValidator(_check_id)]
-RuleId = Annotated[str, AfterValidator(_check_id)]
+_ID = Annotated[str, AfterValidator(_check_id), WithJsonSchema(id_schema())]
+VideoId = _ID
+UserId = _ID
+RuleId = _ID
+ModelName = _ID
 VideoQuery = Annotated[VideoId, Query(description="The video.", examples=["v42"])]
 UserQuery = Annotated[
     str | None,
     AfterValidator(_check_user),
+    WithJsonSchema(id_schema(least=0)),
     Query(description="Who watches; left out or empty: nobody in particular.", examples=["u7"]),
 ]
 

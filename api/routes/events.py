@@ -125,7 +125,7 @@ _whole = msgspec.json.Decoder(msgspec.Raw).decode
     response_class=Response,
     responses={
         **responses(202, "Accepted", "Kafka has them all.", {"accepted": 1}),
-        **problems(413, 415, 503),
+        **problems(408, 413, 415),
     },
     openapi_extra={
         "requestBody": {

@@ -22,6 +22,7 @@ from api.http.schemas import (
     BatchRequest,
     are_in_ids,
     content,
+    id_schema,
     is_id,
     problems,
     reference,
@@ -277,7 +278,7 @@ _SINGLE: dict[int | str, Any] = {
 }
 _BATCH: dict[int | str, Any] = {
     **responses(200, "BatchAnswer", "The answers, in order.", {"results": [_EXAMPLE]}),
-    **problems(413, 415),
+    **problems(408, 413, 415),
 }
 _BATCH_BODY = {
     "required": True,
@@ -305,13 +306,12 @@ def _parameters(settings: Settings) -> list[dict[str, Any]]:
             "example": example,
         }
 
-    entity: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 256}
     return [
-        parameter("video_id", "The video.", entity, "v42", required=True),
+        parameter("video_id", "The video.", id_schema(), "v42", required=True),
         parameter(
             "user_id",
             "Who watches; left out or empty: nobody in particular.",
-            {**entity, "minLength": 0},
+            id_schema(least=0),
             "u7",
         ),
         parameter(

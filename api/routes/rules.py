@@ -95,7 +95,7 @@ async def get_rule(services: ServicesDep, rule_id: RuleId) -> Response:
     response_class=Response,
     responses={
         **responses(200, "Rule", "The rule as it is kept.", _RULE),
-        **problems(413, 415, 503),
+        **problems(408, 413, 415),
     },
     openapi_extra={
         "requestBody": {
