@@ -77,6 +77,7 @@ async def test_the_document_is_true(
             capture_output=True,
             text=True,
             timeout=170,
+            cwd=tmp_path,
         )
     assert ran.returncode == 0, ran.stdout[-30_000:] + ran.stderr[-2000:]
     said = log.read_text()
