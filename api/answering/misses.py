@@ -31,7 +31,7 @@ from feature_store.redis.client import StoreUnavailableError
 from onebar.gating.gate import Gate, about_of
 from onebar.gating.held import count_held
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
-from onebar.process.turns import turns
+from onebar.process.turns import PIECE_S, turns
 from onebar.recommending.candidates import Reason as Rejection
 from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
 from onebar.records import Candidate, Features, Pair, QueryResult
@@ -46,12 +46,10 @@ when it has passed would be too late."""
 
 ROUNDS = 4
 """Rounds of the event loop between the deadline of a batch's work and the end of its answer."""
-BUSY_REQUESTS = 4
-"""Requests that queries are being made for before anything is said to be too much."""
-BUSY_LAG_S = 0.006
-"""How late the loop may be then before no queries are made any more for what comes."""
-BUSY_TURNS = 3
-"""How many may wait for their turn before that."""
+FEW_REQUESTS = 4
+"""Requests that queries are made for before anything is said to be too much."""
+USUAL_S = 0.1
+"""The time in which the pairs of batches that are let in at once can be generated, about."""
 
 _GENERATED = ANSWERS.labels("generated", "")
 _BARRED: dict[Rejection, Reason] = {
@@ -133,7 +131,7 @@ class Misses:
         outcomes: dict[Pair, QueryResult | Exception] = {}
         ready: dict[Pair, Fallen] = {}
         reason: Reason = "deadline"
-        if self._busy() or (self.batched and self.batched + len(pairs) > self._max_batched):
+        if self._busy(ask, len(pairs)):
             SHEDS.inc(len(pairs))
             return [await self._assembled(miss, ask, "overload", {}, {}) for miss in misses]
         self.working += 1
@@ -247,12 +245,18 @@ class Misses:
         rest = min(left / 4 + ROUNDS * self._lag.recent, left / 2)
         return msgspec.structs.replace(ask, deadline=ask.deadline - max(0.0, rest))
 
-    def _busy(self) -> bool:
-        """Whether the event loop has more to do than it can: whatever is begun now comes late, and
-        makes others late."""
-        if self.working <= BUSY_REQUESTS:
+    def _busy(self, ask: Ask, pairs: int = 0) -> bool:
+        """Whether there is too much to do for queries to be ready in this time: on the event loop,
+        where whatever is begun would make others late as well, or, for so many pairs of a batch, in
+        the engine."""
+        left = ask.deadline - asyncio.get_running_loop().time()
+        most = self._max_batched * max(1.0, left / USUAL_S)
+        if pairs and self.batched and self.batched + pairs > most:
+            return True
+        if self.working <= FEW_REQUESTS:
             return False
-        return self._lag.recent > BUSY_LAG_S or turns().waiting >= BUSY_TURNS
+        wait_s = ROUNDS * self._lag.recent + 2 * PIECE_S * turns().waiting
+        return wait_s > left / 4
 
     def _why_not(self, ask: Ask, count: int) -> Reason | None:
         """Why nothing is generated, if so."""
@@ -260,7 +264,7 @@ class Misses:
             return "not_generating"
         if self._model.recommender is None:
             return "model_unavailable"
-        if self.generating + count > self._max_generating or self._busy():
+        if self.generating + count > self._max_generating or self._busy(ask):
             SHEDS.inc()
             return "overload"
         return None
