@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from math import log2
@@ -14,6 +14,19 @@ import msgspec
 
 from onebar.errors import OneBarError
 from onebar.evidence.words import Word
+from onebar.recommending.composed import (
+    COMPOSED,
+    Join,
+    Pair,
+    apart,
+    compose,
+    first_features,
+    join,
+    join_features,
+    pair_words,
+    pieces,
+    then_features,
+)
 from onebar.recommending.spans import (
     Extent,
     Field,
@@ -21,7 +34,9 @@ from onebar.recommending.spans import (
     end_features,
     extents,
     fields,
+    head_features,
     phrase_script,
+    script,
     shape_features,
     signature,
     span,
@@ -33,6 +48,8 @@ from onebar.records import VideoText
 SHIPPED = Path(__file__).parent / "data" / "ranker.json"
 """For checkpoints that bring none of their own."""
 FORMAT = 1
+PIECES = 9
+"""Pieces of a field that are composed, of each kind."""
 _FLOOR = -12.0
 """Log probabilities below are as good as this one."""
 
@@ -124,7 +141,12 @@ def features(proposal: Proposal) -> list[Feature]:
         found += ((role + name, 1.0) for name in word_features(proposal.words[at]))
         if proposal.span is not None:
             found.append((role + proposal.span.seen[at], 1.0))
+    found += ((name, 1.0) for name in _head(proposal.words[-1]))
     return found
+
+
+def _head(word: Word) -> tuple[str, ...]:
+    return head_features(word.text, word.tag) if script(word) == "z" else ()
 
 
 @lru_cache(maxsize=64)
@@ -141,6 +163,16 @@ class _File(msgspec.Struct, omit_defaults=True):
     trained: dict[str, object] = {}
 
 
+class _Worth(NamedTuple):
+    """What the words of a field are worth by their role; `before` sums those within."""
+
+    only: list[float]
+    start: list[float]
+    before: list[float]
+    end: list[float]
+    depth: list[float]
+
+
 class Ranker:
     """A `Scorer` by weights: those of a checkpoint, or the shipped ones."""
 
@@ -154,6 +186,8 @@ class Ranker:
         self.digest = hashlib.sha256(content).hexdigest()[:8]
         self._word = lru_cache(maxsize=32768)(self._word_score)
         self._length = lru_cache(maxsize=4096)(self._length_score)
+        self._join = lru_cache(maxsize=16384)(self._join_score)
+        self._composes = COMPOSED in self.weights
 
     @classmethod
     def load(cls, path: Path) -> Ranker:
@@ -188,30 +222,36 @@ class Ranker:
             total += self._word(role, word.text, word.key, word.tag, word.function)
             if seen is not None:
                 total += get(role + seen[at], 0.0)
-        return total
+        return total + self._sum(_head(proposal.words[-1]))
 
     def best_spans(self, video: VideoText, most: int | None = None) -> list[Span]:
         """The best spans of a video's text, best first; of those that say the same only one.
 
         By the same sum as `scores` has for proposals that are nothing but spans, without writing
-        down the features of each: there are a hundred of them in a text.
+        down the features of each: there are a hundred of them in a text. Composed queries are among
+        them where the weights know of any.
         """
-        found = [
-            (-score, number, extent, field)
-            for number, field in enumerate(fields(video))
-            for score, extent in self._field_spans(field)
-        ]
-        found.sort(key=lambda one: one[:3])
+        found: list[tuple[float, int, int, Extent | Pair, Field]] = []
+        for number, field in enumerate(fields(video)):
+            worth = self._worth(field)
+            found += ((-x, number, 0, at, field) for x, at in self._spans(field, worth))
+            if self._composes:
+                found += ((-x, number, 1, at, field) for x, at in self._pairs(field, worth))
+        found.sort(key=lambda one: one[:4])
         kept: dict[str, Span] = {}
-        for _, _, extent, field in found:
-            key = signature(field.words[extent.first : extent.last + 1])
+        for _, _, _, at, field in found:
+            if isinstance(at, Extent):
+                said = field.words[at.first : at.last + 1]
+            else:
+                said = pair_words(field, at)
+            key = signature(said)
             if key not in kept:
-                kept[key] = span(field, extent)
+                kept[key] = span(field, at) if isinstance(at, Extent) else compose(field, at)
                 if len(kept) == most:
                     break
         return list(kept.values())
 
-    def _field_spans(self, field: Field) -> list[tuple[float, Extent]]:
+    def _worth(self, field: Field) -> _Worth:
         get = self.weights.get
         only, start, inner, end = (
             [
@@ -221,17 +261,29 @@ class Ranker:
             ]
             for role in ("O:", "S:", "I:", "E:")
         )
-        before = list(accumulate(inner, initial=0.0))
+        for at, word in enumerate(field.words):
+            if field.scripts[at] == "z":
+                head = self._sum(head_features(word.text, word.tag))
+                only[at] += head
+                end[at] += head
+        depth = [get(f"D:{count}:{field.among}", 0.0) for count in range(4)]
+        return _Worth(only, start, list(accumulate(inner, initial=0.0)), end, depth)
+
+    def _sum(self, names: Iterable[str]) -> float:
+        get = self.weights.get
+        return sum(get(name, 0.0) for name in names)
+
+    def _spans(self, field: Field, worth: _Worth) -> list[tuple[float, Extent]]:
+        only, start, before, end, depth = worth
         starts: dict[tuple[int, str], float] = {}
         ends: dict[tuple[int, str], float] = {}
-        depth = [get(f"D:{count}:{field.among}", 0.0) for count in range(4)]
         scored = []
         for extent in extents(field):
             first, last, chars, lang = extent
             if (first, lang) not in starts:
-                starts[first, lang] = sum(get(f, 0.0) for f in start_features(field, first, lang))
+                starts[first, lang] = self._sum(start_features(field, first, lang))
             if (last, lang) not in ends:
-                ends[last, lang] = sum(get(f, 0.0) for f in end_features(field, last, lang))
+                ends[last, lang] = self._sum(end_features(field, last, lang))
             total = starts[first, lang] + ends[last, lang]
             total += self._length(lang, last - first + 1, chars)
             total += depth[min(field.counts[first : last + 1])]
@@ -241,6 +293,48 @@ class Ranker:
                 total += start[first] + end[last] + before[last] - before[first + 1]
             scored.append((round(total, 6), extent))
         return scored
+
+    def _pairs(self, field: Field, worth: _Worth) -> list[tuple[float, Pair]]:
+        """Of the pieces that are the likeliest to begin, or to end, a composed query."""
+        _, start, before, end, depth = worth
+        counts = field.counts
+        found = pieces(field)
+        begin = sorted(
+            (
+                -self._sum(first_features(field, piece))
+                - start[piece.first]
+                - (before[piece.last + 1] - before[piece.first + 1]),
+                piece,
+            )
+            for piece in found
+        )[:PIECES]
+        finish = sorted(
+            (
+                -self._sum(then_features(field, piece))
+                - end[piece.last]
+                - (before[piece.last] - before[piece.first]),
+                piece,
+            )
+            for piece in found
+        )[:PIECES]
+        scored = []
+        for less, first in begin:
+            for less_still, then in finish:
+                if not apart(field, first, then):
+                    continue
+                pair = Pair(first, then)
+                count = first.last - first.first + then.last - then.first + 2
+                total = -less - less_still
+                total += depth[
+                    min(counts[first.first : first.last + 1] + counts[then.first : then.last + 1])
+                ]
+                total += self._length("z", count, first.chars + then.chars)
+                total += self._join(join(field, pair))
+                scored.append((round(total, 6), pair))
+        return scored
+
+    def _join_score(self, how: Join) -> float:
+        return self._sum(join_features(how))
 
     def _length_score(self, lang: str, count: int, chars: int) -> float:
         return sum(self.weights.get(name, 0.0) for name in shape_features(lang, count, chars))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from onebar.evidence.evidence import stop_words
-from onebar.evidence.words import Word, words
+from onebar.evidence.words import Word, is_chinese_word, words
 from onebar.records import VideoText
 
 FIELDS = ("item_title", "title", "caption", "summary", "ocr", "asr")
@@ -47,7 +47,12 @@ class Field(NamedTuple):
     counts: tuple[int, ...]
     """In how many fields each word stands."""
     seen: tuple[str, ...]
+    inside: tuple[bool, ...]
+    """Whether a Chinese thing's name goes on over the boundary before each word, and at the end."""
     place: str
+    prose: str
+    """`~` where a Chinese text is made of sentences; empty where it is one of things and what they
+    are like, as titles of shops are, or another language's."""
     among: int
     """How many fields there are, 3 at most."""
 
@@ -72,6 +77,31 @@ def names() -> Mapping[str, tuple[int, int]]:
             key, heads, others = line.split("\t")
             counts[key] = (int(heads), int(others))
     return counts
+
+
+@lru_cache(maxsize=1)
+def chinese_kinds() -> Mapping[str, str]:
+    """What Chinese words are in the title of a thing that is sold: `thing`, `whom`, `property`,
+    `brand`, `common` or `selling` (`data/chinese.txt`)."""
+    kinds: dict[str, str] = {}
+    kind = ""
+    text = (Path(__file__).parent / "data" / "chinese.txt").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.endswith(":"):
+            kind = line[:-1]
+        elif not line.startswith("//"):
+            for word in line.split():
+                kinds.setdefault(word.lower(), kind)
+    return kinds
+
+
+def is_known(text: str) -> bool:
+    """Whether a Chinese word is in a dictionary: others are guesses of the segmentation."""
+    return len(text) == 1 or text in chinese_kinds() or is_chinese_word(text)
+
+
+def _is_thing(text: str) -> bool:
+    return chinese_kinds().get(text.lower()) == "thing"
 
 
 def _band(count: int) -> int:
@@ -100,6 +130,11 @@ def _word_features(text: str, key: str, tag: str, function: bool) -> tuple[str, 
         found.append(f"f:{lang}")
     if lang == "z":
         found += (f"lc:{text[-1]}", f"tl:{tag}:{min(len(text), 4)}")
+        kind = chinese_kinds().get(text)
+        if kind is not None:
+            found.append(f"k:{kind}")
+        elif not is_known(text):
+            found.append("u")
     elif lang == "l":
         if tag == "x":
             found.append(_head_feature(key))
@@ -114,6 +149,16 @@ def _word_features(text: str, key: str, tag: str, function: bool) -> tuple[str, 
 def word_features(word: Word) -> tuple[str, ...]:
     """What a word says of itself wherever it stands."""
     return _word_features(word.text, word.key, word.tag, word.function)
+
+
+@lru_cache(maxsize=16384)
+def head_features(text: str, tag: str) -> tuple[str, ...]:
+    """What the last word of a Chinese phrase says of it, whether or not it is the only one: names
+    of things end with what kind of thing it is."""
+    kind = chinese_kinds().get(text) or (
+        "ends" if any(_is_thing(text[at:]) for at in range(1, len(text) - 1)) else "-"
+    )
+    return f"H:t:{tag}", f"H:lc:{text[-1]}", f"H:k:{kind}"
 
 
 def shape_features(lang: str, count: int, chars: int) -> tuple[str, str]:
@@ -132,22 +177,25 @@ def phrase_script(found: Sequence[Word]) -> str:
 
 def start_features(field: Field, first: int, lang: str) -> tuple[str, ...]:
     """What speaks for a span that begins there."""
-    before = "^" if field.cuts[first] else _side(field.words[first - 1])
-    return f"F:{field.place}", f"P:{field.name}:{min(first, 8)}", f"LN:{lang}:{before}"
+    before = "^" if field.cuts[first] else side(field.words[first - 1])
+    name = field.name + field.prose
+    return f"F:{field.place}", f"P:{name}:{min(first, 8)}", f"LN:{lang}{field.prose}:{before}"
 
 
 def end_features(field: Field, last: int, lang: str) -> tuple[str, ...]:
     """What speaks for a span that ends there."""
     if field.cuts[last + 1]:
-        return (f"RN:{lang}:$",)
+        beside = f"RN:{lang}{field.prose}:$"
+        return (beside, "HC") if field.inside[last] else (beside,)
     after = field.words[last + 1]
-    beside = f"RN:{lang}:{_side(after)}"
+    beside = f"RN:{lang}{field.prose}:{side(after)}"
     if lang != "l":
-        return (beside,)
+        return (beside, "HC") if field.inside[last] else (beside,)
     return beside, f"RN{_head_feature(after.key) if after.tag == 'x' else ''}"
 
 
-def _side(word: Word) -> str:
+def side(word: Word) -> str:
+    """What a word says of what it stands beside."""
     return word.tag + "!" if word.function else word.tag
 
 
@@ -170,7 +218,9 @@ def fields(video: VideoText) -> list[Field]:
             _cuts(text, found),
             (counts := tuple(min(count[word.key], 3) for word in found)),
             tuple(f"df:{times}:{among}" for times in counts),
+            _inside(text, found),
             f"{name}:{has_item}",
+            _prose(found),
             among,
         )
         for name, text, found in kept
@@ -185,15 +235,33 @@ def _cuts(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
     return (*cuts, True)
 
 
+def _prose(found: Sequence[Word]) -> str:
+    return "~" if any(word.function and script(word) == "z" for word in found) else ""
+
+
+def _inside(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
+    inside = [False] * (len(found) + 1)
+    for last in range(1, len(found)):
+        end = found[last]
+        for first in range(last - 1, max(-1, last - 3), -1):
+            if found[first].end != found[first + 1].start:
+                break
+            if _is_thing(text[found[first].start : end.end]):
+                inside[first + 1 : last + 1] = [True] * (last - first)
+    return tuple(inside)
+
+
 def extents(field: Field) -> Iterator[Extent]:
     """Every span of a field that has the shape of a query.
 
     At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
-    neither begins nor ends with a function word, says no word twice and isn't only numbers.
+    neither begins nor ends with a function word, says no word twice and isn't only numbers and
+    measures. None has a word that only shops say, or begins or ends inside a thing's name.
     """
-    found, cuts, scripts = field.words, field.cuts, field.scripts
+    found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
+    kinds = chinese_kinds() if "z" in scripts else {}
     for first, start in enumerate(found):
-        if start.function:
+        if start.function or inside[first]:
             continue
         lang = scripts[first]
         most_words, most_chars = MAX_WORDS, MAX_CHARS
@@ -201,7 +269,7 @@ def extents(field: Field) -> Iterator[Extent]:
         numbers = True
         for last in range(first, min(len(found), first + MAX_HAN_WORDS)):
             word = found[last]
-            if last > first and cuts[last]:
+            if (last > first and cuts[last]) or kinds.get(word.text) == "selling":
                 break
             if scripts[last] == "z":
                 lang, most_words, most_chars = "z", MAX_HAN_WORDS, MAX_HAN_CHARS
@@ -209,8 +277,8 @@ def extents(field: Field) -> Iterator[Extent]:
             if last - first >= most_words or chars > most_chars or word.key in keys:
                 break
             keys.add(word.key)
-            numbers = numbers and word.tag == "m"
-            if not word.function and chars > 1 and not numbers:
+            numbers = numbers and word.tag in ("m", "q")
+            if not word.function and chars > 1 and not numbers and not inside[last + 1]:
                 yield Extent(first, last, chars, lang)
 
 
