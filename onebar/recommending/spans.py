@@ -47,7 +47,7 @@ class Field(NamedTuple):
     cuts: tuple[bool, ...]
     """Whether a boundary (the beginning, punctuation) stands before each word, and at the end."""
     counts: tuple[int, ...]
-    """In how many fields each word stands."""
+    """In how many fields each word stands, or a form of it."""
     seen: tuple[str, ...]
     roles: tuple[str, ...]
     """What part each word plays in a thing's name (`role`)."""
@@ -166,8 +166,8 @@ def fields(video: VideoText) -> list[Field]:
     kept = [(name, text, found) for name, text in texts if (found := words(text)[:FIELD_WORDS])]
     count: dict[str, int] = {}
     for _, _, found in kept:
-        for key in {word.key for word in found}:
-            count[key] = count.get(key, 0) + 1
+        for stem in set(map(_stem, found)):
+            count[stem] = count.get(stem, 0) + 1
     among = min(len(kept), 3)
     has_item = int(bool(video.item_title))
     return [
@@ -177,7 +177,7 @@ def fields(video: VideoText) -> list[Field]:
             found,
             tuple(map(script, found)),
             _cuts(text, found),
-            (counts := tuple(min(count[word.key], 3) for word in found)),
+            (counts := tuple(min(count[_stem(word)], 3) for word in found)),
             tuple(f"df:{times}:{among}" for times in counts),
             tuple(map(role, found)),
             (False, *(go_together(before, word) for before, word in pairwise(found))),
@@ -186,6 +186,11 @@ def fields(video: VideoText) -> list[Field]:
         )
         for name, text, found in kept
     ]
+
+
+def _stem(word: Word) -> str:
+    """What forms of a word have in common: "printing", "printer"."""
+    return word.key[:5] if word.tag == "x" else word.key
 
 
 def _cuts(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
