@@ -5,14 +5,16 @@ export VENV
 # The embedded servers are used unless these two are set; the test targets set or unset them.
 EMBEDDED := env -u ONEBAR_KAFKA_BOOTSTRAP -u ONEBAR_REDIS_URL
 REAL := $(BIN)/python deploy/real_servers.py run
-UNIT := OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -n logical --maxprocesses 4 --dist loadfile
+UNIT := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 # Typed programs outside the packages.
-TOOLS := deploy/real_servers.py docs/make_*.py tests/run_all.py examples/*.py
+TOOLS := deploy/real_servers.py docs/make_*.py tests/run_all.py tests/screenshots.py examples/*.py
 ARGS ?=
+# What to test: the paths in ARGS where it has any, else all of these, and its options.
+paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
-        coverage lint format typecheck install lock pre-commit clean schemas checkpoint results
+        coverage lint format typecheck install lock pre-commit clean schemas screenshots checkpoint results
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^## / {printf "\n%s\n", substr($$0, 4)} \
@@ -41,13 +43,13 @@ test: $(VENV)/.installed-dev ## all of the checks, and a summary: lint, types, u
 	@$(BIN)/python tests/run_all.py
 
 test-unit: $(VENV)/.installed-dev ## tests that need no server
-	$(UNIT) $(ARGS)
+	$(UNIT) $(call paths,tests/unit)
 
 test-embedded: $(VENV)/.installed-dev ## integration tests on the embedded broker and Valkey
-	$(EMBEDDED) $(BIN)/pytest tests/integration $(ARGS)
+	$(EMBEDDED) $(BIN)/pytest $(call paths,tests/integration)
 
 test-real: $(VENV)/.installed-dev ## integration tests on Apache Kafka and Redis (Java 17, Maven, redis-server)
-	$(REAL) -- $(BIN)/pytest tests/integration $(ARGS)
+	$(REAL) -- $(BIN)/pytest $(call paths,tests/integration)
 
 test-newest: ## make test with the newest releases that pyproject.toml allows, in .venv-newest
 	@VENV=.venv-newest CONSTRAINTS= deploy/setup.sh dev
@@ -56,7 +58,7 @@ test-newest: ## make test with the newest releases that pyproject.toml allows, i
 	@.venv-newest/bin/python tests/run_all.py
 
 coverage: $(VENV)/.installed-dev ## the unit tests, and the lines of each file that none of them reaches
-	$(UNIT) --cov --cov-report=term-missing $(ARGS)
+	$(UNIT) --cov --cov-report=term-missing $(call paths,tests/unit)
 
 lint: $(VENV)/.installed-dev ## ruff, and the format
 	$(BIN)/ruff check .
@@ -92,6 +94,9 @@ schemas: $(VENV)/.installed-local ## docs/schemas, docs/configuration.md, docs/c
 	$(BIN)/python -m stream.events.schemas
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_commands.py
+
+screenshots: $(VENV)/.installed-dev ## docs/images, of a running demo in the system's chromium
+	$(EMBEDDED) $(BIN)/python tests/screenshots.py
 
 checkpoint: $(VENV)/.installed-dev ## train the small checkpoint that is shipped for the demo
 	$(BIN)/onebar train demo --out onebar/generator/checkpoints/demo

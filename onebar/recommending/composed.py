@@ -6,15 +6,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from onebar.evidence.words import Word
+from onebar.recommending.names import chinese_kinds, is_known, script
 from onebar.recommending.spans import (
     MAX_HAN_CHARS,
     Extent,
     Field,
     Span,
-    chinese_kinds,
     end_features,
-    is_known,
-    script,
     shape_features,
     side,
     start_features,
@@ -24,7 +22,7 @@ PIECE_WORDS = 2
 PIECE_CHARS = 8
 LEAST_WORDS = 3
 """Words of a field below which nothing can stand apart in it."""
-COMPOSED = "J"
+COMPOSED = "pair"
 """The feature of every composed query: a ranker without a weight for it composes none."""
 _NAMING = frozenset(("vn", "an", "j", "i", "l"))
 """Tags of jieba beside nouns': what is done, what something is like, short and set phrases."""
@@ -106,13 +104,13 @@ def apart(field: Field, first: Extent, then: Extent) -> bool:
 def first_features(field: Field, piece: Extent) -> tuple[str, ...]:
     """What speaks for a composed query that begins with a piece, beside its words."""
     torn = "$" if field.cuts[piece.last + 1] else side(field.words[piece.last + 1])
-    return (*start_features(field, piece.first, "z"), f"JA:{torn}")
+    return (*start_features(field, piece.first, "z"), f"torn:a:{torn}")
 
 
 def then_features(field: Field, piece: Extent) -> tuple[str, ...]:
     """What speaks for a composed query that ends with a piece, beside its words."""
     torn = "^" if field.cuts[piece.first] else side(field.words[piece.first - 1])
-    return (*end_features(field, piece.last, "z"), f"JB:{torn}")
+    return (*end_features(field, piece.last, "z"), f"torn:b:{torn}")
 
 
 class Join(NamedTuple):
@@ -156,12 +154,12 @@ def join_features(how: Join) -> tuple[str, ...]:
     order = "f" if how.forward else "b"
     return (
         COMPOSED,
-        f"J:{how.field}:{order}",
-        f"JG:{order}:{how.gap}",
-        f"JN:{order}:{how.first_words}:{how.then_words}",
-        f"JT:{order}:{how.tags}",
-        f"JK:{order}:{how.kinds}",
-        f"JC:{order}:{how.first_chars}:{how.then_chars}",
+        f"pair:field:{how.field}:{order}",
+        f"pair:gap:{order}:{how.gap}",
+        f"pair:words:{order}:{how.first_words}:{how.then_words}",
+        f"pair:tags:{order}:{how.tags}",
+        f"pair:kinds:{order}:{how.kinds}",
+        f"pair:chars:{order}:{how.first_chars}:{how.then_chars}",
     )
 
 

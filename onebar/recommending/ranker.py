@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from math import log2
+from math import log2, sqrt
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -27,20 +27,24 @@ from onebar.recommending.composed import (
     pieces,
     then_features,
 )
+from onebar.recommending.names import go_together, joint_feature, joint_features, script
 from onebar.recommending.spans import (
     Extent,
     Field,
     Span,
+    composed,
     end_features,
     extents,
     fields,
     head_features,
+    lead_features,
     phrase_script,
-    script,
+    said,
     shape_features,
     signature,
     span,
     start_features,
+    variants,
     word_features,
 )
 from onebar.records import VideoText
@@ -81,6 +85,8 @@ class Proposal(NamedTuple):
     """Its rank in the relevant history, newest first."""
     covered: float = 1.0
     """Share of its words that the video's text has."""
+    strange: tuple[int, ...] = ()
+    """Where those stand that the text has not, among `words`."""
 
 
 Feature = tuple[str, float]
@@ -102,11 +108,12 @@ class Scorer(Protocol):
 
 def phrase_features(proposal: Proposal) -> list[str]:
     """Names of what its shape and its place in the text say of it."""
+    joints = joint_features(proposal.words)
     if proposal.span is not None:
-        return list(proposal.span.context)
+        return [*proposal.span.context, *joints]
     lang = phrase_script(proposal.words)
     shape = shape_features(lang, len(proposal.words), len(proposal.text))
-    return [*shape, "F:none", f"LN:{lang}:^", f"RN:{lang}:$"]
+    return [*shape, "F:none", f"LN:{lang}:^", f"RN:{lang}:$", *joints]
 
 
 def source_features(proposal: Proposal) -> list[Feature]:
@@ -122,6 +129,9 @@ def source_features(proposal: Proposal) -> list[Feature]:
             ("beam:behind", max(_FLOOR, proposal.behind) / 4),
             ("beam:span" if proposal.span is not None else "beam:none", 1.0),
         )
+        if proposal.strange:
+            found.append(("strange:log", max(_FLOOR, proposal.log_probability) / 4))
+            found += ((_strange(proposal.words, at), 1.0) for at in proposal.strange)
     if proposal.anchor is not None:
         kind = "near" if proposal.near else "anchor"
         found += (
@@ -132,6 +142,16 @@ def source_features(proposal: Proposal) -> list[Feature]:
     if proposal.history is not None:
         found += (("history", 1.0), (f"history:{min(proposal.history, 2)}", 1.0))
     return found
+
+
+def _strange(found: Sequence[Word], at: int) -> str:
+    """Where a word of the model's own stands, and whether it goes with its neighbours."""
+    place = "first" if at == 0 else "last" if at == len(found) - 1 else "inner"
+    beside = [
+        pair for pair in ((at - 1, at), (at, at + 1)) if pair[0] >= 0 and pair[1] < len(found)
+    ]
+    known = all(go_together(found[a], found[b]) for a, b in beside)
+    return f"strange:{place if beside else 'only'}:{known:d}"
 
 
 def features(proposal: Proposal) -> list[Feature]:
@@ -224,32 +244,52 @@ class Ranker:
                 total += get(role + seen[at], 0.0)
         return total + self._sum(_head(proposal.words[-1]))
 
-    def best_spans(self, video: VideoText, most: int | None = None) -> list[Span]:
-        """The best spans of a video's text, best first; of those that say the same only one.
+    def best_spans(
+        self, video: VideoText, most: int | None = None, also: Container[str] = ()
+    ) -> list[Span]:
+        """The best spans of a video's text, best first, at most `most`; of those that say the same
+        only one. Behind them, those of the signatures in `also` that are not among them.
 
         By the same sum as `scores` has for proposals that are nothing but spans, without writing
-        down the features of each: there are a hundred of them in a text. Composed queries are among
-        them where the weights know of any.
+        down the features of each: there are a hundred of them in a text. Of the best, what they
+        are also called stands among them; and Chinese queries of two pieces, where the weights know
+        of any.
         """
-        found: list[tuple[float, int, int, Extent | Pair, Field]] = []
-        for number, field in enumerate(fields(video)):
+        read = fields(video)
+        found: list[tuple[float, int, bool, Extent | Pair]] = []
+        for number, field in enumerate(read):
             worth = self._worth(field)
-            found += ((-x, number, 0, at, field) for x, at in self._spans(field, worth))
+            found += ((-x, number, False, at) for x, at in self._field_spans(field, worth))
             if self._composes:
-                found += ((-x, number, 1, at, field) for x, at in self._pairs(field, worth))
-        found.sort(key=lambda one: one[:4])
-        kept: dict[str, Span] = {}
-        for _, _, _, at, field in found:
-            if isinstance(at, Extent):
-                said = field.words[at.first : at.last + 1]
+                found += ((-x, number, True, at) for x, at in self._pairs(field, worth))
+        found.sort()
+        keys: set[str] = set()
+        kept: list[tuple[float, Span]] = []
+        behind: list[Span] = []
+        for below, number, _, extent in found:
+            field = read[number]
+            full = len(kept) == most
+            if full and not also:
+                break
+            key = signature(_said(field, extent))
+            if key in keys or (full and key not in also):
+                continue
+            keys.add(key)
+            if full:
+                behind.append(_span(field, extent))
             else:
-                said = pair_words(field, at)
-            key = signature(said)
-            if key not in kept:
-                kept[key] = span(field, at) if isinstance(at, Extent) else compose(field, at)
-                if len(kept) == most:
-                    break
-        return list(kept.values())
+                kept.append((below, _span(field, extent)))
+        text = frozenset(word.key for field in read for word in field.words)
+        for variant in variants([one for _, one in kept], text):
+            key = signature(variant.words)
+            if key not in keys:
+                keys.add(key)
+                score = self._score(Proposal(variant.text, variant.words, variant))
+                kept.append((-score, variant))
+        kept.sort(key=lambda one: one[0])
+        dropped = [] if most is None else kept[most:]
+        behind += [one for _, one in dropped if signature(one.words) in also]
+        return [*(one for _, one in kept[:most]), *behind]
 
     def _worth(self, field: Field) -> _Worth:
         get = self.weights.get
@@ -273,26 +313,51 @@ class Ranker:
         get = self.weights.get
         return sum(get(name, 0.0) for name in names)
 
-    def _spans(self, field: Field, worth: _Worth) -> list[tuple[float, Extent]]:
+    def _field_spans(self, field: Field, worth: _Worth) -> list[tuple[float, Extent]]:
         only, start, before, end, depth = worth
+        joints = list(accumulate(self._joints(field), initial=0.0))
         starts: dict[tuple[int, str], float] = {}
         ends: dict[tuple[int, str], float] = {}
+        found = list(extents(field))
         scored = []
-        for extent in extents(field):
-            first, last, chars, lang = extent
-            if (first, lang) not in starts:
-                starts[first, lang] = self._sum(start_features(field, first, lang))
+        for extent in (*found, *composed(field, found)):
+            first, last, chars, lang, lead = extent
+            begin = first if lead < 0 else lead
+            if (begin, lang) not in starts:
+                starts[begin, lang] = self._sum(start_features(field, begin, lang))
             if (last, lang) not in ends:
                 ends[last, lang] = self._sum(end_features(field, last, lang))
-            total = starts[first, lang] + ends[last, lang]
-            total += self._length(lang, last - first + 1, chars)
+            total = starts[begin, lang] + ends[last, lang]
+            total += self._length(lang, last - first + 1 + (lead >= 0), chars)
             total += depth[min(field.counts[first : last + 1])]
-            if first == last:
+            total += joints[last + 1] - joints[first + 1]
+            if lead >= 0:
+                total += self._sum(lead_features(field, extent))
+                total += self._joint(
+                    field.roles[lead],
+                    field.roles[first],
+                    go_together(field.words[lead], field.words[first]),
+                )
+                total += start[lead] + end[last] + before[last] - before[first]
+            elif first == last:
                 total += only[first]
             else:
                 total += start[first] + end[last] + before[last] - before[first + 1]
             scored.append((round(total, 6), extent))
         return scored
+
+    def _joints(self, field: Field) -> list[float]:
+        """What each word's standing behind the one before it is worth."""
+        roles = field.roles
+        return [
+            self._joint(roles[at - 1], roles[at], field.known[at]) if at else 0.0
+            for at in range(len(roles))
+        ]
+
+    def _joint(self, before: str, after: str, known: bool) -> float:
+        if not (before and after):
+            return 0.0
+        return self.weights.get(joint_feature(before, after, known), 0.0)
 
     def _pairs(self, field: Field, worth: _Worth) -> list[tuple[float, Pair]]:
         """Of the pieces that are the likeliest to begin, or to end, a composed query."""
@@ -330,6 +395,8 @@ class Ranker:
                 ]
                 total += self._length("z", count, first.chars + then.chars)
                 total += self._join(join(field, pair))
+                if "l" in field.scripts:
+                    total += self._sum(joint_features(pair_words(field, pair)))
                 scored.append((round(total, 6), pair))
         return scored
 
@@ -344,38 +411,51 @@ class Ranker:
         return sum(self.weights.get(role + name, 0.0) for name in word_features(word))
 
 
+def _said(field: Field, at: Extent | Pair) -> tuple[Word, ...]:
+    return said(field, at) if isinstance(at, Extent) else pair_words(field, at)
+
+
+def _span(field: Field, at: Extent | Pair) -> Span:
+    return span(field, at) if isinstance(at, Extent) else compose(field, at)
+
+
 @lru_cache(maxsize=1)
 def shipped_ranker() -> Ranker:
     """The one for checkpoints without a ranker of their own."""
     return Ranker.load(SHIPPED)
 
 
-def spread(texts: Sequence[str], weights: Sequence[float], k: int, kept: int = 0) -> list[int]:
-    """Which `k` of some texts to show: those that together come nearest to what is wanted.
-
-    A text's weight is the probability that it is what is wanted (less than a hundredth of the
-    greatest doesn't count), and what is shown is worth its greatest overlap (F1 of character pairs)
-    with that. The first `kept` texts are in whatever the
-    others are worth; then, one by one, the text that adds most, the earlier where it makes no
-    difference.
+def nearness(texts: Sequence[str], weights: Sequence[float]) -> list[list[float]]:
+    """For each text, how near it comes to each that may be wanted: their overlap (F1 of character
+    pairs) times the probability that it is the one. What has less than a hundredth of the greatest
+    weight doesn't count as wanted.
     """
     bits: dict[str, int] = {}
     masks = [_pair_mask(text, bits) for text in texts]
     sizes = [mask.bit_count() for mask in masks]
     least = max(weights, default=0.0) / 100
     wanted = [at for at, weight in enumerate(weights) if weight >= least]
-    near = [
+    return [
         [
             weights[at] * 2 * (mask & masks[at]).bit_count() / max(1, size + sizes[at])
             for at in wanted
         ]
         for mask, size in zip(masks, sizes, strict=True)
     ]
-    chosen = list(range(min(kept, k, len(texts))))
-    nearest = [0.0] * len(wanted)
+
+
+def spread(near: Sequence[Sequence[float]], k: int, kept: int = 0) -> list[int]:
+    """Which `k` of some texts to show, given their `nearness`: those that together come nearest to
+    what is wanted.
+
+    The first `kept` are in whatever the others are worth; then, one by one, the text that adds
+    most, the earlier where it makes no difference.
+    """
+    chosen = list(range(min(kept, k, len(near))))
+    nearest = [0.0] * (len(near[0]) if near else 0)
     for one in chosen:
         nearest = list(map(max, nearest, near[one]))
-    left = list(range(len(chosen), len(texts)))
+    left = list(range(len(chosen), len(near)))
     while left and len(chosen) < k:
         best, most = left[0], -1.0
         for one in left:
@@ -386,6 +466,15 @@ def spread(texts: Sequence[str], weights: Sequence[float], k: int, kept: int = 0
         left.remove(best)
         nearest = list(map(max, nearest, near[best]))
     return chosen
+
+
+def worth(near: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
+    """How good each text is as the one query that is read: the geometric mean of how likely it is
+    and how near it comes to all that may be wanted.
+
+    Of two that are as likely the nearer goes first: where it is wrong, it is less so.
+    """
+    return [sqrt(sum(to_all) * weight) for to_all, weight in zip(near, weights, strict=True)]
 
 
 def _pair_mask(text: str, bits: dict[str, int]) -> int:
