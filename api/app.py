@@ -14,7 +14,7 @@ from api.http.middleware import FastPath, RequestMiddleware, Route
 from api.routes import events, evidence, feed, operations, page, queries, rules, users
 from api.services import Services
 from onebar import __version__
-from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.recommending.loading import LoadedModel, load_model
 from onebar.settings import Settings
 
@@ -91,7 +91,7 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
 def app_factory() -> FastAPI:
     """For servers that make the app themselves: settings from the environment."""
     settings = Settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     return create_app(settings)
 
 

@@ -23,6 +23,7 @@ from api.http.auth import KeyRing, check_bind, parse_api_keys
 from onebar.errors import OneBarError
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,7 @@ def serve(settings: Settings) -> None:
     Raises `ApiKeyError`, `UnsafeBindError` and `AddressInUseError` before anything is started.
     Port 0 takes a free one; the line `api_listening` in the log names it.
     """
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     check_bind(settings.api_host, KeyRing(parse_api_keys(settings.api_keys)))
     port = free_port(settings.api_host, settings.api_port)
     host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host

@@ -79,7 +79,7 @@ class Services:
             budget_ms=settings.budget_ms,
             max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
         )
-        self.publisher = Publisher(partial(EventProducer.of, settings))
+        self.publisher = Publisher(partial(EventProducer, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
 
     @asynccontextmanager

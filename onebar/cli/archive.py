@@ -171,10 +171,10 @@ def _topics(
 
 def _worker_settings() -> Settings:
     """Settings and log lines as of any other worker."""
-    from onebar.process.logging import configure_logging
+    from onebar.process.start import begin
     from stream.workers.runtime import quiet_libraries
 
     settings = read_settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     quiet_libraries()
     return settings

@@ -163,10 +163,10 @@ def topics_create(as_json: JsonOption = False) -> None:
 
     Example: ONEBAR_PARTITIONS=12 ONEBAR_REPLICATION_FACTOR=3 onebar topics create
     """
-    from stream.kafka.topics import ensure_configured_topics
+    from stream.kafka.topics import ensure_topics
 
     settings = command_settings()
-    created = run_to_end(ensure_configured_topics(settings))
+    created = run_to_end(ensure_topics(settings))
     if as_json:
         print_json({"created": created})
     else:

@@ -151,12 +151,12 @@ async def _replay(
     import msgspec
 
     from stream.kafka.producer import EventProducer
-    from stream.kafka.topics import ensure_configured_topics
+    from stream.kafka.topics import ensure_topics
     from stream.logs.files import EventLog
     from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
 
-    await ensure_configured_topics(settings)
-    producer = EventProducer.of(settings)
+    await ensure_topics(settings)
+    producer = EventProducer(settings)
 
     def kept(file: StateFile | None) -> TypeGuard[StateFile]:
         return file is not None and file.path.exists()

@@ -51,7 +51,7 @@ class Demo:
         log = await self._open_log(recent=True)
         async with self._stack() as stack:
             settings = stack.settings
-            producer = EventProducer.of(settings)
+            producer = EventProducer(settings)
             async with producer:
                 self._say(f"\n    The page: {stack.url}/\n    The API:  {stack.url}/docs\n")
                 with progress("feed") as update:

@@ -40,11 +40,11 @@ async def examine(settings: Settings, api_url: str | None = None) -> list[Findin
     """Check everything a worker or the API stands on, and the API itself where one is named."""
 
     async def kafka() -> str:
-        counts = await partition_counts(settings.kafka_bootstrap)
+        counts = await partition_counts(settings)
         return f"{settings.kafka_bootstrap} answers, {len(counts)} topics"
 
     async def topics() -> str:
-        counts = await partition_counts(settings.kafka_bootstrap)
+        counts = await partition_counts(settings)
         names = [settings.topic_prefix + spec.name for spec in TOPICS]
         missing = [name for name in names if name not in counts]
         if missing:

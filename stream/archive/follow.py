@@ -265,7 +265,7 @@ def _value(record: Record) -> bytes:
 
 async def _partitions(settings: Settings) -> list[tuple[str, int]]:
     """The (topic without prefix, partition)s there are."""
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     return [(t, p) for t in TOPICS for p in range(counts.get(settings.topic_prefix + t, 0))]
 
 
@@ -276,5 +276,5 @@ async def _plain(
 ) -> dict[tuple[str, int], int]:
     """What `ask` says of partitions, for names without the prefix."""
     prefix = settings.topic_prefix
-    found = await ask(settings.kafka_bootstrap, [(prefix + topic, p) for topic, p in pairs])
+    found = await ask(settings, [(prefix + topic, p) for topic, p in pairs])
     return {(topic[len(prefix) :], p): offset for (topic, p), offset in found.items()}

@@ -20,6 +20,7 @@ from aiokafka.errors import (
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import Event, encode
+from stream.kafka.connection import client_options
 from stream.kafka.topics import KafkaUnavailableError, kafka_error
 
 Headers = Sequence[tuple[str, bytes]]
@@ -55,23 +56,15 @@ class EventProducer:
     `start`. Use as an async context manager, or call `start` and `stop`.
     """
 
-    def __init__(self, bootstrap: str, *, prefix: str = "", idempotent: bool = True) -> None:
-        self.bootstrap = bootstrap
-        self._prefix = prefix
-        self._idempotent = idempotent
+    def __init__(self, settings: Settings) -> None:
+        self.bootstrap = settings.kafka_bootstrap
+        self._settings = settings
+        self._prefix = settings.topic_prefix
+        self._idempotent = settings.idempotent_producer
         self._producer: AIOKafkaProducer | None = None
         self._broken: AIOKafkaProducer | None = None
         self._renewing = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The producer that these settings describe."""
-        return cls(
-            settings.kafka_bootstrap,
-            prefix=settings.topic_prefix,
-            idempotent=settings.idempotent_producer,
-        )
 
     async def start(self) -> None:
         """Connect, unless it is connected. Raises `KafkaUnavailableError`."""
@@ -80,7 +73,7 @@ class EventProducer:
 
     async def _connect(self, idempotent: bool) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap,
+            **client_options(self._settings),
             acks="all",
             enable_idempotence=idempotent,
             request_timeout_ms=REQUEST_TIMEOUT_MS,

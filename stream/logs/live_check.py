@@ -106,7 +106,7 @@ class LiveCheck:
         """Raises `LogError`, `LagError`, `FreshnessError`, and where a server is away."""
         settings = self._settings
         store = open_store(settings)
-        producer = EventProducer.of(settings)
+        producer = EventProducer(settings)
         try:
             async with producer:
                 await self._replay(producer)

@@ -14,7 +14,7 @@ import structlog
 from feature_store.opening import cache_beside
 from onebar.gating.follow import RuleFollower
 from onebar.process.garbage import spare_garbage_collection
-from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.process.tasks import end_tasks
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, load_model, open_gate
@@ -196,7 +196,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
 def main() -> int:
     """Run a generator with the environment's settings; the exit status."""
     settings = Settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     asyncio.run(run_generator(settings))
     return 0
 

@@ -12,7 +12,7 @@ import structlog
 
 from feature_store.redis.client import StoreUnavailableError
 from onebar.process.garbage import spare_garbage_collection
-from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.settings import Settings
 from stream.kafka.groups import stream_group
 from stream.workers.continuity import (
@@ -98,7 +98,7 @@ async def _work(settings: Settings, runtime: Runtime) -> None:
 def main() -> int:
     """Run a worker with the environment's settings; the exit status."""
     settings = Settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
 
     async def run() -> None:
         try:
