@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
@@ -52,6 +52,7 @@ def serve(settings: Settings) -> None:
     check_bind(settings.api_host, KeyRing(parse_api_keys(settings.api_keys)))
     port = free_port(settings.api_host, settings.api_port)
     host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    scheme = "http" if settings.api_tls_certificate is None else "https"
     server = Granian(
         "api.app:app_factory",
         address=settings.api_host,
@@ -62,13 +63,19 @@ def serve(settings: Settings) -> None:
         http1_settings=HTTP1Settings(keep_alive=True),
         log_level=_LEVELS[settings.log_level],
         log_access=False,
+        ssl_cert=settings.api_tls_certificate,
+        ssl_key=settings.api_tls_key,
+        ssl_key_password=settings.api_tls_key_password or None,
+        ssl_protocol_min=SSLProtocols.tls12,
+        ssl_ca=settings.api_tls_client_ca,
+        ssl_client_verify=settings.api_tls_client_ca is not None,
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_TIMEOUT_S,
     )
     with tempfile.TemporaryDirectory(prefix="onebar-metrics-") as directory:
         if settings.api_workers > 1:
             os.environ[METRICS_DIRECTORY] = directory
-        log.info("api_listening", url=f"http://{host}:{port}", workers=settings.api_workers)
+        log.info("api_listening", url=f"{scheme}://{host}:{port}", workers=settings.api_workers)
         server.serve(target_loader=partial(_load, settings), wrap_loader=False)
 
 

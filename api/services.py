@@ -16,13 +16,14 @@ from api.health import ReadinessProbe
 from api.http.access import AccessControl
 from api.http.auth import KeyRing, check_bind, parse_api_keys
 from api.http.metrics import LOOKUPS, NEAR_VALUES
+from api.http.proxies import Proxies
 from api.http.rate_limits import RateLimiter
 from api.publisher import Publisher
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
-from feature_store.opening import cache_beside, open_store
-from feature_store.redis.client import connect, tells_changes
+from feature_store.opening import cache_beside, connect_configured, open_store
+from feature_store.redis.client import tells_changes
 from onebar.errors import OneBarError
 from onebar.evidence.text import clean_video
 from onebar.gating.follow import RuleFollower
@@ -52,7 +53,9 @@ class Services:
         self.settings = settings
         keys = KeyRing(parse_api_keys(settings.api_keys))
         check_bind(settings.api_host, keys)
-        self.access = AccessControl(keys, RateLimiter(settings.rate_limit_per_s))
+        self.access = AccessControl(
+            keys, RateLimiter(settings.rate_limit_per_s), Proxies(settings.trusted_proxies)
+        )
 
         self.store = open_store(settings)
         self.cache = cache_beside(self.store, settings)
@@ -106,8 +109,7 @@ class Services:
         limit_bytes = round(settings.near_cache_mb * 2**20)
         if limit_bytes == 0:
             return None
-        connecting = partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s)
-        return NearCache(self.cache, connecting, limit_bytes=limit_bytes)
+        return NearCache(self.cache, partial(connect_configured, settings), limit_bytes=limit_bytes)
 
     async def apply(self, event: Event) -> None:
         """Have an event's effect on the state now, ahead of the log; it is had once."""

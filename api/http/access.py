@@ -19,15 +19,19 @@ from api.http.auth import (
 )
 from api.http.metrics import RATE_LIMITED
 from api.http.problems import ProblemError
+from api.http.proxies import Proxies
 from api.http.rate_limits import RateLimiter
+
+NO_PROXIES = Proxies()
 
 
 class AccessControl:
     """Admits requests. Its checks take microseconds and wait for nothing."""
 
-    def __init__(self, keys: KeyRing, limiter: RateLimiter) -> None:
+    def __init__(self, keys: KeyRing, limiter: RateLimiter, proxies: Proxies = NO_PROXIES) -> None:
         self.keys = keys
         self.limiter = limiter
+        self.proxies = proxies
 
     def admit(self, scope: Any, needed: Scope, *, counted: bool = True) -> ApiKey:
         """The caller's key, if it allows `needed`; `scope` is the ASGI scope. Not `counted`: the
@@ -38,13 +42,14 @@ class AccessControl:
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         if not self.keys:
             self._check_host(headers)
+            self._check_origin(scope)
             if counted:
-                self._limit(_address(scope))
+                self._limit(self.proxies.caller(scope))
             return ANONYMOUS
         presented = presented_key(headers)
         key = self.keys.find(presented)
         if key is None:
-            self._limit(_address(scope))
+            self._limit(self.proxies.caller(scope))
             raise unauthorized(presented is not None)
         if counted:
             self._limit(key.name)
@@ -78,6 +83,17 @@ class AccessControl:
                     )
                 return
 
+    def _check_origin(self, scope: Any) -> None:
+        """Nor what a proxy on this machine passes on: it comes from loopback, whoever sent it."""
+        if self.proxies.leads_beyond(scope):
+            raise ProblemError(
+                421,
+                "misdirected",
+                "Without ONEBAR_API_KEYS only this machine is served, and this came through a "
+                "proxy. Set keys; or name the proxy in ONEBAR_TRUSTED_PROXIES, where it passes on "
+                "nobody but this machine.",
+            )
+
 
 @lru_cache(maxsize=256)
 def _is_ours(host: bytes) -> bool:
@@ -90,8 +106,3 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[: host.find("]") + 1]
     return host.partition(":")[0]
-
-
-def _address(scope: Any) -> str:
-    client = scope.get("client")
-    return client[0] if client else ""

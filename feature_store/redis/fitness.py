@@ -12,17 +12,36 @@ OLDEST = (7, 0)
 """The first Redis whose scripts can ask what they may do before they do it. Every Valkey can."""
 
 NEEDED = (
-    *("GET", "MGET", "SET", "DEL", "UNLINK", "PEXPIRE"),
+    *("GET", "GETRANGE", "MGET", "SET", "INCR", "DEL", "UNLINK", "PEXPIRE"),
     *("HGET", "HMGET", "HGETALL", "HLEN", "HKEYS", "HSET", "HDEL", "SADD", "SISMEMBER"),
-    *("ZADD", "ZCARD", "ZRANGE", "ZREVRANGE", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"),
-    *("TIME", "PING"),
+    *("ZADD", "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREVRANGE"),
+    *("ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "TIME", "PING"),
 )
 """Without one of these nothing can be kept. Nor without EVAL and EVALSHA, which are simply run:
 asked about them without their arguments, a Valkey ends."""
 WANTED = ("HELLO", "CLIENT TRACKING", "INFO", "SCAN")
 """Without these something is missing: the near cache, this examination, `replay --check`."""
 
+_CONNECTING = ("AUTH", "HELLO", "SELECT")
+_CLUSTER = ("CLUSTER", "COMMAND", "READONLY")
+
 _SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
+
+
+def acl_rule(
+    user: str, namespace: str, password: str = ">PASSWORD", *, cluster: bool = False
+) -> str:
+    """The line of an ACL file for a user who may do all that is needed and wanted with the keys of
+    this namespace, and nothing else; without its first word, what `ACL SETUSER` takes.
+
+    `password` is as Redis has it: `>` before one, `#` before its SHA-256.
+    """
+    wanted = (name.replace(" ", "|") for name in WANTED)
+    names = [*_CONNECTING, *wanted, "EVAL", "EVALSHA", *NEEDED, *(_CLUSTER if cluster else ())]
+    allowed = " ".join(f"+{name.lower()}" for name in dict.fromkeys(names))
+    pattern = "".join(f"\\{c}" if c in "*?[]\\" else c for c in namespace)
+    return f"user {user} on {password} ~{pattern}:* -@all {allowed}"
+
 
 FITNESS = load_script("fitness")
 

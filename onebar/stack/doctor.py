@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from msgspec import Struct
 
 from feature_store.opening import open_store
+from onebar.addresses import shown_url
 from onebar.recommending.loading import open_configured
 from onebar.settings import Settings
 from stream.kafka.topics import TOPICS, partition_counts
@@ -62,7 +63,7 @@ async def examine(settings: Settings, api_url: str | None = None) -> list[Findin
         if wrong:
             raise _Trouble("; ".join(wrong), "see docs/operations.md, Redis")
         notes = "".join(f"; {note}" for note in found.notes)
-        return f"{_without_password(settings.redis_url)} answers, version {found.version}{notes}"
+        return f"{shown_url(settings.redis_url)} answers, version {found.version}{notes}"
 
     async def checkpoint() -> str:
         opened = await asyncio.to_thread(open_configured, settings)
@@ -150,10 +151,3 @@ def _ask_api(url: str) -> str:
             )
         return f"{url} is ready, and answers with {told.get('checkpoint') or 'no model of its own'}"
     raise _Trouble(f"{url} is not ready ({response.status}): {said}", "mend what it names")
-
-
-def _without_password(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":…@")

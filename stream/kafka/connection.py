@@ -7,12 +7,16 @@ import importlib
 import inspect
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from onebar.errors import UsageError
 from onebar.settings import Settings
+
+EXPLAIN_WITHIN_S = 3.0
 
 
 class KafkaSecurityError(UsageError, ValueError):
@@ -46,6 +50,26 @@ def security_options(settings: Settings) -> dict[str, Any]:
             options["sasl_plain_username"] = settings.kafka_sasl_username
             options["sasl_plain_password"] = settings.kafka_sasl_password
     return options
+
+
+async def cause_of(settings: Settings, error: BaseException) -> BaseException:
+    """Why a client could not connect, where it knows no better than that it could not: its own
+    words about TLS and the login stand in its log alone."""
+    if not isinstance(error, KafkaConnectionError):
+        return error
+    host, _, port = settings.kafka_bootstrap.split(",")[0].strip().rpartition(":")
+    options = security_options(settings)
+    try:
+        async with asyncio.timeout(EXPLAIN_WITHIN_S):
+            connection = await create_conn(host.strip("[]"), int(port), **options)
+    except TimeoutError:
+        return cast(BaseException, error)
+    except OSError as cause:
+        return cause
+    except KafkaError as cause:
+        return cast(BaseException, cause)
+    connection.close()
+    return cast(BaseException, error)
 
 
 def _context(settings: Settings) -> ssl.SSLContext:

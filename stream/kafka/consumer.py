@@ -21,7 +21,7 @@ from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.kafka.connection import client_options
 from stream.kafka.records import Record
-from stream.kafka.topics import kafka_error, partition_counts
+from stream.kafka.topics import connecting_error, kafka_error, partition_counts
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +113,7 @@ class RecordConsumer:
             await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
             await consumer.stop()
-            raise kafka_error(settings.kafka_bootstrap, error) from error
+            raise await connecting_error(settings, error) from error
         if self._start_from is not None:
             offsets = {
                 TopicPartition(settings.topic_prefix + topic, partition): offset
@@ -249,7 +249,7 @@ async def _reader(settings: Settings, group: str | None) -> AsyncIterator[AIOKaf
         await asyncio.sleep(0)  # stopping before its tasks have begun raises CancelledError
         yield consumer
     except (KafkaError, OSError, TimeoutError) as error:
-        raise kafka_error(settings.kafka_bootstrap, error) from error
+        raise await connecting_error(settings, error) from error
     finally:
         await consumer.stop()
 

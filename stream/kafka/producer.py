@@ -21,7 +21,7 @@ from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import Event, encode
 from stream.kafka.connection import client_options
-from stream.kafka.topics import KafkaUnavailableError, kafka_error
+from stream.kafka.topics import KafkaUnavailableError, connecting_error, kafka_error
 
 Headers = Sequence[tuple[str, bytes]]
 Message = tuple[str, bytes | None, bytes | None, Headers]
@@ -86,7 +86,7 @@ class EventProducer:
         except BaseException as error:
             await producer.stop()
             if isinstance(error, (KafkaError, OSError, TimeoutError)):
-                raise kafka_error(self.bootstrap, error) from error
+                raise await connecting_error(self._settings, error) from error
             raise
         return producer
 

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, DEAD_LETTERS, IMPRESSIONS, QUERIES, RULES, VIDEOS
-from stream.kafka.connection import client_options
+from stream.kafka.connection import cause_of, client_options
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +31,13 @@ class KafkaUnavailableError(OneBarError, ConnectionError):
         super().__init__(self._told(bootstrap, cause))
 
     def _told(self, bootstrap: str, cause: object) -> str:
-        return (
-            f"Kafka at {bootstrap} does not answer ({cause}): "
-            "is the broker up, and is ONEBAR_KAFKA_BOOTSTRAP its address?"
-        )
+        hint = "is the broker up, and is ONEBAR_KAFKA_BOOTSTRAP its address?"
+        if str(cause).endswith(" closed"):
+            hint = (
+                "something listens there and hangs up; does it want TLS, a certificate of the "
+                "client's, or a login? See ONEBAR_KAFKA_SECURITY_PROTOCOL"
+            )
+        return f"Kafka at {bootstrap} does not answer ({cause}): {hint}"
 
 
 class KafkaUnfitError(KafkaUnavailableError):
@@ -47,10 +50,11 @@ class KafkaUnfitError(KafkaUnavailableError):
         return f"Kafka at {bootstrap} answers and refuses ({name}: {cause}): {hint}"
 
 
+_LOGIN = "are ONEBAR_KAFKA_SASL_USERNAME, _PASSWORD and _MECHANISM right?"
 _UNFIT = {
     "Authorization": "grant this user what docs/operations.md lists",
-    "Authentication": "are the user and the password right?",
-    "Sasl": "are the user and the password right?",
+    **dict.fromkeys(("Authentication", "Sasl"), _LOGIN),
+    "SSL": "is ONEBAR_KAFKA_TLS_CA who signed its certificate, and does it name that host?",
     "InvalidTimestamp": "is the clock of this machine right?",
     "UnsupportedVersion": "which release of Kafka is it?",
     "IncompatibleBroker": "which release of Kafka is it?",
@@ -59,6 +63,11 @@ _UNFIT = {
     "InvalidRequiredAcks": "its settings forbid it",
 }
 """Part of the name of Kafka's error -> what to do."""
+
+
+async def connecting_error(settings: Settings, error: BaseException) -> KafkaUnavailableError:
+    """`kafka_error` of a client that could not connect."""
+    return kafka_error(settings.kafka_bootstrap, await cause_of(settings, error))
 
 
 def kafka_error(bootstrap: str, error: BaseException) -> KafkaUnavailableError:
@@ -102,7 +111,7 @@ async def administered(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
         await admin.start()
         yield admin
     except (KafkaError, OSError, TimeoutError) as error:
-        raise kafka_error(settings.kafka_bootstrap, error) from error
+        raise await connecting_error(settings, error) from error
     finally:
         await admin.close()
 

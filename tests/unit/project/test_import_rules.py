@@ -128,11 +128,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 line and the local stack are not in it: they may import all."""
 TOP_PLACES = {"onebar.cli", "onebar.stack", "onebar.__main__"}
 ONLY_IN: dict[str, set[str]] = {
-    "redis": {"feature_store.redis.client", "feature_store.redis.connection"},
+    "redis": {
+        *("feature_store.redis.client", "feature_store.redis.connection"),
+        "feature_store.redis.login",
+    },
     "faust": {"stream.workers.faust_app"},
     "aiokafka": {
         *("stream.kafka.connection", "stream.kafka.consumer", "stream.kafka.producer"),
-        *("stream.kafka.groups", "stream.kafka.topics"),
+        *("stream.kafka.lag", "stream.kafka.topics"),
     },
 }
 
