@@ -93,11 +93,13 @@ class Services:
         with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
             async with asyncio.timeout(RULES_WITHIN_S):
                 await self.rules.look()
-        following = asyncio.create_task(self.rules.follow())
+        following = [
+            asyncio.create_task(each) for each in (self.rules.follow(), self.health.watch())
+        ]
         try:
             yield
         finally:
-            await end_tasks(following)
+            await end_tasks(*following)
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
             if self.near is not None:

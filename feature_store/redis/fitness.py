@@ -99,10 +99,27 @@ async def examine(client: Client, key: str) -> Fitness:
     )
 
 
-async def evicted_keys(client: Client) -> int | None:
-    """How many keys the server, or all of a cluster, evicted since its start; None where it may
-    not be asked. Raises `StoreUnavailableError`."""
-    return _evicted(await infos(client))
+class Vitals(Struct, frozen=True):
+    """How the server, or all of a cluster, is doing. `limit_bytes` is 0 where there is none;
+    `evicted` counts from its start."""
+
+    evicted: int
+    used_bytes: int
+    limit_bytes: int
+    saves: bool
+
+
+async def vitals(client: Client) -> Vitals | None:
+    """How Redis is doing; None where it may not be asked. Raises `StoreUnavailableError`."""
+    told = await infos(client)
+    if not told:
+        return None
+    return Vitals(
+        evicted=_evicted(told) or 0,
+        used_bytes=sum(int(info.get("used_memory", 0)) for info in told),
+        limit_bytes=sum(int(info.get("maxmemory", 0)) for info in told),
+        saves=all(info.get(name, "ok") == "ok" for info in told for name in _SAVES),
+    )
 
 
 def _evicted(told: Sequence[Mapping[str, str]]) -> int | None:

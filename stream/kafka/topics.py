@@ -18,6 +18,8 @@ from stream.kafka.connection import cause_of, client_options
 
 log = structlog.get_logger(__name__)
 
+CLIENT_ERRORS = (KafkaError, OSError, TimeoutError)
+"""What Kafka's client raises where it can't do its work."""
 DAY_MS = 24 * 3600 * 1000
 REQUEST_TIMEOUT_MS = 10_000
 WITHIN_S = 30.0

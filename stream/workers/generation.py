@@ -139,6 +139,7 @@ class Generation:
                 continue
             if now - record.timestamp > self._late_after_s:
                 COUNT.labels("late").inc()
+                CACHED_SECONDS.observe(now - record.timestamp)
                 late[pair] = record
             elif pair in wanted:
                 COUNT.labels("repeated").inc()

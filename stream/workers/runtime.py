@@ -38,6 +38,7 @@ class Runtime(Struct, frozen=True):
     producer: EventProducer
     health: metrics.WorkerHealth
     stop: asyncio.Event
+    settings: Settings
 
 
 @asynccontextmanager
@@ -67,7 +68,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             await fit(store, health)
 
         await unless(stop, until_back(prepare, health))
-        yield Runtime(store, producer, health, stop)
+        yield Runtime(store, producer, health, stop, settings)
 
 
 async def fit(store: FeatureStore, health: metrics.WorkerHealth) -> None:
