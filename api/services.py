@@ -34,6 +34,7 @@ from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
 from stream.events import Event
 from stream.events.fold import fold
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.producer import EventProducer
 
 MIN_GENERATING = 1024
@@ -56,6 +57,8 @@ class Services:
         self.access = AccessControl(
             keys, RateLimiter(settings.rate_limit_per_s), Proxies(settings.trusted_proxies)
         )
+
+        self.pseudonyms = Pseudonyms(settings.user_id_key)
 
         self.store = open_store(settings)
         self.cache = cache_beside(self.store, settings)

@@ -42,6 +42,7 @@ async def get_feed(
     try:
         async with asyncio.timeout(TIMEOUT_S):
             recent = await services.store.recent_videos(limit)
+            user_id = None if user_id is None else services.pseudonyms.of(user_id)
             pairs: list[Pair] = [(video_id, user_id) for video_id, _ in recent]
             known = await services.store.features([(video_id, None) for video_id, _ in recent])
     except (TimeoutError, StoreUnavailableError):

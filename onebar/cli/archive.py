@@ -91,7 +91,9 @@ def archive(
 
 def _forget(out: Path, user_id: str, as_json: bool) -> None:
     from stream.archive.forget import forget
+    from stream.events.pseudonyms import Pseudonyms
 
+    user_id = Pseudonyms(read_settings().user_id_key).of(user_id)
     with progress("forgetting") as update:
         removed = forget(out, user_id, lambda fraction: update(fraction, ""))
     if as_json:

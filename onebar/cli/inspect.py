@@ -101,7 +101,9 @@ async def _user(settings: Settings, user_id: str) -> dict[str, Any] | None:
     import msgspec
 
     from feature_store.opening import open_store
+    from stream.events.pseudonyms import Pseudonyms
 
+    user_id = Pseudonyms(settings.user_id_key).of(user_id)
     store = open_store(settings)
     try:
         history = await store.history(user_id)

@@ -124,13 +124,18 @@ async def _replay_all(
     from_start: bool,
     state: Path | None,
 ) -> tuple[list[dict[str, Any]], list[str] | None]:
+    from stream.events.pseudonyms import Pseudonyms
     from stream.logs import fold_check as checking
     from stream.logs.offline import OfflineFold
 
     results = [await _replay(settings, log, speed, strict, from_start, state) for log in logs]
     if not check:
         return results, None
-    offline = OfflineFold(settings.policy, future_allowance_s=settings.future_allowance_s)
+    offline = OfflineFold(
+        settings.policy,
+        future_allowance_s=settings.future_allowance_s,
+        pseudonyms=Pseudonyms(settings.user_id_key),
+    )
     for log in logs:
         await asyncio.to_thread(offline.add_log, log)
     with progress("workers") as update:

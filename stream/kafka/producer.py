@@ -20,6 +20,7 @@ from aiokafka.errors import (
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import Event, encode
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.connection import client_options
 from stream.kafka.topics import KafkaUnavailableError, connecting_error, kafka_error
 
@@ -61,6 +62,7 @@ class EventProducer:
         self._settings = settings
         self._prefix = settings.topic_prefix
         self._idempotent = settings.idempotent_producer
+        self._pseudonyms = Pseudonyms(settings.user_id_key)
         self._producer: AIOKafkaProducer | None = None
         self._broken: AIOKafkaProducer | None = None
         self._renewing = asyncio.Lock()
@@ -114,14 +116,16 @@ class EventProducer:
             raise KafkaUnavailableError(self.bootstrap, "no broker gave metadata")
 
     async def send(self, events: Sequence[Event]) -> None:
-        """Send events to their topics by their keys; returns once all are acknowledged.
+        """Send events to their topics by their keys, users by their pseudonyms where the settings
+        have a key for them; returns once all are acknowledged.
 
         Raises `EventRefusedError` where Kafka refuses some, and all others have arrived;
         `KafkaUnavailableError` where some may not have arrived: send all of them again, a repeated
         event_id counts once.
         """
+        named = map(self._pseudonyms.event, events) if self._pseudonyms else events
         await self.send_messages(
-            [(event.topic, event.key.encode(), encode(event), ()) for event in events]
+            [(event.topic, event.key.encode(), encode(event), ()) for event in named]
         )
 
     async def send_raw(

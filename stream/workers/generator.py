@@ -20,6 +20,7 @@ from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.settings import Settings
 from stream.events import IMPRESSIONS
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.consumer import RecordConsumer
 from stream.kafka.groups import generator_group
 from stream.kafka.offsets import OffsetTracker
@@ -184,6 +185,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             runtime.producer,
             runtime.health,
             late_after_s=settings.late_after_s,
+            pseudonyms=Pseudonyms(settings.user_id_key),
         )
         loop = GeneratorLoop(settings, generation, runtime.health, runtime.stop)
         async with watching(runtime, loop.lags):

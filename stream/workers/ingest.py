@@ -22,6 +22,7 @@ from feature_store.writes import (
 from onebar.evidence.text import clean_video
 from stream.events import InvalidEventError
 from stream.events.fold import fold
+from stream.events.pseudonyms import NONE, Pseudonyms
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record, event_in, next_offsets
 from stream.workers.continuity import StateLostError
@@ -44,12 +45,14 @@ Verify = Callable[[Collection[Partition]], Awaitable[Mapping[Partition, int]]]
 """How far the state has taken these in; raises where it lacks what was committed of them."""
 
 
-def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[PlacedWrite]]:
+def to_writes(
+    record: Record, future_allowance_s: float, pseudonyms: Pseudonyms = NONE
+) -> tuple[str, list[PlacedWrite]]:
     """The type of the event in a record, and what it changes. Pure.
 
     Raises `InvalidEventError`, `FutureEventError` and `InvalidWriteError`: a dead letter each.
     """
-    event = event_in(record)
+    event = event_in(record, pseudonyms)
     if event.ts > record.timestamp + future_allowance_s:
         raise FutureEventError(event.ts, record.timestamp, future_allowance_s)
     return event.type, [(write, record.position) for write in fold(event, clean_video)]
@@ -72,8 +75,10 @@ class Ingester:
         reached: Mapping[Partition, int] | None = None,
         verify: Verify | None = None,
         future_allowance_s: float = 60.0,
+        pseudonyms: Pseudonyms = NONE,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._pseudonyms = pseudonyms
         self._store = store
         self._producer = producer
         self._health = health
@@ -110,7 +115,7 @@ class Ingester:
         letters: list[Message] = []
         for record in records:
             try:
-                kind, writes = to_writes(record, self._future_allowance_s)
+                kind, writes = to_writes(record, self._future_allowance_s, self._pseudonyms)
             except (InvalidEventError, FutureEventError, InvalidWriteError) as error:
                 letters.append(self._set_aside(record, error))
             else:

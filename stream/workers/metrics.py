@@ -70,7 +70,7 @@ LAG = Gauge(
 
 GROUP_LAG = Gauge(
     "onebar_group_lag",
-    "Records of a partition that a consumer group has not committed, whoever reads it, or nobody.",
+    "Records of a partition that a consumer group has not committed, also where no worker has it.",
     ["group", "topic", "partition"],
 )
 REDIS_MEMORY = Gauge("onebar_redis_memory_bytes", "Memory of Redis; of a cluster, all of it.")

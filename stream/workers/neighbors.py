@@ -28,6 +28,7 @@ from onebar.process.start import begin
 from onebar.recommending.loading import configured_embedder
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, VIDEOS
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.consumer import OffsetGoneError, Offsets, RecordConsumer, begin_offsets
 from stream.kafka.topics import partition_counts
 from stream.workers.health import Lags, watching
@@ -94,6 +95,7 @@ async def _serve(
             runtime.health,
             config,
             refresh_s=settings.neighbor_refresh_s,
+            pseudonyms=Pseudonyms(settings.user_id_key),
         )
 
     topics = [VIDEOS, BEHAVIORS] if config.queries else [VIDEOS]

@@ -27,9 +27,12 @@ from feature_store.redis.fitness import acl_rule
 from onebar.settings import Settings
 from onebar.stack.servers import free_port
 from onebar.stack.variables import variables
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.topics import KafkaUnavailableError, KafkaUnfitError, partition_counts
 
 pytestmark = pytest.mark.integration
+
+KEY = "a key of more than sixteen"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,8 @@ def security(settings: Settings) -> Security:
 
 
 async def test_an_event_goes_in_over_tls_and_counts(settings: Settings, tmp_path: Path) -> None:
-    """Through a user of Redis who may do what `doctor` says is needed, and no more."""
+    """Through a user of Redis who may do what `doctor` says is needed, and no more. Its user is
+    known by a pseudonym everywhere, and found and forgotten by their own id."""
     made = security(settings)
     admin = open_store(settings)
     rule = acl_rule("worker", settings.namespace, ">another-password").split()[1:]
@@ -70,6 +74,7 @@ async def test_an_event_goes_in_over_tls_and_counts(settings: Settings, tmp_path
             "metrics_port": free_port(),
             "api_port": free_port(),
             "api_generate": False,
+            "user_id_key": KEY,
             "api_tls_certificate": made.certificate("server"),
             "api_tls_key": made.key("server"),
             "api_tls_client_ca": made.authority,
@@ -99,7 +104,12 @@ async def test_an_event_goes_in_over_tls_and_counts(settings: Settings, tmp_path
             await eventually(taken, 60.0)
             store = open_store(secured)
             try:
-                await eventually(lambda: store.history("u1"))
+                await eventually(lambda: store.history(Pseudonyms(KEY).of("u1")))
+                assert await store.history("u1") == ()
+                mine = f"{url}/v1/users/u1"
+                assert "red boots" in (await http.get(f"{mine}/history")).text
+                assert (await http.delete(mine)).status_code == 204
+                assert "red boots" not in (await http.get(f"{mine}/history")).text
             finally:
                 await store.close()
         stranger = ssl.create_default_context(cafile=made.authority)

@@ -156,6 +156,11 @@ def test_dashboard_panels_ask_prometheus() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "onebar.json").read_text())
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for variable in dashboard["templating"]["list"]:
+        assert variable["datasource"]["uid"] == "prometheus"
+    asked = json.dumps([panel["targets"] for panel in panels])
+    used = set(re.findall(r"\$(\w+)", asked)) - {"__rate_interval"}
+    assert used == {variable["name"] for variable in dashboard["templating"]["list"]}
     for panel in panels:
         assert panel["datasource"]["uid"] == "prometheus"
         assert all(target["expr"] for target in panel["targets"])
