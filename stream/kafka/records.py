@@ -32,7 +32,9 @@ class Record(Struct, frozen=True):
 
 def event_in(record: Record, pseudonyms: Pseudonyms = NONE) -> Event:
     """The event that a record is, its user by a pseudonym where there is a key for them. An empty
-    one takes back what its key names: a video, on the topic of rules a rule. Raises `InvalidEventError`."""
+    one takes back what its key names: a video, on the topic of rules a rule.
+
+    Raises `InvalidEventError`."""
     if record.value or record.topic not in (VIDEOS, RULES):
         return pseudonyms.event(parse(record.value))
     try:

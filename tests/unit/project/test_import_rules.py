@@ -135,7 +135,7 @@ ONLY_IN: dict[str, set[str]] = {
     "faust": {"stream.workers.faust_app"},
     "aiokafka": {
         *("stream.kafka.connection", "stream.kafka.consumer", "stream.kafka.producer"),
-        *("stream.kafka.lag", "stream.kafka.topics"),
+        *("stream.kafka.facts", "stream.kafka.lag", "stream.kafka.topics"),
     },
 }
 
