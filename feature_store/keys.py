@@ -139,7 +139,8 @@ class Keys:
         return None if part is None else StateKey(part, unescape(tag[3:]))
 
     def seen(self, video_id: str, window: int) -> str:
-        """set: 64-bit digests of the event ids applied whose ts falls in this dedupe window."""
+        """set: 64-bit digests of what the log took in this dedupe window: event ids, and what
+        counts once for each user."""
         return self._video(video_id, f"s:{window}")
 
     def history(self, user_id: str) -> str:

@@ -18,6 +18,7 @@ from feature_store.buckets import CorruptStateError, asker_of, count_increments,
 from feature_store.keys import Keys
 from feature_store.redis.client import Command, load_script
 from feature_store.redis.connection import Argument
+from feature_store.repeats import dedupe_window, recorded_at
 from feature_store.snapshot import RuleState
 from feature_store.writes import (
     BehaviorAdd,
@@ -39,6 +40,9 @@ NOW = load_script("now")
 RULE = load_script("rule", "may", "bytes")
 PROBE = load_script("probe")
 
+SEEN_WINDOWS = 2
+"""Dedupe windows for which what was seen stays in Redis after its own has passed: one that the log
+asks for, and one that a worker may fall behind meanwhile."""
 RULE_CHANGES_KEPT = 10_000
 """Changes of rules that the history keeps, the newest."""
 RULES_AT_ONCE = 500
@@ -123,12 +127,15 @@ def _behavior(
     policy: StatePolicy,
 ) -> Command:
     *names, _ = keys.video(video_id)  # a seal is not renewed: all would be told that it changed
-    first_seen = len(names)
+    windows: dict[int, int] = {}  # dedupe window -> its place among the keys
     events: list[list[Any]] = []
     for write, position in adds:
-        seen = keys.seen(video_id, int(write.ts // policy.dedupe_window_s))
-        if seen not in names[first_seen:]:
-            names.append(seen)
+        taken = recorded_at(write, position)
+        window = dedupe_window(taken, policy.dedupe_window_s)
+        for near in (window - 1, window, window + 1):
+            if near not in windows:
+                names.append(keys.seen(video_id, near))
+                windows[near] = len(names)
         bucket = policy.bucket(write.ts)
         stream, offset = "", 0
         if position is not None:
@@ -144,15 +151,15 @@ def _behavior(
         for (_, query), more in count_increments(write, bucket).items():
             field = encode_field(bucket, query)
             counts += (field, more.exposures, more.clicks, more.engagements)
-        index = names.index(seen, first_seen) + 1
-        events.append([stream, offset, index, event_digest(write.event_id), weights, counts])
+        left = (window + 1 + SEEN_WINDOWS) * policy.dedupe_window_s - taken
+        near = [*(windows[window + i] for i in (-1, 0, 1)), _milliseconds(left)]
+        events.append([stream, offset, near, event_digest(write.event_id), weights, counts])
     return Command(
         BEHAVIOR,
         tuple(names),
         (
             policy.max_entries,
             _milliseconds(policy.video_ttl_s),
-            _milliseconds(2 * policy.dedupe_window_s),
             MAX_SHOWABLE_USERS,
             msgspec.msgpack.encode(events),
         ),

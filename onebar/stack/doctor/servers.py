@@ -167,12 +167,6 @@ async def state(settings: Settings) -> list[Finding]:
         await store.close()
     said = f"version {settings.state_version}, of {len(reached)} partitions of the log"
     if not reached:
-        return [
-            Finding(
-                "state",
-                None,
-                f"version {settings.state_version} is empty",
-                "send events: onebar replay LOG, or the feed's own",
-            )
-        ]
+        found = f"version {settings.state_version} is empty"
+        return [Finding("state", None, found, "send events: onebar replay LOG, or the feed's own")]
     return [Finding("state", True, said)]
