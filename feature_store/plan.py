@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import CorruptStateError, asker_of, count_increments, encode_field
+from feature_store.buckets import CorruptStateError, asker_of, encode_field
 from feature_store.keys import Keys
 from feature_store.redis.client import Command, load_script
 from feature_store.redis.connection import Argument
@@ -58,6 +58,8 @@ class RuleChanged(Struct, frozen=True):
     rule: Rule | None = None
 
 
+_ONE = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+"""One exposure, click and engagement."""
 _TEXT = msgspec.json.Decoder(VideoText)
 _RULE = msgspec.json.Decoder(Rule)
 _CHANGE = msgspec.json.Decoder(RuleChanged)
@@ -126,16 +128,26 @@ def _behavior(
     keys: Keys,
     policy: StatePolicy,
 ) -> Command:
-    *names, _ = keys.video(video_id)  # a seal is not renewed: all would be told that it changed
-    windows: dict[int, int] = {}  # dedupe window -> its place among the keys
+    names, seen = keys.behavior(video_id)  # no seal: all would be told that it was renewed
+    places: dict[int, int] = {}  # dedupe window -> its place among the keys
+    windows: dict[int, list[int]] = {}
     events: list[list[Any]] = []
     for write, position in adds:
         taken = recorded_at(write, position)
         window = dedupe_window(taken, policy.dedupe_window_s)
-        for near in (window - 1, window, window + 1):
-            if near not in windows:
-                names.append(keys.seen(video_id, near))
-                windows[near] = len(names)
+        near = windows.get(window)
+        if near is None:
+            for each in (window - 1, window, window + 1):
+                if each not in places:
+                    names.append(f"{seen}{each}")
+                    places[each] = len(names)
+            left = (window + 1 + SEEN_WINDOWS) * policy.dedupe_window_s - taken
+            near = windows[window] = [
+                places[window - 1],
+                places[window],
+                places[window + 1],
+                _milliseconds(left),
+            ]
         bucket = policy.bucket(write.ts)
         stream, offset = "", 0
         if position is not None:
@@ -148,11 +160,9 @@ def _behavior(
                 once = event_digest(f"{bucket}\0{write.user_id}\0{write.kind}\0{query}")
             weights += (encode_field(bucket, query), milli, asker, once)
         counts: list[str | int] = []
-        for (_, query), more in count_increments(write, bucket).items():
-            field = encode_field(bucket, query)
-            counts += (field, more.exposures, more.clicks, more.engagements)
-        left = (window + 1 + SEEN_WINDOWS) * policy.dedupe_window_s - taken
-        near = [*(windows[window + i] for i in (-1, 0, 1)), _milliseconds(left)]
+        for kind, queries in enumerate((write.exposures, write.clicks, write.engagements)):
+            for query in queries:
+                counts += (encode_field(bucket, query), *_ONE[kind])
         events.append([stream, offset, near, event_digest(write.event_id), weights, counts])
     return Command(
         BEHAVIOR,
