@@ -113,8 +113,8 @@ async def watch_groups(runtime: Runtime, every_s: float = GROUPS_EVERY_S) -> Non
                     name: await group_lags(settings, group, topics)
                     for name, (group, topics) in groups.items()
                 }
-        except (KafkaUnavailableError, TimeoutError) as error:
-            log.warning("group_lag_unknown", error=str(error) or "no answer")
+        except Exception as error:  # it is no reason to end, and to be told
+            log.warning("group_lag_unknown", error=str(error) or type(error).__name__)
             found = {}
         GROUP_LAG.clear()
         for name, lags in found.items():
