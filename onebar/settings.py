@@ -411,6 +411,7 @@ class _Files(PydanticBaseSettingsSource):
         return found
 
 
+PREFIX = "ONEBAR_"
 FILE = "_FILE"
 NO_SETTINGS = {"ONEBAR_API_KEY", "ONEBAR_DATA"}
 """Variables that only a command, or a test, reads."""
@@ -449,10 +450,12 @@ def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
     where none is near."""
     known = [variable for name in Settings.model_fields for variable in variables_of(name)]
     taken = {*known, *(variable + FILE for variable in known)}
+    bare = {variable.removeprefix(PREFIX): variable for variable in known}
     found = {}
     for name in sorted(environment):
-        if name.startswith("ONEBAR_") and name not in taken | NO_SETTINGS:
+        if name.startswith(PREFIX) and name not in taken | NO_SETTINGS:
             end = FILE if name.endswith(FILE) else ""
-            near = difflib.get_close_matches(name.removesuffix(FILE), known, n=1, cutoff=0.75)
-            found[name] = near[0] + end if near else ""
+            word = name.removeprefix(PREFIX).removesuffix(FILE)
+            near = difflib.get_close_matches(word, bare, n=1, cutoff=0.75)
+            found[name] = bare[near[0]] + end if near else ""
     return found
