@@ -181,7 +181,7 @@ def status(
     settings = command_settings()
     scheme = "http" if settings.api_tls_certificate is None else "https"
     host = settings.api_host
-    if host in ("0.0.0.0", "::"):  # nosec B104: asked, not bound
+    if host in ("0.0.0.0", "::"):  # nosec B104
         host = "127.0.0.1"
     url = api_url or f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
     table = not as_json and sys.stdout.isatty()
