@@ -19,6 +19,7 @@ from api.http.metrics import LOOKUPS, NEAR_VALUES
 from api.http.proxies import Proxies
 from api.http.rate_limits import RateLimiter
 from api.publisher import Publisher
+from api.watching.watch import Watchers
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
@@ -87,6 +88,7 @@ class Services:
         )
         self.publisher = Publisher(partial(EventProducer, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
+        self.watchers = Watchers(TogetherStore(self.features), self.model, self.gate)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -102,6 +104,7 @@ class Services:
         try:
             yield
         finally:
+            self.watchers.close()
             await end_tasks(*following)
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
@@ -115,6 +118,11 @@ class Services:
         if limit_bytes == 0:
             return None
         return NearCache(self.cache, partial(connect_configured, settings), limit_bytes=limit_bytes)
+
+    def pair(self, video_id: str, user_id: str | None) -> Pair:
+        """What is asked for: the video, and the user by the pseudonym that the state has for them
+        where there is a key."""
+        return video_id, None if user_id is None else self.pseudonyms.of(user_id)
 
     async def apply(self, event: Event) -> None:
         """Have an event's effect on the state now, ahead of the log; it is had once."""

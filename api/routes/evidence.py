@@ -66,7 +66,7 @@ async def get_evidence(
     """The evidence E = (T, M, A, H) of a pair and the prompt made of it, as a generation now
     would see them. `digest` and `model` are null while this server has no model; `shared` is
     true where the user gets what everyone gets."""
-    pair = (video_id, None if user_id is None else services.pseudonyms.of(user_id))
+    pair = services.pair(video_id, user_id)
     [known] = await _read(services.store.features([pair]))
     if not known.known:
         raise ProblemError(404, "unknown-video", f"Nothing is known of the video {video_id!r}.")

@@ -77,7 +77,7 @@ class QueriesEndpoint:
         self._services.access.admit(scope, "read")
         pair, k, budget_ms = self.parameters(scope["query_string"])
         if self._services.pseudonyms:
-            pair = self._pseudonymous(pair)
+            pair = self._services.pair(*pair)
         answerer = self._services.answerer
         return answerer.one(pair, answerer.ask(arrived, k=k, budget_ms=budget_ms))
 
@@ -87,15 +87,11 @@ class QueriesEndpoint:
         batch = self.requests(await read_body(scope, receive, MAX_BODY))
         pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
         if self._services.pseudonyms:
-            pairs = [self._pseudonymous(pair) for pair in pairs]
+            pairs = [self._services.pair(*pair) for pair in pairs]
         answerer = self._services.answerer
         wants = wants_of(batch.exclude, batch.languages, batch.max_length, batch.diversity)
         ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms, wants=wants)
         return b'{"results":%b}' % await answerer.many(pairs, ask)
-
-    def _pseudonymous(self, pair: Pair) -> Pair:
-        video_id, user_id = pair
-        return video_id, None if user_id is None else self._services.pseudonyms.of(user_id)
 
     def requests(self, body: bytes) -> BatchRequest:
         """The pairs asked for. Raises `InvalidParameterError` naming each fault."""
