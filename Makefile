@@ -61,7 +61,7 @@ audit: $(VENV)/.installed-dev ## known vulnerabilities of what we stand on (pip-
 	$(BIN)/python -m uv tool run pip-audit -r constraints.txt --no-deps --disable-pip
 	$(BIN)/python -m uv tool run bandit -q -r -ll api feature_store onebar stream deploy
 
-helm-check: ## render deploy/helm and hold it to Kubernetes' schemas; needs Go and the network
+helm-check: $(VENV)/.installed-dev ## render deploy/helm and hold it to Kubernetes' schemas; needs helm or Go, and the network
 	deploy/helm/check.sh
 
 coverage: $(VENV)/.installed-dev ## the unit tests, and the lines of each file that none of them reaches

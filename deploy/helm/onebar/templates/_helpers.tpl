@@ -45,6 +45,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- if eq .part "api" }}
 {{- $workers := printf "stream=%[1]s-stream:9100,generator=%[1]s-generator:9100" (include "onebar.name" .root) }}
+{{- if $values.neighbors.enabled }}
+{{- $workers = printf "%s,neighbors=%s-neighbors:9100" $workers (include "onebar.name" .root) }}
+{{- end }}
 {{- $settings = merge $settings (dict
     "ONEBAR_API_HOST" "0.0.0.0"
     "ONEBAR_API_PORT" "8080"
