@@ -21,13 +21,14 @@ from api.publisher import Publisher
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
-from feature_store.opening import cache_beside, open_store
+from feature_store.opening import cache_beside, open_store, repertoire_beside
 from feature_store.redis.client import connect, tells_changes
 from onebar.errors import OneBarError
 from onebar.evidence.text import clean_video
-from onebar.gating.follow import RuleFollower
-from onebar.gating.gate import about_of
+from onebar.gating.follow import RepertoireFollower, RuleFollower
+from onebar.gating.gate import about_of, own_anchors
 from onebar.process.tasks import end_tasks
+from onebar.recommending.candidates import why_barred
 from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
@@ -63,6 +64,7 @@ class Services:
         self.results = TogetherCache(self.cache)
         self.gate = open_gate(settings)
         self.rules = RuleFollower(self.store, self.gate)
+        self.repertoire = RepertoireFollower(repertoire_beside(self.store), self.gate)
         self.model = Model(
             settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
         )
@@ -90,11 +92,13 @@ class Services:
         with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
             async with asyncio.timeout(RULES_WITHIN_S):
                 await self.rules.look()
-        following = asyncio.create_task(self.rules.follow())
+                await self.repertoire.look()
+        followers = self.rules.follow(), self.repertoire.follow()
+        following = [asyncio.create_task(each) for each in followers]
         try:
             yield
         finally:
-            await end_tasks(following)
+            await end_tasks(*following)
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
             if self.near is not None:
@@ -116,12 +120,16 @@ class Services:
 
     def may_be_shown(self, video_id: str, known: Features) -> tuple[Anchor, ...]:
         """The anchors of a video that anybody may be shown at this moment."""
-        if not self.gate.open or known.sensitive:
+        if not self.gate.open or why_barred(known) is not None:
             return ()
-        about, now = about_of(video_id, known), time.time()
+        about, now, own = about_of(video_id, known), time.time(), own_anchors(known.anchors)
         if self.gate.barred(about, now) is not None:
             return ()
-        return tuple(a for a in known.anchors if self.gate.judge(a.query, about, now) is None)
+        return tuple(
+            anchor
+            for anchor in known.anchors
+            if self.gate.judge(anchor.query, about, now, anchors=own) is None
+        )
 
     async def forget(self, user_id: str, ts: float) -> None:
         """Delete a user in the store; nothing personal is served from here once this returns."""

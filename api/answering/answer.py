@@ -26,8 +26,9 @@ from api.http.schemas import Answer, Fallback, Reason
 from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.redis.client import StoreUnavailableError
-from onebar.gating.gate import Gate, about_of
+from onebar.gating.gate import NOTHING, Gate, about_of, own_anchors
 from onebar.gating.held import count_held
+from onebar.gating.repertoire import Constrain, stricter
 from onebar.gating.rules import About
 from onebar.gating.wants import Wants, select
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
@@ -59,7 +60,7 @@ class Ask(Struct, frozen=True, gc=False):
 
     `deadline` is in loop time. `k` None takes the queries as they are kept, and `wants` None all of
     them. Without `generate` only the cache and the fallbacks are used. A `peek` leaves no trace: it
-    is not counted, and renews nothing.
+    is not counted, and renews nothing. `constrain` is there where it is stricter than the gate's.
     """
 
     deadline: float
@@ -67,6 +68,7 @@ class Ask(Struct, frozen=True, gc=False):
     generate: bool = True
     peek: bool = False
     wants: Wants | None = None
+    constrain: Constrain | None = None
 
 
 class Answerer:
@@ -113,7 +115,12 @@ class Answerer:
         A budget of 0 means: generate nothing. The look into the cache then has the usual budget.
         """
         granted = self._budget_ms if budget_ms is None else budget_ms
-        return Ask(arrived + self._allowance_s(granted), k, granted > 0, wants=wants)
+        ask = Ask(arrived + self._allowance_s(granted), k, granted > 0, wants=wants)
+        if wants is not None and wants.constrain is not None:
+            mode = stricter(self._gate.constrain, wants.constrain)
+            if mode != self._gate.constrain:
+                return msgspec.structs.replace(ask, constrain=mode)
+        return ask
 
     def _allowance_s(self, budget_ms: float) -> float:
         budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
@@ -134,8 +141,10 @@ class Answerer:
             if body is None:
                 return await self._miss(pair, found, ask)
             now = self._clock()
-        if body.passed != self._gate.passed(now):
+        if body.passed != self._gate.passed(now) or ask.constrain is not None:
             checked = await self._check(pair, body, ask)
+            if checked is None:
+                return await self._miss(pair, Lookup(), ask)
             if not isinstance(checked, CachedBody):
                 return self._empty(pair, ask, checked)
             body, now = checked, self._clock()
@@ -156,7 +165,9 @@ class Answerer:
             made = await self._read(pairs, bodies, ask)
             now = self._clock()
         passed = self._gate.passed(now)
-        if any(body is not None and body.passed != passed for body in bodies):
+        if ask.constrain is not None or any(
+            body is not None and body.passed != passed for body in bodies
+        ):
             made |= await self._check_all(pairs, bodies, passed, ask)
             now = self._clock()
         hits = [(pair, body) for pair, body in zip(pairs, bodies, strict=True) if body is not None]
@@ -185,24 +196,35 @@ class Answerer:
                 misses[at] = self._miss(pairs[at], lookup, ask)
         return dict(zip(misses, await asyncio.gather(*misses.values()), strict=True))
 
-    async def _check(self, pair: Pair, body: CachedBody, ask: Ask) -> CachedBody | Reason:
+    async def _check(self, pair: Pair, body: CachedBody, ask: Ask) -> CachedBody | Reason | None:
         """A body that passed other rules than those of this moment, as these let it pass. It is
-        also due to be made anew, for what they hold back no more and what they pin."""
-        self._refresher.want(pair)
-        about = About(pair[0])
-        if self._gate.rules.asks_about:
+        also due to be made anew, for what they hold back no more and what they pin. None where the
+        request is stricter than the rules and nothing is left: there may be other queries."""
+        if body.passed != self._gate.passed(self._clock()):
+            self._refresher.want(pair)
+        about, anchors = About(pair[0]), NOTHING
+        if self._gate.asks_about or ask.constrain is not None:
             try:
                 async with asyncio.timeout_at(ask.deadline):
                     known = await self._features.ask((pair[0], None))
             except Exception as error:
                 return _why(pair, error)
-            about = about_of(pair[0], known)
+            about, anchors = about_of(pair[0], known), own_anchors(known.anchors)
         try:
             result = body.result()
         except CorruptStateError as error:
             return _why(pair, error)
-        gated = self._gate.apply(result.queries, about, self._clock(), pins=not result.rejected)
+        gated = self._gate.apply(
+            result.queries,
+            about,
+            self._clock(),
+            pins=not result.rejected,
+            anchors=anchors,
+            constrain=ask.constrain,
+        )
         count_held(gated.held)
+        if not gated.queries and result.queries and ask.constrain is not None:
+            return None
         queries = gated.queries[: self._k]
         shown = msgspec.structs.replace(result, queries=queries, rejected=not queries)
         if shown.rejected and not result.rejected:
@@ -214,18 +236,27 @@ class Answerer:
     ) -> dict[int, bytes]:
         """Put into `bodies` what the rules of this moment let pass; the answers for those of which
         that can't be said."""
-        at = [n for n, body in enumerate(bodies) if body is not None and body.passed != passed]
+        at = [
+            n
+            for n, body in enumerate(bodies)
+            if body is not None and (body.passed != passed or ask.constrain is not None)
+        ]
         found = await asyncio.gather(
             *(self._check(pairs[n], body, ask) for n in at if (body := bodies[n]) is not None)
         )
         made: dict[int, bytes] = {}
+        missed: dict[int, Awaitable[bytes]] = {}
         for number, checked in zip(at, found, strict=True):
             if isinstance(checked, CachedBody):
                 bodies[number] = checked
+                continue
+            bodies[number] = None
+            if checked is None:
+                missed[number] = self._miss(pairs[number], Lookup(), ask)
             else:
-                bodies[number] = None
                 made[number] = self._empty(pairs[number], ask, checked)
-        return made
+        answers = await asyncio.gather(*missed.values())
+        return made | dict(zip(missed, answers, strict=True))
 
     def _renew(self, hits: Sequence[Hit], now: float) -> None:
         """Have what is about to be served generated anew, where it is due."""
@@ -253,10 +284,10 @@ class Answerer:
                 return self._from_result(pair, outcome, ask)
             if found.video is not None:
                 body = found.video
-                if body.passed != self._gate.passed(self._clock()):
+                if body.passed != self._gate.passed(self._clock()) or ask.constrain is not None:
                     checked = await self._check((pair[0], None), body, ask)
                     if not isinstance(checked, CachedBody):
-                        return self._empty(pair, ask, checked)
+                        return self._empty(pair, ask, checked or outcome)
                     body = checked
                 _count("video", outcome, ask)
                 form = _form(b'"fallback","fallback":"video","reason":"%b"' % outcome.encode())
@@ -279,7 +310,9 @@ class Answerer:
             return "overload"
         self.generating += 1
         try:
-            [outcome] = await recommender.recommend([pair], deadline=ask.deadline)
+            [outcome] = await recommender.recommend(
+                [pair], deadline=ask.deadline, constrain=ask.constrain
+            )
         except Exception as error:
             outcome = error
         finally:
@@ -326,7 +359,13 @@ class Answerer:
                 return self._empty(pair, ask, "risky", rejected=True)
             case Rejection():
                 chosen = ()
-        gated = self._gate.apply(chosen, about_of(pair[0], known), self._clock())
+        gated = self._gate.apply(
+            chosen,
+            about_of(pair[0], known),
+            self._clock(),
+            anchors=own_anchors(known.anchors),
+            constrain=ask.constrain,
+        )
         count_held(gated.held)
         queries = _wanted(gated.queries, ask)[: ask.k or self._k]
         if not queries:
@@ -402,7 +441,8 @@ def from_anchors(known: Features) -> tuple[Candidate, ...] | Rejection:
     They are chosen as for an answer with a generation (`choose`), the strongest first. The score
     is the anchor's weight.
     """
-    chosen = choose(material(known, ()), (), len(known.anchors) or 1, from_text=False)
+    most = len(known.anchors) or 1
+    chosen = choose(material(known, ()), (), most, from_text=False, harmful=True)
     if chosen.reason is not None:
         return chosen.reason
     weights = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}

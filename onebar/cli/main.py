@@ -15,13 +15,13 @@ from onebar.cli import (
     inspect,
     logs,
     models,
-    rules,
     stack,
     summarize,
     teach,
 )
 from onebar.cli.common import USAGE, JsonOption, print_json
 from onebar.cli.evaluation import embed, evaluate
+from onebar.cli.gating import repertoire, rules
 from onebar.cli.training import train
 from onebar.errors import OneBarError, UsageError
 from onebar.process.console import say
@@ -61,6 +61,7 @@ app.add_typer(train.train, name="train")
 app.add_typer(embed.embed, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(rules.rules, name="rules")
+app.add_typer(repertoire.repertoire, name="repertoire")
 app.add_typer(bench.bench, name="bench")
 
 

@@ -212,6 +212,19 @@ class RuleBook:
                 best, rank = rule, found
         return UNDECIDED if best is None else Decision(best)
 
+    def generated(self, query: str) -> bool | None:
+        """Whether rules about exactly this query have it generated: yes where one allows or pins it
+        somewhere; no where one blocks it without any scope or period; None where none says so."""
+        rules = self._exact.get(query, ())
+        if any(rule.action not in ("block", "learn") for rule in rules):
+            return True
+        for rule in rules:
+            scoped = rule.video_id or rule.author or rule.category or rule.languages
+            timed = rule.starts is not None or rule.ends is not None
+            if not (scoped or timed) and rule.market in ("", self.market):
+                return False
+        return None
+
     def pinned(self, about: About, now: float) -> list[Rule]:
         """The pins that hold under a video: those of the video first, then by when they were
         made."""

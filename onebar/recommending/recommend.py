@@ -18,13 +18,16 @@ from msgspec import UNSET, Struct
 from onebar.errors import OneBarError
 from onebar.evidence.evidence import Evidence, Relevance, assemble, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt, evidence_digest
-from onebar.gating.gate import Gate, about_of
+from onebar.evidence.text import normalize_query
+from onebar.gating.gate import Gate, about_of, own_anchors
 from onebar.gating.held import count_held
+from onebar.gating.repertoire import Constrain, stricter
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.generator.engine import EngineError
-from onebar.recommending.candidates import Chosen, Reason, choose, unfit
+from onebar.generator.within import Within
+from onebar.recommending.candidates import BARRED, Chosen, Reason, choose, unfit
 from onebar.recommending.material import Material, material
-from onebar.recommending.pool import Taste, shipped_taste
+from onebar.recommending.pool import Bounds, Taste, shipped_taste
 from onebar.records import CacheEntry, Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)
@@ -49,8 +52,8 @@ class EvidenceChangedError(OneBarError):
         self.video_id = video_id
 
 
-_BARRED = (Reason.REMOVED, Reason.SENSITIVE, Reason.RISKY)
-"""Why nothing is shown under a video whatever is pinned to it."""
+NEAR = 32
+"""Queries of the repertoire that a constrained generation is told of beside its prompt."""
 ATTEMPTS = 3
 """Times that queries are made anew because their evidence changed meanwhile."""
 
@@ -86,7 +89,7 @@ class PromptRunner(Protocol):
     def model(self) -> str: ...
 
     def begin(
-        self, prompt: str, *, deadline: float | None = None
+        self, prompt: str, *, within: Within | None = None, deadline: float | None = None
     ) -> asyncio.Future[list[Candidate]]: ...
 
 
@@ -96,7 +99,7 @@ class Grounding(Struct, frozen=True):
     `video_prompt`, `video_material` and `video_digest` are those of the video whoever watches;
     equal to `prompt`, `material` and `digest` where the user's history adds nothing. `unfit` says
     why nothing is generated from it, whoever watches. `read_at` is when the features were read, at
-    the latest (UTC epoch seconds).
+    the latest (UTC epoch seconds). `constrain` says how strictly its queries are of the repertoire.
     """
 
     pair: Pair
@@ -110,6 +113,7 @@ class Grounding(Struct, frozen=True):
     video_digest: str
     read_at: float
     unfit: Reason | None = None
+    constrain: Constrain = "open"
 
     @property
     def known(self) -> bool:
@@ -158,9 +162,16 @@ class Recommender:
         """The name of the checkpoint that answers."""
         return self._runner.model
 
-    def ground(self, pair: Pair, features: Features, now: float | None = None) -> Grounding:
+    def ground(
+        self,
+        pair: Pair,
+        features: Features,
+        now: float | None = None,
+        constrain: Constrain | None = None,
+    ) -> Grounding:
         """Evidence, prompt and digest of one pair. `now` is when the features were read, where they
-        don't say so themselves."""
+        don't say so themselves; `constrain` holds where it is stricter than the gate's."""
+        mode = stricter(self.gate.constrain, constrain)
         read_at = features.seals.read_at
         if read_at is None:
             read_at = self._clock() if now is None else now
@@ -174,33 +185,45 @@ class Recommender:
         prompt = build_prompt(evidence, self._config)
         made_from = material(features, evidence.history)
         reason = unfit(made_from, self._taste.risk)
-        digest = self._digest(prompt, made_from, reason)
+        digest = self._digest(prompt, made_from, reason, mode)
         whoever = prompt, made_from, digest
         if evidence.history and reason is None:
             alone = msgspec.structs.replace(evidence, history=())
             video_prompt = build_prompt(alone, self._config)
             video_material = msgspec.structs.replace(made_from, history=())
-            video_digest = self._digest(video_prompt, video_material, None)
+            video_digest = self._digest(video_prompt, video_material, None, mode)
             whoever = video_prompt, video_material, video_digest
         return Grounding(
-            pair, features, evidence, prompt, made_from, digest, *whoever, read_at, reason
+            pair, features, evidence, prompt, made_from, digest, *whoever, read_at, reason, mode
         )
 
-    def _digest(self, prompt: str, made_from: Material, reason: Reason | None) -> str:
+    def _digest(
+        self, prompt: str, made_from: Material, reason: Reason | None, mode: Constrain
+    ) -> str:
         # A verdict on the evidence is part of the digest: a harmless video may read the same.
         parts = (made_from.encoded(), self._taste.digest, (reason or "").encode())
-        return evidence_digest(prompt, self.model, *parts)
+        constrained = () if mode == "open" else (mode.encode(),)
+        return evidence_digest(prompt, self.model, *parts, *constrained)
 
-    async def evidence(self, pairs: Sequence[Pair]) -> list[Grounding]:
+    async def evidence(
+        self, pairs: Sequence[Pair], constrain: Constrain | None = None
+    ) -> list[Grounding]:
         """What each pair's generation would stand on: one round trip to the store."""
         if not pairs:
             return []
         now = self._clock()
         features = await self._store.features(pairs)
-        return [self.ground(pair, known, now) for pair, known in zip(pairs, features, strict=True)]
+        return [
+            self.ground(pair, known, now, constrain)
+            for pair, known in zip(pairs, features, strict=True)
+        ]
 
     async def recommend(
-        self, pairs: Sequence[Pair], *, deadline: float | None = None
+        self,
+        pairs: Sequence[Pair],
+        *,
+        deadline: float | None = None,
+        constrain: Constrain | None = None,
     ) -> list[QueryResult | Exception]:
         """A result, or the reason there is none, for each pair in order.
 
@@ -213,24 +236,26 @@ class Recommender:
 
         At `deadline` (loop time) the pairs not ready get `DeadlineExceededError`, while what the
         engine had begun for them still goes to the cache, for the next one who asks; `drain` waits
-        for that. Duplicate pairs cost nothing extra.
+        for that. Duplicate pairs cost nothing extra. Where `constrain` is stricter than the gate's,
+        nothing is written back for the pairs: others are served what the gate's allows.
         """
-        return await self._answers(pairs, None, deadline)
+        return await self._answers(pairs, None, deadline, constrain)
 
     async def answer(
         self, groundings: Sequence[Grounding], *, deadline: float | None = None
     ) -> list[QueryResult | Exception]:
         """`recommend` for pairs whose evidence this recommender has read already."""
         pairs = [grounding.pair for grounding in groundings]
-        return await self._answers(pairs, groundings, deadline)
+        return await self._answers(pairs, groundings, deadline, None)
 
     async def _answers(
         self,
         pairs: Sequence[Pair],
         groundings: Sequence[Grounding] | None,
         deadline: float | None,
+        constrain: Constrain | None,
     ) -> list[QueryResult | Exception]:
-        run = _Run(dict.fromkeys(pairs), deadline)
+        run = _Run(dict.fromkeys(pairs), deadline, constrain)
         task = asyncio.create_task(self._recommend(run, groundings))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -262,12 +287,12 @@ class Recommender:
 
     async def _recommend(self, run: _Run, read: Sequence[Grounding] | None) -> None:
         if read is None:
-            read = await self.evidence(run.pairs)
+            read = await self.evidence(run.pairs, run.constrain)
         for _ in range(ATTEMPTS):
             changed = await self._attempt(run, read)
             if not changed:
                 return
-            read = await self.evidence(list(changed))
+            read = await self.evidence(list(changed), run.constrain)
         for pair in changed:
             run.answer(pair, EvidenceChangedError(pair[0]))
 
@@ -281,7 +306,7 @@ class Recommender:
                 run.answer(grounding.pair, UnknownVideoError(grounding.pair[0]))
         changed = await self._settle(run, groundings, self._without_model(groundings))
         wanted = {
-            digest: (prompt, made_from)
+            digest: (prompt, made_from, grounding)
             for grounding in groundings
             if grounding.unfit is None
             for digest, prompt, made_from in (
@@ -295,12 +320,13 @@ class Recommender:
         cached = await self._cache.by_digest(list(wanted))
         outcomes: dict[str, Chosen | Exception] = {}
         pending: dict[asyncio.Future[list[Candidate]], list[str]] = {}
-        for (digest, (prompt, _)), body in zip(wanted.items(), cached, strict=True):
+        for (digest, (prompt, _, grounding)), body in zip(wanted.items(), cached, strict=True):
             if body is not None:
                 outcomes[digest] = _chosen(body.result())
                 continue
             try:
-                future = self._runner.begin(prompt, deadline=run.deadline)
+                within = self._within(grounding)
+                future = self._runner.begin(prompt, within=within, deadline=run.deadline)
             except (QueueFullError, EngineError) as error:
                 outcomes[digest] = error
             else:
@@ -309,7 +335,7 @@ class Recommender:
         while pending:
             done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             ended = {
-                digest: self._outcome(future, wanted[digest][1])
+                digest: self._outcome(future, *wanted[digest][1:])
                 for future in done
                 for digest in pending.pop(future)
             }
@@ -323,13 +349,41 @@ class Recommender:
             if grounding.unfit is not None
         }
 
+    def _within(self, grounding: Grounding) -> Within | None:
+        """What a generation is held within: the repertoire and the video's own anchors."""
+        if grounding.constrain == "open":
+            return None
+        texts = (*grounding.material.texts(), *grounding.material.queries())
+        return Within(
+            self.gate.repertoire,
+            tuple(sorted(own_anchors(grounding.features.anchors))),
+            self.gate.repertoire.near(texts, NEAR),
+            grounding.constrain == "prefer",
+        )
+
+    def _bounds(self, grounding: Grounding) -> Bounds | None:
+        """The same for candidates of every source."""
+        if grounding.constrain == "open":
+            return None
+        about = about_of(grounding.pair[0], grounding.features)
+        anchors, now = own_anchors(grounding.features.anchors), self._clock()
+
+        def inside(text: str) -> bool:
+            return self.gate.of_repertoire(normalize_query(text), about, now, anchors)
+
+        return Bounds(inside, grounding.constrain == "prefer")
+
     def _outcome(
-        self, future: asyncio.Future[list[Candidate]], made_from: Material
+        self,
+        future: asyncio.Future[list[Candidate]],
+        made_from: Material,
+        grounding: Grounding,
     ) -> Chosen | Exception:
         error = future.exception()
         if isinstance(error, Exception):
             return error
-        return choose(made_from, future.result(), self._k, self._taste)
+        bounds = self._bounds(grounding)
+        return choose(made_from, future.result(), self._k, self._taste, harmful=True, bounds=bounds)
 
     async def _settle(
         self,
@@ -382,8 +436,14 @@ class Recommender:
         )
         now = self._clock()
         shown, passed = made, self.gate.passed(now)
-        if grounding.unfit not in _BARRED:
-            gated = self.gate.apply(chosen.queries, about_of(video_id, grounding.features), now)
+        if grounding.unfit not in BARRED:
+            gated = self.gate.apply(
+                chosen.queries,
+                about_of(video_id, grounding.features),
+                now,
+                anchors=own_anchors(grounding.features.anchors),
+                constrain=grounding.constrain,
+            )
             count_held(gated.held)
             kept = gated.queries[: self._k]
             if kept:
@@ -398,6 +458,7 @@ class Recommender:
             grounding.features.seals,
             made,
             passed,
+            kept=grounding.constrain == self.gate.constrain,
         )
 
 
@@ -409,9 +470,12 @@ def _chosen(result: QueryResult) -> Chosen:
 class _Run:
     """One call of `recommend`: the distinct pairs, and the answers so far."""
 
-    def __init__(self, pairs: Iterable[Pair], deadline: float | None) -> None:
+    def __init__(
+        self, pairs: Iterable[Pair], deadline: float | None, constrain: Constrain | None
+    ) -> None:
         self.pairs = tuple(pairs)
         self.deadline = deadline
+        self.constrain = constrain
         self.answers: dict[Pair, QueryResult | Exception] = {}
         self.answered = asyncio.Event()
 
