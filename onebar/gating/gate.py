@@ -23,6 +23,7 @@ from onebar.gating.personal import PersonalPatterns, shipped_patterns
 from onebar.gating.repertoire import Constrain, Repertoire, stricter
 from onebar.gating.risk import RiskClassifier, shipped_rules
 from onebar.gating.rules import About, Decision, RuleBook
+from onebar.gating.skeleton import skeleton, words_of
 from onebar.records import Anchor, Candidate, Features, Rule
 
 PINNED_SCORE = 0.0
@@ -111,7 +112,20 @@ class Gate:
 
     def personal(self, query: str) -> str | None:
         """What a query holds that tells who somebody is, whatever any rule says."""
-        return self._personal.kind(normalize_query(query))
+        return self._tells(normalize_query(query))
+
+    def _tells(self, query: str) -> str | None:
+        reads = skeleton(query)
+        kind = self._personal.kind(query)
+        return self._personal.kind(reads) if kind is None and reads != query else kind
+
+    def _harm(self, query: str) -> str | None:
+        """The category of what is wrong with a query, as it is written or as it reads."""
+        if self._risk is None:
+            return None
+        reads = words_of(skeleton(query))
+        category = self._risk.risk((query,))
+        return self._risk.risk((reads,)) if category is None and reads != query else category
 
     def judge(
         self,
@@ -125,13 +139,13 @@ class Gate:
         """Why a normalised query is held back; None where it may be shown. `barred` has been asked
         before. `anchors` are the video's own; `constrain` holds where it is stricter than the
         gate's."""
-        if (kind := self._personal.kind(query)) is not None:
+        if (kind := self._tells(query)) is not None:
             return Held(query, "personal", kind)
         decision = self.rules.decide(query, about, now)
         if decision.rule is not None and decision.held:
             return Held(query, "rule", decision.rule.rule_id)
         if not decision.allowed and self._risk is not None:
-            category = self._risk.risk((query,))
+            category = self._harm(query)
             if category is not None:
                 return Held(query, "harmful", category)
         if stricter(self.constrain, constrain) == "only" and not self._of_repertoire(
@@ -196,11 +210,11 @@ class Gate:
         steps = [("query", normal or "(nothing is left of it)")]
         bar = self.rules.barred(about, now)
         steps.append(("video", "may carry queries" if bar is None else _told(bar)))
-        kind = self._personal.kind(normal)
+        kind = self._tells(normal)
         steps.append(("personal data", "none found" if kind is None else f"holds: {kind}"))
         decision = self.rules.decide(normal, about, now)
         steps.append(("rules", "none matches" if decision.rule is None else _told(decision.rule)))
-        category = None if self._risk is None else self._risk.risk((normal,))
+        category = self._harm(normal)
         harm = "none found" if category is None else f"about: {category}"
         if category is not None and decision.allowed:
             harm += " (but a rule allows it)"

@@ -22,6 +22,7 @@ from msgspec import Struct, structs
 from onebar.errors import OneBarError
 from onebar.evidence.text import normalize_query
 from onebar.gating.linear import PatternError, PatternSet, compile_pattern
+from onebar.gating.skeleton import skeleton, squeezed
 from onebar.records import Rule
 
 _TOKEN = re.compile(r"[^\W_]+")
@@ -134,6 +135,8 @@ class RuleBook:
         self.market = market
         self._rules: dict[str, Rule] = {}
         self._exact: dict[str, list[Rule]] = {}
+        self._squeezed: dict[str, list[Rule]] = {}
+        """Those that hold an exact query back, by its letters alone."""
         self._words: dict[str, list[Rule]] = {}
         self._chars: dict[str, list[Rule]] = {}
         self._broad: dict[str, list[Rule]] = {}
@@ -246,6 +249,8 @@ class RuleBook:
         found = []
         if rule.query:
             found.append((rule.query, self._exact))
+            if rule.action in ("block", "learn") and (letters := squeezed(skeleton(rule.query))):
+                found.append((letters, self._squeezed))
         elif rule.word:
             words = _phrase(rule.word)
             if _UNSPACED.search(rule.word):
@@ -259,6 +264,17 @@ class RuleBook:
         return found
 
     def _matching(self, query: str) -> Iterator[Rule]:
+        """What matches the query as it is written; of what holds back, also how it reads."""
+        yield from self._written(query)
+        reads = skeleton(query)
+        if self._squeezed:
+            yield from self._squeezed.get(squeezed(reads), ())
+        if reads != query:
+            for rule in self._written(reads):
+                if rule.action in ("block", "learn"):
+                    yield rule
+
+    def _written(self, query: str) -> Iterator[Rule]:
         yield from self._exact.get(query, ())
         if self._words:
             words = _TOKEN.findall(query)
