@@ -470,7 +470,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         world = World(work, children, **settings)
         if name == "model_swapped":
             _registry(work / "registry")
-            world.settings = {"ONEBAR_REGISTRY": str(work / "registry"), "ONEBAR_REGISTRY_POLL_S": "0.5"}  # fmt: skip
+            world.settings = {
+                "ONEBAR_REGISTRY": str(work / "registry"),
+                "ONEBAR_REGISTRY_POLL_S": "0.5",
+            }
         if name == "redis_slow":
             port = free_port()
             line = [sys.executable, str(HERE / "degraded.py"), "--line", str(port), world.redis_url]
@@ -546,7 +549,8 @@ def main() -> None:
         return serve_hung()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: on Debian, apt-get install wrk")
-    table = Table("mode", "lookups/s", "late", "p50", "p99", "max", "batches/s", "late", "p99", "max", "MiB")  # fmt: skip
+    singles = ("lookups/s", "late", "p50", "p99", "max")
+    table = Table("mode", *singles, "batches/s", "late", "p99", "max", "MiB")
     for name in track(options.modes, "measuring", transient=True, disable=options.json):
         found = measure(name, options)
         if options.json:

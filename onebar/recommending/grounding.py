@@ -46,6 +46,8 @@ class Drop(StrEnum):
     """Below the checkpoint's floor."""
     RISKY = "risky"
     """It says what a bar must not say."""
+    REPERTOIRE = "repertoire"
+    """Not of the repertoire, where nothing else is to be generated."""
     DUPLICATE = "duplicate"
     """The same words as a better one, in another order, number or with trivial ones more."""
 
