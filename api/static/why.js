@@ -56,7 +56,7 @@ export function showChange(what) {
     ? t("made_in", { total: Math.round(own.ms), what: t(own.kind === "tap" ? "tap" : "typed"), made })
     : t("made_alone", { made }), "soft timing"));
   const same = JSON.stringify(what.before) === JSON.stringify(what.after);
-  if (same) parts.push(element("p", t("same_list"), "soft"));
+  if (same) parts.push(element("p", t(own ? "same_list_own" : "same_list"), "soft"));
   if (same && !own) {
     $("changed").replaceChildren(...parts);
     return;
