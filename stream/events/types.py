@@ -141,10 +141,12 @@ class Search(_Event, tag="search", frozen=True, kw_only=True):
 
 
 class ShownQuery(Struct, frozen=True):
-    """A query in the bar. `position` counts from 0."""
+    """A query in the bar. `position` counts from 0. `propensity` is how likely it was to stand
+    there, as the answer told; 1 where it did not."""
 
     query: Query
     position: Annotated[int, Meta(ge=0, le=1000)] = 0
+    propensity: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
 
 
 class Exposure(_Event, tag="exposure", frozen=True, kw_only=True):
@@ -264,6 +266,9 @@ ADMIN_EVENTS: tuple[type[_Event], ...] = (Removal, Deletion, RuleChange)
 """What only an administrator may send over HTTP: it takes away, for everybody and for good."""
 
 
+_DECODER = msgspec.json.Decoder(Event)
+
+
 def parse(data: bytes) -> Event:
     """The event in one message.
 
@@ -275,6 +280,15 @@ def parse(data: bytes) -> Event:
         raise InvalidEventError(
             f"the message has {len(data):,} bytes; at most {MAX_EVENT_BYTES:,} are accepted"
         )
+    try:
+        event: Event = _DECODER.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _parse_loosely(data)
+    return event
+
+
+def _parse_loosely(data: bytes) -> Event:
+    """What a careless client wrote, read as it was meant, or an error that says what is wrong."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

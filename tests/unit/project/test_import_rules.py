@@ -55,12 +55,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "feature_store.keys": _BASE,
     "feature_store.buckets": (*_BASE, "feature_store.writes"),
     "feature_store.snapshot": (*_BASE, "feature_store.buckets"),
+    "feature_store.repeats": (*_BASE, "feature_store.writes"),
     "feature_store.plan": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.writes"),
-        *("feature_store.redis", "feature_store.snapshot"),
+        *("feature_store.redis", "feature_store.repeats", "feature_store.snapshot"),
     ),
     "feature_store.memory": (
-        *(*_BASE, "feature_store.buckets", "feature_store.snapshot", "feature_store.writes"),
+        *(*_BASE, "feature_store.buckets", "feature_store.repeats", "feature_store.snapshot"),
+        "feature_store.writes",
     ),
     "feature_store.store": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
@@ -87,6 +89,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, *_STATE, "onebar.evidence", "onebar.summaries"),
         *("stream.events", "stream.kafka", "stream.workers"),
     ),
+    "stream.mapping": (*_BASE, "stream.events", "stream.logs"),
     "stream.archive": (
         *(*_BASE, "onebar.evidence", "onebar.gating", "stream.events", "stream.kafka"),
         *("stream.workers", "stream.logs"),
@@ -96,7 +99,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("onebar.embedding", "feature_store.buckets", "stream.events"),
     ),
     "stream.simulator": (
-        *(*_BASE, "onebar.evidence", "onebar.triggers"),
+        *(*_BASE, "onebar.client", "onebar.evidence", "onebar.evaluation", "onebar.triggers"),
         *("stream.events", "stream.logs"),
     ),
     # HTTP.
