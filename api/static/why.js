@@ -162,9 +162,19 @@ function showAnchors(anchors) {
   table.replaceChildren(head, ...rows);
 }
 
+function showHistory(history) {
+  $("history-box").hidden = !history.length;
+  $("history").replaceChildren(...history.slice(0, 10).map((entry) => {
+    const item = element("li", entry.query, entry.used ? "used" : "soft");
+    item.title = t(entry.used ? "bears" : "bears_not");
+    return item;
+  }));
+}
+
 export function showWhy(found, lookup) {
   showFacts(found, lookup);
   showPrompt(found.explanation.segments);
+  showHistory(found.explanation.history);
   showCandidates(found.explanation.candidates);
   showAnchors(found.explanation.anchors);
 }
