@@ -84,21 +84,19 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
         raise UnavailableError("model-unavailable", f"The model did not answer: {error}") from None
     terms = services.answerer.ask(asyncio.get_running_loop().time(), k=None, budget_ms=0)
     answer = await services.answerer.one(pair, msgspec.structs.replace(terms, peek=True))
-    return ExplanationAnswer(
-        pair[0],
-        pair[1],
-        recommender.model,
-        msgspec.json.decode(answer, type=Answer),
-        explain(
-            grounding,
-            beam,
-            recommender.taste,
-            services.gate,
-            services.settings.k,
-            time.time(),
-            counts,
-        ),
+    # In a thread: what takes a few milliseconds for a person is not to hold up a lookup.
+    explanation = await asyncio.to_thread(
+        explain,
+        grounding,
+        beam,
+        recommender.taste,
+        services.gate,
+        services.settings.k,
+        time.time(),
+        counts,
     )
+    found = msgspec.json.decode(answer, type=Answer)
+    return ExplanationAnswer(pair[0], pair[1], recommender.model, found, explanation)
 
 
 @router.get(
