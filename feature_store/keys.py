@@ -217,6 +217,10 @@ class Keys:
         """string: the queries generated from one prompt by one model."""
         return f"{self.prefix}{{d:{digest}}}"
 
+    def rate(self, caller: str) -> str:
+        """string: when the token bucket of a caller will be full again, in microseconds."""
+        return f"{self.prefix}rate:{escape(caller)}"
+
     @property
     def recent(self) -> str:
         """sorted set: video_id -> when queries were last generated for it, the newest kept."""

@@ -262,6 +262,10 @@ class FeatureStore:
             if reply is not None
         }
 
+    async def ping(self) -> None:
+        """Raises `StoreUnavailableError` unless Redis answers."""
+        await strings(self.client, [self.keys.probe()])
+
     async def probe(self) -> str | None:
         """Raises `StoreUnavailableError` unless Redis answers and a write is possible now. What
         was noted of a loss (`note_lost`); None where the state is whole.

@@ -124,8 +124,9 @@ class Features(Struct, frozen=True):
 
 class Candidate(Struct, frozen=True):
     """One query. From an engine `score` is its log probability (<= 0), over its length to the power
-    of the checkpoint's length penalty (0 for the shipped one); in an answer the log of how likely
-    the ranker holds it to be what is wanted, among all that there was."""
+    of the checkpoint's length penalty (0 for the shipped one); in an answer the log of how good the
+    ranker holds it to be: between how likely it is what is wanted, among all that there was, and
+    how near it comes to all of that."""
 
     text: str
     score: float

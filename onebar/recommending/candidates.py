@@ -79,7 +79,8 @@ def choose(
     *,
     from_text: bool = True,
 ) -> Chosen:
-    """At most `k` (>= 1) queries, best first; their scores are log probabilities by the ranker.
+    """At most `k` (>= 1) queries, best first; their scores are logarithms of what each is `worth`
+    as the one that is read, by the ranker: 0 at most.
 
     `beam` is a generation ordered best first, empty where there was none. Where its first is
     `[REJECT]`, and likelier than not, only anchors that touch the video's text are shown; else it

@@ -12,9 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from onebar.errors import OneBarError
+from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
 from onebar.evidence.words import Word, is_chinese_word, parts, words
-from onebar.recommending.spans import names, script
+from onebar.recommending.names import names, script
 from onebar.records import Candidate
 
 MAX_CANDIDATE_CHARS = 64
@@ -30,7 +31,8 @@ class Drop(StrEnum):
     BROKEN = "broken"
     """Half a character, a special token, no letter or digit, or too long."""
     FRAGMENT = "fragment"
-    """A piece of a sentence: it ends with a word that only joins others, or spans two sentences."""
+    """A piece of a sentence: it begins or ends with a word that only joins others, or spans two
+    sentences."""
     REPEATED = "repeated"
     """A word twice."""
     UNGROUNDED = "ungrounded"
@@ -48,12 +50,24 @@ class Drop(StrEnum):
     """The same words as a better one, in another order, number or with trivial ones more."""
 
 
-_TWO_SENTENCES = re.compile(r"[?!;|。！？；]\s*\w")
+_TWO_SENTENCES = re.compile(r"[?!;|)。！？；]\s*\w")
+_OPEN_HYPHEN = re.compile(r"\w[-‐‑](?!\w)")
+
+
+_LOOSE = re.compile(r"^[\s·•,;:!?|/\\)\]}、。，]+|[\s·•,;:|/\\(\[{、，]+$")
+"""Punctuation that no query begins or ends with."""
+_JOINS = frozenset(["and", "at", "but", "by", "from", "into", "of", "onto", "or", "than", "with"])
+"""What no English query begins with, as one may with *how to* or *in ear*."""
+
+
+def trimmed(text: str) -> str:
+    """What was generated, without the punctuation that a decoder leaves at its ends."""
+    return _LOOSE.sub("", text)
 
 
 def is_fragment(query: str) -> bool:
-    """Whether it goes on behind the end of a sentence."""
-    return _TWO_SENTENCES.search(query) is not None
+    """Whether it goes on behind the end of a sentence, or a hyphen joins a word to nothing."""
+    return _TWO_SENTENCES.search(query) is not None or _OPEN_HYPHEN.search(query) is not None
 
 
 def presentable(text: str) -> str:
@@ -174,8 +188,9 @@ class Ground:
 
         Without a lexicon no word of an alphabet is held for none, as there is no telling.
         """
-        last = found[-1] if found else None
-        if last is not None and last.function and script(last) != "z":
+        if found and script(found[-1]) != "z" and found[-1].function:
+            return Drop.FRAGMENT
+        if found and found[0].text.lower() in _JOINS:
             return Drop.FRAGMENT
         said = [word for word in found if not word.function]
         keys = [word.key for word in said if word.tag != "m"]
@@ -222,6 +237,8 @@ def _pairs(key: str) -> list[str]:
 
 def _script(word: Word) -> str:
     """Which script a word is in, roughly; empty for numbers and model names, which are in any."""
+    if HAN_CHARACTER.match(word.text):
+        return "z"
     if word.tag in "mc":
         return ""
     kind = script(word)

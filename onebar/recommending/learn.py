@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from onebar.gating.risk import shipped_rules
 from onebar.recommending.candidates import proposals
+from onebar.recommending.composed import COMPOSED
 from onebar.recommending.material import Material
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Feature, Proposal, Ranker, features, source_features
@@ -54,13 +55,13 @@ def learn_phrases(
     penalty, by L-BFGS); only features that `least` examples have are learned. Deterministic. Needs
     scipy. Raises `ValueError` where no example has a candidate near its queries.
     """
-    taste = Taste(Ranker({}), shipped_rules())
-    lists = [
-        found
-        for one in examples
-        if (found := _list(_only_text(one), taste, features, None)) is not None
-    ]
-    weights = _fit(lists, l2=l2, least=least)
+    texts = [_only_text(one) for one in examples]
+    weights: dict[str, float] = {}
+    # It takes weights to tell what to compose: some of the texts, spans only, are enough for those.
+    for some in (texts[::3], texts):
+        taste = Taste(Ranker(weights), shipped_rules())
+        lists = [found for one in some if (found := _list(one, taste, features, None)) is not None]
+        weights = {COMPOSED: 0.0, **_fit(lists, l2=l2, least=least)}
     return Ranker(weights, {"texts": len(lists), "l2": l2, **(trained or {})})
 
 

@@ -20,14 +20,25 @@ from onebar.recommending.grounding import (
     is_fragment,
     presentable,
     token_log_probability,
+    trimmed,
 )
 from onebar.recommending.material import VOICE, Material
-from onebar.recommending.ranker import Proposal, Ranker, Scorer, shipped_ranker, spread
+from onebar.recommending.ranker import (
+    Proposal,
+    Ranker,
+    Scorer,
+    nearness,
+    shipped_ranker,
+    spread,
+    worth,
+)
 from onebar.recommending.spans import signature
 from onebar.records import Candidate
 
 LEAST_SHARE = 0.08
 """Candidates less likely than this part of the likeliest are better not shown at all."""
+LEAST = 1e-12
+"""No candidate's merit is less, so that it has a logarithm."""
 POOL = 20
 """Best candidates that the list is spread over."""
 
@@ -89,9 +100,12 @@ class Pool:
         elif self._taste.risk.risk((query,)) is not None:
             self.dropped[Drop.RISKY] += 1
         else:
-            said = [word for word in found if not word.function] or found
-            covered = sum(map(self._text.touches, said)) / len(said)
-            self._found[key] = Proposal(query, found, covered=covered, **facts)
+            said = [at for at, word in enumerate(found) if not word.function] or [
+                *range(len(found))
+            ]
+            strange = tuple(at for at in said if not self._text.touches(found[at]))
+            covered = 1 - len(strange) / len(said)
+            self._found[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
 
     def add_anchors(self) -> None:
         own = [a for a in self._material.anchors if a.source == "behavior"]
@@ -117,7 +131,7 @@ class Pool:
         ground = Ground((*self._material.texts(), *self._material.queries()))
         best = beam[0].score if beam else 0.0
         for rank, candidate in enumerate(beam):
-            query = presentable(candidate.text)
+            query = presentable(trimmed(candidate.text))
             if candidate.text.strip() == REJECT:
                 continue
             if not query:
@@ -145,9 +159,8 @@ class Pool:
         They are part of a text that was found harmless as a whole, and are judged again only where
         they are shown.
         """
-        # All of them are needed only to tell what else is a span.
-        wanted = None if self._found else most
-        for rank, span in enumerate(self._taste.ranker.best_spans(self._material.video, wanted)):
+        spans = self._taste.ranker.best_spans(self._material.video, most, frozenset(self._found))
+        for rank, span in enumerate(spans):
             key = signature(span.words)
             known = self._found.get(key)
             if known is not None:
@@ -174,10 +187,12 @@ class Pool:
         pool = sure + rest[: max(POOL, 2 * k)]
         total = sum(exp(score - top) for score in scores)
         weights = [exp(scores[at] - top) / total for at in pool]
-        shown = spread([proposals[at].text for at in pool], weights, k, len(sure))
+        near = nearness([proposals[at].text for at in pool], weights)
+        merit = worth(near, weights)
+        shown = sorted(spread(near, k, len(sure)), key=lambda one: (-merit[one], one))
         return tuple(
-            Candidate(proposals[at].text, round(scores[at] - top - log(total), 5) + 0.0)
-            for at in sorted((pool[one] for one in shown), key=order.index)
+            Candidate(proposals[pool[one]].text, round(log(max(merit[one], LEAST)), 5) + 0.0)
+            for one in shown
         )
 
 

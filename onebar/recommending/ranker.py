@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from math import log2
+from math import log2, sqrt
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -14,18 +14,37 @@ import msgspec
 
 from onebar.errors import OneBarError
 from onebar.evidence.words import Word
+from onebar.recommending.composed import (
+    COMPOSED,
+    Join,
+    Pair,
+    apart,
+    compose,
+    first_features,
+    join,
+    join_features,
+    pair_words,
+    pieces,
+    then_features,
+)
+from onebar.recommending.names import go_together, joint_feature, joint_features, script
 from onebar.recommending.spans import (
     Extent,
     Field,
     Span,
+    composed,
     end_features,
     extents,
     fields,
+    head_features,
+    lead_features,
     phrase_script,
+    said,
     shape_features,
     signature,
     span,
     start_features,
+    variants,
     word_features,
 )
 from onebar.records import VideoText
@@ -33,6 +52,8 @@ from onebar.records import VideoText
 SHIPPED = Path(__file__).parent / "data" / "ranker.json"
 """For checkpoints that bring none of their own."""
 FORMAT = 1
+PIECES = 9
+"""Pieces of a field that are composed, of each kind."""
 _FLOOR = -12.0
 """Log probabilities below are as good as this one."""
 
@@ -64,6 +85,8 @@ class Proposal(NamedTuple):
     """Its rank in the relevant history, newest first."""
     covered: float = 1.0
     """Share of its words that the video's text has."""
+    strange: tuple[int, ...] = ()
+    """Where those stand that the text has not, among `words`."""
 
 
 Feature = tuple[str, float]
@@ -85,11 +108,12 @@ class Scorer(Protocol):
 
 def phrase_features(proposal: Proposal) -> list[str]:
     """Names of what its shape and its place in the text say of it."""
+    joints = joint_features(proposal.words)
     if proposal.span is not None:
-        return list(proposal.span.context)
+        return [*proposal.span.context, *joints]
     lang = phrase_script(proposal.words)
     shape = shape_features(lang, len(proposal.words), len(proposal.text))
-    return [*shape, "F:none", f"LN:{lang}:^", f"RN:{lang}:$"]
+    return [*shape, "F:none", f"LN:{lang}:^", f"RN:{lang}:$", *joints]
 
 
 def source_features(proposal: Proposal) -> list[Feature]:
@@ -105,6 +129,9 @@ def source_features(proposal: Proposal) -> list[Feature]:
             ("beam:behind", max(_FLOOR, proposal.behind) / 4),
             ("beam:span" if proposal.span is not None else "beam:none", 1.0),
         )
+        if proposal.strange:
+            found.append(("strange:log", max(_FLOOR, proposal.log_probability) / 4))
+            found += ((_strange(proposal.words, at), 1.0) for at in proposal.strange)
     if proposal.anchor is not None:
         kind = "near" if proposal.near else "anchor"
         found += (
@@ -117,6 +144,16 @@ def source_features(proposal: Proposal) -> list[Feature]:
     return found
 
 
+def _strange(found: Sequence[Word], at: int) -> str:
+    """Where a word of the model's own stands, and whether it goes with its neighbours."""
+    place = "first" if at == 0 else "last" if at == len(found) - 1 else "inner"
+    beside = [
+        pair for pair in ((at - 1, at), (at, at + 1)) if pair[0] >= 0 and pair[1] < len(found)
+    ]
+    known = all(go_together(found[a], found[b]) for a, b in beside)
+    return f"strange:{place if beside else 'only'}:{known:d}"
+
+
 def features(proposal: Proposal) -> list[Feature]:
     """Everything the weights are summed over, by name."""
     found = [(name, 1.0) for name in phrase_features(proposal)] + source_features(proposal)
@@ -124,7 +161,12 @@ def features(proposal: Proposal) -> list[Feature]:
         found += ((role + name, 1.0) for name in word_features(proposal.words[at]))
         if proposal.span is not None:
             found.append((role + proposal.span.seen[at], 1.0))
+    found += ((name, 1.0) for name in _head(proposal.words[-1]))
     return found
+
+
+def _head(word: Word) -> tuple[str, ...]:
+    return head_features(word.text, word.tag) if script(word) == "z" else ()
 
 
 @lru_cache(maxsize=64)
@@ -141,6 +183,16 @@ class _File(msgspec.Struct, omit_defaults=True):
     trained: dict[str, object] = {}
 
 
+class _Worth(NamedTuple):
+    """What the words of a field are worth by their role; `before` sums those within."""
+
+    only: list[float]
+    start: list[float]
+    before: list[float]
+    end: list[float]
+    depth: list[float]
+
+
 class Ranker:
     """A `Scorer` by weights: those of a checkpoint, or the shipped ones."""
 
@@ -154,6 +206,8 @@ class Ranker:
         self.digest = hashlib.sha256(content).hexdigest()[:8]
         self._word = lru_cache(maxsize=32768)(self._word_score)
         self._length = lru_cache(maxsize=4096)(self._length_score)
+        self._join = lru_cache(maxsize=16384)(self._join_score)
+        self._composes = COMPOSED in self.weights
 
     @classmethod
     def load(cls, path: Path) -> Ranker:
@@ -188,30 +242,56 @@ class Ranker:
             total += self._word(role, word.text, word.key, word.tag, word.function)
             if seen is not None:
                 total += get(role + seen[at], 0.0)
-        return total
+        return total + self._sum(_head(proposal.words[-1]))
 
-    def best_spans(self, video: VideoText, most: int | None = None) -> list[Span]:
-        """The best spans of a video's text, best first; of those that say the same only one.
+    def best_spans(
+        self, video: VideoText, most: int | None = None, also: Container[str] = ()
+    ) -> list[Span]:
+        """The best spans of a video's text, best first, at most `most`; of those that say the same
+        only one. Behind them, those of the signatures in `also` that are not among them.
 
         By the same sum as `scores` has for proposals that are nothing but spans, without writing
-        down the features of each: there are a hundred of them in a text.
+        down the features of each: there are a hundred of them in a text. Of the best, what they
+        are also called stands among them; and Chinese queries of two pieces, where the weights know
+        of any.
         """
-        found = [
-            (-score, number, extent, field)
-            for number, field in enumerate(fields(video))
-            for score, extent in self._field_spans(field)
-        ]
-        found.sort(key=lambda one: one[:3])
-        kept: dict[str, Span] = {}
-        for _, _, extent, field in found:
-            key = signature(field.words[extent.first : extent.last + 1])
-            if key not in kept:
-                kept[key] = span(field, extent)
-                if len(kept) == most:
-                    break
-        return list(kept.values())
+        read = fields(video)
+        found: list[tuple[float, int, bool, Extent | Pair]] = []
+        for number, field in enumerate(read):
+            worth = self._worth(field)
+            found += ((-x, number, False, at) for x, at in self._field_spans(field, worth))
+            if self._composes:
+                found += ((-x, number, True, at) for x, at in self._pairs(field, worth))
+        found.sort()
+        keys: set[str] = set()
+        kept: list[tuple[float, Span]] = []
+        behind: list[Span] = []
+        for below, number, _, extent in found:
+            field = read[number]
+            full = len(kept) == most
+            if full and not also:
+                break
+            key = signature(_said(field, extent))
+            if key in keys or (full and key not in also):
+                continue
+            keys.add(key)
+            if full:
+                behind.append(_span(field, extent))
+            else:
+                kept.append((below, _span(field, extent)))
+        text = frozenset(word.key for field in read for word in field.words)
+        for variant in variants([one for _, one in kept], text):
+            key = signature(variant.words)
+            if key not in keys:
+                keys.add(key)
+                score = self._score(Proposal(variant.text, variant.words, variant))
+                kept.append((-score, variant))
+        kept.sort(key=lambda one: one[0])
+        dropped = [] if most is None else kept[most:]
+        behind += [one for _, one in dropped if signature(one.words) in also]
+        return [*(one for _, one in kept[:most]), *behind]
 
-    def _field_spans(self, field: Field) -> list[tuple[float, Extent]]:
+    def _worth(self, field: Field) -> _Worth:
         get = self.weights.get
         only, start, inner, end = (
             [
@@ -221,26 +301,107 @@ class Ranker:
             ]
             for role in ("O:", "S:", "I:", "E:")
         )
-        before = list(accumulate(inner, initial=0.0))
+        for at, word in enumerate(field.words):
+            if field.scripts[at] == "z":
+                head = self._sum(head_features(word.text, word.tag))
+                only[at] += head
+                end[at] += head
+        depth = [get(f"D:{count}:{field.among}", 0.0) for count in range(4)]
+        return _Worth(only, start, list(accumulate(inner, initial=0.0)), end, depth)
+
+    def _sum(self, names: Iterable[str]) -> float:
+        get = self.weights.get
+        return sum(get(name, 0.0) for name in names)
+
+    def _field_spans(self, field: Field, worth: _Worth) -> list[tuple[float, Extent]]:
+        only, start, before, end, depth = worth
+        joints = list(accumulate(self._joints(field), initial=0.0))
         starts: dict[tuple[int, str], float] = {}
         ends: dict[tuple[int, str], float] = {}
-        depth = [get(f"D:{count}:{field.among}", 0.0) for count in range(4)]
+        found = list(extents(field))
         scored = []
-        for extent in extents(field):
-            first, last, chars, lang = extent
-            if (first, lang) not in starts:
-                starts[first, lang] = sum(get(f, 0.0) for f in start_features(field, first, lang))
+        for extent in (*found, *composed(field, found)):
+            first, last, chars, lang, lead = extent
+            begin = first if lead < 0 else lead
+            if (begin, lang) not in starts:
+                starts[begin, lang] = self._sum(start_features(field, begin, lang))
             if (last, lang) not in ends:
-                ends[last, lang] = sum(get(f, 0.0) for f in end_features(field, last, lang))
-            total = starts[first, lang] + ends[last, lang]
-            total += self._length(lang, last - first + 1, chars)
+                ends[last, lang] = self._sum(end_features(field, last, lang))
+            total = starts[begin, lang] + ends[last, lang]
+            total += self._length(lang, last - first + 1 + (lead >= 0), chars)
             total += depth[min(field.counts[first : last + 1])]
-            if first == last:
+            total += joints[last + 1] - joints[first + 1]
+            if lead >= 0:
+                total += self._sum(lead_features(field, extent))
+                total += self._joint(
+                    field.roles[lead],
+                    field.roles[first],
+                    go_together(field.words[lead], field.words[first]),
+                )
+                total += start[lead] + end[last] + before[last] - before[first]
+            elif first == last:
                 total += only[first]
             else:
                 total += start[first] + end[last] + before[last] - before[first + 1]
             scored.append((round(total, 6), extent))
         return scored
+
+    def _joints(self, field: Field) -> list[float]:
+        """What each word's standing behind the one before it is worth."""
+        roles = field.roles
+        return [
+            self._joint(roles[at - 1], roles[at], field.known[at]) if at else 0.0
+            for at in range(len(roles))
+        ]
+
+    def _joint(self, before: str, after: str, known: bool) -> float:
+        if not (before and after):
+            return 0.0
+        return self.weights.get(joint_feature(before, after, known), 0.0)
+
+    def _pairs(self, field: Field, worth: _Worth) -> list[tuple[float, Pair]]:
+        """Of the pieces that are the likeliest to begin, or to end, a composed query."""
+        _, start, before, end, depth = worth
+        counts = field.counts
+        found = pieces(field)
+        begin = sorted(
+            (
+                -self._sum(first_features(field, piece))
+                - start[piece.first]
+                - (before[piece.last + 1] - before[piece.first + 1]),
+                piece,
+            )
+            for piece in found
+        )[:PIECES]
+        finish = sorted(
+            (
+                -self._sum(then_features(field, piece))
+                - end[piece.last]
+                - (before[piece.last] - before[piece.first]),
+                piece,
+            )
+            for piece in found
+        )[:PIECES]
+        scored = []
+        for less, first in begin:
+            for less_still, then in finish:
+                if not apart(field, first, then):
+                    continue
+                pair = Pair(first, then)
+                count = first.last - first.first + then.last - then.first + 2
+                total = -less - less_still
+                total += depth[
+                    min(counts[first.first : first.last + 1] + counts[then.first : then.last + 1])
+                ]
+                total += self._length("z", count, first.chars + then.chars)
+                total += self._join(join(field, pair))
+                if "l" in field.scripts:
+                    total += self._sum(joint_features(pair_words(field, pair)))
+                scored.append((round(total, 6), pair))
+        return scored
+
+    def _join_score(self, how: Join) -> float:
+        return self._sum(join_features(how))
 
     def _length_score(self, lang: str, count: int, chars: int) -> float:
         return sum(self.weights.get(name, 0.0) for name in shape_features(lang, count, chars))
@@ -250,38 +411,51 @@ class Ranker:
         return sum(self.weights.get(role + name, 0.0) for name in word_features(word))
 
 
+def _said(field: Field, at: Extent | Pair) -> tuple[Word, ...]:
+    return said(field, at) if isinstance(at, Extent) else pair_words(field, at)
+
+
+def _span(field: Field, at: Extent | Pair) -> Span:
+    return span(field, at) if isinstance(at, Extent) else compose(field, at)
+
+
 @lru_cache(maxsize=1)
 def shipped_ranker() -> Ranker:
     """The one for checkpoints without a ranker of their own."""
     return Ranker.load(SHIPPED)
 
 
-def spread(texts: Sequence[str], weights: Sequence[float], k: int, kept: int = 0) -> list[int]:
-    """Which `k` of some texts to show: those that together come nearest to what is wanted.
-
-    A text's weight is the probability that it is what is wanted (less than a hundredth of the
-    greatest doesn't count), and what is shown is worth its greatest overlap (F1 of character pairs)
-    with that. The first `kept` texts are in whatever the
-    others are worth; then, one by one, the text that adds most, the earlier where it makes no
-    difference.
+def nearness(texts: Sequence[str], weights: Sequence[float]) -> list[list[float]]:
+    """For each text, how near it comes to each that may be wanted: their overlap (F1 of character
+    pairs) times the probability that it is the one. What has less than a hundredth of the greatest
+    weight doesn't count as wanted.
     """
     bits: dict[str, int] = {}
     masks = [_pair_mask(text, bits) for text in texts]
     sizes = [mask.bit_count() for mask in masks]
     least = max(weights, default=0.0) / 100
     wanted = [at for at, weight in enumerate(weights) if weight >= least]
-    near = [
+    return [
         [
             weights[at] * 2 * (mask & masks[at]).bit_count() / max(1, size + sizes[at])
             for at in wanted
         ]
         for mask, size in zip(masks, sizes, strict=True)
     ]
-    chosen = list(range(min(kept, k, len(texts))))
-    nearest = [0.0] * len(wanted)
+
+
+def spread(near: Sequence[Sequence[float]], k: int, kept: int = 0) -> list[int]:
+    """Which `k` of some texts to show, given their `nearness`: those that together come nearest to
+    what is wanted.
+
+    The first `kept` are in whatever the others are worth; then, one by one, the text that adds
+    most, the earlier where it makes no difference.
+    """
+    chosen = list(range(min(kept, k, len(near))))
+    nearest = [0.0] * (len(near[0]) if near else 0)
     for one in chosen:
         nearest = list(map(max, nearest, near[one]))
-    left = list(range(len(chosen), len(texts)))
+    left = list(range(len(chosen), len(near)))
     while left and len(chosen) < k:
         best, most = left[0], -1.0
         for one in left:
@@ -292,6 +466,15 @@ def spread(texts: Sequence[str], weights: Sequence[float], k: int, kept: int = 0
         left.remove(best)
         nearest = list(map(max, nearest, near[best]))
     return chosen
+
+
+def worth(near: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
+    """How good each text is as the one query that is read: the geometric mean of how likely it is
+    and how near it comes to all that may be wanted.
+
+    Of two that are as likely the nearer goes first: where it is wrong, it is less so.
+    """
+    return [sqrt(sum(to_all) * weight) for to_all, weight in zip(near, weights, strict=True)]
 
 
 def _pair_mask(text: str, bits: dict[str, int]) -> int:

@@ -62,7 +62,7 @@ def generated_schema() -> dict[str, Any]:
         "required": ["text", "score"],
         "properties": {
             "text": {"type": "string"},
-            "score": {"type": "number", "maximum": 0, "description": "Log probability."},
+            "score": {"type": "number", "maximum": 0, "description": "How good, as a logarithm."},
         },
     }
     return {

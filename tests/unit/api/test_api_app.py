@@ -15,19 +15,21 @@ import pytest
 from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from api.answering.answer import from_anchors
+from api.answering.forms import from_anchors
 from api.app import create_app
 from api.http.auth import ApiKeyError, UnsafeBindError
 from api.http.problems import InvalidParameterError, ProblemError
 from api.http.schemas import is_id
-from api.routes.events import InvalidEventsError, check_events
+from api.routes.events import InvalidEventsError, all_or_none, check
 from api.routes.page import assets
 from api.routes.queries import QueriesEndpoint
 from api.server import AddressInUseError, free_port
 from api.services import Services
 from onebar.records import Anchor, Candidate, Features
 from onebar.settings import Settings
+from stream.events import Event
 
 NOWHERE = Settings(
     redis_url="redis://127.0.0.1:1/0", kafka_bootstrap="127.0.0.1:1", api_generate=False
@@ -333,13 +335,15 @@ async def test_what_nobody_foresaw_is_a_problem_without_a_trace(app: FastAPI) ->
     transport = httpx.ASGITransport(broken, raise_app_exceptions=False)
     event = {"type": "impression", "event_id": "e", "ts": 1, "video_id": "v"}
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        for response in (
-            await http.get("/v1/queries?video_id=v"),
-            await http.post("/v1/queries", json={"requests": [{"video_id": "v"}]}),
-            await http.post("/v1/events", json=event),
-        ):
-            is_problem(response, 500)
-            assert "secret" not in response.text
+        with capture_logs() as logged:
+            for response in (
+                await http.get("/v1/queries?video_id=v"),
+                await http.post("/v1/queries", json={"requests": [{"video_id": "v"}]}),
+                await http.post("/v1/events", json=event),
+            ):
+                is_problem(response, 500)
+                assert "secret" not in response.text
+        assert [entry["event"] for entry in logged] == ["request_failed"] * 3
 
 
 KEYED = NOWHERE.model_copy(
@@ -545,8 +549,12 @@ def test_what_is_no_batch_is_refused(body: bytes, said: str) -> None:
 GOOD = {"type": "impression", "event_id": "e", "ts": 100.0, "video_id": "v"}
 
 
+def checked(values: list[Any]) -> list[Event]:
+    return all_or_none([check(index, value, latest=100.0) for index, value in enumerate(values)])
+
+
 def test_events_are_taken_or_all_refused() -> None:
-    assert len(check_events([GOOD, GOOD], latest=100.0)) == 2
+    assert len(checked([GOOD, GOOD])) == 2
     bad: list[Any] = [
         GOOD,
         {**GOOD, "ts": 100.5},
@@ -557,7 +565,7 @@ def test_events_are_taken_or_all_refused() -> None:
         {"type": "video", "event_id": "e", "ts": 1, "video_id": "v", "asr": "x" * 1_000_000},
     ]
     with pytest.raises(InvalidEventsError) as caught:
-        check_events(bad, latest=100.0)
+        checked(bad)
     assert [fault["index"] for fault in caught.value.extra["errors"]] == [1, 2, 3, 4, 6]
     assert "future" in caught.value.extra["errors"][0]["detail"]
     assert "$.ts" in caught.value.extra["errors"][3]["detail"]
@@ -565,7 +573,7 @@ def test_events_are_taken_or_all_refused() -> None:
 
 def test_a_long_list_of_faults_is_cut() -> None:
     with pytest.raises(InvalidEventsError) as caught:
-        check_events([{}] * 1000, latest=100.0)
+        checked([{}] * 1000)
     assert len(caught.value.extra["errors"]) == 100
     assert "1000 of 1000" in caught.value.detail
 

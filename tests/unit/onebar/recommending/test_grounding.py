@@ -34,6 +34,8 @@ KAYAK = Ground(
         ("mixed nuts", Drop.UNGROUNDED),
         ("the for 2", Drop.UNGROUNDED),
         ("inflatable kayak in", Drop.FRAGMENT),
+        ("at inflatable kayak", Drop.FRAGMENT),
+        ("in inflatable kayak", None),
         ("皮划艇怎么样", None),
         ("kayak k2000", Drop.NONWORD),
         ("kayak kayaks", Drop.REPEATED),
