@@ -14,7 +14,7 @@ paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
-        coverage lint format typecheck install lock pre-commit clean schemas screenshots checkpoint results
+        audit coverage lint format typecheck install lock pre-commit clean schemas screenshots checkpoint results
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^## / {printf "\n%s\n", substr($$0, 4)} \
@@ -56,6 +56,10 @@ test-newest: ## make test with the newest releases that pyproject.toml allows, i
 	@echo "Held back by an upper bound, ours or another's:"
 	@.venv-newest/bin/python -m uv pip list --python .venv-newest/bin/python --outdated
 	@.venv-newest/bin/python tests/run_all.py
+
+audit: $(VENV)/.installed-dev ## known vulnerabilities of what we stand on (pip-audit), risky code of ours (bandit); needs the network
+	$(BIN)/python -m uv tool run pip-audit -r constraints.txt --no-deps --disable-pip
+	$(BIN)/python -m uv tool run bandit -q -r -ll api feature_store onebar stream deploy
 
 coverage: $(VENV)/.installed-dev ## the unit tests, and the lines of each file that none of them reaches
 	$(UNIT) --cov --cov-report=term-missing $(call paths,tests/unit)

@@ -26,7 +26,7 @@ from api.routes import (
 )
 from api.services import Services
 from onebar import __version__
-from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.process.tasks import end_tasks
 from onebar.recommending.loading import LoadedModel, load_model
 from onebar.settings import Settings
@@ -113,7 +113,7 @@ def create_app(
 def app_factory() -> FastAPI:
     """For servers that make the app themselves: settings from the environment."""
     settings = Settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     return create_app(settings)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from granian import Granian
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
@@ -26,6 +26,7 @@ from onebar.errors import OneBarError
 from onebar.evidence.words import words
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.settings import Settings
 
 if TYPE_CHECKING:  # what counts anything is imported when METRICS_DIRECTORY has been set
@@ -63,11 +64,12 @@ def serve(settings: Settings) -> None:
     Raises `ApiKeyError`, `UnsafeBindError` and `AddressInUseError` before anything is started.
     Port 0 takes a free one; the line `api_listening` in the log names it.
     """
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     check_bind(settings.api_host, KeyRing(parse_api_keys(settings.api_keys)))
     port = free_port(settings.api_host, settings.api_port)
     most = most_connections(settings.api_connections)
     host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    scheme = "http" if settings.api_tls_certificate is None else "https"
     server = Granian(
         "api.app:app_factory",
         address=settings.api_host,
@@ -86,13 +88,19 @@ def serve(settings: Settings) -> None:
         ),
         log_level=_LEVELS[settings.log_level],
         log_access=False,
+        ssl_cert=settings.api_tls_certificate,
+        ssl_key=settings.api_tls_key,
+        ssl_key_password=settings.api_tls_key_password or None,
+        ssl_protocol_min=SSLProtocols.tls12,
+        ssl_ca=settings.api_tls_client_ca,
+        ssl_client_verify=settings.api_tls_client_ca is not None,
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_TIMEOUT_S,
     )
     with tempfile.TemporaryDirectory(prefix="onebar-metrics-") as directory:
         if settings.api_workers > 1:
             os.environ[METRICS_DIRECTORY] = directory
-        log.info("api_listening", url=f"http://{host}:{port}", workers=settings.api_workers)
+        log.info("api_listening", url=f"{scheme}://{host}:{port}", workers=settings.api_workers)
         server.serve(target_loader=partial(_load, settings, port, most), wrap_loader=False)
 
 

@@ -22,6 +22,7 @@ from api.http.auth import KeyRing, check_bind, parse_api_keys
 from api.http.body import Bodies
 from api.http.lag import Lag
 from api.http.metrics import LOOKUPS, NEAR_VALUES
+from api.http.proxies import Proxies
 from api.http.rate_limits import SharedLimiter
 from api.http.room import Room
 from api.publisher import Publisher
@@ -30,8 +31,8 @@ from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
 from feature_store.limits import SharedBuckets
-from feature_store.opening import cache_beside, open_store
-from feature_store.redis.client import StoreUnavailableError, connect, tells_changes
+from feature_store.opening import cache_beside, connect_configured, open_store
+from feature_store.redis.client import StoreUnavailableError, tells_changes
 from onebar.errors import OneBarError
 from onebar.evidence.text import clean_video
 from onebar.gating.follow import RuleFollower
@@ -42,6 +43,7 @@ from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
 from stream.events import Event
 from stream.events.fold import fold
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.producer import EventProducer
 
 Item = TypeVar("Item")
@@ -74,10 +76,11 @@ class Services:
         )
         self.bodies = Bodies(self.room, timeout_s=settings.api_body_timeout_s)
         self.lag = Lag()
+        self.pseudonyms = Pseudonyms(settings.user_id_key)
 
         self.store = open_store(settings)
         self.redis = Breaker("redis", probe=self.store.ping, away=_redis_away, counts=_is_away)
-        self.access = AccessControl(keys, self._limiter())
+        self.access = AccessControl(keys, self._limiter(), Proxies(settings.trusted_proxies))
         self.cache = cache_beside(self.store, settings)
         read = partial(_guarded, self.redis, self.store.features)
         self.features: Coalescer[Pair, Features] = Coalescer(read, max_items=READ_TOGETHER)
@@ -118,7 +121,7 @@ class Services:
             gate=self.gate,
             budget_ms=settings.budget_ms,
         )
-        self.publisher = Publisher(partial(EventProducer.of, settings))
+        self.publisher = Publisher(partial(EventProducer, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
         self.watchers = Watchers(TogetherStore(self.features), self.model, self.gate)
 
@@ -131,13 +134,15 @@ class Services:
         with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
             async with asyncio.timeout(RULES_WITHIN_S):
                 await self.rules.look()
-        following = asyncio.create_task(self.rules.follow())
+        following = [
+            asyncio.create_task(each) for each in (self.rules.follow(), self.health.watch())
+        ]
         try:
             yield
         finally:
             self.watchers.close()
             self.lag.stop()
-            await end_tasks(following)
+            await end_tasks(*following)
             await self.redis.stop()
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
@@ -150,9 +155,11 @@ class Services:
         limit_bytes = round(settings.near_cache_mb * 2**20)
         if limit_bytes == 0:
             return None
-        connecting = partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s)
         return NearCache(
-            self.cache, connecting, limit_bytes=limit_bytes, last_known_s=settings.last_known_s
+            self.cache,
+            partial(connect_configured, settings),
+            limit_bytes=limit_bytes,
+            last_known_s=settings.last_known_s,
         )
 
     def _limiter(self) -> SharedLimiter | None:
@@ -165,6 +172,11 @@ class Services:
             return await self.redis.call(lambda: buckets.take(caller, wanted, owed=owed))
 
         return SharedLimiter(per_s, fetch)
+
+    def pair(self, video_id: str, user_id: str | None) -> Pair:
+        """What is asked for: the video, and the user by the pseudonym that the state has for them
+        where there is a key."""
+        return video_id, None if user_id is None else self.pseudonyms.of(user_id)
 
     async def apply(self, event: Event) -> None:
         """Have an event's effect on the state now, ahead of the log; it is had once."""

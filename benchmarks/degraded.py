@@ -1,6 +1,6 @@
 """What is answered, and how late, while something is away, slow, hung or too much.
 
-    python benchmarks/degraded.py                     # every mode, the table of docs/degraded-modes.md
+    python benchmarks/degraded.py                # every mode, the table of docs/degraded-modes.md
     python benchmarks/degraded.py --modes redis_stopped posting --lookups 2000 --json
 
 For each mode the local servers (Valkey, a Kafka broker) and one API process are started, 200
@@ -264,7 +264,14 @@ def redis_frozen(world: World) -> Iterator[None]:
 def redis_comes_and_goes(world: World) -> Iterator[None]:
     """Redis hangs for a second in every two"""
     child = world.child("valkey")
-    with beside(lambda: (child.signal(signal.SIGSTOP), time.sleep(1), child.signal(signal.SIGCONT), time.sleep(1))):  # fmt: skip
+
+    def hang() -> None:
+        child.signal(signal.SIGSTOP)
+        time.sleep(1)
+        child.signal(signal.SIGCONT)
+        time.sleep(1)
+
+    with beside(hang):
         yield
     child.signal(signal.SIGCONT)
 

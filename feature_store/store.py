@@ -45,7 +45,7 @@ from feature_store.redis.client import (
     pipelined,
     strings,
 )
-from feature_store.redis.fitness import Fitness, evicted_keys, examine
+from feature_store.redis.fitness import Fitness, Vitals, examine, vitals
 from feature_store.snapshot import StateSnapshot, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 from onebar.policy import StatePolicy
@@ -283,9 +283,14 @@ class FeatureStore:
         """Whether this Redis is fit to hold the state."""
         return await examine(self.client, self.keys.probe())
 
-    async def evicted_keys(self) -> int | None:
-        """How many keys Redis evicted since its start; None where it may not be asked."""
-        return await evicted_keys(self.client)
+    async def vitals(self) -> Vitals | None:
+        """How Redis is doing; None where it may not be asked."""
+        return await vitals(self.client)
+
+    async def clock(self) -> float:
+        """The time that Redis has, in UTC epoch seconds."""
+        [now] = await pipelined(self.client, [Command(NOW, (self.keys.probe(),))])
+        return int(now) / 1e6
 
     async def note_lost(self, what: str | None) -> None:
         """Note that this generation lacks something it had taken in, for everyone who reads it;

@@ -79,6 +79,8 @@ class QueriesEndpoint:
         access = self._services.access
         key = access.admit(scope, "read")
         pair, k, budget_ms = self.parameters(scope["query_string"])
+        if self._services.pseudonyms:
+            pair = self._services.pair(*pair)
         answerer = self._services.answerer
         ask = answerer.ask(arrived, k=k, budget_ms=budget_ms)
         if access.limiter is not None:
@@ -99,6 +101,8 @@ class QueriesEndpoint:
                 batch = self.requests(body)
                 await services.access.owe(scope, key, len(batch.requests) - 1)
                 pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
+                if services.pseudonyms:
+                    pairs = [services.pair(*pair) for pair in pairs]
                 answerer = services.answerer
                 wants = wants_of(batch.exclude, batch.languages, batch.max_length, batch.diversity)
                 ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms, wants=wants)

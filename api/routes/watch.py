@@ -58,7 +58,7 @@ async def get_explanation(
     """The prompt by its fields T, M, A and H; the anchors with weight and source; all candidates
     with what named them and their scores; what was left out or held back, and why. The model is
     asked once; nothing is counted or written."""
-    pair = (video_id, user_id)
+    pair = services.pair(video_id, user_id)
     try:
         async with asyncio.timeout(TIMEOUT_S):
             found = await _explained(services, pair)
@@ -128,7 +128,7 @@ async def get_watch(
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if request.scope.get("onebar.head"):
         most = 0
-    lines = _lines(services, (video_id, user_id), most)
+    lines = _lines(services, services.pair(video_id, user_id), most)
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
 

@@ -115,9 +115,17 @@ def _say_faults_of_settings(error: Exception) -> bool:
 
     if not isinstance(error, ValidationError):
         return False
-    for fault in error.errors():
-        variable = "ONEBAR_" + "_".join(map(str, fault["loc"])).upper()
-        say(f"onebar: {variable}={fault['input']!r}: {fault['msg']}")
+    from onebar.settings import Settings, is_secret
+
+    for fault in error.errors(include_url=False):
+        name = "_".join(map(str, fault["loc"]))
+        if not name:
+            say(f"onebar: {fault['msg'].removeprefix('Value error, ')}")
+        elif name not in Settings.model_fields or is_secret(name):
+            say(f"onebar: ONEBAR_{name.upper()}: {fault['msg']}")
+        else:
+            given = str(fault["input"]).rpartition("@")[2]
+            say(f"onebar: ONEBAR_{name.upper()}={given!r}: {fault['msg']}")
     return True
 
 

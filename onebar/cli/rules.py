@@ -266,10 +266,10 @@ async def _send(settings: Settings, changes: Sequence[RuleChange]) -> None:
     from onebar.evidence.text import clean_video
     from stream.events.fold import fold
     from stream.kafka.producer import EventProducer
-    from stream.kafka.topics import ensure_configured_topics
+    from stream.kafka.topics import ensure_topics
 
-    await ensure_configured_topics(settings)
-    async with EventProducer.of(settings) as producer:
+    await ensure_topics(settings)
+    async with EventProducer(settings) as producer:
         for at in range(0, len(changes), 1000):
             await producer.send(changes[at : at + 1000])
     store = open_store(settings)

@@ -14,12 +14,13 @@ import structlog
 from feature_store.opening import cache_beside
 from onebar.gating.follow import RuleFollower
 from onebar.process.garbage import spare_garbage_collection
-from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.process.tasks import end_tasks
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.settings import Settings
 from stream.events import IMPRESSIONS
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.consumer import RecordConsumer
 from stream.kafka.groups import generator_group
 from stream.kafka.offsets import OffsetTracker
@@ -184,6 +185,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             runtime.producer,
             runtime.health,
             late_after_s=settings.late_after_s,
+            pseudonyms=Pseudonyms(settings.user_id_key),
         )
         loop = GeneratorLoop(settings, generation, runtime.health, runtime.stop)
         async with watching(runtime, loop.lags):
@@ -196,7 +198,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
 def main() -> int:
     """Run a generator with the environment's settings; the exit status."""
     settings = Settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     asyncio.run(run_generator(settings))
     return 0
 

@@ -63,9 +63,7 @@ def folded(events: Sequence[Event], settings: Settings) -> StateSnapshot:
 
 async def make_topics(settings: Settings) -> list[str]:
     """Create those of the test's topics that are missing; their names."""
-    return await ensure_topics(
-        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
-    )
+    return await ensure_topics(settings)
 
 
 async def add_partitions(settings: Settings, topic: str, count: int) -> None:
@@ -77,29 +75,29 @@ async def add_partitions(settings: Settings, topic: str, count: int) -> None:
     await admin.close()
 
     async def shown() -> bool:
-        return (await partition_counts(settings.kafka_bootstrap))[name] == count
+        return (await partition_counts(settings))[name] == count
 
     await eventually(shown, what="the new partitions")
 
 
 def producer(settings: Settings) -> EventProducer:
     """A producer on the test's topics."""
-    return EventProducer.of(settings)
+    return EventProducer(settings)
 
 
 async def lag(settings: Settings, *topics: str, generator: bool = False) -> int:
     """What the stream workers (or the generators) have not committed of these topics."""
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     names = [settings.topic_prefix + topic for topic in topics]
     partitions = [(name, p) for name in names for p in range(counts.get(name, 0))]
     group = generator_group(settings) if generator else stream_group(settings)
-    return await group_lag(settings.kafka_bootstrap, group, partitions)
+    return await group_lag(settings, group, partitions)
 
 
 async def values(settings: Settings, topic: str) -> list[bytes]:
     """What has come to a topic until now; of one partition in its order."""
     partitions = [(settings.topic_prefix + topic, p) for p in range(settings.partitions)]
-    count = sum((await end_offsets(settings.kafka_bootstrap, partitions)).values())
+    count = sum((await end_offsets(settings, partitions)).values())
     consumer = RecordConsumer(settings, [topic], group=None, max_records=500, alone=True)
     await consumer.start()
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -247,7 +249,21 @@ async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
     await workers.ready(again, watched)
     await eventually(none_left, what="lag of 0 on every partition")
     async with httpx.AsyncClient() as http:
-        assert "onebar_stream_events_total{" not in (await http.get(url)).text
+        shown = (await http.get(url)).text
+    assert "onebar_stream_events_total{" not in shown
+    assert "onebar_healthy 1.0" in shown
+    assert 'onebar_dependency_up{dependency="redis"} 1.0' in shown
+
+    async def every_partition() -> bool:
+        async with httpx.AsyncClient() as http:
+            lines = re.findall(r'^onebar_group_lag{group="(\w+)"', (await http.get(url)).text, re.M)
+        # Those of the generators too, of whom there is none.
+        return Counter(lines) == {
+            "stream": len(INPUTS) * settings.partitions,
+            "generator": settings.partitions,
+        }
+
+    await eventually(every_partition)
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])

@@ -148,13 +148,18 @@ async def _replay_all(
     from_start: bool,
     state: Path | None,
 ) -> tuple[list[dict[str, Any]], list[str] | None]:
+    from stream.events.pseudonyms import Pseudonyms
     from stream.logs import fold_check as checking
     from stream.logs.offline import OfflineFold
 
     results = [await _replay(settings, log, speed, strict, from_start, state) for log in logs]
     if not check:
         return results, None
-    offline = OfflineFold(settings.policy, future_allowance_s=settings.future_allowance_s)
+    offline = OfflineFold(
+        settings.policy,
+        future_allowance_s=settings.future_allowance_s,
+        pseudonyms=Pseudonyms(settings.user_id_key),
+    )
     for log in logs:
         await asyncio.to_thread(offline.add_log, log)
     with progress("workers") as update:
@@ -175,13 +180,13 @@ async def _replay(
     import msgspec
 
     from stream.kafka.producer import EventProducer
-    from stream.kafka.topics import ensure_configured_topics
+    from stream.kafka.topics import ensure_topics
     from stream.logs.files import EventLog
     from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
     from stream.mapping.log import MappedLog
 
-    await ensure_configured_topics(settings)
-    producer = EventProducer.of(settings)
+    await ensure_topics(settings)
+    producer = EventProducer(settings)
 
     def kept(file: StateFile | None) -> TypeGuard[StateFile]:
         return file is not None and file.path.exists()

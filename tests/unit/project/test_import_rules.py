@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[3]
 OURS = ("feature_store", "onebar", "stream", "api")
 EXCEPTIONS = {"Exception", "ValueError", "RuntimeError", "LookupError", "OSError"}
 
-_BASE = ("onebar.errors", "onebar.records", "onebar.policy", "onebar.settings", "onebar.process")
+_BASE = (
+    *("onebar.addresses", "onebar.errors", "onebar.records", "onebar.policy", "onebar.settings"),
+    "onebar.process",
+)
 _STATE = ("feature_store.*",)
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -29,8 +32,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "onebar.errors": (),
     "onebar.records": (),
     "onebar.policy": (),
-    "onebar.settings": ("onebar.policy",),
-    "onebar.process": ("onebar.errors",),
+    "onebar.addresses": (),
+    "onebar.settings": ("onebar.addresses", "onebar.errors", "onebar.policy"),
+    "onebar.process": ("onebar.errors", "onebar.settings"),
     "onebar.evidence": _BASE,
     "onebar.triggers": (*_BASE, "onebar.evidence"),
     "onebar.generator": (*_BASE, "onebar.evidence"),
@@ -54,8 +58,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "feature_store.writes": _BASE,
     "feature_store.keys": _BASE,
     "feature_store.buckets": (*_BASE, "feature_store.writes"),
-    "feature_store.snapshot": (*_BASE, "feature_store.buckets"),
     "feature_store.repeats": (*_BASE, "feature_store.writes"),
+    "feature_store.snapshot": (*_BASE, "feature_store.buckets"),
     "feature_store.plan": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.writes"),
         *("feature_store.redis", "feature_store.repeats", "feature_store.snapshot"),
@@ -139,9 +143,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 line and the local stack are not in it: they may import all."""
 TOP_PLACES = {"onebar.cli", "onebar.stack", "onebar.__main__"}
 ONLY_IN: dict[str, set[str]] = {
-    "redis": {"feature_store.redis.client", "feature_store.redis.connection"},
+    "redis": {
+        *("feature_store.redis.client", "feature_store.redis.connection"),
+        "feature_store.redis.login",
+    },
     "faust": {"stream.workers.faust_app"},
-    "aiokafka": {"stream.kafka.consumer", "stream.kafka.producer", "stream.kafka.topics"},
+    "aiokafka": {
+        *("stream.kafka.connection", "stream.kafka.consumer", "stream.kafka.producer"),
+        *("stream.kafka.facts", "stream.kafka.lag", "stream.kafka.topics"),
+    },
 }
 
 
