@@ -11,9 +11,9 @@ from msgspec import Struct
 from onebar.evidence.prompt import PART
 from onebar.evidence.text import REJECT, SEP
 from onebar.gating.gate import Gate, about_of
-from onebar.recommending.candidates import choose, proposals
+from onebar.recommending.candidates import choose
 from onebar.recommending.grounding import presentable
-from onebar.recommending.pool import LEAST_SHARE, Pool, Taste
+from onebar.recommending.pool import LEAST_SHARE, POOL, Pool, Taste
 from onebar.recommending.ranker import Proposal
 from onebar.recommending.recommend import Grounding
 from onebar.records import AnchorSource, Candidate, HistoryEntry, QueryCounts
@@ -100,7 +100,7 @@ def explain(
     chosen = choose(grounding.material, beam, k, taste)
     about = about_of(grounding.pair[0], grounding.features)
     gated = gate.apply(chosen.queries, about, now, pins=not grounding.sensitive)
-    every = [] if grounding.unfit else proposals(grounding.material, beam, taste)
+    every = [] if grounding.unfit else _proposals(grounding, beam, taste)
     scores = (taste.scorer or taste.ranker).scores(every) if every else []
     raw = {proposal.text: score for proposal, score in zip(every, scores, strict=True)}
     # The ranker's scores as log probabilities, on the scale of those that are shown.
@@ -155,6 +155,17 @@ def explain(
         digest=grounding.digest,
         shared=grounding.shared,
     )
+
+
+def _proposals(grounding: Grounding, beam: Sequence[Candidate], taste: Taste) -> list[Proposal]:
+    """The candidates of all sources, as `choose` puts them together."""
+    pool = Pool(grounding.material, taste)
+    pool.add_anchors()
+    pool.add_history()
+    pool.add_beam(beam)
+    if taste.from_text:
+        pool.add_spans(POOL)
+    return pool.proposals()
 
 
 def segments(prompt: str) -> tuple[Segment, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Literal, Protocol
 
@@ -95,7 +95,7 @@ class Watchers:
         """End all watching: the server is to stop."""
         self.closed.set()
 
-    async def watch(self, pair: Pair) -> AsyncIterator[Told | None]:
+    async def watch(self, pair: Pair) -> AsyncGenerator[Told | None, None]:
         """What is to be told of a pair, until `close`; None after ten seconds without news, so that
         a line that is dead is noticed."""
         with self._counted():
