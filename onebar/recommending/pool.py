@@ -105,7 +105,10 @@ class Pool:
             ]
             strange = tuple(at for at in said if not self._text.touches(found[at]))
             covered = 1 - len(strange) / len(said)
-            self._found[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
+            loose = self._text.loose(found)
+            self._found[key] = Proposal(
+                query, found, covered=covered, strange=strange, loose=loose, **facts
+            )
 
     def add_anchors(self) -> None:
         own = [a for a in self._material.anchors if a.source == "behavior"]

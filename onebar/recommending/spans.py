@@ -96,6 +96,8 @@ def _word_features(text: str, key: str, tag: str, function: bool) -> tuple[str, 
                 found.append("x:s")
         shape = "l" if text[0].islower() else "U" if text.isupper() and len(text) > 1 else "C"
         found.append(f"s:{tag}:{shape}")
+    else:
+        found += (f"r:{role(word)}", f"le:{text[-2:]}")
     return tuple(found)
 
 
