@@ -15,7 +15,7 @@ from onebar.errors import OneBarError
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
 from onebar.evidence.words import Word, is_chinese_word, parts, words
-from onebar.recommending.names import go_together, names, script
+from onebar.recommending.names import COMMON, go_together, names, role, script
 from onebar.records import Candidate
 
 MAX_CANDIDATE_CHARS = 64
@@ -31,8 +31,8 @@ class Drop(StrEnum):
     BROKEN = "broken"
     """Half a character, a special token, no letter or digit, or too long."""
     FRAGMENT = "fragment"
-    """A piece of a sentence: it begins or ends with a word that only joins others, or spans two
-    sentences."""
+    """A piece of a sentence: it begins or ends with a word that only joins others, says nothing but
+    what is said of anything, or spans two sentences."""
     REPEATED = "repeated"
     """A word twice."""
     UNGROUNDED = "ungrounded"
@@ -58,6 +58,7 @@ _OPEN_HYPHEN = re.compile(r"\w[-‐‑](?!\w)")
 
 _LOOSE = re.compile(r"^[\s·•,;:!?|/\\)\]}、。，]+|[\s·•,;:|/\\(\[{、，]+$")
 """Punctuation that no query begins or ends with."""
+_UNKNOWN = ("u", "U", "o")
 _JOINS = frozenset(["and", "at", "but", "by", "from", "into", "of", "onto", "or", "than", "with"])
 """What no English query begins with, as one may with *how to* or *in ear*."""
 
@@ -217,16 +218,16 @@ class Ground:
             return Drop.UNGROUNDED
         if not all(self._exists(word, lexicon) for word in said):
             return Drop.NONWORD
-        if all(word.tag == "m" for word in said):
+        if all(word.tag == "m" or role(word) in COMMON - {"n"} for word in said):
             return Drop.FRAGMENT
         if lexicon is not None and not self._fits(found, lexicon):
             return Drop.STRANGE
         return None
 
     def _fits(self, found: Sequence[Word], lexicon: Lexicon) -> bool:
-        """Whether a word that the evidence hasn't goes with its neighbours: it is in a script of
-        its own nowhere, and in Latin a name of the taxonomy or a text that the model was trained
-        on has the two side by side."""
+        """Whether a word that the evidence hasn't goes with its neighbours: all are of one script,
+        and in Latin a name of the taxonomy or a text that the model was trained on has the two
+        side by side. And two words that no taxonomy knows stand side by side in the evidence."""
         latin = [script(word) == "l" for word in found]
         for at, word in enumerate(found):
             if word.function or self.touches(word):
@@ -238,15 +239,15 @@ class Ground:
                 go_together(one, other) or pair_key(one, other) in lexicon for one, other in pairs
             ):
                 return False
-        return True
-
-    def loose(self, found: Sequence[Word]) -> int:
-        """How many neighbours stand side by side neither in the evidence nor in a taxonomy's
-        names."""
-        return sum(
-            (one.key, other.key) not in self._beside and not go_together(one, other)
+        return not any(
+            role(one) in _UNKNOWN and role(other) in _UNKNOWN and not self.beside(one, other)
             for one, other in pairwise(found)
+            if pair_key(one, other) not in lexicon
         )
+
+    def beside(self, one: Word, other: Word) -> bool:
+        """Whether the evidence has one right before the other."""
+        return (one.key, other.key) in self._beside
 
     def touches(self, word: Word) -> bool:
         """Whether the evidence has the word, a form of it, or (Chinese) two of its characters."""

@@ -68,6 +68,10 @@ def role(word: Word) -> str:
     return "n" if word.tag in "mc" else _role(word.key, word.text[0].isupper())
 
 
+COMMON = frozenset("vptjfn")
+"""Roles of words that are about nothing in particular."""
+
+
 def joint_features(found: Sequence[Word]) -> list[str]:
     """What speaks for words that stand side by side in a phrase."""
     roles = list(map(role, found))

@@ -105,10 +105,7 @@ class Pool:
             ]
             strange = tuple(at for at in said if not self._text.touches(found[at]))
             covered = 1 - len(strange) / len(said)
-            loose = self._text.loose(found)
-            self._found[key] = Proposal(
-                query, found, covered=covered, strange=strange, loose=loose, **facts
-            )
+            self._found[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
 
     def add_anchors(self) -> None:
         own = [a for a in self._material.anchors if a.source == "behavior"]

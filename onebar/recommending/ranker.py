@@ -71,8 +71,6 @@ class Proposal(NamedTuple):
     """Share of its words that the video's text has."""
     strange: tuple[int, ...] = ()
     """Where those stand that the text has not, among `words`."""
-    loose: int = 0
-    """How many of its neighbours go together neither in the text nor in a taxonomy."""
 
 
 Feature = tuple[str, float]
@@ -107,7 +105,6 @@ def source_features(proposal: Proposal) -> list[Feature]:
     found: list[Feature] = []
     if proposal.span is None:
         found.append((f"cover:{int(3 * proposal.covered)}", 1.0))
-        found.append((f"loose:{min(proposal.loose, 3)}", 1.0))
     if proposal.beam is not None:
         found += (
             ("beam", 1.0),

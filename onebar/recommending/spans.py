@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from onebar.evidence.evidence import stop_words
 from onebar.evidence.words import Word, words
-from onebar.recommending.names import go_together, names, role, script, synonyms
+from onebar.recommending.names import COMMON, go_together, names, role, script, synonyms
 from onebar.records import VideoText
 
 FIELDS = ("item_title", "title", "caption", "summary", "ocr", "asr")
@@ -207,16 +207,17 @@ def extents(field: Field) -> Iterator[Extent]:
     """Every span of a field that has the shape of a query.
 
     At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
-    neither begins nor ends with a function word, says no word twice and isn't only numbers.
+    neither begins nor ends with a function word, says no word twice, and isn't only numbers and
+    what is said of anything.
     """
-    found, cuts, scripts = field.words, field.cuts, field.scripts
+    found, cuts, scripts, roles = field.words, field.cuts, field.scripts, field.roles
     for first, start in enumerate(found):
         if start.function:
             continue
         lang = scripts[first]
         most_words, most_chars = MAX_WORDS, MAX_CHARS
         keys: set[str] = set()
-        numbers = True
+        empty = True
         for last in range(first, min(len(found), first + MAX_HAN_WORDS)):
             word = found[last]
             if last > first and cuts[last]:
@@ -227,8 +228,8 @@ def extents(field: Field) -> Iterator[Extent]:
             if last - first >= most_words or chars > most_chars or word.key in keys:
                 break
             keys.add(word.key)
-            numbers = numbers and word.tag == "m"
-            if not word.function and chars > 1 and not numbers:
+            empty = empty and (word.tag == "m" or roles[last] in _ABOUT_NOTHING)
+            if not word.function and chars > 1 and not empty:
                 yield Extent(first, last, chars, lang)
 
 
@@ -284,6 +285,7 @@ def _either(field: Field, at: int) -> bool:
     return field.text[before.end : word.start].strip() == "/" and not field.cuts[at + 1]
 
 
+_ABOUT_NOTHING = COMMON - {"n"}
 _HEADS = ("H", "B")
 _LEADS = ("U", "u", "Q", "B")
 
