@@ -26,9 +26,10 @@ from onebar.evidence.text import clean_video
 from onebar.gating.risk import shipped_rules
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
+from onebar.learning.phrases import Example, learn_phrases, learn_sources
 from onebar.recommending.candidates import choose
-from onebar.recommending.learn import Example, learn_phrases, learn_sources
 from onebar.recommending.material import Material, told
+from onebar.recommending.overlap import likeness
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import SHIPPED, Ranker
 from onebar.records import Candidate, VideoText
@@ -82,22 +83,12 @@ def clicks(triggers: Iterable[Trigger], most: int, weight: float = 1.0) -> list[
     return [Example(told(t.evidence), (t.target,), (), weight) for t in islice(triggers, most)]
 
 
-def overlap(one: str, other: str) -> float:
-    a, b = _pairs(one), _pairs(other)
-    return 2 * len(a & b) / max(1, len(a) + len(b))
-
-
-def _pairs(text: str) -> set[str]:
-    text = "".join(text.lower().split())
-    return {text[at : at + 2] for at in range(len(text) - 1)}
-
-
 def of_text(ranker: Ranker, held_back: Sequence[Example]) -> tuple[float, float]:
     """Sums of the best overlap of the eight and of the first."""
     best = first = 0.0
     for one in held_back:
         shown = [query.text for query in choose(one.material, (), 8, _taste(ranker)).queries]
-        found = [max(overlap(text, query) for query in one.queries) for text in shown]
+        found = [max(likeness(text, query) for query in one.queries) for text in shown]
         best += max(found, default=0.0)
         first += found[0] if found else 0.0
     return best, first

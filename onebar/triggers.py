@@ -76,6 +76,15 @@ class Shown(Struct, frozen=True):
     clicked: bool
 
 
+class Counted(Struct, frozen=True):
+    """How often a query was exposed, clicked and engaged with under one video."""
+
+    query: str
+    exposures: int = 0
+    clicks: int = 0
+    engagements: int = 0
+
+
 class Trigger(Struct, frozen=True, kw_only=True):
     """One logged impression.
 
@@ -95,6 +104,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     text: str = ""
     summary: str = ""
     anchors: tuple[str, ...] = ()
+    anchor_weights: tuple[float, ...] = ()
+    """Of `anchors`, in their order, decayed to `ts`; empty in datasets that did not keep them."""
     history: tuple[str, ...] = ()
     recent: tuple[str, ...] = ()
     """The user's newest queries, newest first: what `history` was chosen from."""
@@ -103,6 +114,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     """Best first, at most one a level; the first is the target where the user clicked."""
     shown: tuple[Shown, ...] = ()
     """By position."""
+    counts: tuple[Counted, ...] = ()
+    """The video's counters before `ts`, of the queries most exposed; most exposed first."""
     video_behaviors: int = 0
     """Searches, clicks and engagements under the video before `ts`: 0 is a cold start."""
     video_age_s: float = 0.0
@@ -261,13 +274,21 @@ def schema() -> Any:
         {"query": pa.string(), "level": pa.int8(), "exposures": pa.int64(), "clicks": pa.int64()}
     )
     shown = pa.struct({"query": pa.string(), "position": pa.int32(), "clicked": pa.bool_()})
+    counted = pa.struct(
+        {
+            "query": pa.string(),
+            **{name: pa.int64() for name in ("exposures", "clicks", "engagements")},
+        }
+    )
     types = {
         "ts": pa.float64(),
         "anchors": pa.list_(pa.string()),
+        "anchor_weights": pa.list_(pa.float64()),
         "history": pa.list_(pa.string()),
         "recent": pa.list_(pa.string()),
         "preferences": pa.list_(preference),
         "shown": pa.list_(shown),
+        "counts": pa.list_(counted),
         "video_behaviors": pa.int64(),
         "video_age_s": pa.float64(),
     }

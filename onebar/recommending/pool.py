@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import exp, log
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from onebar.evidence.text import REJECT, normalize_query
-from onebar.evidence.words import words
+from onebar.evidence.words import Word, words
 from onebar.gating.risk import RiskClassifier, shipped_rules
 from onebar.recommending.grounding import (
     Drop,
@@ -62,11 +62,18 @@ def shipped_taste() -> Taste:
 class Pool:
     """Proposals by what they say."""
 
-    def __init__(self, material: Material, taste: Taste) -> None:
-        """Empty. Sources are added one after another."""
+    def __init__(self, material: Material, taste: Taste, *, exact: bool = False) -> None:
+        """Empty. Sources are added one after another. `exact`: candidates of the same words in
+        another order are two; so are they to a `Taste.scorer`."""
         self._material = material
         self._taste = taste
         self._text = Ground(material.texts())
+        # A ranker that has learned from clicks tells orders of words apart, as those who tap do.
+        self._same: Callable[[str, tuple[Word, ...]], str] = (
+            (lambda query, found: signature(found))
+            if taste.scorer is None and not exact
+            else (lambda query, found: query)
+        )
         self._found: dict[str, Proposal] = {}
         self.dropped: Counter[str] = Counter()
 
@@ -80,7 +87,7 @@ class Pool:
         if not found:
             self.dropped[Drop.BROKEN] += 1
             return
-        key = signature(found)
+        key = self._same(query, found)
         known = self._found.get(key)
         if known is not None:
             first = {name: value for name, value in facts.items() if _missing(known, name)}
@@ -148,12 +155,17 @@ class Pool:
         # All of them are needed only to tell what else is a span.
         wanted = None if self._found else most
         for rank, span in enumerate(self._taste.ranker.best_spans(self._material.video, wanted)):
-            key = signature(span.words)
+            text = normalize_query(span.text)
+            key = self._same(text, span.words)
             known = self._found.get(key)
             if known is not None:
                 self._found[key] = known._replace(span=span, words=span.words)
             elif most is None or rank < most:
-                self._found[key] = Proposal(normalize_query(span.text), span.words, span)
+                self._found[key] = Proposal(text, span.words, span)
+
+    def add(self, query: str) -> None:
+        """A query that need not have a source."""
+        self._put(query)
 
     def proposals(self) -> list[Proposal]:
         return list(self._found.values())
@@ -162,7 +174,7 @@ class Pool:
         proposals = self.proposals()
         if not proposals:
             return ()
-        scores = (self._taste.scorer or self._taste.ranker).scores(proposals)
+        scores = (self._taste.scorer or self._taste.ranker).scores(proposals, self._material)
         order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
         sure = [at for at in order if _must(proposals[at])]
         if len(sure) > k:

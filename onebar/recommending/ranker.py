@@ -14,6 +14,8 @@ import msgspec
 
 from onebar.errors import OneBarError
 from onebar.evidence.words import Word
+from onebar.recommending.material import Material
+from onebar.recommending.overlap import masks
 from onebar.recommending.spans import (
     Extent,
     Field,
@@ -77,9 +79,9 @@ class Scorer(Protocol):
         """Names it: part of the digest of every answer that it ordered."""
         ...
 
-    def scores(self, proposals: Sequence[Proposal]) -> list[float]:
+    def scores(self, proposals: Sequence[Proposal], material: Material) -> list[float]:
         """A number for each, higher is better; exp of it is proportional to a probability. Pure:
-        what one gets depends on the proposals of its list alone."""
+        what one gets depends on the proposals of its list, and on what they were made from."""
         ...
 
 
@@ -172,7 +174,9 @@ class Ranker:
         )
         path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=0) + b"\n")
 
-    def scores(self, proposals: Sequence[Proposal]) -> list[float]:
+    def scores(
+        self, proposals: Sequence[Proposal], material: Material | None = None
+    ) -> list[float]:
         return [self._score(proposal) for proposal in proposals]
 
     def _score(self, proposal: Proposal) -> float:
@@ -265,17 +269,16 @@ def spread(texts: Sequence[str], weights: Sequence[float], k: int, kept: int = 0
     others are worth; then, one by one, the text that adds most, the earlier where it makes no
     difference.
     """
-    bits: dict[str, int] = {}
-    masks = [_pair_mask(text, bits) for text in texts]
-    sizes = [mask.bit_count() for mask in masks]
+    bits = masks(texts)
+    sizes = [mask.bit_count() for mask in bits]
     least = max(weights, default=0.0) / 100
     wanted = [at for at, weight in enumerate(weights) if weight >= least]
     near = [
         [
-            weights[at] * 2 * (mask & masks[at]).bit_count() / max(1, size + sizes[at])
+            weights[at] * 2 * (mask & bits[at]).bit_count() / max(1, size + sizes[at])
             for at in wanted
         ]
-        for mask, size in zip(masks, sizes, strict=True)
+        for mask, size in zip(bits, sizes, strict=True)
     ]
     chosen = list(range(min(kept, k, len(texts))))
     nearest = [0.0] * len(wanted)
@@ -292,12 +295,3 @@ def spread(texts: Sequence[str], weights: Sequence[float], k: int, kept: int = 0
         left.remove(best)
         nearest = list(map(max, nearest, near[best]))
     return chosen
-
-
-def _pair_mask(text: str, bits: dict[str, int]) -> int:
-    """The pairs of neighbouring characters of a text, white space left out, as a set of bits."""
-    text = text.replace(" ", "").lower()
-    mask = 0
-    for at in range(len(text) - 1):
-        mask |= 1 << bits.setdefault(text[at : at + 2], len(bits))
-    return mask
