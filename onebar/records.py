@@ -135,6 +135,9 @@ class Candidate(Struct, frozen=True):
 
     text: str
     score: float
+    propensity: float | UnsetType = UNSET
+    """In an answer that explored: how likely the query was to stand where it stands (0 to 1]. Not
+    told where nothing was left to chance: then it is 1."""
 
 
 class QueryResult(Struct, frozen=True):

@@ -13,7 +13,6 @@ from onebar.cli import (
     dataset,
     dead_letters,
     inspect,
-    logs,
     models,
     rules,
     stack,
@@ -22,6 +21,7 @@ from onebar.cli import (
 )
 from onebar.cli.common import USAGE, JsonOption, print_json
 from onebar.cli.evaluation import embed, evaluate
+from onebar.cli.logs import replay, simulate
 from onebar.cli.training import train
 from onebar.errors import OneBarError, UsageError
 from onebar.process.console import say
@@ -49,7 +49,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(stack.app)
-app.add_typer(logs.app)
+app.add_typer(replay.app)
+app.add_typer(simulate.app)
 app.add_typer(archive.app)
 app.add_typer(dataset.app)
 app.add_typer(evaluate.app)

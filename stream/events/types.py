@@ -141,10 +141,12 @@ class Search(_Event, tag="search", frozen=True, kw_only=True):
 
 
 class ShownQuery(Struct, frozen=True):
-    """A query in the bar. `position` counts from 0."""
+    """A query in the bar. `position` counts from 0. `propensity` is how likely it was to stand
+    there, as the answer told; 1 where it did not."""
 
     query: Query
     position: Annotated[int, Meta(ge=0, le=1000)] = 0
+    propensity: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
 
 
 class Exposure(_Event, tag="exposure", frozen=True, kw_only=True):

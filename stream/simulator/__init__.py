@@ -6,6 +6,7 @@ from stream.simulator.config import (
     Lang,
     SimulatorConfig,
     SimulatorConfigError,
+    config_of,
 )
 from stream.simulator.lexicon import LexiconError
 from stream.simulator.truth import Truth, TruthError, load_truth
@@ -20,6 +21,7 @@ __all__ = [
     "SimulatorConfigError",
     "Truth",
     "TruthError",
+    "config_of",
     "load_truth",
     "simulate",
     "truth_path_of",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from onebar.errors import UsageError
@@ -86,6 +88,28 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True):
     """Slots filled from what was searched and clicked under the same video."""
     """What is left of 1 is exploration: recent queries of the category or of anybody."""
 
+    # What public logs have besides. With these defaults a world is what it was without them.
+    video_zipf: float = 0.0
+    """Exponent of the head of videos: the r-th most shown is shown as 1/r^s of the first. About 1
+    in public logs; 0 is the world without a head."""
+    query_zipf: float = 0.0
+    """The same for the things that videos and searches are about; 0 is a mild 1/(r + 12)."""
+    fatigue: float = 0.0
+    """By what part each time a user saw a query lately without tapping it makes a tap less
+    likely."""
+    new_things: float = 0.0
+    """Things whose names nobody has heard before: words that no lexicon has."""
+    shift_day: float = 0.0
+    """Days after the start at which the trend shifts; 0 never. The new things come up only then,
+    and lead."""
+    shift: float = 0.5
+    """Things whose popularity is another after the shift."""
+    skewed_clients: float = 0.0
+    """Users whose device has a wrong clock: what it stamps (searches, exposures, clicks,
+    engagements) is as early or late as that. Impressions are stamped by the feed's servers."""
+    skew_s: float = 300.0
+    """By how much at most, early or late (seconds)."""
+
     def check(self) -> None:
         """Raises `SimulatorConfigError` for values that describe no world."""
         if self.lang not in LANGS:
@@ -113,8 +137,19 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True):
                 )
         if self.mix_extract + self.mix_pool + self.mix_anchor > 1 + 1e-9:
             raise SimulatorConfigError("mix_extract + mix_pool + mix_anchor must be at most 1")
-        if not self.click_gain >= 0:
-            raise SimulatorConfigError(f"click_gain must not be negative: {self.click_gain}")
+        for name in ("click_gain", "shift_day", "skew_s"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise SimulatorConfigError(f"{name} must not be negative: {getattr(self, name)}")
+        for name in ("video_zipf", "query_zipf"):
+            if not 0 <= getattr(self, name) <= 3:
+                raise SimulatorConfigError(
+                    f"{name} is an exponent of 0 to 3, not {getattr(self, name)}"
+                )
+
+    @property
+    def shift_ts(self) -> float | None:
+        """When the trend shifts (UTC epoch seconds); None where it never does."""
+        return self.start_ts + self.shift_day * 86400 if self.shift_day else None
 
     @property
     def video_count(self) -> int:
@@ -136,6 +171,14 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True):
         return self.start_ts + self.days * 86400
 
 
+_NO_SHARES = frozenset(
+    ("start_ts", "days", "click_gain", "video_zipf", "query_zipf", "shift_day", "skew_s")
+)
+LATER = (
+    *("video_zipf", "query_zipf", "fatigue", "new_things", "shift_day", "shift"),
+    *("skewed_clients", "skew_s"),
+)
+"""What worlds did not have at first: not written where it is as it was."""
 _SHARES = tuple(
     name
     for name, default in zip(
@@ -143,5 +186,22 @@ _SHARES = tuple(
         SimulatorConfig.__struct_defaults__,
         strict=True,
     )
-    if isinstance(default, float) and name not in ("start_ts", "days", "click_gain")
+    if isinstance(default, float) and name not in _NO_SHARES
 )
+
+
+def config_of(values: Mapping[str, Any]) -> SimulatorConfig:
+    """The config with these settings, by name; texts are read as the numbers they stand for.
+
+    Raises `SimulatorConfigError` for a name that it does not have, or a value that is none.
+    """
+    unknown = sorted(set(values) - set(SimulatorConfig.__struct_fields__))
+    if unknown:
+        names = ", ".join(sorted(SimulatorConfig.__struct_fields__))
+        raise SimulatorConfigError(f"a world has no {', '.join(unknown)}; it has {names}")
+    try:
+        config = msgspec.convert(dict(values), SimulatorConfig, strict=False)
+    except msgspec.ValidationError as error:
+        raise SimulatorConfigError(f"a world's settings: {error}") from None
+    config.check()
+    return config

@@ -37,11 +37,22 @@ class FeedVideo:
         self.shelf = shelf
 
 
-class Feed:
-    """The newest `most` videos about `things` things; `rand` gives numbers in [0, 1)."""
+OLDEST = 8
+"""With a head, of so many oldest videos the one with the least appeal goes: hits stay."""
 
-    def __init__(self, most: int, things: int, rand: Callable[[], float]) -> None:
+
+class Feed:
+    """The newest `most` videos about `things` things; `rand` gives numbers in [0, 1).
+
+    With a `head` videos are shown in proportion to their appeal, whatever the reason, and what has
+    much of it stays for long. Without one each is about as seldom as the other.
+    """
+
+    def __init__(
+        self, most: int, things: int, rand: Callable[[], float], *, head: bool = False
+    ) -> None:
         self._most = most
+        self._head = head
         self._rand = rand
         self._active: deque[FeedVideo] = deque()
         self._about: list[list[FeedVideo]] = [[] for _ in range(things)]
@@ -55,7 +66,12 @@ class Feed:
         self._active.append(video)
         self._about[video.intent.product.index].append(video)
         if len(self._active) > self._most:
-            old = self._active.popleft()
+            at = 0
+            if self._head:
+                oldest = range(min(OLDEST, len(self._active) - 1))
+                at = min(oldest, key=lambda number: self._active[number].appeal, default=0)
+            old = self._active[at]
+            del self._active[at]
             self._about[old.intent.product.index].remove(old)
 
     def next_for(self, session: Session) -> FeedVideo:
@@ -80,6 +96,9 @@ class Feed:
         elif draw < 0.65:
             tastes = session.user.tastes
             wanted = self._about[tastes[int(rand() * rand() * len(tastes))]]
+        if wanted and self._head:
+            ends = list(accumulate(video.appeal for video in wanted))
+            return wanted[bisect(ends, rand() * ends[-1], hi=len(ends) - 1)]
         if wanted:
             first = wanted[int(rand() * len(wanted))]
             second = wanted[int(rand() * len(wanted))]
@@ -89,7 +108,8 @@ class Feed:
             self._popular = list(self._active)
             fresh = 1.0 / len(self._popular)
             weights = (
-                video.appeal * (0.25 + age * fresh) for age, video in enumerate(self._popular)
+                video.appeal * (1.0 if self._head else 0.25 + age * fresh)
+                for age, video in enumerate(self._popular)
             )
             self._weights = list(accumulate(weights))
         sums = self._weights

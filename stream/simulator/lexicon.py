@@ -5,15 +5,17 @@ Read once from `data/lexicon.LANG.toml` and `data/phrases.LANG.toml` (format: `d
 
 from __future__ import annotations
 
+import random
 import tomllib
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from onebar.errors import OneBarError
-from stream.simulator.config import Lang
+from stream.simulator.config import Lang, SimulatorConfig
 
 _DATA = Path(__file__).parent / "data"
 
@@ -209,3 +211,56 @@ def load_lexicon(lang: Lang) -> Lexicon:
     """The shipped vocabulary of a language. Raises `LexiconError`."""
     phrases = parse_phrases(_read(f"phrases.{lang}.toml"), f"phrases.{lang}.toml")
     return parse_lexicon(lang, _read(f"lexicon.{lang}.toml"), phrases, f"lexicon.{lang}.toml")
+
+
+def world_lexicon(config: SimulatorConfig) -> Lexicon:
+    """The vocabulary of a world: the shipped one, with new names for its new things.
+
+    Raises `LexiconError`.
+    """
+    lexicon = load_lexicon(config.lang)
+    if not config.new_things:
+        return lexicon
+    new = new_things(config, len(lexicon.products))
+    rand = random.Random(f"{config.seed}:{config.lang}:names").random
+    taken = {name for product in lexicon.products for name in product.names}
+    products = tuple(
+        structs.replace(product, names=_invented(config.lang, taken, rand))
+        if product.index in new
+        else product
+        for product in lexicon.products
+    )
+    return structs.replace(lexicon, products=products)
+
+
+def new_things(config: SimulatorConfig, count: int) -> frozenset[int]:
+    """Which of `count` things are new in a world, by index: at least one where any are to be."""
+    if not config.new_things:
+        return frozenset()
+    order = list(range(count))
+    random.Random(f"{config.seed}:{config.lang}:new").shuffle(order)
+    return frozenset(order[: max(1, round(config.new_things * count))])
+
+
+_ONSETS = (*"bdfghjklmnprstvz", "br", "cl", "dr", "fl", "gr", "kl", "pl", "st", "tr")
+_VOWELS = (*"aeiou", "ai", "ee", "oo")
+_CODAS = ("", "", "n", "r", "x", "sh", "m", "lt", "p")
+_SYLLABLES = "米洛迪琪娜布麦诺科蒂芙珂尔达露克塔格菲卡泰拉戴果"
+
+
+def _invented(lang: Lang, taken: set[str], rand: Callable[[], float]) -> tuple[str, ...]:
+    """Two names that mean nothing, for one thing."""
+
+    def pick(items: Sequence[str]) -> str:
+        return items[int(rand() * len(items))]
+
+    names: list[str] = []
+    while len(names) < 2:
+        if lang == "zh":
+            name = "".join(pick(_SYLLABLES) for _ in range(3))
+        else:
+            name = "".join(pick(_ONSETS) + pick(_VOWELS) for _ in range(2)) + pick(_CODAS)
+        if name not in taken:
+            taken.add(name)
+            names.append(name)
+    return tuple(names)

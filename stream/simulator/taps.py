@@ -40,3 +40,10 @@ def fit(user: User, intent: Intent, wording: Wording) -> float:
     if wording.modifier != own:
         style *= 0.4 if wording.modifier < 0 else 0.08
     return about * style
+
+
+def weariness(user: User, text: str, fatigue: float) -> float:
+    """What is left of a tap's likelihood where the user has passed over the query before, 0 to 1:
+    `(1 - fatigue)` to the power of how often."""
+    times = user.passed_over.get(text, 0) if fatigue else 0
+    return (1.0 - fatigue) ** times if times else 1.0

@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from onebar.errors import OneBarError
 from stream.logs.compression import DECOMPRESSION_ERRORS, decompressed
-from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import Lexicon, Product, load_lexicon
+from stream.simulator.config import LATER, SimulatorConfig
+from stream.simulator.lexicon import Lexicon, Product, world_lexicon
 from stream.simulator.wording import Intent, Traits, likely_wordings
 
 
@@ -111,7 +111,7 @@ class Truth:
         if world is None:
             raise TruthError("the truth has no `world` record")
         self.config = world.config
-        self.lexicon: Lexicon = load_lexicon(self.config.lang)
+        self.lexicon: Lexicon = world_lexicon(self.config)
         self._products = {product.name: product for product in self.lexicon.products}
         self._names = sorted(
             (
@@ -163,23 +163,23 @@ class Truth:
             len(product.attributes) + len(product.uses) + len(product.category.brands)
         ):
             words = product.facet(number).lower()
-            if not intent.mask >> number & 1 and _says(rest, words):
+            if not intent.mask >> number & 1 and says(rest, words):
                 right = (
                     product.facet(bit).lower()
                     for bit in range(intent.mask.bit_length())
                     if intent.mask >> bit & 1
                 )
-                if not any(words in other and _says(rest, other) for other in right):
+                if not any(words in other and says(rest, other) for other in right):
                     return 2
         return 3
 
     def _named(self, text: str, first: Product) -> tuple[str, Product] | None:
         """The longest name of a thing in the text; `first`'s names go before equally long."""
         for name in sorted(first.names, key=len, reverse=True):
-            if _says(text, name.lower()):
+            if says(text, name.lower()):
                 return name.lower(), first
         for name, product in self._names:
-            if _says(text, name):
+            if says(text, name):
                 return name, product
         return None
 
@@ -202,7 +202,7 @@ class Truth:
         return [text for text, _ in ranked[:k]]
 
 
-def _says(text: str, words: str) -> bool:
+def says(text: str, words: str) -> bool:
     """The words stand in the text, as whole words where they are Latin."""
     at = text.find(words)
     while at >= 0:
@@ -218,7 +218,18 @@ def _says(text: str, words: str) -> bool:
 
 
 def encode_record(record: TruthRecord) -> bytes:
-    return msgspec.json.encode(record)
+    """A line of the truth. What a world has not of `LATER` is left out, so that the truth of an old
+    world has the bytes that it always had."""
+    if not isinstance(record, WorldTruth):
+        return msgspec.json.encode(record)
+    plain = msgspec.to_builtins(record)
+    first = msgspec.to_builtins(SimulatorConfig())
+    config = {
+        name: value
+        for name, value in plain["config"].items()
+        if name not in LATER or value != first[name]
+    }
+    return msgspec.json.encode({**plain, "config": config})
 
 
 def load_truth(path: str | os.PathLike[str]) -> Truth:

@@ -17,6 +17,10 @@ Rand = Callable[[], float]
 """`random.Random(...).random`: the one draw whose stream is the same on every Python."""
 
 
+NO_THING = -1
+"""The `product` of a text that names nothing of its world."""
+
+
 class Intent(Struct, frozen=True, eq=False):
     """What a video is about. Facets are facet numbers of the product; `brand` may be None."""
 

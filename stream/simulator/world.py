@@ -9,10 +9,10 @@ from __future__ import annotations
 import heapq
 import random
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct, structs
 
 from stream.events import (
     Click,
@@ -29,14 +29,14 @@ from stream.events import (
 from stream.simulator.composer import compose
 from stream.simulator.config import SimulatorConfig
 from stream.simulator.feed import Feed, FeedVideo
-from stream.simulator.lexicon import Lexicon, load_lexicon
+from stream.simulator.lexicon import Lexicon, new_things, world_lexicon
 from stream.simulator.noise import misspell
 from stream.simulator.policy import LoggingPolicy, Shelf
-from stream.simulator.taps import examined, fit, interest
+from stream.simulator.taps import examined, fit, interest, weariness
 from stream.simulator.trends import Trends
 from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_truth
 from stream.simulator.users import Session, User, make_user
-from stream.simulator.wording import Wording, make_intent, sample_wording
+from stream.simulator.wording import NO_THING, Wording, make_intent, sample_wording
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -49,6 +49,23 @@ _HOUR_ENDS = tuple(end / sum(_HOURS) for end in accumulate(_HOURS))
 
 
 _Effect = tuple[User, FeedVideo | None, Wording, float]
+
+
+class Visit(Struct, frozen=True, eq=False):
+    """A user before a video at a moment: what a bar is asked for. `impression` is its event."""
+
+    session: Session
+    shown: FeedVideo
+    at: float
+    impression: Impression
+
+    @property
+    def user(self) -> User:
+        return self.session.user
+
+    @property
+    def request_id(self) -> str:
+        return str(self.impression.request_id)
 
 
 def _time_of_day(share: float) -> float:
@@ -67,7 +84,7 @@ class World:
     def __init__(self, config: SimulatorConfig, lexicon: Lexicon | None = None) -> None:
         config.check()
         self.config = config
-        self.lexicon = lexicon or load_lexicon(config.lang)
+        self.lexicon = lexicon or world_lexicon(config)
         self._rand = random.Random(f"{config.seed}:{config.lang}:world").random
         self._policy = LoggingPolicy(
             config, self.lexicon, random.Random(f"{config.seed}:{config.lang}:policy").random
@@ -85,8 +102,17 @@ class World:
         self._sessions: list[Session | None] = [None] * min(CONCURRENT_SESSIONS, config.user_count)
         self._session_count = 0
         things = len(self.lexicon.products)
-        self._trends = Trends(things, config.start_ts, self._rand)
-        self._feed = Feed(config.active_count, things, self._rand)
+        self._new = new_things(config, things)
+        self._trends = Trends(
+            things,
+            config.start_ts,
+            self._rand,
+            zipf=config.query_zipf,
+            shift_ts=config.shift_ts,
+            shift=config.shift,
+            new=self._new,
+        )
+        self._feed = Feed(config.active_count, things, self._rand, head=config.video_zipf > 0)
         self._truths: list[TruthRecord] = []
 
     # Emitting ----------------------------------------------------------------------------------
@@ -95,16 +121,23 @@ class World:
         self._sequence += 1
         return f"{self._prefix}-{self._sequence:08d}"
 
-    def _later(self, event: Event, effect: _Effect | None = None) -> None:
-        """The event at its `ts`; its effect on what policy and users remember, then too."""
+    def _later(
+        self, event: Event, effect: _Effect | None = None, device: User | None = None
+    ) -> None:
+        """The event at its `ts`; its effect on what policy and users remember, then too. Where a
+        user's `device` stamps it, it is told then but says what that device's clock said."""
         self._sequence += 1
-        heapq.heappush(self._pending, (event.ts, self._sequence, event, effect))
+        at = event.ts
+        if device is not None and device.skew_s:
+            said = min(max(0.0, at + device.skew_s), self.config.end_ts)
+            event = structs.replace(event, ts=round(said, 3))
+        heapq.heappush(self._pending, (at, self._sequence, event, effect))
 
     def _due(self, until: float) -> Iterator[Event]:
         pending = self._pending
         while pending and pending[0][0] <= until:
             _, _, event, effect = heapq.heappop(pending)
-            if effect is not None:
+            if effect is not None and effect[2].product != NO_THING:
                 user, shown, wording, weight = effect
                 user.remember(wording)
                 self._policy.learn(None if shown is None else shown.shelf, wording, weight)
@@ -162,7 +195,7 @@ class World:
         shown = FeedVideo(
             video_id,
             intent,
-            1.0 / (0.03 + draw * draw),
+            self._appeal(draw),
             topic is not None,
             self._categories.get(upload.category),
             Shelf(upload.mentions),
@@ -180,6 +213,13 @@ class World:
             )
         )
         return first
+
+    def _appeal(self, draw: float) -> float:
+        """How often a video is shown beside others, from a fair draw."""
+        if not self.config.video_zipf:
+            return 1.0 / (0.03 + draw * draw)
+        # The r-th of V such draws is about r/V, so the r-th most shown has (V/r)^s.
+        return max(draw, 0.25 / self.config.video_count) ** -self.config.video_zipf
 
     # Users -------------------------------------------------------------------------------------
 
@@ -211,7 +251,7 @@ class World:
         user = self._user(number)
         self._session_count += 1
         focus = user.tastes[int(rand() * rand() * len(user.tastes))]
-        if rand() < 0.3:
+        if rand() < 0.3 or self._unheard_of(focus):
             focus = self._trends.pick(self._now)
         session = Session(
             f"s{self._prefix}-{self._session_count:07d}", user, focus, 5 + int(rand() * 20)
@@ -222,6 +262,15 @@ class World:
         if rand() < config.deletion_rate:
             self._delete(number, session)
         return session
+
+    def is_new(self, thing: int) -> bool:
+        """Whether its name is one that no lexicon has."""
+        return thing in self._new
+
+    def _unheard_of(self, thing: int) -> bool:
+        """Whether it comes up only when the trend shifts."""
+        shift_ts = self.config.shift_ts
+        return thing in self._new and shift_ts is not None and self._now < shift_ts
 
     def _delete(self, number: int, session: Session) -> None:
         """They go at the end of this visit; whoever comes in their place is somebody new."""
@@ -246,6 +295,8 @@ class World:
             intent = shown.intent
         else:
             focus = session.focus if rand() < 0.7 else user.tastes[0]
+            if self._unheard_of(focus):
+                focus = session.focus
             intent = make_intent(self.lexicon.products[focus], rand)
         wording = sample_wording(self.lexicon, config, intent, user.traits, rand)
         query = wording.text
@@ -260,61 +311,107 @@ class World:
             video_id=UNSET if shown is None else shown.video_id,
             session_id=session.session_id,
         )
-        self._later(event, None if query != wording.text else (user, shown, wording, 1.0))
+        effect = None if query != wording.text else (user, shown, wording, 1.0)
+        self._later(event, effect, user)
 
     # One impression ----------------------------------------------------------------------------
 
-    def _impress(self) -> Iterator[Event]:
-        rand, config = self._rand, self.config
+    def visit(self) -> Visit:
+        """Who sees which video next, now."""
+        rand = self._rand
         slot = int(rand() * len(self._sessions))
         session = self._sessions[slot]
         if session is None or session.left <= 0:
             session = self._open_session(slot)
         session.left -= 1
-        user = session.user
         shown = self._feed.next_for(session)
         self._impressions += 1
-        now = self._now
-        request_id = f"r{self._prefix}-{self._impressions:08d}"
-        yield Impression(
-            event_id=self._event_id(),
-            ts=now,
-            video_id=shown.video_id,
-            user_id=user.user_id,
-            session_id=session.session_id,
-            request_id=request_id,
+        return Visit(
+            session,
+            shown,
+            self._now,
+            Impression(
+                event_id=self._event_id(),
+                ts=self._now,
+                video_id=shown.video_id,
+                user_id=session.user.user_id,
+                session_id=session.session_id,
+                request_id=f"r{self._prefix}-{self._impressions:08d}",
+            ),
         )
-        wordings = self._policy.expose(shown.shelf, shown.category, user.seen, user.last)
-        if wordings:
-            self._later(
-                Exposure(
-                    event_id=self._event_id(),
-                    ts=round(now + 0.2 + rand(), 3),
-                    video_id=shown.video_id,
-                    user_id=user.user_id,
-                    queries=[ShownQuery(w.text, at) for at, w in enumerate(wordings)],
-                    request_id=request_id,
-                    session_id=session.session_id,
-                )
-            )
-        if shown.sensitive:
-            return
-        care = interest(session, shown.intent)
-        gain = config.click_gain * care
-        for position, wording in enumerate(wordings):
-            if rand() >= examined(position) * gain * fit(user, shown.intent, wording):
-                continue
-            self._click(session, shown, wording, position, request_id)
-            break
-        if rand() < config.search_rate * care:
-            self._search(session, shown, now + 2.0)
 
-    def _click(
-        self, session: Session, shown: FeedVideo, wording: Wording, position: int, request_id: str
+    def cascade(self, visit: Visit) -> list[Wording]:
+        """What the logging policy shows at a visit, best position first."""
+        shown, user = visit.shown, visit.user
+        return self._policy.expose(shown.shelf, shown.category, user.seen, user.last)
+
+    def expose(
+        self, visit: Visit, queries: Sequence[ShownQuery], request_id: str | None = None
     ) -> None:
+        """The bar of a visit is shown, a moment later."""
+        self._later(
+            Exposure(
+                event_id=self._event_id(),
+                ts=round(visit.at + 0.2 + self._rand(), 3),
+                video_id=visit.shown.video_id,
+                user_id=visit.user.user_id,
+                queries=list(queries),
+                request_id=request_id or visit.request_id,
+                session_id=visit.session.session_id,
+            ),
+            device=visit.user,
+        )
+
+    def chances(self, visit: Visit, wordings: Sequence[Wording]) -> list[float]:
+        """How likely each query of a bar is tapped where none before it was, by the truth."""
+        if visit.shown.sensitive:
+            return [0.0] * len(wordings)
+        config, user, intent = self.config, visit.user, visit.shown.intent
+        gain = config.click_gain * interest(visit.session, intent)
+        return [
+            examined(position)
+            * gain
+            * fit(user, intent, wording)
+            * weariness(user, wording.text, config.fatigue)
+            for position, wording in enumerate(wordings)
+        ]
+
+    def react(
+        self,
+        visit: Visit,
+        wordings: Sequence[Wording],
+        request_id: str | None = None,
+    ) -> int | None:
+        """What the user does about a bar: a tap, and what comes of it, or a search of their own.
+        The position that was tapped, if any."""
+        rand, config, session = self._rand, self.config, visit.session
+        tapped: int | None = None
+        if not visit.shown.sensitive:
+            for position, chance in enumerate(self.chances(visit, wordings)):
+                if rand() < chance:
+                    tapped = position
+                    wording = wordings[position]
+                    self._click(visit, wording, position, request_id or visit.request_id)
+                    break
+            if rand() < config.search_rate * interest(session, visit.shown.intent):
+                self._search(session, visit.shown, visit.at + 2.0)
+        if config.fatigue:
+            chosen = None if tapped is None else wordings[tapped].text
+            visit.user.pass_over((wording.text for wording in wordings), chosen)
+        return tapped
+
+    def _impress(self) -> Iterator[Event]:
+        visit = self.visit()
+        yield visit.impression
+        wordings = self.cascade(visit)
+        if wordings:
+            self.expose(visit, [ShownQuery(w.text, at) for at, w in enumerate(wordings)])
+        self.react(visit, wordings)
+
+    def _click(self, visit: Visit, wording: Wording, position: int, request_id: str) -> None:
         """The tap, and what came of it."""
-        rand, user = self._rand, session.user
-        at = round(self._now + 1.5 + 12.0 * rand(), 3)
+        rand, session, shown, user = self._rand, visit.session, visit.shown, visit.user
+        at = round(visit.at + 1.5 + 12.0 * rand(), 3)
         self._later(
             Click(
                 event_id=self._event_id(),
@@ -327,6 +424,7 @@ class World:
                 session_id=session.session_id,
             ),
             (user, shown, wording, 2.0),
+            user,
         )
         category = shown.intent.product.category
 
@@ -342,7 +440,8 @@ class World:
                     value=value,
                     request_id=request_id,
                     session_id=session.session_id,
-                )
+                ),
+                device=user,
             )
 
         right = wording.mask & ~shown.intent.mask == 0

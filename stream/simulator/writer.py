@@ -33,7 +33,7 @@ def truth_path_of(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def _atomic(path: Path) -> Iterator[Callable[[bytes], object]]:
+def whole(path: Path) -> Iterator[Callable[[bytes], object]]:
     """A writer whose file appears under its name only when all of it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, durable=False) as temporary, ExitStack() as stack:
@@ -74,7 +74,7 @@ def write_log(
         )
     truth = Path(truth_path) if truth_path is not None else truth_path_of(path)
     written = 0
-    with _atomic(truth) as write_truth, _atomic(Path(path)) as write:
+    with whole(truth) as write_truth, whole(Path(path)) as write:
         for record in World(config).records():
             if isinstance(record, (VideoTruth, UserTruth, WorldTruth)):
                 write_truth(encode_record(record) + b"\n")

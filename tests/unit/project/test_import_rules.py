@@ -96,7 +96,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("onebar.embedding", "feature_store.buckets", "stream.events"),
     ),
     "stream.simulator": (
-        *(*_BASE, "onebar.evidence", "onebar.triggers"),
+        *(*_BASE, "onebar.client", "onebar.evidence", "onebar.evaluation", "onebar.triggers"),
         *("stream.events", "stream.logs"),
     ),
     # HTTP.

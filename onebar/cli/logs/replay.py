@@ -1,9 +1,8 @@
-"""Logs: replayed into Kafka, and simulated."""
+"""Logs replayed into Kafka."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
@@ -14,7 +13,6 @@ from onebar.cli.common import (
     Format,
     FormatOption,
     JsonOption,
-    Language,
     SpeedOption,
     command_settings,
     open_log,
@@ -192,34 +190,3 @@ async def _replay(
                 raise
     result: dict[str, Any] = msgspec.to_builtins(report)
     return result
-
-
-@app.command()
-def simulate(
-    out: Annotated[Path, typer.Option(help="The log to write; .gz and .zst compress.")],
-    events: Annotated[int, typer.Option(min=1, help="How many events.")] = 100_000,
-    lang: Annotated[Language, typer.Option(help="What the feed speaks.")] = Language.en,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 1,
-    days: Annotated[float, typer.Option(help="Over how many days.")] = 7.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the log of a simulated e-commerce feed, and its hidden truth beside it.
-
-    The truth (intent of each video, relevance of each query) is for evaluation only.
-
-    Example: onebar simulate --out feed.jsonl.zst --events 1000000 --lang zh
-    """
-    from stream.simulator import SimulatorConfig, write_log
-
-    started = time.monotonic()
-    with progress("simulate") as update:
-        truth = write_log(
-            SimulatorConfig(seed=seed, lang=lang.value, events=events, days=days),
-            out,
-            progress=lambda done: update(done / events, f"{done:,} events"),
-        )
-    seconds = time.monotonic() - started
-    if as_json:
-        print_json({"log": str(out), "truth": str(truth), "events": events, "seconds": seconds})
-    else:
-        print(f"{events:,} events in {out}, their truth in {truth} ({seconds:.1f} s)")

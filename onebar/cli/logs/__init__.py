@@ -1,0 +1,1 @@
+"""Logs: replayed into Kafka, and simulated."""
