@@ -5,10 +5,12 @@ export VENV
 # The embedded servers are used unless these two are set; the test targets set or unset them.
 EMBEDDED := env -u ONEBAR_KAFKA_BOOTSTRAP -u ONEBAR_REDIS_URL
 REAL := $(BIN)/python deploy/real_servers.py run
-UNIT := OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit -n logical --maxprocesses 4 --dist loadfile
+UNIT := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 # Typed programs outside the packages.
 TOOLS := deploy/real_servers.py docs/make_*.py tests/run_all.py examples/*.py
 ARGS ?=
+# What to test: the paths in ARGS where it has any, else all of these, and its options.
+paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
@@ -41,13 +43,13 @@ test: $(VENV)/.installed-dev ## all of the checks, and a summary: lint, types, u
 	@$(BIN)/python tests/run_all.py
 
 test-unit: $(VENV)/.installed-dev ## tests that need no server
-	$(UNIT) $(ARGS)
+	$(UNIT) $(call paths,tests/unit)
 
 test-embedded: $(VENV)/.installed-dev ## integration tests on the embedded broker and Valkey
-	$(EMBEDDED) $(BIN)/pytest tests/integration $(ARGS)
+	$(EMBEDDED) $(BIN)/pytest $(call paths,tests/integration)
 
 test-real: $(VENV)/.installed-dev ## integration tests on Apache Kafka and Redis (Java 17, Maven, redis-server)
-	$(REAL) -- $(BIN)/pytest tests/integration $(ARGS)
+	$(REAL) -- $(BIN)/pytest $(call paths,tests/integration)
 
 test-newest: ## make test with the newest releases that pyproject.toml allows, in .venv-newest
 	@VENV=.venv-newest CONSTRAINTS= deploy/setup.sh dev
@@ -56,7 +58,7 @@ test-newest: ## make test with the newest releases that pyproject.toml allows, i
 	@.venv-newest/bin/python tests/run_all.py
 
 coverage: $(VENV)/.installed-dev ## the unit tests, and the lines of each file that none of them reaches
-	$(UNIT) --cov --cov-report=term-missing $(ARGS)
+	$(UNIT) --cov --cov-report=term-missing $(call paths,tests/unit)
 
 lint: $(VENV)/.installed-dev ## ruff, and the format
 	$(BIN)/ruff check .

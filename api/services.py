@@ -57,6 +57,7 @@ class Services:
         self.store = open_store(settings)
         self.cache = cache_beside(self.store, settings)
         self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
+        counted: Coalescer[Pair, Features] = Coalescer(partial(self.store.features, counted=True))
         self.near = self._near_cache() if tells_changes(self.store.client) else None
         lookup = _counted(self.cache if self.near is None else self.near)
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
@@ -64,7 +65,7 @@ class Services:
         self.gate = open_gate(settings)
         self.rules = RuleFollower(self.store, self.gate)
         self.model = Model(
-            settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
+            settings, TogetherStore(self.features, counted), self.results, gate=self.gate, load=load
         )
         self.refresher = Refresher(self.model)
         self.answerer = Answerer(
@@ -149,11 +150,15 @@ def _nothing_at_hand(pairs: Sequence[Pair], now: float) -> list[CachedBody | Non
 class TogetherStore:
     """A `FeatureReader` whose calls of one tick share a round trip."""
 
-    def __init__(self, features: Coalescer[Pair, Features]) -> None:
+    def __init__(
+        self, features: Coalescer[Pair, Features], counted: Coalescer[Pair, Features]
+    ) -> None:
         self._features = features
+        self._counted = counted
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
-        return await asyncio.gather(*map(self._features.ask, pairs))
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
+        source = self._counted if counted else self._features
+        return await asyncio.gather(*map(source.ask, pairs))
 
 
 class TogetherCache:

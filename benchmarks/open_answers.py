@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from onebar.evidence.text import clean_video, normalize_query
 from onebar.process.console import Update, say
-from onebar.recommending.overlap import likeness
+from onebar.ranking.overlap import likeness
 from onebar.records import VideoText
 from onebar.teaching.answers import read_answer
 from onebar.teaching.checks import check_of

@@ -14,7 +14,7 @@ from open_answers import Answered
 from qbqtc import components
 
 from onebar.evidence.text import normalize_query
-from onebar.recommending.overlap import likeness
+from onebar.ranking.overlap import likeness
 from onebar.records import VideoText
 
 FIELDS = ("title", "caption", "item_title", "ocr", "asr", "summary", "author", "category")

@@ -27,9 +27,9 @@ from onebar.gating.risk import shipped_rules
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
 from onebar.learning.phrases import Example, learn_phrases, learn_sources
+from onebar.ranking.overlap import likeness
 from onebar.recommending.candidates import choose
 from onebar.recommending.material import Material, told
-from onebar.recommending.overlap import likeness
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import SHIPPED, Ranker
 from onebar.records import Candidate, VideoText

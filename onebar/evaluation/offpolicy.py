@@ -22,14 +22,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from onebar.evaluation.bars import CLIP, up_to_tap
 from onebar.evaluation.metrics import RESAMPLES, SEED, Interval
 from onebar.triggers import Trigger
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CLIP = 10.0
-"""Largest weight of one shown query."""
 MOST_POSITIONS = 16
 """Places behind these count as the last of them."""
 ENOUGH_SHOWN = 200
@@ -81,7 +80,11 @@ class Slots(Struct, frozen=True):
 
 
 def slots(triggers: Sequence[Trigger]) -> Slots:
-    """What the impressions showed, in their order."""
+    """What the impressions showed, in their order, up to the tap.
+
+    Whoever taps leaves the bar. What stands behind the tap was not passed over, and to count it
+    as untapped makes the places behind look worse than they are (Chapelle & Zhang 2009).
+    """
     known: dict[tuple[str, str], int] = {}
     rows = [
         (
@@ -91,7 +94,7 @@ def slots(triggers: Sequence[Trigger]) -> Slots:
             known.setdefault((trigger.video_id, item.query), len(known)),
         )
         for at, trigger in enumerate(triggers)
-        for item in trigger.shown
+        for item in up_to_tap(trigger.shown)
     ]
     table = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     return Slots(len(triggers), table[0], table[1], table[2].astype(np.float64), table[3])
@@ -139,6 +142,10 @@ class Examination:
             elif plain[at] > 0 and plain[at + 1] > 0:
                 ratio[at] = plain[at + 1] / plain[at]
         return np.concatenate(([1.0], np.cumprod(np.minimum(1.0, ratio))))
+
+    def of_log(self) -> Floats:
+        """The propensities, each slot counted once."""
+        return self(np.ones(len(self._position)))
 
     def _table(self, weight: Floats) -> tuple[Floats, Floats]:
         """How often each moved query was shown at each place, and tapped there."""

@@ -5,6 +5,8 @@ onebar.json         the card: name, preset, prompt and generation config, sizes 
 tokenizer.json      how text becomes ids (`onebar.evidence.tokens`)
 config.json         the architecture, as transformers reads it
 ranker.json         weights that order the candidates (optional, `onebar.recommending.ranker`)
+clicks.bin          trees that order them as people tap (optional, `onebar.recommending.clicks`)
+queries.bin         queries that people asked (optional, `onebar.ranking.book`)
 lexicon.bin         the words it was trained on (optional, `onebar.recommending.grounding`)
 embedder/           tells which of a user's queries touch a video (optional, `onebar.embedding`)
 ct2/                CTranslate2 weights, int8 (optional)
@@ -42,6 +44,8 @@ SHORTLIST = f"{CTRANSLATE2}/vmap.txt"
 EMBEDDER = "embedder"
 RANKER = "ranker.json"
 LEXICON = "lexicon.bin"
+CLICKS = "clicks.bin"
+BOOK = "queries.bin"
 FORMAT = 1
 _FIRST = frozenset(
     {

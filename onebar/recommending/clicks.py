@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from onebar.evidence.words import words
+from onebar.ranking.book import Book
+from onebar.ranking.overlap import Pairs, overlap, pairs
+from onebar.ranking.trees import Trees
 from onebar.recommending.material import Material
-from onebar.recommending.overlap import Pairs, overlap, pairs
 from onebar.recommending.ranker import Proposal, Ranker
-from onebar.recommending.trees import Trees
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,13 +31,15 @@ ABSENT = nan
 """The value of what is not known: trees send it down a branch of its own."""
 PRIOR_TAPS, PRIOR_EXPOSURES = 0.5, 10.0
 """A click rate is smoothed as if a query had been shown so often, and tapped at 5 %."""
+SUMMARY = 1.5
+"""What a word of M or A counts beside one of T, in finding known queries."""
 HABIT = 0.25
 """Share of a user's queries that a word stands in, from which it is a habit."""
 
 FEATURES: tuple[str, ...] = (
     # Who named it.
     *("beam", "log_probability", "behind", "beam_share", "anchor", "anchor_weight", "near"),
-    *("history", "span", "phrase", "sources"),
+    *("history", "span", "phrase", "book", "match", "asked", "sources"),
     # What it says, and of what.
     *("words", "characters", "covered", "in_title", "in_summary", "in_anchors", "in_history"),
     *("foreign", "agreement", "nearest_anchor"),
@@ -112,11 +115,23 @@ def _keys(text: str) -> frozenset[str]:
     return frozenset(word.key for word in words(text) if not word.function)
 
 
+def known(book: Book, material: Material, most: int) -> list[tuple[str, float]]:
+    """The queries of a book that suit the evidence, and are put as the user puts things."""
+    evidence: dict[str, float] = {}
+    video = material.video
+    text = (video.title, video.caption, video.item_title, video.ocr, video.asr)
+    told = ((video.summary, SUMMARY), *((anchor.query, SUMMARY) for anchor in material.anchors))
+    for said, weight in (*((field, 1.0) for field in text), *told):
+        for key in _keys(said):
+            evidence[key] = max(weight, evidence.get(key, 0.0))
+    return book.find(evidence, user_of(material.recent).share, most)
+
+
 def describe(
-    proposals: Sequence[Proposal], material: Material, ranker: Ranker
+    proposals: Sequence[Proposal], material: Material, ranker: Ranker, book: Book | None = None
 ) -> NDArray[np.float32]:
     """A row of `FEATURES` for each proposal; what one gets depends on the list it is in. `ranker`
-    tells how good a phrase is, whatever else is known."""
+    tells how good a phrase is, whatever else is known, `book` how often it was asked."""
     import numpy as np
 
     video = material.video
@@ -166,10 +181,10 @@ def describe(
                 one.history if one.history is not None else ABSENT,
                 1.0 if one.span is not None else 0.0,
                 scores[at] - best,
-                in_beam
-                + (one.anchor is not None)
-                + (one.history is not None)
-                + (one.span is not None),
+                one.book if one.book is not None else ABSENT,
+                one.match if one.book is not None else ABSENT,
+                ABSENT if book is None else log2(1 + book.count(one.text)),
+                in_beam + sum(x is not None for x in (one.anchor, one.history, one.span, one.book)),
                 many,
                 len(one.text),
                 one.covered,
@@ -232,23 +247,24 @@ def _rate(clicks: float, exposures: float) -> float:
 class ClickRanker:
     """A `Scorer` learned from what was shown and tapped, or not (`onebar train clicks`)."""
 
-    def __init__(self, trees: Trees, ranker: Ranker) -> None:
-        """`ranker` is that of the checkpoint, part of what the features are made from. Raises
-        `TreesError` where the trees were grown on other features."""
+    def __init__(self, trees: Trees, ranker: Ranker, book: Book | None = None) -> None:
+        """`ranker` and `book` are those of the checkpoint, part of what the features are made
+        from. Raises `TreesError` where the trees were grown on other features."""
         trees.check(FEATURES)
+        self._book = book
         self._trees = trees
         self._ranker = ranker
         self.digest = trees.digest
         self.beam = int(trees.settings.get("beam", 0))
-        """As many candidates of the generator it was trained to choose from; 0: any."""
+        self.variety = float(trees.settings.get("variety", 0.0))
 
     @classmethod
-    def load(cls, path: Path, ranker: Ranker) -> ClickRanker:
+    def load(cls, path: Path, ranker: Ranker, book: Book | None = None) -> ClickRanker:
         """Raises `TreesError`."""
-        return cls(Trees.load(path), ranker)
+        return cls(Trees.load(path), ranker, book)
 
     def scores(self, proposals: Sequence[Proposal], material: Material) -> list[float]:
         """The log of how likely each is tapped where it is looked at, but for a constant."""
         if not proposals:
             return []
-        return self._trees(describe(proposals, material, self._ranker)).tolist()
+        return self._trees(describe(proposals, material, self._ranker, self._book)).tolist()

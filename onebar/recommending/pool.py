@@ -13,6 +13,8 @@ from msgspec import Struct
 from onebar.evidence.text import REJECT, normalize_query
 from onebar.evidence.words import Word, words
 from onebar.gating.risk import RiskClassifier, shipped_rules
+from onebar.ranking.book import Book
+from onebar.recommending.clicks import known
 from onebar.recommending.grounding import (
     Drop,
     Ground,
@@ -24,12 +26,17 @@ from onebar.recommending.grounding import (
 from onebar.recommending.material import VOICE, Material
 from onebar.recommending.ranker import Proposal, Ranker, Scorer, shipped_ranker, spread
 from onebar.recommending.spans import signature
+from onebar.recommending.variety import varied
 from onebar.records import Candidate
 
 LEAST_SHARE = 0.08
 """Candidates less likely than this part of the likeliest are better not shown at all."""
 POOL = 20
 """Best candidates that the list is spread over."""
+
+
+KNOWN = 48
+"""Known queries that are candidates."""
 
 
 class Taste(Struct, frozen=True):
@@ -40,6 +47,8 @@ class Taste(Struct, frozen=True):
     risk: RiskClassifier
     scorer: Scorer | None = None
     """Orders the candidates of all sources; None: the ranker does."""
+    book: Book | None = None
+    """Known queries, candidates to a `scorer`."""
     lexicon: Lexicon | None = None
     floor: float | None = None
     """Least `token_log_probability` of a generated candidate."""
@@ -47,10 +56,16 @@ class Taste(Struct, frozen=True):
     """Whether spans of the text are candidates."""
 
     @property
+    def beam(self) -> int:
+        """Candidates of the generator that are to be chosen from; 0: as many as there are."""
+        return 0 if self.scorer is None else self.scorer.beam
+
+    @property
     def digest(self) -> bytes:
         """Names what orders the candidates."""
         scorer = self.ranker if self.scorer is None else self.scorer
-        return f"{self.ranker.digest} {scorer.digest}".encode()
+        book = "" if self.book is None else f" {self.book.digest}"
+        return f"{self.ranker.digest} {scorer.digest}{book}".encode()
 
 
 @lru_cache(maxsize=1)
@@ -119,6 +134,13 @@ class Pool:
         for rank, query in enumerate(self._material.history):
             self._put(query, history=rank)
 
+    def add_book(self, most: int = KNOWN) -> None:
+        """Known queries that share a word with the evidence, if the checkpoint brings any."""
+        if self._taste.book is None:
+            return
+        for rank, (query, match) in enumerate(known(self._taste.book, self._material, most)):
+            self._put(query, book=rank, match=match)
+
     def add_beam(self, beam: Sequence[Candidate]) -> None:
         taste = self._taste
         ground = Ground((*self._material.texts(), *self._material.queries()))
@@ -174,7 +196,9 @@ class Pool:
         proposals = self.proposals()
         if not proposals:
             return ()
-        scores = (self._taste.scorer or self._taste.ranker).scores(proposals, self._material)
+        if self._taste.scorer is not None:
+            return self._tapped_most(proposals, self._taste.scorer, k)
+        scores = self._taste.ranker.scores(proposals)
         order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
         sure = [at for at in order if _must(proposals[at])]
         if len(sure) > k:
@@ -190,6 +214,20 @@ class Pool:
         return tuple(
             Candidate(proposals[at].text, round(scores[at] - top - log(total), 5) + 0.0)
             for at in sorted((pool[one] for one in shown), key=order.index)
+        )
+
+    def _tapped_most(
+        self, proposals: Sequence[Proposal], scorer: Scorer, k: int
+    ) -> tuple[Candidate, ...]:
+        """By a scorer that has seen what is tapped: it has weighed the anchors, too."""
+        scores = scorer.scores(proposals, self._material)
+        order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
+        texts = [proposals[at].text for at in order]
+        ranked = [scores[at] for at in order]
+        total = sum(exp(score - ranked[0]) for score in ranked)
+        return tuple(
+            Candidate(texts[at], round(ranked[at] - ranked[0] - log(total), 5) + 0.0)
+            for at in varied(texts, ranked, k, scorer.variety)
         )
 
 

@@ -14,8 +14,8 @@ import msgspec
 
 from onebar.errors import OneBarError
 from onebar.evidence.words import Word
+from onebar.ranking.overlap import masks
 from onebar.recommending.material import Material
-from onebar.recommending.overlap import masks
 from onebar.recommending.spans import (
     Extent,
     Field,
@@ -64,15 +64,35 @@ class Proposal(NamedTuple):
     """Whether it is only a near video's or a near query of the log."""
     history: int | None = None
     """Its rank in the relevant history, newest first."""
+    book: int | None = None
+    """Its rank among the known queries that are found by the evidence's words."""
+    match: float = 0.0
+    """How well these words find it."""
     covered: float = 1.0
     """Share of its words that the video's text has."""
+
+    @property
+    def sourced(self) -> bool:
+        """Whether anything names it."""
+        found = (self.span, self.beam, self.anchor, self.history, self.book)
+        return any(one is not None for one in found)
 
 
 Feature = tuple[str, float]
 
 
 class Scorer(Protocol):
-    """What orders proposals: the shipped sum of weights, or one learned from clicks."""
+    """What orders proposals of all sources in the place of a `Ranker`: learned from clicks."""
+
+    @property
+    def variety(self) -> float:
+        """How much less a query is worth in a bar that has one like it, 0 to 1."""
+        ...
+
+    @property
+    def beam(self) -> int:
+        """Candidates of the generator that it wants to choose from; 0: as many as there are."""
+        ...
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -51,6 +52,8 @@ class EvidenceChangedError(OneBarError):
 
 _BARRED = (Reason.REMOVED, Reason.SENSITIVE, Reason.RISKY)
 """Why nothing is shown under a video whatever is pinned to it."""
+BEAMS = 1024
+"""Prompts whose candidates are remembered, where each user may get them in another order."""
 ATTEMPTS = 3
 """Times that queries are made anew because their evidence changed meanwhile."""
 
@@ -58,8 +61,8 @@ ATTEMPTS = 3
 class FeatureReader(Protocol):
     """Where evidence comes from."""
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
-        """What is known of each pair, in one round trip."""
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
+        """What is known of each pair, in one round trip; with `counted` the videos' counters."""
         ...
 
 
@@ -126,6 +129,30 @@ class Grounding(Struct, frozen=True):
         return self.digest == self.video_digest
 
 
+class Remembered:
+    """What was generated for the latest prompts. A ranker that has learned from clicks puts the
+    same candidates in another order for each user; the generation is made once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._beams: OrderedDict[str, list[Candidate]] = OrderedDict()
+
+    def get(self, prompt: str) -> list[Candidate] | None:
+        """The candidates of a prompt; None where they are not remembered."""
+        found = self._beams.get(prompt)
+        if found is not None:
+            self._beams.move_to_end(prompt)
+        return found
+
+    def put(self, prompt: str, beam: list[Candidate]) -> None:
+        """Remember it; the one that was not asked for the longest goes."""
+        if self._most:
+            self._beams[prompt] = beam
+            self._beams.move_to_end(prompt)
+            if len(self._beams) > self._most:
+                self._beams.popitem(last=False)
+
+
 class Recommender:
     """Answers pairs. One instance serves many concurrent calls on one event loop."""
 
@@ -148,6 +175,8 @@ class Recommender:
         self._config = prompt_config or PromptConfig()
         self._relevance = relevance
         self._taste = taste or shipped_taste()
+        self._clicks = self._taste.scorer is not None
+        self._beams = Remembered(BEAMS if self._clicks else 0)
         self.gate = Gate() if gate is None else gate
         self._k = k
         self._clock = clock
@@ -172,14 +201,14 @@ class Recommender:
             relevance=self._relevance,
         )
         prompt = build_prompt(evidence, self._config)
-        made_from = material(features, evidence.history)
+        made_from = material(features, evidence.history, clicks=self._clicks)
         reason = unfit(made_from, self._taste.risk)
         digest = self._digest(prompt, made_from, reason)
         whoever = prompt, made_from, digest
-        if evidence.history and reason is None:
+        if (evidence.history or made_from.recent) and reason is None:
             alone = msgspec.structs.replace(evidence, history=())
             video_prompt = build_prompt(alone, self._config)
-            video_material = msgspec.structs.replace(made_from, history=())
+            video_material = msgspec.structs.replace(made_from, history=(), recent=())
             video_digest = self._digest(video_prompt, video_material, None)
             whoever = video_prompt, video_material, video_digest
         return Grounding(
@@ -196,7 +225,7 @@ class Recommender:
         if not pairs:
             return []
         now = self._clock()
-        features = await self._store.features(pairs)
+        features = await self._store.features(pairs, counted=self._clicks)
         return [self.ground(pair, known, now) for pair, known in zip(pairs, features, strict=True)]
 
     async def recommend(
@@ -299,6 +328,10 @@ class Recommender:
             if body is not None:
                 outcomes[digest] = _chosen(body.result())
                 continue
+            beam = self._beams.get(prompt)
+            if beam is not None:
+                outcomes[digest] = choose(wanted[digest][1], beam, self._k, self._taste)
+                continue
             try:
                 future = self._runner.begin(prompt, deadline=run.deadline)
             except (QueueFullError, EngineError) as error:
@@ -309,7 +342,7 @@ class Recommender:
         while pending:
             done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             ended = {
-                digest: self._outcome(future, wanted[digest][1])
+                digest: self._outcome(future, *wanted[digest])
                 for future in done
                 for digest in pending.pop(future)
             }
@@ -324,11 +357,12 @@ class Recommender:
         }
 
     def _outcome(
-        self, future: asyncio.Future[list[Candidate]], made_from: Material
+        self, future: asyncio.Future[list[Candidate]], prompt: str, made_from: Material
     ) -> Chosen | Exception:
         error = future.exception()
         if isinstance(error, Exception):
             return error
+        self._beams.put(prompt, future.result())
         return choose(made_from, future.result(), self._k, self._taste)
 
     async def _settle(

@@ -13,6 +13,7 @@ import msgspec
 
 from feature_store.buckets import (
     MAX_ANCHORS,
+    most_exposed,
     newest,
     rank_anchors,
     showable,
@@ -23,7 +24,7 @@ from onebar.evidence.evidence import Evidence, assemble, terms
 from onebar.evidence.text import REJECT, clean_video
 from onebar.gating.personal import shipped_patterns
 from onebar.gating.risk import shipped_rules
-from onebar.records import MAX_COUNTED, TEXT_FIELDS, Features, HistoryEntry, QueryCounts, VideoText
+from onebar.records import TEXT_FIELDS, Features, HistoryEntry, QueryCounts, VideoText
 from onebar.triggers import Counted, Kind, Preference, Shown, Trigger
 from stream.dataset.config import DatasetConfig
 from stream.dataset.preferences import candidates, preference_list
@@ -120,18 +121,9 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
         target=target,
         preferences=preferences,
         shown=shown,
-        counts=most_exposed(counts),
+        counts=tuple(Counted(*one) for one in most_exposed(counts)),
         video_behaviors=row["behaviors"] or 0,
         video_age_s=row["ts"] - row["born"] if row["born"] is not None else 0.0,
-    )
-
-
-def most_exposed(counts: Mapping[str, QueryCounts]) -> tuple[Counted, ...]:
-    """The counters that ranking looks at (`MAX_COUNTED`)."""
-    order = sorted(counts, key=lambda query: (-counts[query].exposures, query))[:MAX_COUNTED]
-    return tuple(
-        Counted(query, counts[query].exposures, counts[query].clicks, counts[query].engagements)
-        for query in order
     )
 
 

@@ -46,7 +46,7 @@ class Store:
         }
         self.calls = 0
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
         self.calls += 1
         return [
             Features(known.text, known.anchors, self.history.get(user or "", ()), known.seals)
