@@ -182,6 +182,14 @@ class TriggerDataset(Struct, frozen=True):
                     "the dataset again"
                 ) from None
 
+    def bars(self, split: Split) -> Iterator[Trigger]:
+        """What stood in the bars of a split's clicks, searches and impressions without a tap, and
+        nothing else of them: much sooner read than all. Raises `DatasetCorruptError`."""
+        columns = ["trigger_id", "kind", "ts", "video_id", "user_id", "shown"]
+        for row in _rows(self.path / f"{split}.parquet", columns):
+            if row["shown"] and row["kind"] != "reject":
+                yield msgspec.convert(row, Trigger)
+
     def size(self, split: Split, kinds: tuple[Kind, ...] = ()) -> int:
         """How many triggers `read` gives, as the card says."""
         counts = self.card.splits.get(split, {})
@@ -295,13 +303,13 @@ def schema() -> Any:
     return pa.schema([(name, types.get(name, pa.string())) for name in Trigger.__struct_fields__])
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=4096):
+            for batch in file.iter_batches(batch_size=4096, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DatasetCorruptError(f"{path} can't be read ({error}): make it again") from None

@@ -82,9 +82,10 @@ def repeats(queries: Sequence[str]) -> float:
 
 
 def up_to_tap(shown: Sequence[Shown]) -> Sequence[Shown]:
-    """What a user passed over, and what they tapped; all of it where they tapped nothing."""
-    taps = (at for at, item in enumerate(shown) if item.clicked)
-    return shown[: next(taps, len(shown)) + 1]
+    """What a user passed over, and the one query that they tapped: whoever taps leaves the bar, and
+    what stands behind was not passed over. All of it where they tapped nothing, or several."""
+    taps = [item.position for item in shown if item.clicked]
+    return [item for item in shown if item.position <= taps[0]] if len(taps) == 1 else shown
 
 
 def logged_taps(

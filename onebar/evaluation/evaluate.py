@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from onebar.evaluation.metrics import Interval, summary
-from onebar.evaluation.offpolicy import Examination, slots
+from onebar.evaluation.offpolicy import examination
 from onebar.evaluation.outcomes import measure
 from onebar.evaluation.predict import EnginePredictor, Predictor
-from onebar.triggers import EmptyDatasetError, Kind, Split, Trigger, TriggerDataset, open_dataset
+from onebar.triggers import EmptyDatasetError, Split, Trigger, TriggerDataset, open_dataset
 
 SEED = 11
-MOST_BARS = 20_000
+MOST_BARS = 200_000
 """Impressions that propensities are estimated from."""
 
 
@@ -46,11 +46,10 @@ def evaluation_triggers(
 def propensities(dataset: TriggerDataset, split: Split = "test") -> tuple[float, ...]:
     """How likely each place of the split's bars is looked at, the first place's 1; empty where the
     split keeps no impression without a tap, for then it can't be told."""
-    kinds: tuple[Kind, ...] = ("click", "search", "shown")
-    found = [t for t in islice(dataset.read(split, kinds), MOST_BARS) if t.shown]
+    found = list(islice(dataset.bars(split), MOST_BARS))
     if all(any(item.clicked for item in trigger.shown) for trigger in found):
         return ()
-    return tuple(float(e) for e in Examination(slots(found)).of_log())
+    return tuple(float(e) for e in examination(found))
 
 
 def evaluate(

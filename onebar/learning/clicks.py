@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from onebar.errors import OneBarError
-from onebar.evaluation.offpolicy import Examination, slots
+from onebar.evaluation.offpolicy import examination
 from onebar.evidence.prompt import build_prompt
 from onebar.gating.personal import shipped_patterns
 from onebar.gating.risk import shipped_rules
@@ -51,6 +51,8 @@ log = structlog.get_logger(__name__)
 
 CHUNK = 256
 """Impressions whose rows are kept together, and are not made again after an interruption."""
+TAPPED_SHARE = 0.65
+"""Of the bars that are learned from, where not all are, those with a tap."""
 LEAST_TAPS = 50
 """Below them nothing is learned."""
 
@@ -68,12 +70,15 @@ class ClicksConfig(GrowConfig, frozen=True, kw_only=True):
     beam: int = 32
     """Candidates of the generator; as many are generated in serving."""
     most: int | None = None
-    """At most so many impressions, evenly from all; None for all."""
+    """At most so many impressions (`some_of`); None for all."""
     book: bool = True
     """Whether the queries of the dataset's train part become candidates."""
     book_least: int = 1
     """Times that a query must have been asked to stand in the book."""
     threads: int = 1
+    rows: Path | None = None
+    """Where rows are kept for other runs on the same ones, with other seeds or settings of the
+    trees; None keeps them beside `out` until it is written."""
 
     @property
     def fingerprint(self) -> str:
@@ -100,7 +105,11 @@ def train_clicks(
     """
     dataset = open_dataset(config.dataset)
     checkpoint = open_checkpoint(config.checkpoint)
-    triggers = impressions(dataset, config)
+    # Places are looked at alike in all bars: the more of them, the surer.
+    propensity = examination(list(dataset.bars(config.split)))
+    log.info("propensities", by_position=[round(float(e), 3) for e in propensity])
+    every = impressions(dataset, config)
+    triggers, counts = some_of(every, config.most)
     taps = sum(any(item.clicked for item in trigger.shown) for trigger in triggers)
     if taps < LEAST_TAPS:
         raise FewTapsError(
@@ -108,12 +117,12 @@ def train_clicks(
             f"{len(triggers)}, and at least {LEAST_TAPS} are needed: make the dataset from a "
             "longer log, or with a greater --valid"
         )
-    if taps == len(triggers):
+    if taps == len(triggers) == len(every):
         raise FewTapsError(
             f"every bar of the {config.split} part of {config.dataset} was tapped, so what is "
             "passed over can't be told: make the dataset again, for it to keep the others"
         )
-    work = config.out.parent / f".{config.out.name}.clicks"
+    work = config.rows or config.out.parent / f".{config.out.name}.clicks"
     _begin(work, config.fingerprint)
     book = make_book(dataset, work / BOOK, config) if config.book else None
     taste = msgspec.structs.replace(open_taste(checkpoint), scorer=None, book=book)
@@ -121,11 +130,8 @@ def train_clicks(
         triggers, checkpoint, taste, work, config, lambda share, text: told("reading", share, text)
     )
     rows = Rows.load(files)
-    examination = Examination(slots(triggers))
-    propensity = examination.of_log()
-    log.info("propensities", by_position=[round(float(e), 3) for e in propensity])
     told("growing trees", 0.0, "")
-    grown = grow(rows, propensity, config)
+    grown = grow(rows, counts, propensity, config)
     log.info("click_ranker_grown", **grown.facts)
     held_out = grown.facts["held_out"]
     if held_out["taps"] <= held_out["before taps"]:
@@ -138,9 +144,11 @@ def train_clicks(
         "taps": taps,
         "propensity": [round(float(e), 4) for e in propensity],
         "book": 0 if book is None else len(book),
+        "settings_of_run": {"beam": config.beam, "most": config.most},
     }
     _write(checkpoint, config.out, grown, book, facts, config)
-    shutil.rmtree(work, ignore_errors=True)
+    if config.rows is None:
+        shutil.rmtree(work, ignore_errors=True)
     return config.out
 
 
@@ -156,9 +164,30 @@ def impressions(dataset: TriggerDataset, config: ClicksConfig) -> list[Trigger]:
             f"no impression in the {config.split} part of {config.dataset} says what stood in the "
             "bar: the log needs exposures"
         )
-    if config.most is None or len(found) <= config.most:
-        return found
-    return [found[at * len(found) // config.most] for at in range(config.most)]
+    return found
+
+
+def some_of(triggers: Sequence[Trigger], most: int | None) -> tuple[list[Trigger], list[float]]:
+    """At most so many of them, evenly from all of their kind, and what each then counts.
+
+    A bar with a tap says more than one without, so of the former there are up to `TAPPED_SHARE`;
+    each bar without counts for those of its kind that were left out.
+    """
+    tapped = [any(item.clicked for item in trigger.shown) for trigger in triggers]
+    if most is None or len(triggers) <= most:
+        return list(triggers), [1.0] * len(triggers)
+    with_tap = [at for at, yes in enumerate(tapped) if yes]
+    without = [at for at, yes in enumerate(tapped) if not yes]
+    many = min(len(with_tap), max(round(TAPPED_SHARE * most), most - len(without)))
+    kept, others = _evenly(with_tap, many), _evenly(without, most - many)
+    counts = len(without) * len(kept) / max(1, len(others) * len(with_tap))
+    places = sorted((*kept, *others))
+    return [triggers[at] for at in places], [1.0 if tapped[at] else counts for at in places]
+
+
+def _evenly(places: Sequence[int], most: int) -> list[int]:
+    many = min(most, len(places))
+    return [places[at * len(places) // many] for at in range(many)]
 
 
 def make_book(dataset: TriggerDataset, path: Path, config: ClicksConfig) -> Book:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -50,8 +51,10 @@ class Grown(Struct, frozen=True):
     facts: dict[str, Any]
 
 
-def weights_of(rows: Rows, propensity: NDArray[np.float64], unshown: float) -> Any:
-    """What each row counts, (n,): inverse-propensity weights.
+def weights_of(
+    rows: Rows, counts: Sequence[float], propensity: NDArray[np.float64], unshown: float
+) -> NDArray[np.float64]:
+    """What each row counts, (n,): inverse-propensity weights, times what its impression counts.
 
     A tap at a place that is looked at with probability e counts 1/e, so that the odds that are
     learned are those of a query that is looked at (Joachims et al. 2017); what was shown and not
@@ -63,15 +66,19 @@ def weights_of(rows: Rows, propensity: NDArray[np.float64], unshown: float) -> A
     place = np.clip(rows.position, 0, len(propensity) - 1)
     inverse = np.minimum(CLIP, 1.0 / np.maximum(propensity[place], 1e-6))
     shown = np.where(rows.tapped, inverse, 1.0)
-    return np.where(rows.position == NOT_SHOWN, unshown, shown)
+    found = np.where(rows.position == NOT_SHOWN, unshown, shown)
+    return np.asarray(found * np.asarray(counts)[rows.impression])
 
 
-def grow(rows: Rows, propensity: NDArray[np.float64], config: GrowConfig) -> Grown:
-    """Trees whose sum is the log-odds of a tap, where it is looked at."""
+def grow(
+    rows: Rows, counts: Sequence[float], propensity: NDArray[np.float64], config: GrowConfig
+) -> Grown:
+    """Trees whose sum is the log-odds of a tap, where it is looked at. `counts` is what each
+    impression counts."""
     import lightgbm
     import numpy as np
 
-    weight = weights_of(rows, propensity, config.unshown)
+    weight = weights_of(rows, counts, propensity, config.unshown)
     numbers = np.unique(rows.impression)
     edge = numbers[int(len(numbers) * (1 - config.held_out))]
     learnt, held = rows.impression < edge, rows.impression >= edge
@@ -136,7 +143,7 @@ def told_by(
     variety: float,
 ) -> dict[str, float]:
     """What held-out impressions say of the ranker's bars, and (`before`) of those by what the
-    checkpoint had: hits on clicks, and taps an impression (IPS)."""
+    checkpoint had: hits on clicks, and taps a tapped bar (IPS)."""
     import numpy as np
 
     features, impression = rows.features[held], rows.impression[held]
@@ -147,7 +154,7 @@ def told_by(
         features[:, FEATURES.index("sources")] == 1
     )
     found = dict.fromkeys(("hr@1", "hr@8", "taps", "before hr@8", "before taps", "reached"), 0.0)
-    clicks = 0
+    clicks = bars = 0
     starts = np.flatnonzero(np.diff(impression, prepend=-1))
     last = len(propensity) - 1
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(impression)], strict=True):
@@ -155,6 +162,7 @@ def told_by(
         tap = block[tapped[block]]
         if not len(tap):
             continue
+        bars += 1
         pool = block[sourced[block]]
         known = pool[~only_known[pool]]
         clicked = bool(target[tap[0]])
@@ -175,9 +183,9 @@ def told_by(
             if not name:
                 found["hr@1"] += clicked and rank == 0
         found["reached"] += clicked and wish in {str(one) for one in text[pool]}
-    many = {name: len(starts) if name.endswith("taps") else clicks for name in found}
+    many = {name: bars if name.endswith("taps") else clicks for name in found}
     return {
-        "impressions": len(starts),
+        "tapped bars": bars,
         "clicks": clicks,
         **{name: round(total / max(1, many[name]), 4) for name, total in found.items()},
     }

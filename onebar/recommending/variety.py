@@ -25,7 +25,7 @@ def varied(texts: Sequence[str], scores: Sequence[float], k: int, variety: float
     left = list(range(len(texts)))
     chosen: list[int] = []
     while left and len(chosen) < k:
-        best = max(left, key=lambda at: (worth[at], -at))
+        best = max(left, key=lambda at: (worth[at], scores[at], -at))
         chosen.append(best)
         left.remove(best)
         if variety:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from onebar.evidence.prompt import PromptConfig
 from onebar.generator.batching import Batcher
 from onebar.generator.engine import Engine
+from onebar.recommending.pool import Taste
 from onebar.recommending.recommend import Recommender
 from onebar.records import (
     NO_SEAL,
@@ -45,9 +46,11 @@ class Store:
             "cook": (HistoryEntry("wok", 5.0),),
         }
         self.calls = 0
+        self.counted = False
 
     async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
         self.calls += 1
+        self.counted |= counted
         return [
             Features(known.text, known.anchors, self.history.get(user or "", ()), known.seals)
             for video, user in pairs
@@ -114,11 +117,16 @@ class HeldEngine(Engine):
 
 
 class World:
-    def __init__(self, **options: int) -> None:
+    def __init__(self, taste: Taste | None = None, **options: int) -> None:
         self.store, self.cache, self.engine = Store(), Cache(), HeldEngine()
         self.batcher = Batcher(self.engine, k=8, max_wait_s=0.001, **options)
         self.recommender = Recommender(
-            self.store, self.cache, self.batcher, prompt_config=PromptConfig(), clock=lambda: 100.0
+            self.store,
+            self.cache,
+            self.batcher,
+            prompt_config=PromptConfig(),
+            taste=taste,
+            clock=lambda: 100.0,
         )
 
     async def ask(self, *pairs: Pair, deadline: float | None = None) -> list[QueryResult]:
