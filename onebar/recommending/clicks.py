@@ -135,13 +135,14 @@ def describe(
     import numpy as np
 
     video = material.video
-    title = _keys(video.title) | _keys(video.caption) | _keys(video.item_title)
+    told = (video.title, video.caption, video.item_title, video.ocr, video.asr)
+    title = frozenset[str]().union(*map(_keys, told))
     summary = _keys(video.summary)
     anchors = [phrase(anchor.query) for anchor in material.anchors]
     history = [phrase(query) for query in material.history]
     in_anchors = frozenset(key for one in anchors for key in one.keys)
     in_history = frozenset(key for one in history for key in one.keys)
-    about = title | summary | in_anchors | _keys(video.ocr) | _keys(video.asr)
+    about = title | summary | in_anchors
     user = user_of(material.recent)
     habits = {key: share for key, share in user.share.items() if share >= HABIT}
     own = Counter(key for one in history for key in set(one.keys))
@@ -161,7 +162,7 @@ def describe(
     for at, (one, said) in enumerate(zip(proposals, phrases, strict=True)):
         keys = said.keys
         many = len(keys) or 1
-        known = set(keys)
+        said_keys = set(keys)
         habit = [user.share.get(key, 0.0) for key in keys]
         foreign = [key for key in keys if key not in about]
         follows = list(pairwise(keys))
@@ -188,10 +189,10 @@ def describe(
                 many,
                 len(one.text),
                 one.covered,
-                len(known & title) / many,
-                len(known & summary) / many,
-                len(known & in_anchors) / many,
-                len(known & in_history) / many,
+                len(said_keys & title) / many,
+                len(said_keys & summary) / many,
+                len(said_keys & in_anchors) / many,
+                len(said_keys & in_history) / many,
                 len(foreign),
                 sum(
                     chance / mass * overlap(said.pairs, phrases[other].pairs)
@@ -207,12 +208,12 @@ def describe(
                 user.last.get(keys[-1], 0.0) if keys else 0.0,
                 forwards / max(1, len(follows)),
                 forwards - backwards,
-                sum(share for key, share in habits.items() if key not in known),
+                sum(share for key, share in habits.items() if key not in said_keys),
                 many - user.length if user.queries else ABSENT,
                 max((overlap(said.pairs, other.pairs) for other in user.queries), default=ABSENT),
                 max((overlap(said.pairs, other.pairs) for other in history), default=ABSENT),
-                sum(own[key] for key in known) / len(history) / many if history else ABSENT,
-                sum(many for key, many in own.items() if key not in known) / len(history)
+                sum(own[key] for key in said_keys) / len(history) / many if history else ABSENT,
+                sum(many for key, many in own.items() if key not in said_keys) / len(history)
                 if history
                 else ABSENT,
                 _order(keys, history),

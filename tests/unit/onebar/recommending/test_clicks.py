@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recommend_world import World
 
 from onebar.gating.risk import shipped_rules
 from onebar.ranking.book import Book
@@ -21,7 +22,6 @@ from onebar.recommending.material import Material, material, seen
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Proposal, shipped_ranker
 from onebar.records import Anchor, Candidate, Features, HistoryEntry, VideoText
-from tests.helpers.recommend_world import World
 
 VIDEO = VideoText(title="trail running shoes for wide feet")
 MADE = Material(VIDEO, (Anchor("trail shoes", 4.0),), ("shoes cheap",))
