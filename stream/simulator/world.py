@@ -129,8 +129,8 @@ class World:
         self._sequence += 1
         at = event.ts
         if device is not None and device.skew_s:
-            said = min(max(0.0, at + device.skew_s), self.config.end_ts)
-            event = structs.replace(event, ts=round(said, 3))
+            said = max(0.0, round(at + device.skew_s, 3))
+            event = structs.replace(event, ts=min(said, self.config.end_ts))
         heapq.heappush(self._pending, (at, self._sequence, event, effect))
 
     def _due(self, until: float) -> Iterator[Event]:
@@ -219,7 +219,7 @@ class World:
         if not self.config.video_zipf:
             return 1.0 / (0.03 + draw * draw)
         # The r-th of V such draws is about r/V, so the r-th most shown has (V/r)^s.
-        return max(draw, 0.25 / self.config.video_count) ** -self.config.video_zipf
+        return float(max(draw, 0.25 / self.config.video_count) ** -self.config.video_zipf)
 
     # Users -------------------------------------------------------------------------------------
 

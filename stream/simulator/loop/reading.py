@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 from stream.simulator.lexicon import SUBSETS, Lexicon, Product
+from stream.simulator.taps import fit
 from stream.simulator.truth import says
+from stream.simulator.users import User
 from stream.simulator.wording import NO_THING, Intent, Wording, make_wording
 
 ODD = -1
@@ -31,20 +33,25 @@ class Reader:
         )  # fmt: skip
         self._wordings = lru_cache(maxsize=INTENTS)(self._made)
 
-    def read(self, text: str, intent: Intent) -> Wording:
-        """The wording that a text is, for who sees it under a video about `intent`."""
+    def read(self, text: str, intent: Intent, user: User | None = None) -> Wording:
+        """The wording that a text is, for a user who sees it under a video about `intent`; of
+        several, the one that suits them best (the first where nobody is named)."""
         plain = " ".join(text.lower().split())
         known = self._wordings(intent.product.index, intent.a, intent.b, intent.use, intent.brand)
         found = known.get(plain)
-        return self._otherwise(plain, intent) if found is None else found
+        if found is None:
+            return self._otherwise(plain, intent)
+        if user is None:
+            return found[0]
+        return max(found, key=lambda wording: fit(user, intent, wording))
 
     def _made(
         self, product: int, a: int, b: int, use: int, brand: int | None
-    ) -> dict[str, Wording]:
+    ) -> dict[str, list[Wording]]:
         thing = self._lexicon.products[product]
         mask = 1 << a | 1 << b | 1 << use | (0 if brand is None else 1 << brand)
         intent = Intent(thing, a, b, use, brand, mask)
-        found: dict[str, Wording] = {}
+        found: dict[str, list[Wording]] = {}
         for subset in SUBSETS:
             if "r" in subset and brand is None:
                 continue
@@ -52,7 +59,7 @@ class Reader:
                 for phrasing in (0, 1):
                     for modifier in range(-1, len(thing.category.modifiers)):
                         made = make_wording(self._lexicon, intent, subset, name, phrasing, modifier)
-                        found.setdefault(made.text, made)
+                        found.setdefault(made.text, []).append(made)
         return found
 
     def _otherwise(self, text: str, intent: Intent) -> Wording:

@@ -141,7 +141,7 @@ class _Loop:
     def _react(self, visit: Visit, shown: Shown, ms: float) -> None:
         world = self._world
         intent = visit.shown.intent
-        wordings = [self._reader.read(item.query, intent) for item in shown.queries]
+        wordings = [self._reader.read(item.query, intent, visit.user) for item in shown.queries]
         chances = world.chances(visit, wordings)
         if shown.queries:
             world.expose(visit, shown.queries, shown.request_id)
