@@ -11,7 +11,18 @@ from fastapi import FastAPI
 
 from api.http import problems, schemas
 from api.http.middleware import FastPath, RequestMiddleware, Route
-from api.routes import events, evidence, feed, operations, page, queries, rules, users
+from api.routes import (
+    console,
+    events,
+    evidence,
+    feed,
+    operations,
+    page,
+    queries,
+    rules,
+    users,
+    watch,
+)
 from api.services import Services
 from onebar import __version__
 from onebar.process.logging import configure_logging
@@ -80,7 +91,7 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
     problems.install(app)
     endpoint = queries.QueriesEndpoint(services)
     app.include_router(queries.routes(endpoint, settings))
-    for part in (events, evidence, users, rules, feed, operations, page):
+    for part in (events, evidence, users, rules, feed, watch, console, operations, page):
         app.include_router(part.router)
     app.fast_paths = queries.fast_paths(endpoint)
     app.add_middleware(RequestMiddleware)
@@ -102,7 +113,7 @@ def _describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         known = document.setdefault("components", {}).setdefault("schemas", {})
-        for name, schema in schemas.components().items():
+        for name, schema in schemas.components((*watch.TYPES, *console.TYPES)).items():
             known.setdefault(name, schema)
         # FastAPI announces its own form of 422, which is never sent.
         for name in ("HTTPValidationError", "ValidationError"):

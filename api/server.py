@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -20,6 +21,7 @@ from granian.log import LogLevels
 
 from api import METRICS_DIRECTORY
 from api.http.auth import KeyRing, check_bind, parse_api_keys
+from api.watching.watch import Watchers
 from onebar.errors import OneBarError
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
@@ -79,8 +81,27 @@ def _load(settings: Settings) -> Callable[..., Any]:
 
     configure_logging(settings.log_level, settings.log_json)
     app = create_app(settings)
+    watchers = app.state.services.watchers
+    watchers.on_first = partial(_close_at_the_end, watchers)
     spare_garbage_collection()
     return app
+
+
+def _close_at_the_end(watchers: Watchers) -> None:
+    """Have what is being watched end when the server is told to: it waits for open answers before
+    it says so to the application. The server's own handlers are called as before."""
+    loop = asyncio.get_running_loop()
+
+    def chained(signum: int, before: Any) -> None:
+        def handle(number: int, frame: Any) -> None:
+            loop.call_soon_threadsafe(watchers.close)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(signum, handle)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        chained(signum, signal.getsignal(signum))
 
 
 def _end_with_parent() -> None:

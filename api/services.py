@@ -18,6 +18,7 @@ from api.http.auth import KeyRing, check_bind, parse_api_keys
 from api.http.metrics import LOOKUPS, NEAR_VALUES
 from api.http.rate_limits import RateLimiter
 from api.publisher import Publisher
+from api.watching.watch import Watchers
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
@@ -82,6 +83,7 @@ class Services:
         )
         self.publisher = Publisher(partial(EventProducer.of, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
+        self.watchers = Watchers(TogetherStore(self.features), self.model, self.gate)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -95,6 +97,7 @@ class Services:
         try:
             yield
         finally:
+            self.watchers.close()
             await end_tasks(following)
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())

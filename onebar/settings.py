@@ -163,6 +163,11 @@ class Settings(BaseSettings):
     """`scope[+scope]:sha256-of-key`, separated by commas; scopes are read, write, admin."""
     rate_limit_per_s: float = Field(default=0.0, ge=0)
     """Requests per second a key (or address) may make; 0 is no limit."""
+    page_users: Annotated[tuple[str, ...], NoDecode] = ()
+    """User ids that the page offers to watch as, separated by commas."""
+    metrics_targets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Workers that the operations page asks for /metrics and /healthz: `name=host:port`, separated
+    by commas."""
 
     # Teaching
     teacher_key: str = ""
@@ -215,11 +220,21 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "page_users", "metrics_targets", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+        return value
+
+    @field_validator("metrics_targets")
+    @classmethod
+    def _are_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for target in value:
+            name, _, address = target.partition("=")
+            host, _, port = address.rpartition(":")
+            if not name or not host or not (port.isascii() and port.isdigit()):
+                raise ValueError(f"expected name=host:port, separated by commas, got {target!r}")
         return value
 
     @property

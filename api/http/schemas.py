@@ -188,15 +188,20 @@ class HistoryAnswer(Struct, frozen=True):
 
 
 class FeedVideo(Struct, frozen=True):
-    """A video that queries were generated for lately. `seen_at`: UTC epoch seconds."""
+    """A video of the feed. `seen_at`: when queries were generated for it last (UTC epoch seconds),
+    null where it was asked for by its id."""
 
     video_id: str
-    seen_at: float
+    seen_at: float | None
     title: str
     caption: str
     author: str
     category: str
     summary: str
+    item_title: str
+    ocr: str
+    asr: str
+    sensitive: bool
     anchors: tuple[Anchor, ...]
     answer: Answer
 
@@ -310,10 +315,11 @@ _TYPES: tuple[Any, ...] = (
 )
 
 
-def components() -> dict[str, Any]:
-    """The JSON Schemas of all of them, for `#/components/schemas`."""
+def components(more: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """The JSON Schemas of all of them, for `#/components/schemas`; `more` are those of routes that
+    have records of their own."""
     found, schemas = msgspec.json.schema_components(
-        _TYPES, ref_template="#/components/schemas/{name}"
+        _TYPES + more, ref_template="#/components/schemas/{name}"
     )
     schemas["Event"] = found[_TYPES.index(Event)]  # a union has no name of its own
     return schemas

@@ -228,6 +228,23 @@ class Recommender:
         features = await self._store.features(pairs, counted=self._clicks)
         return [self.ground(pair, known, now) for pair, known in zip(pairs, features, strict=True)]
 
+    @property
+    def taste(self) -> Taste:
+        """What orders the candidates."""
+        return self._taste
+
+    async def beam(
+        self, grounding: Grounding, *, deadline: float | None = None
+    ) -> Sequence[Candidate]:
+        """What the model gives for a prompt, as it comes and before anything is chosen of it; empty
+        where nothing is generated. For explanations: it is written nowhere.
+
+        Raises `DeadlineExceededError`, `QueueFullError`, `EngineError`.
+        """
+        if grounding.unfit is not None:
+            return ()
+        return await self._runner.begin(grounding.prompt, deadline=deadline)
+
     async def recommend(
         self, pairs: Sequence[Pair], *, deadline: float | None = None
     ) -> list[QueryResult | Exception]:
