@@ -90,6 +90,8 @@ class Services:
         self.cache = cache_beside(self.store, settings)
         read = partial(_guarded, self.redis, self.store.features)
         self.features: Coalescer[Pair, Features] = Coalescer(read, max_items=READ_TOGETHER)
+        read_counted = partial(_guarded, self.redis, partial(self.store.features, counted=True))
+        counted: Coalescer[Pair, Features] = Coalescer(read_counted, max_items=READ_TOGETHER)
         self.near = self._near_cache() if tells_changes(self.store.client) else None
         lookup = partial(_guarded, self.redis, _counted(self.cache, self.near))
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
@@ -98,7 +100,7 @@ class Services:
         self.rules = RuleFollower(self.store, self.gate)
         self.repertoire = RepertoireFollower(repertoire_beside(self.store), self.gate)
         self.model = Model(
-            settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
+            settings, TogetherStore(self.features, counted), self.results, gate=self.gate, load=load
         )
         self.refresher = Refresher(self.model)
         recheck = Recheck(
@@ -106,6 +108,7 @@ class Services:
         )
         misses = Misses(
             features=self.features,
+            counted=counted,
             model=self.model,
             gate=self.gate,
             recheck=recheck,
@@ -130,7 +133,8 @@ class Services:
         )
         self.publisher = Publisher(partial(EventProducer, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
-        self.watchers = Watchers(TogetherStore(self.features), self.model, self.gate)
+        together = TogetherStore(self.features, counted)
+        self.watchers = Watchers(together, self.model, self.gate)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -249,11 +253,15 @@ def _nothing(pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
 class TogetherStore:
     """A `FeatureReader` whose calls of one tick share a round trip."""
 
-    def __init__(self, features: Coalescer[Pair, Features]) -> None:
+    def __init__(
+        self, features: Coalescer[Pair, Features], counted: Coalescer[Pair, Features]
+    ) -> None:
         self._features = features
+        self._counted = counted
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
-        return await asyncio.gather(*map(self._features.ask, pairs))
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
+        source = self._counted if counted else self._features
+        return await asyncio.gather(*map(source.ask, pairs))
 
 
 class TogetherCache:

@@ -77,6 +77,7 @@ class Misses:
         self,
         *,
         features: Coalescer[Pair, Features],
+        counted: Coalescer[Pair, Features],
         model: Model,
         gate: Gate,
         recheck: Recheck,
@@ -87,6 +88,7 @@ class Misses:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._features = features
+        self._counted = counted
         self._model = model
         self._gate = gate
         self._recheck = recheck
@@ -162,7 +164,10 @@ class Misses:
         loop = asyncio.get_running_loop()
         began = loop.time()
         pairs = list(dict.fromkeys(pair for pair, _ in misses))
-        reading = [self._features.ask(pair, ask.deadline) for pair in pairs]
+        recommender = self._model.recommender
+        counted = recommender is not None and recommender.counted
+        source = self._counted if counted else self._features
+        reading = [source.ask(pair, ask.deadline) for pair in pairs]
         for pair, read in zip(
             pairs, await asyncio.gather(*reading, return_exceptions=True), strict=True
         ):

@@ -108,7 +108,7 @@ function candidate(each, top) {
   meter.style.setProperty("--w", `${Math.max(2, (share / top) * 100)}%`);
   const row = element("span", each.text, "q");
   const origins = element("span", undefined, "origins");
-  for (const origin of each.origins) origins.append(chip({ model: "G", anchor: "A", neighbor: "A", history: "H", text: "T", pinned: "P" }[origin], t(`o_${origin}`)));
+  for (const origin of each.origins) origins.append(chip({ model: "G", anchor: "A", neighbor: "A", history: "H", text: "T", known: "K", pinned: "P" }[origin], t(`o_${origin}`)));
   item.append(row, origins, element("span", percent(share), "num"), meter);
   item.title = t("chance", { p: percent(share) });
   return item;

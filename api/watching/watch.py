@@ -60,7 +60,7 @@ class Told(Struct, frozen=True, omit_defaults=True):
 class Reader(Protocol):
     """Reads what is known of pairs."""
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]: ...
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]: ...
 
 
 class Watchers:
@@ -129,7 +129,8 @@ class Watchers:
             return seen.say(Told(self._clock(), "away", detail=f"model: {why}"))
         try:
             async with asyncio.timeout(READ_WITHIN_S):
-                [known] = await self._store.features([pair])
+                counted = recommender.taste.scorer is not None
+                [known] = await self._store.features([pair], counted=counted)
         except (TimeoutError, StoreUnavailableError):
             return seen.say(Told(self._clock(), "away", detail="Redis does not answer"))
         if not known.known:

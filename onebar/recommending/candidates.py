@@ -118,6 +118,7 @@ def choose(
     else:
         pool.add_history()
         pool.add_beam(beam)
+        pool.add_book()
         if from_text and taste.from_text:
             pool.add_spans(POOL)
     queries = pool.best(k, harmful=harmful)
@@ -125,12 +126,24 @@ def choose(
     return Chosen(queries, None if queries else nothing, pool.dropped)
 
 
-def proposals(material: Material, beam: Sequence[Candidate], taste: Taste) -> list[Proposal]:
+def proposals(
+    material: Material,
+    beam: Sequence[Candidate],
+    taste: Taste,
+    *,
+    also: Sequence[str] = (),
+    exact: bool = False,
+    spans: int | None = None,
+) -> list[Proposal]:
     """All candidates that a ranker chooses from, whatever it thinks of them: what one is trained
-    on."""
-    pool = Pool(material, taste)
+    on. `also` are queries that need no source; with `exact` candidates of the same words in
+    another order are two; `spans` are the most spans of the text, None for all."""
+    pool = Pool(material, taste, exact=exact)
     pool.add_anchors()
     pool.add_history()
     pool.add_beam(beam)
-    pool.add_spans(None)
+    pool.add_book()
+    pool.add_spans(spans)
+    for query in also:
+        pool.add(query)
     return pool.proposals()

@@ -11,8 +11,10 @@ from typing import Any
 from msgspec import Struct
 
 from onebar.evidence.text import REJECT, normalize_query
-from onebar.evidence.words import words
+from onebar.evidence.words import Word, words
 from onebar.gating.risk import RiskClassifier, shipped_rules
+from onebar.ranking.book import Book
+from onebar.recommending.clicks import known
 from onebar.recommending.grounding import (
     Drop,
     Ground,
@@ -33,6 +35,7 @@ from onebar.recommending.ranker import (
     worth,
 )
 from onebar.recommending.spans import signature
+from onebar.recommending.variety import varied
 from onebar.records import Candidate
 
 LEAST_SHARE = 0.08
@@ -43,6 +46,10 @@ POOL = 20
 """Best candidates that the list is spread over."""
 
 
+KNOWN = 48
+"""Known queries that are candidates."""
+
+
 class Taste(Struct, frozen=True):
     """How candidates are judged: what a checkpoint brings, or the shipped parts."""
 
@@ -51,6 +58,8 @@ class Taste(Struct, frozen=True):
     risk: RiskClassifier
     scorer: Scorer | None = None
     """Orders the candidates of all sources; None: the ranker does."""
+    book: Book | None = None
+    """Known queries, candidates to a `scorer`."""
     lexicon: Lexicon | None = None
     floor: float | None = None
     """Least `token_log_probability` of a generated candidate."""
@@ -58,10 +67,16 @@ class Taste(Struct, frozen=True):
     """Whether spans of the text are candidates."""
 
     @property
+    def beam(self) -> int:
+        """Candidates of the generator that are to be chosen from; 0: as many as there are."""
+        return 0 if self.scorer is None else self.scorer.beam
+
+    @property
     def digest(self) -> bytes:
         """Names what orders the candidates."""
         scorer = self.ranker if self.scorer is None else self.scorer
-        return f"{self.ranker.digest} {scorer.digest}".encode()
+        book = "" if self.book is None else f" {self.book.digest}"
+        return f"{self.ranker.digest} {scorer.digest}{book}".encode()
 
 
 @lru_cache(maxsize=1)
@@ -81,12 +96,26 @@ class Bounds(Struct, frozen=True):
 class Pool:
     """Proposals by what they say."""
 
-    def __init__(self, material: Material, taste: Taste, bounds: Bounds | None = None) -> None:
-        """Empty. Sources are added one after another."""
+    def __init__(
+        self,
+        material: Material,
+        taste: Taste,
+        bounds: Bounds | None = None,
+        *,
+        exact: bool = False,
+    ) -> None:
+        """Empty. Sources are added one after another. `exact`: candidates of the same words in
+        another order are two; so are they to a `Taste.scorer`."""
         self._material = material
         self._taste = taste
         self._bounds = bounds
         self._text = Ground(material.texts())
+        # A ranker that has learned from clicks tells orders of words apart, as those who tap do.
+        self._same: Callable[[str, tuple[Word, ...]], str] = (
+            (lambda query, found: signature(found))
+            if taste.scorer is None and not exact
+            else (lambda query, found: query)
+        )
         self._found: dict[str, Proposal] = {}
         self._harmful: dict[str, Proposal] = {}
         """By themselves: only a rule can have them shown."""
@@ -105,7 +134,7 @@ class Pool:
         if self._outside(query):
             self.dropped[Drop.REPERTOIRE] += 1
             return
-        key = signature(found)
+        key = self._same(query, found)
         shelf = self._harmful if key in self._harmful else self._found
         known = shelf.get(key)
         if known is not None:
@@ -150,6 +179,13 @@ class Pool:
         for rank, query in enumerate(self._material.history):
             self._put(query, history=rank)
 
+    def add_book(self, most: int = KNOWN) -> None:
+        """Known queries that share a word with the evidence, if the checkpoint brings any."""
+        if self._taste.book is None:
+            return
+        for rank, (query, match) in enumerate(known(self._taste.book, self._material, most)):
+            self._put(query, book=rank, match=match)
+
     def add_beam(self, beam: Sequence[Candidate]) -> None:
         taste = self._taste
         ground = Ground((*self._material.texts(), *self._material.queries()))
@@ -185,16 +221,22 @@ class Pool:
         """
         # All of them are needed only to tell which are of the repertoire.
         wanted = None if self._bounds else most
-        spans = self._taste.ranker.best_spans(self._material.video, wanted, frozenset(self._found))
+        also = frozenset(signature(proposal.words) for proposal in self._found.values())
+        spans = self._taste.ranker.best_spans(self._material.video, wanted, also)
         for rank, span in enumerate(spans):
-            key = signature(span.words)
+            text = normalize_query(span.text)
+            key = self._same(text, span.words)
             known = self._found.get(key)
             if known is not None:
                 self._found[key] = known._replace(span=span, words=span.words)
-            elif self._outside(query := normalize_query(span.text)):
+            elif self._outside(text):
                 self.dropped[Drop.REPERTOIRE] += 1
-            elif most is None or rank < most or self._inside(query):
-                self._found[key] = Proposal(normalize_query(span.text), span.words, span)
+            elif most is None or rank < most or self._inside(text):
+                self._found[key] = Proposal(text, span.words, span)
+
+    def add(self, query: str) -> None:
+        """A query that need not have a source."""
+        self._put(query)
 
     def proposals(self) -> list[Proposal]:
         return list(self._found.values())
@@ -221,7 +263,9 @@ class Pool:
     def _best(self, proposals: Sequence[Proposal], k: int) -> tuple[Candidate, ...]:
         if not proposals or k < 1:
             return ()
-        scores = (self._taste.scorer or self._taste.ranker).scores(proposals)
+        if self._taste.scorer is not None:
+            return self._tapped_most(proposals, self._taste.scorer, k)
+        scores = self._taste.ranker.scores(proposals)
         order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
         sure = [at for at in order if _must(proposals[at])]
         if len(sure) > k:
@@ -239,6 +283,20 @@ class Pool:
         return tuple(
             Candidate(proposals[pool[one]].text, round(log(max(merit[one], LEAST)), 5) + 0.0)
             for one in shown
+        )
+
+    def _tapped_most(
+        self, proposals: Sequence[Proposal], scorer: Scorer, k: int
+    ) -> tuple[Candidate, ...]:
+        """By a scorer that has seen what is tapped: it has weighed the anchors, too."""
+        scores = scorer.scores(proposals, self._material)
+        order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
+        texts = [proposals[at].text for at in order]
+        ranked = [scores[at] for at in order]
+        total = sum(exp(score - ranked[0]) for score in ranked)
+        return tuple(
+            Candidate(texts[at], round(ranked[at] - ranked[0] - log(total), 5) + 0.0)
+            for at in varied(texts, ranked, k, scorer.variety)
         )
 
 

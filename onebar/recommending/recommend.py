@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -55,6 +56,8 @@ class EvidenceChangedError(OneBarError):
 
 NEAR = 32
 """Queries of the repertoire that a constrained generation is told of beside its prompt."""
+BEAMS = 1024
+"""Prompts whose candidates are remembered, where each user may get them in another order."""
 ATTEMPTS = 3
 """Times that queries are made anew because their evidence changed meanwhile."""
 
@@ -62,8 +65,8 @@ ATTEMPTS = 3
 class FeatureReader(Protocol):
     """Where evidence comes from."""
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
-        """What is known of each pair, in one round trip."""
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
+        """What is known of each pair, in one round trip; with `counted` the videos' counters."""
         ...
 
 
@@ -131,6 +134,30 @@ class Grounding(Struct, frozen=True):
         return self.digest == self.video_digest
 
 
+class Remembered:
+    """What was generated for the latest prompts. A ranker that has learned from clicks puts the
+    same candidates in another order for each user; the generation is made once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._beams: OrderedDict[str, list[Candidate]] = OrderedDict()
+
+    def get(self, prompt: str) -> list[Candidate] | None:
+        """The candidates of a prompt; None where they are not remembered."""
+        found = self._beams.get(prompt)
+        if found is not None:
+            self._beams.move_to_end(prompt)
+        return found
+
+    def put(self, prompt: str, beam: list[Candidate]) -> None:
+        """Remember it; the one that was not asked for the longest goes."""
+        if self._most:
+            self._beams[prompt] = beam
+            self._beams.move_to_end(prompt)
+            if len(self._beams) > self._most:
+                self._beams.popitem(last=False)
+
+
 class Recommender:
     """Answers pairs. One instance serves many concurrent calls on one event loop."""
 
@@ -153,6 +180,8 @@ class Recommender:
         self._config = prompt_config or PromptConfig()
         self._relevance = relevance
         self._taste = taste or shipped_taste()
+        self.counted = self._taste.scorer is not None
+        self._beams = Remembered(BEAMS if self.counted else 0)
         self.gate = Gate() if gate is None else gate
         self._k = k
         self._clock = clock
@@ -184,14 +213,14 @@ class Recommender:
             relevance=self._relevance,
         )
         prompt = build_prompt(evidence, self._config)
-        made_from = material(features, evidence.history)
+        made_from = material(features, evidence.history, clicks=self.counted)
         reason = unfit(made_from, self._taste.risk)
         digest = self._digest(prompt, made_from, reason, mode)
         whoever = prompt, made_from, digest
-        if evidence.history and reason is None:
+        if (evidence.history or made_from.recent) and reason is None:
             alone = msgspec.structs.replace(evidence, history=())
             video_prompt = build_prompt(alone, self._config)
-            video_material = msgspec.structs.replace(made_from, history=())
+            video_material = msgspec.structs.replace(made_from, history=(), recent=())
             video_digest = self._digest(video_prompt, video_material, None, mode)
             whoever = video_prompt, video_material, video_digest
         return Grounding(
@@ -213,7 +242,7 @@ class Recommender:
         if not pairs:
             return []
         now = self._clock()
-        features = await self._store.features(pairs)
+        features = await self._store.features(pairs, counted=self.counted)
         known = list(zip(pairs, features, strict=True))
         return await turns().over(known, lambda one: self.ground(*one, now, constrain))
 
@@ -341,9 +370,13 @@ class Recommender:
 
         def begin(one: tuple[str, CachedResult | None]) -> None:
             digest, body = one
-            prompt, _, grounding = wanted[digest]
+            prompt, made_from, grounding = wanted[digest]
             if body is not None:
                 outcomes[digest] = _chosen(body.result())
+                return
+            beam = self._beams.get(prompt) if grounding.constrain == "open" else None
+            if beam is not None:
+                outcomes[digest] = self._choose(beam, made_from, grounding)
                 return
             try:
                 within = self._within(grounding)
@@ -358,9 +391,7 @@ class Recommender:
         while pending:
             done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             ended = [(digest, future) for future in done for digest in pending.pop(future)]
-            chosen = await turns().over(
-                ended, lambda one: self._outcome(one[1], *wanted[one[0]][1:])
-            )
+            chosen = await turns().over(ended, lambda one: self._outcome(one[1], *wanted[one[0]]))
             outcomes = {digest: own for (digest, _), own in zip(ended, chosen, strict=True)}
             changed |= await self._settle(run, groundings, outcomes)
         return changed
@@ -399,14 +430,22 @@ class Recommender:
     def _outcome(
         self,
         future: asyncio.Future[list[Candidate]],
+        prompt: str,
         made_from: Material,
         grounding: Grounding,
     ) -> Chosen | Exception:
         error = future.exception()
         if isinstance(error, Exception):
             return error
+        if grounding.constrain == "open":
+            self._beams.put(prompt, future.result())
+        return self._choose(future.result(), made_from, grounding)
+
+    def _choose(
+        self, beam: Sequence[Candidate], made_from: Material, grounding: Grounding
+    ) -> Chosen:
         bounds = self._bounds(grounding)
-        return choose(made_from, future.result(), self._k, self._taste, harmful=True, bounds=bounds)
+        return choose(made_from, beam, self._k, self._taste, harmful=True, bounds=bounds)
 
     async def _settle(
         self,

@@ -159,7 +159,7 @@ def choose(
     decided = found.clicked.notnull()
     if config.searches:
         decided = decided | found.searched.notnull()
-    kept = decided | (found.ts >= bounds["test"][0]) | (found.chance < below(config.shown_share))
+    kept = decided | (found.ts >= bounds["valid"][0]) | (found.chance < below(config.shown_share))
     chosen = found.filter(found.flagged | kept)
 
     place = ibis.row_number().over(
@@ -214,7 +214,7 @@ def _write(
 
 def _kept(trigger: Trigger, split: Split, chance: str, config: DatasetConfig) -> bool:
     """Whether to keep an impression that brought nothing: by the same draw as in `choose`."""
-    return bool(trigger.shown) and (split == "test" or chance < below(config.shown_share))
+    return bool(trigger.shown) and (split != "train" or chance < below(config.shown_share))
 
 
 def _write_texts(tables: Tables, path: Path, until: float) -> int:

@@ -13,6 +13,7 @@ import msgspec
 
 from feature_store.buckets import (
     MAX_ANCHORS,
+    most_exposed,
     newest,
     rank_anchors,
     showable,
@@ -23,7 +24,7 @@ from onebar.evidence.evidence import Evidence, assemble, terms
 from onebar.evidence.text import REJECT, clean_video
 from onebar.gating.gate import never_shown
 from onebar.records import TEXT_FIELDS, Features, HistoryEntry, QueryCounts, VideoText
-from onebar.triggers import Kind, Preference, Shown, Trigger
+from onebar.triggers import Counted, Kind, Preference, Shown, Trigger
 from stream.dataset.config import DatasetConfig
 from stream.dataset.preferences import candidates, preference_list
 
@@ -79,6 +80,7 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
     no use to anybody."""
     features, counts = features_of(row, config)
     evidence = assemble(features, max_anchors=config.max_anchors, max_history=config.max_history)
+    weights = {anchor.query: anchor.weight for anchor in features.anchors}
     kind, target = _outcome(row, evidence, config)
     shown = tuple(
         sorted(
@@ -113,11 +115,13 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
         text=evidence.text,
         summary=evidence.summary,
         anchors=evidence.anchors,
+        anchor_weights=tuple(round(weights.get(query, 0.0), 4) for query in evidence.anchors),
         history=evidence.history,
         recent=tuple(entry.query for entry in features.history),
         target=target,
         preferences=preferences,
         shown=shown,
+        counts=tuple(Counted(*one) for one in most_exposed(counts)),
         video_behaviors=row["behaviors"] or 0,
         video_age_s=row["ts"] - row["born"] if row["born"] is not None else 0.0,
     )

@@ -12,6 +12,7 @@ from onebar.gating.repertoire import Constrain
 from onebar.generator.batching import Batcher
 from onebar.generator.engine import Engine
 from onebar.generator.within import Within
+from onebar.recommending.pool import Taste
 from onebar.recommending.recommend import Recommender
 from onebar.records import (
     NO_SEAL,
@@ -48,9 +49,11 @@ class Store:
             "cook": (HistoryEntry("wok", 5.0),),
         }
         self.calls = 0
+        self.counted = False
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
         self.calls += 1
+        self.counted |= counted
         return [
             Features(known.text, known.anchors, self.history.get(user or "", ()), known.seals)
             for video, user in pairs
@@ -122,13 +125,16 @@ class HeldEngine(Engine):
 
 
 class World:
-    def __init__(self, gate: Gate | None = None, **options: int) -> None:
+    def __init__(
+        self, gate: Gate | None = None, taste: Taste | None = None, **options: int
+    ) -> None:
         self.store, self.cache, self.engine = Store(), Cache(), HeldEngine()
         self.batcher = Batcher(self.engine, k=8, max_wait_s=0.001, **options)
         self.recommender = Recommender(
             *(self.store, self.cache, self.batcher),
             prompt_config=PromptConfig(),
             gate=gate,
+            taste=taste,
             clock=lambda: 100.0,
         )
 

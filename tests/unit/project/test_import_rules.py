@@ -42,15 +42,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "onebar.training": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
     "onebar.embedding": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.training"),
     "onebar.gating": (*_BASE, "onebar.evidence"),
+    "onebar.ranking": (*_BASE, "onebar.evidence"),
     "onebar.recommending": (
         *(*_BASE, "onebar.evidence", "onebar.gating", "onebar.generator", "onebar.embedding"),
+        "onebar.ranking",
+    ),
+    "onebar.learning": (
+        *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.gating", "onebar.generator"),
+        *("onebar.ranking", "onebar.recommending", "onebar.evaluation"),
     ),
     "onebar.teaching": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.gating", "onebar.recommending"),
     ),
     "onebar.evaluation": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
-        *("onebar.embedding", "onebar.recommending"),
+        *("onebar.embedding", "onebar.ranking", "onebar.recommending"),
     ),
     "onebar.bench": (*_BASE, "onebar.generator"),
     # Everything that speaks Redis.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from onebar.gating.risk import shipped_rules
+from onebar.ranking.overlap import overlap, pairs
 from onebar.recommending.candidates import proposals
 from onebar.recommending.composed import COMPOSED
 from onebar.recommending.material import Material
@@ -152,12 +153,12 @@ def _list(
 def _target(texts: Sequence[str], queries: Sequence[str]) -> list[float]:
     """Each query's share, the first's the greatest, goes to the candidates nearest to it, most of
     it to the nearest."""
-    pairs = [_pairs(text) for text in texts]
+    said = [pairs(text) for text in texts]
     shares = [1 / (1 + at) ** 0.5 for at in range(len(queries))]
     total = [0.0] * len(texts)
     for query, importance in zip(queries, shares, strict=True):
-        wanted = _pairs(query)
-        near = [2 * len(own & wanted) / max(1, len(own) + len(wanted)) for own in pairs]
+        wanted = pairs(query)
+        near = [overlap(own, wanted) for own in said]
         best = max(near, default=0.0)
         if best < LEAST_OVERLAP:
             continue
@@ -168,8 +169,3 @@ def _target(texts: Sequence[str], queries: Sequence[str]) -> list[float]:
         scale = importance / sum(shares) / sum(close)
         total = [before + scale * one for before, one in zip(total, close, strict=True)]
     return total
-
-
-def _pairs(text: str) -> frozenset[str]:
-    text = "".join(text.split()).lower()
-    return frozenset(text[at : at + 2] for at in range(len(text) - 1))
