@@ -10,6 +10,7 @@ from functools import partial
 
 from api.answering.answer import Answerer
 from api.answering.coalesce import Coalescer
+from api.answering.explore import Exploration
 from api.answering.model import Model
 from api.answering.refresh import Refresher
 from api.health import ReadinessProbe
@@ -76,6 +77,8 @@ class Services:
             refresher=self.refresher,
             gate=self.gate,
             k=settings.k,
+            kept=settings.kept,
+            exploration=_exploration(settings),
             budget_ms=settings.budget_ms,
             max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
         )
@@ -128,6 +131,12 @@ class Services:
         await self.store.delete_user(user_id, ts)
         if self.near is not None:
             await self.near.settle()
+
+
+def _exploration(settings: Settings) -> Exploration | None:
+    if not settings.exploration:
+        return None
+    return Exploration(settings.exploration, settings.exploration_slot)
 
 
 def _counted(cache: QueryCache | NearCache) -> Callable[[Sequence[Pair]], Awaitable[list[Lookup]]]:

@@ -94,6 +94,18 @@ class Seals(Struct, frozen=True):
 UNSEALED = Seals()
 
 
+class Reactions(Struct, frozen=True):
+    """What a user had to do with what bars showed them: the queries that they are tired of, tapped,
+    and ordered by."""
+
+    tired: frozenset[str] = frozenset()
+    tapped: frozenset[str] = frozenset()
+    ordered: frozenset[str] = frozenset()
+
+
+NO_REACTIONS = Reactions()
+
+
 class Features(Struct, frozen=True):
     """All that is known of one (video, user) pair: what one round trip to the store returns.
 
@@ -105,6 +117,10 @@ class Features(Struct, frozen=True):
     anchors: tuple[Anchor, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     seals: Seals = UNSEALED
+    tired: frozenset[str] = frozenset()
+    """Queries that all are tired of under this video."""
+    reactions: Reactions = NO_REACTIONS
+    """The user's own; none where no user was named."""
 
     @property
     def known(self) -> bool:

@@ -19,6 +19,7 @@ import structlog
 from msgspec import Struct
 
 from api.answering.coalesce import Coalescer
+from api.answering.explore import Exploration, explored
 from api.answering.model import Model
 from api.answering.refresh import Refresher
 from api.http.metrics import ANSWERS, FALLBACKS, SHEDS, STALE
@@ -36,6 +37,7 @@ from onebar.recommending.candidates import choose
 from onebar.recommending.grounding import presentable
 from onebar.recommending.material import material
 from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
+from onebar.recommending.settling import settle
 from onebar.records import Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)
@@ -58,8 +60,8 @@ class Ask(Struct, frozen=True, gc=False):
     """How a request wants to be answered.
 
     `deadline` is in loop time. `k` None takes the queries as they are kept, and `wants` None all of
-    them. Without `generate` only the cache and the fallbacks are used. A `peek` leaves no trace: it
-    is not counted, and renews nothing.
+    them; with an `exploration` there is a `k`. Without `generate` only the cache and the fallbacks
+    are used. A `peek` leaves no trace: it is not counted, and renews nothing.
     """
 
     deadline: float
@@ -67,6 +69,7 @@ class Ask(Struct, frozen=True, gc=False):
     generate: bool = True
     peek: bool = False
     wants: Wants | None = None
+    exploration: Exploration | None = None
 
 
 class Answerer:
@@ -85,6 +88,8 @@ class Answerer:
         k: int,
         budget_ms: float,
         max_generating: int,
+        kept: int | None = None,
+        exploration: Exploration | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lookups = lookups
@@ -95,6 +100,8 @@ class Answerer:
         self._refresher = refresher
         self._gate = gate
         self._k = k
+        self._kept = k if kept is None else kept
+        self._exploration = exploration
         self._budget_ms = budget_ms
         self._max_generating = max_generating
         self._clock = clock
@@ -113,7 +120,10 @@ class Answerer:
         A budget of 0 means: generate nothing. The look into the cache then has the usual budget.
         """
         granted = self._budget_ms if budget_ms is None else budget_ms
-        return Ask(arrived + self._allowance_s(granted), k, granted > 0, wants=wants)
+        deadline = arrived + self._allowance_s(granted)
+        if self._exploration is None:
+            return Ask(deadline, k, granted > 0, wants=wants)
+        return Ask(deadline, k or self._k, granted > 0, wants=wants, exploration=self._exploration)
 
     def _allowance_s(self, budget_ms: float) -> float:
         budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
@@ -203,7 +213,7 @@ class Answerer:
             return _why(pair, error)
         gated = self._gate.apply(result.queries, about, self._clock(), pins=not result.rejected)
         count_held(gated.held)
-        queries = gated.queries[: self._k]
+        queries = gated.queries[: self._kept]
         shown = msgspec.structs.replace(result, queries=queries, rejected=not queries)
         if shown.rejected and not result.rejected:
             shown = msgspec.structs.replace(shown, rejection=str(Rejection.HELD_BACK))
@@ -326,15 +336,17 @@ class Answerer:
                 return self._empty(pair, ask, "risky", rejected=True)
             case Rejection():
                 chosen = ()
-        gated = self._gate.apply(chosen, about_of(pair[0], known), self._clock())
+        settled = settle(chosen, known, leave_out="nothing", personal=False)
+        gated = self._gate.apply(settled, about_of(pair[0], known), self._clock())
         count_held(gated.held)
-        queries = _wanted(gated.queries, ask)[: ask.k or self._k]
+        named = request_id()
+        queries = _wanted(gated.queries, ask, named)[: ask.k or self._k]
         if not queries:
             return self._empty(pair, ask, reason if known.known else "unknown_video")
         _count("anchors", reason, ask)
         return _encode(
             Answer(
-                request_id=request_id(),
+                request_id=named,
                 video_id=pair[0],
                 user_id=pair[1],
                 queries=queries,
@@ -361,12 +373,13 @@ class Answerer:
         )
 
     def _from_result(self, pair: Pair, result: QueryResult, ask: Ask) -> bytes:
+        named = request_id()
         return _encode(
             Answer(
-                request_id=request_id(),
+                request_id=named,
                 video_id=pair[0],
                 user_id=pair[1],
-                queries=_wanted(result.queries, ask),
+                queries=_wanted(result.queries, ask, named),
                 source="generated",
                 rejected=result.rejected,
                 rejection=result.rejection,
@@ -434,12 +447,12 @@ _CACHED = _form(b'"cache"')
 
 def _values(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float, ...]:
     """For each pair its cached bytes and the fields of this answer that go behind them."""
-    as_kept = ask.k is None and ask.wants is None
+    as_kept = ask.k is None and ask.wants is None  # so without exploration too
     values: list[bytes | float] = []
     for ((_, user_id), body), request_id in zip(hits, _request_ids(len(hits)), strict=True):
         age_s = now - body.generated_at
         values += (
-            body.body if as_kept else _cut(body, ask),
+            body.body if as_kept else _cut(body, ask, request_id),
             request_id,
             _json(user_id),
             age_s if age_s > 0 else 0.0,
@@ -447,16 +460,22 @@ def _values(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float, .
     return tuple(values)
 
 
-def _cut(body: CachedBody, ask: Ask) -> bytes:
-    """Cached bytes with the queries that are wanted; parsed only where they may not be all."""
-    if ask.wants is None and (ask.k is None or body.body.count(_QUERY) <= ask.k):
+def _cut(body: CachedBody, ask: Ask, named: bytes) -> bytes:
+    """Cached bytes with the queries that are wanted in the answer named so; parsed only where they
+    may not be all."""
+    whole = ask.wants is None and ask.exploration is None
+    if whole and (ask.k is None or body.body.count(_QUERY) <= ask.k):
         return body.body
     result = body.result()
-    return _encode(msgspec.structs.replace(result, queries=_wanted(result.queries, ask)))[:-1]
+    queries = _wanted(result.queries, ask, named.decode())
+    return _encode(msgspec.structs.replace(result, queries=queries))[:-1]
 
 
-def _wanted(queries: tuple[Candidate, ...], ask: Ask) -> tuple[Candidate, ...]:
-    return (queries if ask.wants is None else select(queries, ask.wants))[: ask.k]
+def _wanted(queries: tuple[Candidate, ...], ask: Ask, named: str) -> tuple[Candidate, ...]:
+    found = queries if ask.wants is None else select(queries, ask.wants)
+    if ask.exploration is None or ask.k is None:
+        return found[: ask.k]
+    return explored(found, ask.k, ask.exploration, named)
 
 
 def _age(now: float, generated_at: float) -> float:

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from api.answering.answer import Ask
 from api.http.problems import UnavailableError
 from api.http.schemas import Answer, FeedAnswer, FeedVideo, problems, responses
 from api.routes.deps import ServicesDep, UserQuery, needs
@@ -48,7 +49,7 @@ async def get_feed(
         raise UnavailableError("store-unavailable", "Redis does not answer.") from None
     arrived = asyncio.get_running_loop().time()
     terms = services.answerer.ask(arrived, k=None, budget_ms=0)
-    answered = await services.answerer.many(pairs, msgspec.structs.replace(terms, peek=True))
+    answered = await services.answerer.many(pairs, _peek(terms))
     answers = msgspec.json.decode(answered, type=list[Answer])
     videos = []
     for (video_id, seen_at), features, answer in zip(recent, known, answers, strict=True):
@@ -67,3 +68,8 @@ async def get_feed(
             )
         )
     return Response(msgspec.json.encode(FeedAnswer(videos)), media_type="application/json")
+
+
+def _peek(terms: Ask) -> Ask:
+    """Leaving no trace, and nothing to chance."""
+    return msgspec.structs.replace(terms, peek=True, exploration=None)

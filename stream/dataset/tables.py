@@ -16,7 +16,7 @@ from onebar.policy import StatePolicy
 from onebar.records import TEXT_FIELDS
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
-from stream.events.fold import FoldWeights
+from stream.events.fold import LOWER, FoldWeights
 
 if TYPE_CHECKING:
     pass
@@ -62,6 +62,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "user_id": _STRING,
         "request_id": _STRING,
         "query": _STRING,
+        "position": "int32",
     },
     "engagement": {
         "event_id": _STRING,
@@ -235,9 +236,16 @@ def behaviors(tables: Tables, weights: FoldWeights, policy: StatePolicy) -> Tabl
         ),
         else_=ibis.literal(0, "int64"),
     )
+    lower = (tables.clicks.position > 0).fill_null(False)
+    way = ibis.ifelse(lower, ibis.literal(LOWER, _STRING), ibis.literal("click", _STRING))
+    tapped = ibis.ifelse(
+        lower,
+        ibis.literal(round(weights.tap(True) * 1000), "int64"),
+        ibis.literal(round(weights.tap(False) * 1000), "int64"),
+    )
     every = ibis.union(
         row(tables.searches, "search", round(weights.search * 1000)),
-        row(tables.clicks, "click", round(weights.click * 1000), clicks=1),
+        row(tables.clicks, way, tapped, clicks=1),
         row(engaged, engaged.kind, kinds, engagements=1),
         row(tables.shown, "exposure", 0, exposures=1),
     )

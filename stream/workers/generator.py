@@ -184,6 +184,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             runtime.producer,
             runtime.health,
             late_after_s=settings.late_after_s,
+            k=settings.k,
         )
         loop = GeneratorLoop(settings, generation, runtime.health, runtime.stop)
         async with watching(runtime, loop.lags):
