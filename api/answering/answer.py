@@ -125,6 +125,11 @@ class Answerer:
             return Ask(deadline, k, granted > 0, wants=wants)
         return Ask(deadline, k or self._k, granted > 0, wants=wants, exploration=self._exploration)
 
+    def peek(self, arrived: float) -> Ask:
+        """The terms of a look that generates nothing, leaves no trace, and nothing to chance."""
+        terms = self.ask(arrived, k=None, budget_ms=0)
+        return msgspec.structs.replace(terms, peek=True, exploration=None)
+
     def _allowance_s(self, budget_ms: float) -> float:
         budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
         return budget_s - min(MARGIN_S, budget_s / 10)

@@ -9,7 +9,6 @@ import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from api.answering.answer import Ask
 from api.http.problems import UnavailableError
 from api.http.schemas import Answer, FeedAnswer, FeedVideo, problems, responses
 from api.routes.deps import ServicesDep, UserQuery, needs
@@ -48,8 +47,7 @@ async def get_feed(
     except (TimeoutError, StoreUnavailableError):
         raise UnavailableError("store-unavailable", "Redis does not answer.") from None
     arrived = asyncio.get_running_loop().time()
-    terms = services.answerer.ask(arrived, k=None, budget_ms=0)
-    answered = await services.answerer.many(pairs, _peek(terms))
+    answered = await services.answerer.many(pairs, services.answerer.peek(arrived))
     answers = msgspec.json.decode(answered, type=list[Answer])
     videos = []
     for (video_id, seen_at), features, answer in zip(recent, known, answers, strict=True):
@@ -68,8 +66,3 @@ async def get_feed(
             )
         )
     return Response(msgspec.json.encode(FeedAnswer(videos)), media_type="application/json")
-
-
-def _peek(terms: Ask) -> Ask:
-    """Leaving no trace, and nothing to chance."""
-    return msgspec.structs.replace(terms, peek=True, exploration=None)

@@ -181,13 +181,18 @@ class Ground:
         keys = [word.key for word in said if word.tag != "m"]
         if len(set(keys)) < len(keys):
             return Drop.REPEATED
-        if any((used := _script(word)) and used not in self.scripts for word in found):
+        if not all(map(self.in_script, found)):
             return Drop.SCRIPT
         if not any(map(self.touches, said)):
             return Drop.UNGROUNDED
         if not all(self._exists(word, lexicon) for word in found if not word.function):
             return Drop.NONWORD
         return None
+
+    def in_script(self, word: Word) -> bool:
+        """Whether the evidence has a word in this one's script, or it is in any: a number."""
+        used = _script(word)
+        return not used or used in self.scripts
 
     def touches(self, word: Word) -> bool:
         """Whether the evidence has the word, a form of it, or (Chinese) two of its characters."""

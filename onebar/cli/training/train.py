@@ -11,6 +11,7 @@ import typer
 from onebar.cli.common import INTERRUPTED, read_settings
 from onebar.cli.training.export import export
 from onebar.cli.training.import_ import import_model
+from onebar.cli.training.refresh import refresh
 from onebar.process.console import say
 
 train = typer.Typer(
@@ -19,6 +20,7 @@ train = typer.Typer(
 )
 train.command("import")(import_model)
 train.command()(export)
+train.command()(refresh)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="A directory that `onebar dataset` wrote.")]
 OutOption = Annotated[Path, typer.Option(help="The checkpoint directory to write.")]
