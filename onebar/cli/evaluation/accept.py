@@ -64,9 +64,16 @@ def accepted(
 
 
 def slice_of(
-    archive: Path, out: Path, days: float, *, test: float = TEST_PART, valid: float = 0.0
+    archive: Path,
+    out: Path,
+    days: float,
+    *,
+    skip: float = 0.0,
+    test: float = TEST_PART,
+    valid: float = 0.0,
 ) -> TriggerDataset:
-    """A dataset of an archive's last `days` before its last impression."""
+    """A dataset of an archive's last `days` before its last impression, or before the last `skip`
+    days of it: of these nothing is read."""
     from onebar.cli.common import command_settings
     from onebar.triggers import SPLITS
     from stream.archive.reader import open_archive
@@ -76,9 +83,10 @@ def slice_of(
 
     opened = open_archive(archive)
     files = {name: opened.table_glob(name) for name in COLUMNS}
-    last = last_impression(files["impression"])
+    last = last_impression(files["impression"]) - skip * 86400
     config = DatasetConfig(
         since=last - days * 86400,
+        until=last if skip else None,
         valid=valid,
         test=test,
         policy=command_settings().policy,

@@ -38,6 +38,9 @@ def refresh(
     days: Annotated[
         float, typer.Option(min=0.01, help="How many days before the archive's last impression.")
     ] = 3.0,
+    skip: Annotated[
+        float, typer.Option(min=0, help="Days at the end that are left out, to compare on.")
+    ] = 0.0,
     steps: Annotated[int, typer.Option(min=1, help="Most steps.")] = STEPS,
     batch_size: Annotated[int, typer.Option(min=1, help="Lists in a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = LEARNING_RATE,
@@ -58,7 +61,7 @@ def refresh(
     ranker and floor go along. Interrupted, the same command goes on with the same days. Whether it
     may serve is another question: `onebar models promote --gate`.
 
-    Example: onebar train refresh archive --out checkpoints/today --days 3 --add
+    Example: onebar train refresh archive --out checkpoints/today --days 3 --skip 1 --add
     """
     from onebar.process.logging import configure_logging
 
@@ -81,7 +84,7 @@ def refresh(
             raise typer.BadParameter(f"expected NAME=VALUE, got {text!r}")
         values[name] = value
     try:
-        made = _refresh(archive, out, _start(init, where), days, values)
+        made = _refresh(archive, out, _start(init, where), days, skip, values)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED) from None
@@ -111,7 +114,9 @@ def _start(init: Path | None, registry: Path | None) -> Path:
     return opened.path
 
 
-def _refresh(archive: Path, out: Path, init: Path, days: float, values: dict[str, Any]) -> Path:
+def _refresh(
+    archive: Path, out: Path, init: Path, days: float, skip: float, values: dict[str, Any]
+) -> Path:
     from onebar.cli.evaluation.accept import slice_of
     from onebar.generator.checkpoint import open_checkpoint
     from onebar.process.files import replace_file
@@ -121,7 +126,12 @@ def _refresh(archive: Path, out: Path, init: Path, days: float, values: dict[str
     work = out.parent / f".{out.name}.refresh"
     dataset = work / "days"
     work.mkdir(parents=True, exist_ok=True)
-    plan = {"archive": str(archive.resolve()), "init": open_checkpoint(init).name, "days": days}
+    plan = {
+        "archive": str(archive.resolve()),
+        "init": open_checkpoint(init).name,
+        "days": days,
+        "skip": skip,
+    }
     noted = work / PLAN
     if noted.is_file() and json.loads(noted.read_text()) != plan:
         # Begun from other days or another model: that run is of no use to this one.
@@ -129,7 +139,7 @@ def _refresh(archive: Path, out: Path, init: Path, days: float, values: dict[str
         shutil.rmtree(work / ".made.training", ignore_errors=True)
     replace_file(noted, json.dumps(plan).encode())
     if not (dataset / CARD).is_file():
-        slice_of(archive, dataset, days, test=0.0, valid=0.1)
+        slice_of(archive, dataset, days, skip=skip, test=0.0, valid=0.1)
     made = train("listwise", dataset, out, init=str(init), facts={"refreshed": plan}, **values)
     shutil.rmtree(work)
     return made
