@@ -7,14 +7,14 @@ EMBEDDED := env -u ONEBAR_KAFKA_BOOTSTRAP -u ONEBAR_REDIS_URL
 REAL := $(BIN)/python deploy/real_servers.py run
 UNIT := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 # Typed programs outside the packages.
-TOOLS := deploy/real_servers.py docs/make_*.py tests/run_all.py examples/*.py
+TOOLS := deploy/real_servers.py docs/make_*.py tests/run_all.py tests/screenshots.py examples/*.py
 ARGS ?=
 # What to test: the paths in ARGS where it has any, else all of these, and its options.
 paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
-        coverage lint format typecheck install lock pre-commit clean schemas checkpoint results
+        coverage lint format typecheck install lock pre-commit clean schemas screenshots checkpoint results
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^## / {printf "\n%s\n", substr($$0, 4)} \
@@ -94,6 +94,9 @@ schemas: $(VENV)/.installed-local ## docs/schemas, docs/configuration.md, docs/c
 	$(BIN)/python -m stream.events.schemas
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_commands.py
+
+screenshots: $(VENV)/.installed-dev ## docs/images, of a running demo in the system's chromium
+	$(EMBEDDED) $(BIN)/python tests/screenshots.py
 
 checkpoint: $(VENV)/.installed-dev ## train the small checkpoint that is shipped for the demo
 	$(BIN)/onebar train demo --out onebar/generator/checkpoints/demo

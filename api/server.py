@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -10,24 +12,38 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from api import METRICS_DIRECTORY
 from api.http.auth import KeyRing, check_bind, parse_api_keys
 from onebar.errors import OneBarError
+from onebar.evidence.words import words
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.settings import Settings
 
+if TYPE_CHECKING:  # what counts anything is imported when METRICS_DIRECTORY has been set
+    from api.watching.watch import Watchers
+if sys.platform != "win32":
+    import resource
+
 log = structlog.get_logger(__name__)
 
-STOP_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 8
+BACKLOG = 2048
+"""Connections that wait to be accepted; the kernel may hold fewer (`net.core.somaxconn`)."""
+HEAD_BYTES = 32 * 1024
+"""Longest head of a request: what a connection may have this process keep for it."""
+SPARE = 0.25
+"""Share of connections more than are kept that may be accepted meanwhile."""
+FILES = 256
+"""Open files that a process needs besides."""
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _LEVELS = {
     "debug": LogLevels.debug,
@@ -50,6 +66,7 @@ def serve(settings: Settings) -> None:
     configure_logging(settings.log_level, settings.log_json)
     check_bind(settings.api_host, KeyRing(parse_api_keys(settings.api_keys)))
     port = free_port(settings.api_host, settings.api_port)
+    most = most_connections(settings.api_connections)
     host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
     server = Granian(
         "api.app:app_factory",
@@ -58,7 +75,15 @@ def serve(settings: Settings) -> None:
         interface=Interfaces.ASGI,
         workers=settings.api_workers,
         websockets=False,
-        http1_settings=HTTP1Settings(keep_alive=True),
+        # HTTP/2 is for a proxy in front of it: here one connection could ask hundreds of things.
+        http=HTTPModes.http1,
+        backlog=BACKLOG,
+        backpressure=round(most * (1 + SPARE)),
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(settings.api_idle_s * 1000),
+            keep_alive=True,
+            max_buffer_size=HEAD_BYTES,
+        ),
         log_level=_LEVELS[settings.log_level],
         log_access=False,
         respawn_failed_workers=True,
@@ -68,19 +93,41 @@ def serve(settings: Settings) -> None:
         if settings.api_workers > 1:
             os.environ[METRICS_DIRECTORY] = directory
         log.info("api_listening", url=f"http://{host}:{port}", workers=settings.api_workers)
-        server.serve(target_loader=partial(_load, settings), wrap_loader=False)
+        server.serve(target_loader=partial(_load, settings, port, most), wrap_loader=False)
 
 
-def _load(settings: Settings) -> Callable[..., Any]:
+def _load(settings: Settings, port: int, most: int) -> Callable[..., Any]:
     """Runs in each worker."""
     from api.app import create_app
+    from api.connections import Doorkeeper
 
     _end_with_parent()
 
     configure_logging(settings.log_level, settings.log_json)
-    app = create_app(settings)
+    door = Doorkeeper(port, most=most, idle_s=settings.api_idle_s)
+    app = create_app(settings, beside=door.watch)
+    watchers = app.state.services.watchers
+    watchers.on_first = partial(_close_at_the_end, watchers)
+    words("预热")  # reads its dictionary now, not while somebody waits for a Chinese title
     spare_garbage_collection()
     return app
+
+
+def _close_at_the_end(watchers: Watchers) -> None:
+    """Have what is being watched end when the server is told to: it waits for open answers before
+    it says so to the application. The server's own handlers are called as before."""
+    loop = asyncio.get_running_loop()
+
+    def chained(signum: int, before: Any) -> None:
+        def handle(number: int, frame: Any) -> None:
+            loop.call_soon_threadsafe(watchers.close)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(signum, handle)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        chained(signum, signal.getsignal(signum))
 
 
 def _end_with_parent() -> None:
@@ -104,3 +151,22 @@ def free_port(host: str, port: int) -> int:
                 "set ONEBAR_API_PORT (0 takes a free one)",
             ) from error
         return int(probe.getsockname()[1])
+
+
+def most_connections(wanted: int) -> int:
+    """As many connections as there may be open files for, `wanted` at most; the limit of the
+    process is raised to what that needs, as far as it may be."""
+    if sys.platform == "win32":
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = int(wanted * (1 + SPARE)) + FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    most = max(1, int((soft - FILES) / (1 + SPARE)))
+    log.warning("few_open_files", limit=soft, connections=most, wanted=wanted)
+    return most

@@ -7,23 +7,32 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import TypeVar
 
 from api.answering.answer import Answerer
 from api.answering.coalesce import Coalescer
 from api.answering.explore import Exploration
+from api.answering.misses import READ_TOGETHER, Misses
 from api.answering.model import Model
+from api.answering.recheck import Recheck
 from api.answering.refresh import Refresher
+from api.breaker import Breaker
 from api.health import ReadinessProbe
 from api.http.access import AccessControl
 from api.http.auth import KeyRing, check_bind, parse_api_keys
+from api.http.body import Bodies
+from api.http.lag import Lag
 from api.http.metrics import LOOKUPS, NEAR_VALUES
-from api.http.rate_limits import RateLimiter
+from api.http.rate_limits import SharedLimiter
+from api.http.room import Room
 from api.publisher import Publisher
+from api.watching.watch import Watchers
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
+from feature_store.limits import SharedBuckets
 from feature_store.opening import cache_beside, open_store
-from feature_store.redis.client import connect, tells_changes
+from feature_store.redis.client import StoreUnavailableError, connect, tells_changes
 from onebar.errors import OneBarError
 from onebar.evidence.text import clean_video
 from onebar.gating.follow import RuleFollower
@@ -36,7 +45,15 @@ from stream.events import Event
 from stream.events.fold import fold
 from stream.kafka.producer import EventProducer
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 MIN_GENERATING = 1024
+BATCHES_AHEAD = 4
+"""Of the engine's: pairs of batch requests that queries are made for at once. More would not be
+ready within any usual budget."""
+PUT_TOGETHER = 64
+"""Results that are put into the cache in one call: to write them takes a millisecond or two."""
 RULES_WITHIN_S = 1.0
 """How long the first reading of the rules may keep a server from answering at all."""
 
@@ -53,41 +70,66 @@ class Services:
         self.settings = settings
         keys = KeyRing(parse_api_keys(settings.api_keys))
         check_bind(settings.api_host, keys)
-        self.access = AccessControl(keys, RateLimiter(settings.rate_limit_per_s))
+        self.room = Room(
+            requests=settings.api_requests, body_bytes=round(settings.api_bodies_mb * 2**20)
+        )
+        self.bodies = Bodies(self.room, timeout_s=settings.api_body_timeout_s)
+        self.lag = Lag()
 
         self.store = open_store(settings)
+        self.redis = Breaker("redis", probe=self.store.ping, away=_redis_away, counts=_is_away)
+        self.access = AccessControl(keys, self._limiter())
         self.cache = cache_beside(self.store, settings)
-        self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
+        read = partial(_guarded, self.redis, self.store.features)
+        self.features: Coalescer[Pair, Features] = Coalescer(read, max_items=READ_TOGETHER)
         self.near = self._near_cache() if tells_changes(self.store.client) else None
-        lookup = _counted(self.cache if self.near is None else self.near)
+        lookup = partial(_guarded, self.redis, _counted(self.cache, self.near))
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
-        self.results = TogetherCache(self.cache)
+        self.results = TogetherCache(self.cache, self.redis)
         self.gate = open_gate(settings)
         self.rules = RuleFollower(self.store, self.gate)
         self.model = Model(
             settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
         )
         self.refresher = Refresher(self.model)
+        recheck = Recheck(
+            gate=self.gate, features=self.features, refresher=self.refresher, k=settings.kept
+        )
+        misses = Misses(
+            features=self.features,
+            model=self.model,
+            gate=self.gate,
+            recheck=recheck,
+            lag=self.lag,
+            k=settings.k,
+            max_batched=BATCHES_AHEAD * settings.batch_size * settings.engine_workers,
+            max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
+            leave_out=settings.leave_out,
+        )
         self.answerer = Answerer(
             lookups=lookups,
             lookup_many=lookup,
-            at_hand=_nothing_at_hand if self.near is None else self.near.at_hand,
-            features=self.features,
+            at_hand=_nothing if self.near is None else self.near.at_hand,
+            last_known=_nothing if self.near is None else self.near.last_known,
+            redis=self.redis,
+            lag=self.lag,
+            misses=misses,
+            recheck=recheck,
             model=self.model,
             refresher=self.refresher,
             gate=self.gate,
-            k=settings.k,
-            kept=settings.kept,
-            exploration=_exploration(settings),
             budget_ms=settings.budget_ms,
-            max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
+            k=settings.k,
+            exploration=_exploration(settings),
         )
         self.publisher = Publisher(partial(EventProducer.of, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
+        self.watchers = Watchers(TogetherStore(self.features), self.model, self.gate)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Connect and load, both behind the server's back; close in the end."""
+        self.lag.start()
         self.model.start()
         self.publisher.start()
         with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
@@ -97,7 +139,10 @@ class Services:
         try:
             yield
         finally:
+            self.watchers.close()
+            self.lag.stop()
             await end_tasks(following)
+            await self.redis.stop()
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
             if self.near is not None:
@@ -110,7 +155,20 @@ class Services:
         if limit_bytes == 0:
             return None
         connecting = partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s)
-        return NearCache(self.cache, connecting, limit_bytes=limit_bytes)
+        return NearCache(
+            self.cache, connecting, limit_bytes=limit_bytes, last_known_s=settings.last_known_s
+        )
+
+    def _limiter(self) -> SharedLimiter | None:
+        per_s = self.settings.rate_limit_per_s
+        if not per_s:
+            return None
+        buckets = SharedBuckets(self.store.client, self.store.keys, per_s)
+
+        async def fetch(caller: str, wanted: int, owed: bool) -> tuple[int, float]:
+            return await self.redis.call(lambda: buckets.take(caller, wanted, owed=owed))
+
+        return SharedLimiter(per_s, fetch)
 
     async def apply(self, event: Event) -> None:
         """Have an event's effect on the state now, ahead of the log; it is had once."""
@@ -128,6 +186,8 @@ class Services:
 
     async def forget(self, user_id: str, ts: float) -> None:
         """Delete a user in the store; nothing personal is served from here once this returns."""
+        if self.near is not None:
+            self.near.forget_user(user_id)
         await self.store.delete_user(user_id, ts)
         if self.near is not None:
             await self.near.settle()
@@ -139,18 +199,36 @@ def _exploration(settings: Settings) -> Exploration | None:
     return Exploration(settings.exploration, settings.exploration_slot)
 
 
-def _counted(cache: QueryCache | NearCache) -> Callable[[Sequence[Pair]], Awaitable[list[Lookup]]]:
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, StoreUnavailableError)
+
+
+def _redis_away(why: str) -> Exception:
+    return StoreUnavailableError(f"Redis counts as away and is only probed: {why}")
+
+
+async def _guarded(
+    breaker: Breaker, many: Callable[[Sequence[Item]], Awaitable[Result]], items: Sequence[Item]
+) -> Result:
+    """What `many` gives for the items, unless the server counts as away."""
+    return await breaker.call(lambda: many(items))
+
+
+def _counted(
+    cache: QueryCache, near: NearCache | None
+) -> Callable[[Sequence[Pair]], Awaitable[list[Lookup]]]:
     async def lookup(pairs: Sequence[Pair]) -> list[Lookup]:
         LOOKUPS.inc(len(pairs))
-        found = await cache.lookup(pairs)
-        if isinstance(cache, NearCache):
-            NEAR_VALUES.set(len(cache))
+        if near is None:
+            return await cache.lookup(pairs)
+        found = await near.lookup(pairs)
+        NEAR_VALUES.set(len(near))
         return found
 
     return lookup
 
 
-def _nothing_at_hand(pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
+def _nothing(pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
     """Without a near cache Redis is asked each time."""
     return [None] * len(pairs)
 
@@ -168,9 +246,13 @@ class TogetherStore:
 class TogetherCache:
     """A `ResultCache` whose calls of one tick share a round trip."""
 
-    def __init__(self, cache: QueryCache) -> None:
-        self.digests: Coalescer[str, CachedBody | None] = Coalescer(cache.by_digest)
-        self.entries: Coalescer[CacheEntry, bool] = Coalescer(cache.put)
+    def __init__(self, cache: QueryCache, redis: Breaker) -> None:
+        self.digests: Coalescer[str, CachedBody | None] = Coalescer(
+            partial(_guarded, redis, cache.by_digest)
+        )
+        self.entries: Coalescer[CacheEntry, bool] = Coalescer(
+            partial(_guarded, redis, cache.put), max_items=PUT_TOGETHER
+        )
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
         return await asyncio.gather(*map(self.digests.ask, digests))

@@ -53,6 +53,11 @@ def base_of(work: Path, options: argparse.Namespace) -> Path:
     return base
 
 
+def made_directory(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 async def shifted(
     work: Path, models: dict[str, Path], options: argparse.Namespace, *, seed: int, out: Path
 ) -> dict[str, Any]:
@@ -61,9 +66,7 @@ async def shifted(
         named: list[str] = []
         for name, checkpoint in models.items():
             settings = Settings(checkpoint=checkpoint, showable_users=1, api_port=0)
-            directory = work / f"run-{name}-{seed}"
-            directory.mkdir(exist_ok=True)
-            stack = LocalStack(settings, directory, own_names=True)
+            stack = LocalStack(settings, made_directory(work / f"run-{name}"), own_names=True)
             await stacks.enter_async_context(stack)
             named += ["--policy", f"{name}={stack.url}"]
         made = ("--events", options.events * len(models), "--days", "2", "--seed", seed)
@@ -74,8 +77,7 @@ async def shifted(
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    work: Path = options.work
-    work.mkdir(parents=True, exist_ok=True)
+    work = made_directory(options.work)
     base = base_of(work, options)
     log, archive, fresh = work / "after.jsonl", work / "after", work / "fresh"
     if not log.is_file():
@@ -102,18 +104,18 @@ def table(report: dict[str, Any]) -> str:
         "| | users | bars | true tap | CTR | new videos | known videos | new words | no query |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for each in report["policies"]:
-        lines.append(
-            f"| {each['name']} | {each['users']} | {each['bars']:,} | {bounds(each['true_tap'])} "
-            f"| {bounds(each['ctr'])} | {each['cold']['true_tap']:.3f} "
-            f"| {each['warm']['true_tap']:.3f} | {each['new']['true_tap']:.3f} "
-            f"| {each['empty']:.1%} |"
-        )
-    for less in report["differences"]:
-        lines.append(
-            f"| {less['policy']} less {less['less']} | | | {bounds(less['true_tap'], '+')} "
-            f"| {bounds(less['ctr'], '+')} | | | | |"
-        )
+    lines += [
+        f"| {each['name']} | {each['users']} | {each['bars']:,} | {bounds(each['true_tap'])} "
+        f"| {bounds(each['ctr'])} | {each['cold']['true_tap']:.3f} "
+        f"| {each['warm']['true_tap']:.3f} | {each['new']['true_tap']:.3f} "
+        f"| {each['empty']:.1%} |"
+        for each in report["policies"]
+    ]
+    lines += [
+        f"| {less['policy']} less {less['less']} | | | {bounds(less['true_tap'], '+')} "
+        f"| {bounds(less['ctr'], '+')} | | | | |"
+        for less in report["differences"]
+    ]
     lines += ["", "| true tap by day |" + "".join(
         f" {window['day']:.2f} |" for window in report["policies"][0]["windows"]
     )]  # fmt: skip

@@ -173,10 +173,12 @@ def count_increments(write: BehaviorAdd, bucket: int) -> dict[BucketedQuery, Que
     return increments
 
 
-def add_counts(a: QueryCounts, b: QueryCounts) -> QueryCounts:
-    """Their sum."""
+def add_counts(a: QueryCounts, b: QueryCounts, times: int = 1) -> QueryCounts:
+    """`a`, and `b` so many times more; none falls below 0."""
     return QueryCounts(
-        a.exposures + b.exposures, a.clicks + b.clicks, a.engagements + b.engagements
+        max(0, a.exposures + times * b.exposures),
+        max(0, a.clicks + times * b.clicks),
+        max(0, a.engagements + times * b.engagements),
     )
 
 

@@ -43,6 +43,8 @@ def escape(entity_id: str) -> str:
 
     Injective: different ids give different results; `unescape` undoes it.
     """
+    if entity_id.isascii() and entity_id.isalnum():
+        return entity_id
     return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02x}", entity_id)
 
 
@@ -141,8 +143,15 @@ class Keys:
         return None if part is None else StateKey(part, unescape(tag[3:]))
 
     def seen(self, video_id: str, window: int) -> str:
-        """set: 64-bit digests of the event ids applied whose ts falls in this dedupe window."""
+        """set: 64-bit digests of what the log took in this dedupe window: event ids, and what
+        counts once for each user."""
         return self._video(video_id, f"s:{window}")
+
+    def behavior(self, video_id: str) -> tuple[list[str], str]:
+        """What a behaviour event touches: `anchors`, `counters`, `fence`, `text` and `neighbors`;
+        and what stands before the window in each key of `seen`."""
+        stem = self._video(video_id, "")
+        return [f"{stem}{suffix}" for suffix in "acftn"], f"{stem}s:"
 
     def history(self, user_id: str) -> str:
         """sorted set: query -> newest ts, times 2**22 (see user.lua)."""
@@ -217,6 +226,10 @@ class Keys:
     def digest(self, digest: str) -> str:
         """string: the queries generated from one prompt by one model."""
         return f"{self.prefix}{{d:{digest}}}"
+
+    def rate(self, caller: str) -> str:
+        """string: when the token bucket of a caller will be full again, in microseconds."""
+        return f"{self.prefix}rate:{escape(caller)}"
 
     @property
     def recent(self) -> str:

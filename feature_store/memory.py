@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from msgspec import Struct
 
@@ -26,6 +26,7 @@ from feature_store.buckets import (
     total_counts,
 )
 from feature_store.reactions import members, reactions, size_of, tired_of
+from feature_store.repeats import count_change, dedupe_window, recorded_at
 from feature_store.snapshot import RuleState, StateSnapshot, UserState, VideoState
 from feature_store.writes import (
     BehaviorAdd,
@@ -59,8 +60,7 @@ class _Video(Struct):
     counts: dict[BucketedQuery, QueryCounts] = {}
     neighbors: tuple[Anchor, ...] = ()
     fences: dict[tuple[str, int], int] = {}
-    seen: set[tuple[int, str]] = set()
-    weighed: set[tuple[int, int, str, str, str]] = set()
+    seen: set[tuple[int, Hashable]] = set()
 
 
 class _User(Struct):
@@ -195,24 +195,23 @@ class MemoryStore:
             if position.offset <= video.fences.get(stream, -1):
                 return
             video.fences[stream] = position.offset
-        window = int(write.ts // self.policy.dedupe_window_s)
-        event = (window, write.event_id)
-        if event in video.seen:
-            return
-        video.seen.add(event)
+        window = dedupe_window(recorded_at(write, position), self.policy.dedupe_window_s)
+        change = count_change(video.seen, write.event_id, window)
         for query, milli in write.anchors:
             key = (bucket, query)
-            video.anchors.setdefault(key, 0)
-            video.askers.setdefault(key, ())
-            once = (window, bucket, write.user_id, write.kind, query)
-            if once not in video.weighed:
-                video.anchors[key] += milli
+            counted = change
             if write.user_id:
-                video.weighed.add(once)
-                asker = asker_of(write.user_id, write.video_id, query)
-                video.askers[key] = add_asker(video.askers[key], asker)
-        for key, more in count_increments(write, bucket).items():
-            video.counts[key] = add_counts(video.counts.get(key, _NOTHING), more)
+                once = (bucket, write.user_id, write.kind, query)
+                counted = count_change(video.seen, once, window)
+            if counted:
+                askers = video.askers.get(key, ())
+                if write.user_id:
+                    askers = add_asker(askers, asker_of(write.user_id, write.video_id, query))
+                video.askers[key] = askers
+                video.anchors[key] = max(0, video.anchors.get(key, 0) + counted * milli)
+        if change:
+            for key, more in count_increments(write, bucket).items():
+                video.counts[key] = add_counts(video.counts.get(key, _NOTHING), more, change)
         video.anchors = self._cut(video.anchors)
         video.askers = self._cut(video.askers)
         video.counts = self._cut(video.counts)

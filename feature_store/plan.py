@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import CorruptStateError, asker_of, count_increments, encode_field
+from feature_store.buckets import CorruptStateError, asker_of, encode_field
 from feature_store.keys import Keys
 from feature_store.reactions import members, size_of
 from feature_store.redis.client import Command, load_script
 from feature_store.redis.connection import Argument
+from feature_store.repeats import dedupe_window, recorded_at
 from feature_store.snapshot import RuleState
 from feature_store.writes import (
     BehaviorAdd,
@@ -45,6 +46,9 @@ _HISTORY, _TAPPED, _SHOWN = 1, 2, 3
 """The sets of a user, as `user.lua` counts them."""
 UserWrite = HistoryPut | ReactionPut | UserDelete
 
+SEEN_WINDOWS = 2
+"""Dedupe windows for which what was seen stays in Redis after its own has passed: one that the log
+asks for, and one that a worker may fall behind meanwhile."""
 RULE_CHANGES_KEPT = 10_000
 """Changes of rules that the history keeps, the newest."""
 RULES_AT_ONCE = 500
@@ -60,6 +64,8 @@ class RuleChanged(Struct, frozen=True):
     rule: Rule | None = None
 
 
+_ONE = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+"""One exposure, click and engagement."""
 _TEXT = msgspec.json.Decoder(VideoText)
 _RULE = msgspec.json.Decoder(Rule)
 _CHANGE = msgspec.json.Decoder(RuleChanged)
@@ -131,13 +137,26 @@ def _behavior(
     keys: Keys,
     policy: StatePolicy,
 ) -> Command:
-    *names, _ = keys.video(video_id)  # a seal is not renewed: all would be told that it changed
-    first_seen = len(names)
+    names, seen = keys.behavior(video_id)  # no seal: all would be told that it was renewed
+    places: dict[int, int] = {}  # dedupe window -> its place among the keys
+    windows: dict[int, list[int]] = {}
     events: list[list[Any]] = []
     for write, position in adds:
-        seen = keys.seen(video_id, int(write.ts // policy.dedupe_window_s))
-        if seen not in names[first_seen:]:
-            names.append(seen)
+        taken = recorded_at(write, position)
+        window = dedupe_window(taken, policy.dedupe_window_s)
+        near = windows.get(window)
+        if near is None:
+            for each in (window - 1, window, window + 1):
+                if each not in places:
+                    names.append(f"{seen}{each}")
+                    places[each] = len(names)
+            left = (window + 1 + SEEN_WINDOWS) * policy.dedupe_window_s - taken
+            near = windows[window] = [
+                places[window - 1],
+                places[window],
+                places[window + 1],
+                _milliseconds(left),
+            ]
         bucket = policy.bucket(write.ts)
         stream, offset = "", 0
         if position is not None:
@@ -150,18 +169,16 @@ def _behavior(
                 once = event_digest(f"{bucket}\0{write.user_id}\0{write.kind}\0{query}")
             weights += (encode_field(bucket, query), milli, asker, once)
         counts: list[str | int] = []
-        for (_, query), more in count_increments(write, bucket).items():
-            field = encode_field(bucket, query)
-            counts += (field, more.exposures, more.clicks, more.engagements)
-        index = names.index(seen, first_seen) + 1
-        events.append([stream, offset, index, event_digest(write.event_id), weights, counts])
+        for kind, queries in enumerate((write.exposures, write.clicks, write.engagements)):
+            for query in queries:
+                counts += (encode_field(bucket, query), *_ONE[kind])
+        events.append([stream, offset, near, event_digest(write.event_id), weights, counts])
     return Command(
         BEHAVIOR,
         tuple(names),
         (
             policy.max_entries,
             _milliseconds(policy.video_ttl_s),
-            _milliseconds(2 * policy.dedupe_window_s),
             MAX_SHOWABLE_USERS,
             msgspec.msgpack.encode(events),
         ),

@@ -58,6 +58,7 @@ from onebar.records import (
     HistoryEntry,
     Pair,
     QueryCounts,
+    Reactions,
     Rule,
     Seals,
 )
@@ -155,17 +156,18 @@ class FeatureStore:
                 NO_SEAL if stored is None else stored.seal,
                 frozenset() if counts is None else tired_of(self._counted(counts), self.policy),
             )
-        histories = {}
-        for user_id in users:
+        histories: dict[str | None, tuple[bytes, tuple[HistoryEntry, ...], Reactions]] = {
+            None: (NO_SEAL, (), NO_REACTIONS)
+        }
+        for user in users:
             user_seal, history = seal_of(next(replies)), tuple(decode_history(next(replies)))
             tapped = self._scored(next(replies)) if self.policy.tapped_size else {}
             shown = self._scored(next(replies)) if self.policy.shown_size else {}
-            histories[user_id] = user_seal, history, reactions(tapped, shown, self.policy)
+            histories[user] = user_seal, history, reactions(tapped, shown, self.policy)
         features = []
         for video_id, user_id in pairs:
             text, anchors, seal, tired = known[video_id]
-            nobody = NO_SEAL, (), NO_REACTIONS
-            user_seal, history, own = nobody if user_id is None else histories[user_id]
+            user_seal, history, own = histories[user_id]
             seals = Seals(seal, user_seal, seconds)
             features.append(Features(text, anchors, history, seals, tired, own))
         return features
@@ -285,6 +287,10 @@ class FeatureStore:
             for pair, reply in zip(partitions, replies, strict=True)
             if reply is not None
         }
+
+    async def ping(self) -> None:
+        """Raises `StoreUnavailableError` unless Redis answers."""
+        await strings(self.client, [self.keys.probe()])
 
     async def probe(self) -> str | None:
         """Raises `StoreUnavailableError` unless Redis answers and a write is possible now. What

@@ -21,11 +21,13 @@ MILLI = 1000
 
 
 class Position(Struct, frozen=True, order=True):
-    """Where in the log an event stands."""
+    """Where in the log an event stands, and when the log took it (UTC epoch seconds, what Kafka
+    calls the record's timestamp; None where there is no log: the event's own time counts)."""
 
     topic: str
     partition: int
     offset: int
+    timestamp: float | None = None
 
 
 class InvalidWriteError(OneBarError, ValueError):
@@ -66,7 +68,8 @@ class BehaviorAdd(_Write, frozen=True, tag=True):
 
     `anchors` are (query, weight in thousandths, > 0); the three others name the queries whose
     counter goes up by one. A weight counts once for each `user_id`, `kind` of behaviour, query and
-    time bucket, however often it comes; where no user is named it always counts.
+    time bucket, however often it comes; where no user is named it always counts. "Once" is decided
+    by when the log took them (`feature_store.repeats`).
     """
 
     video_id: str

@@ -187,7 +187,30 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[str, ...], NoDecode] = ()
     """`scope[+scope]:sha256-of-key`, separated by commas; scopes are read, write, admin."""
     rate_limit_per_s: float = Field(default=0.0, ge=0)
-    """Requests per second a key (or address) may make; 0 is no limit."""
+    """Requests per second a key (or address) may make of all API processes together, by Redis; each
+    pair of a batch counts. 0 is no limit."""
+    api_connections: int = Field(default=4096, ge=1)
+    """Connections an API process keeps; beyond them the longest idle are closed. Fewer where the
+    limit on open files (`ulimit -Hn`) is lower."""
+    api_idle_s: float = Field(default=75.0, ge=1)
+    """A connection without a request is closed after so long; more than a balancer's 60 s, so that
+    none is closed under it. The head of a request has to be there within as long."""
+    api_body_timeout_s: float = Field(default=10.0, gt=0)
+    """The body of a request has to be there within so long."""
+    api_bodies_mb: float = Field(default=32.0, ge=8)
+    """Bodies of requests being read and answered, in MiB, that an API process holds at most; beyond
+    it requests are refused (503) before their bodies are read."""
+    api_requests: int = Field(default=512, ge=1)
+    """Requests being answered in an API process, single lookups aside; beyond them others are
+    refused (503)."""
+    last_known_s: float = Field(default=300.0, ge=0)
+    """How long after the loss of Redis an API process answers with what it last knew to be right,
+    marked as `last_known`; 0 never does."""
+    page_users: Annotated[tuple[str, ...], NoDecode] = ()
+    """User ids that the page offers to watch as, separated by commas."""
+    metrics_targets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Workers that the operations page asks for /metrics and /healthz: `name=host:port`, separated
+    by commas."""
 
     # Teaching
     teacher_key: str = ""
@@ -254,11 +277,21 @@ class Settings(BaseSettings):
             raise ValueError("it reads what ONEBAR_TAPPED_SIZE keeps: set that too, to 100 say")
         return value
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "page_users", "metrics_targets", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+        return value
+
+    @field_validator("metrics_targets")
+    @classmethod
+    def _are_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for target in value:
+            name, _, address = target.partition("=")
+            host, _, port = address.rpartition(":")
+            if not name or not host or not (port.isascii() and port.isdigit()):
+                raise ValueError(f"expected name=host:port, separated by commas, got {target!r}")
         return value
 
     @property

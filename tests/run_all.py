@@ -142,7 +142,7 @@ def without_servers() -> dict[str, str]:
 def checks() -> list[Step]:
     """What reads the code and does not run it."""
     bare = without_servers()
-    tools = ["deploy/real_servers.py", "tests/run_all.py"]
+    tools = ["deploy/real_servers.py", "tests/run_all.py", "tests/screenshots.py"]
     for folder in ("docs", "examples"):
         tools += sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.py"))
     return [

@@ -19,42 +19,50 @@ from api.http.auth import (
 )
 from api.http.metrics import RATE_LIMITED
 from api.http.problems import ProblemError
-from api.http.rate_limits import RateLimiter
+from api.http.rate_limits import RateLimiter, SharedLimiter
 
 
 class AccessControl:
     """Admits requests. Its checks take microseconds and wait for nothing."""
 
-    def __init__(self, keys: KeyRing, limiter: RateLimiter) -> None:
+    def __init__(self, keys: KeyRing, limiter: SharedLimiter | None = None) -> None:
+        """Without a limiter everyone may ask as often as they like."""
         self.keys = keys
         self.limiter = limiter
+        self._strangers = RateLimiter(0.0 if limiter is None else limiter.per_s)
 
-    def admit(self, scope: Any, needed: Scope, *, counted: bool = True) -> ApiKey:
-        """The caller's key, if it allows `needed`; `scope` is the ASGI scope. Not `counted`: the
-        request was admitted for something else already.
+    def admit(self, scope: Any, needed: Scope) -> ApiKey:
+        """The caller's key, if it allows `needed`; `scope` is the ASGI scope. How often it may ask
+        is for `limit` to say, but that of strangers.
 
         Raises `ProblemError`: 401, 403, 421 or 429.
         """
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         if not self.keys:
             self._check_host(headers)
-            if counted:
-                self._limit(_address(scope))
             return ANONYMOUS
         presented = presented_key(headers)
         key = self.keys.find(presented)
         if key is None:
-            self._limit(_address(scope))
+            self._refuse(self._strangers.take(_address(scope)))
             raise unauthorized(presented is not None)
-        if counted:
-            self._limit(key.name)
         if needed not in key.scopes:
             raise forbidden(needed, key)
         return key
 
-    def _limit(self, caller: str) -> None:
-        wait_s = self.limiter.take(caller)
-        if wait_s:
+    async def limit(self, scope: Any, key: ApiKey) -> None:
+        """Count a request of the key, or of the address where there are no keys. Raises
+        `ProblemError` (429) where it is one too many."""
+        if self.limiter is not None:
+            self._refuse(await self.limiter.take(_caller(scope, key)))
+
+    async def owe(self, scope: Any, key: ApiKey, count: int) -> None:
+        """Count so many more, that came in one request."""
+        if self.limiter is not None:
+            await self.limiter.owe(_caller(scope, key), count)
+
+    def _refuse(self, wait_s: float) -> None:
+        if wait_s and self.limiter is not None:
             RATE_LIMITED.inc()
             raise ProblemError(
                 429,
@@ -90,6 +98,10 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[: host.find("]") + 1]
     return host.partition(":")[0]
+
+
+def _caller(scope: Any, key: ApiKey) -> str:
+    return _address(scope) if key is ANONYMOUS else key.name
 
 
 def _address(scope: Any) -> str:

@@ -11,12 +11,13 @@ from fastapi.responses import Response
 
 from api.http.problems import UnavailableError
 from api.http.schemas import Answer, FeedAnswer, FeedVideo, problems, responses
-from api.routes.deps import ServicesDep, UserQuery, needs
+from api.routes.deps import ServicesDep, UserQuery, VideoId, needs
 from feature_store.redis.client import StoreUnavailableError
 from onebar.records import Pair, VideoText
 
 TIMEOUT_S = 2.0
 SHOWN_ANCHORS = 6
+MOST = 50
 
 router = APIRouter(tags=["feed"])
 
@@ -34,34 +35,49 @@ router = APIRouter(tags=["feed"])
 )
 async def get_feed(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=50, description="Most videos wanted.")] = 12,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="Most videos wanted.")] = 12,
     user_id: UserQuery = None,
+    video_id: Annotated[
+        list[VideoId],
+        Query(max_length=MOST, description="Only these, in this order; may be repeated."),
+    ] = [],  # noqa: B006
 ) -> Response:
     """The videos that queries were generated for last, newest first, each with what is cached
-    for it (for `user_id`, where one is given). Generates nothing."""
+    for it (for `user_id`, where one is given); or those that `video_id` names, without those that
+    nobody has heard of. Generates nothing."""
+    recent: list[tuple[str, float | None]]
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            recent = await services.store.recent_videos(limit)
-            pairs: list[Pair] = [(video_id, user_id) for video_id, _ in recent]
-            known = await services.store.features([(video_id, None) for video_id, _ in recent])
+            if video_id:
+                recent = [(each, None) for each in dict.fromkeys(video_id)]
+            else:
+                recent = [*await services.store.recent_videos(limit)]
+            pairs: list[Pair] = [(each, user_id) for each, _ in recent]
+            known = await services.store.features([(each, None) for each, _ in recent])
     except (TimeoutError, StoreUnavailableError):
         raise UnavailableError("store-unavailable", "Redis does not answer.") from None
     arrived = asyncio.get_running_loop().time()
     answered = await services.answerer.many(pairs, services.answerer.peek(arrived))
     answers = msgspec.json.decode(answered, type=list[Answer])
     videos = []
-    for (video_id, seen_at), features, answer in zip(recent, known, answers, strict=True):
+    for (each, seen_at), features, answer in zip(recent, known, answers, strict=True):
+        if seen_at is None and not features.known:
+            continue
         text = features.text or VideoText()
         videos.append(
             FeedVideo(
-                video_id=video_id,
+                video_id=each,
                 seen_at=seen_at,
                 title=text.title,
                 caption=text.caption,
                 author=text.author,
                 category=text.category,
                 summary=text.summary,
-                anchors=services.may_be_shown(video_id, features)[:SHOWN_ANCHORS],
+                item_title=text.item_title,
+                ocr=text.ocr,
+                asr=text.asr,
+                sensitive=text.barred,
+                anchors=services.may_be_shown(each, features)[:SHOWN_ANCHORS],
                 answer=answer,
             )
         )

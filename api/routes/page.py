@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from importlib.resources import files
 
+import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.http.problems import ProblemError
+from api.routes.deps import ServicesDep, needs
+from onebar import __version__
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -42,6 +46,27 @@ def _asset(request: Request, name: str) -> Response:
 @router.get("/")
 async def index(request: Request) -> Response:
     return _asset(request, "index.html")
+
+
+@router.get("/operations")
+async def operations(request: Request) -> Response:
+    return _asset(request, "operations.html")
+
+
+@router.get("/v1/page", dependencies=[needs("read")])
+async def page(services: ServicesDep) -> Response:
+    """What the page is to know of this server."""
+    return Response(
+        orjson.dumps(
+            {
+                "now": time.time(),
+                "version": __version__,
+                "users": services.settings.page_users,
+                "k": services.settings.k,
+            }
+        ),
+        media_type="application/json",
+    )
 
 
 @router.get("/docs")

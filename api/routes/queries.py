@@ -13,7 +13,8 @@ import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from api.http.body import read_body
+from api.answering.forms import Ask
+from api.http.auth import ApiKey
 from api.http.middleware import FastPath, Route, arrival
 from api.http.problems import InvalidParameterError
 from api.http.schemas import (
@@ -21,6 +22,7 @@ from api.http.schemas import (
     BatchRequest,
     are_in_ids,
     content,
+    id_schema,
     is_id,
     problems,
     reference,
@@ -74,20 +76,33 @@ class QueriesEndpoint:
 
     def single(self, scope: Any, receive: Any, arrived: float) -> Awaitable[bytes]:
         """The answer for one pair, named in the query string."""
-        self._services.access.admit(scope, "read")
+        access = self._services.access
+        key = access.admit(scope, "read")
         pair, k, budget_ms = self.parameters(scope["query_string"])
         answerer = self._services.answerer
-        return answerer.one(pair, answerer.ask(arrived, k=k, budget_ms=budget_ms))
+        ask = answerer.ask(arrived, k=k, budget_ms=budget_ms)
+        if access.limiter is not None:
+            return self._limited(scope, key, pair, ask)
+        return answerer.one(pair, ask)
+
+    async def _limited(self, scope: Any, key: ApiKey, pair: Pair, ask: Ask) -> bytes:
+        await self._services.access.limit(scope, key)
+        return await self._services.answerer.one(pair, ask)
 
     async def batch(self, scope: Any, receive: Any, arrived: float) -> bytes:
         """Up to 256 pairs, answered in order by one deadline for all of them."""
-        self._services.access.admit(scope, "read")
-        batch = self.requests(await read_body(scope, receive, MAX_BODY))
-        pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
-        answerer = self._services.answerer
-        wants = wants_of(batch.exclude, batch.languages, batch.max_length, batch.diversity)
-        ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms, wants=wants)
-        return b'{"results":%b}' % await answerer.many(pairs, ask)
+        services = self._services
+        key = services.access.admit(scope, "read")
+        await services.access.limit(scope, key)
+        with services.room.request():
+            async with services.bodies.read(scope, receive, MAX_BODY) as body:
+                batch = self.requests(body)
+                await services.access.owe(scope, key, len(batch.requests) - 1)
+                pairs = [(item.video_id, item.user_id or None) for item in batch.requests]
+                answerer = services.answerer
+                wants = wants_of(batch.exclude, batch.languages, batch.max_length, batch.diversity)
+                ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms, wants=wants)
+                return b'{"results":%b}' % await answerer.many(pairs, ask)
 
     def requests(self, body: bytes) -> BatchRequest:
         """The pairs asked for. Raises `InvalidParameterError` naming each fault."""
@@ -263,7 +278,7 @@ _SINGLE: dict[int | str, Any] = {
 }
 _BATCH: dict[int | str, Any] = {
     **responses(200, "BatchAnswer", "The answers, in order.", {"results": [_EXAMPLE]}),
-    **problems(413, 415),
+    **problems(408, 413, 415),
 }
 _BATCH_BODY = {
     "required": True,
@@ -291,13 +306,12 @@ def _parameters(settings: Settings) -> list[dict[str, Any]]:
             "example": example,
         }
 
-    entity: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 256}
     return [
-        parameter("video_id", "The video.", entity, "v42", required=True),
+        parameter("video_id", "The video.", id_schema(), "v42", required=True),
         parameter(
             "user_id",
             "Who watches; left out or empty: nobody in particular.",
-            {**entity, "minLength": 0},
+            id_schema(least=0),
             "u7",
         ),
         parameter(

@@ -1,250 +1,459 @@
-// The live feed. Every text from outside goes in as text (textContent), never as markup.
-const POLL_MS = 2000;
-const LIMIT = 12;
+// The feed: one video, one bar. The bar under what is being watched changes by what its viewer does;
+// what others do is told beside it, and shown when it is asked for.
+import { ApiError, call, follow, forNow, kept, query, unique } from "/static/call.js";
+import { Art } from "/static/art.js";
+import { clearChange, showChange, showWhy } from "/static/why.js";
+import { dress, element, paint, t } from "/static/words.js";
+
+const POLL_MS = 3000;
+const SETTLE_MS = 1500;
+const MOST_KEPT = 100;
 const $ = (id) => document.getElementById(id);
-const cards = new Map(); // video id -> the card's element, its data and what was done with it
-let key = sessionStorage.getItem("onebar-key") || "";
-let paused = false;
+const art = new Art($("art"), $("played"));
+const videos = new Map(); // id -> what the feed says of it
+let order = []; // the ids in the order they are stepped through: never reshuffled
+let fresh = []; // ids that came since
+let at = -1;
+let view = null; // what is being watched
+let clockOffset = 0;
+let mayWrite = true;
+let users = [];
 
-class ApiError extends Error {
-  constructor(status, detail) {
-    super(detail);
-    this.status = status;
-  }
-}
+const params = new URLSearchParams(location.search);
+const me = kept.get("me", "") || `you-${unique().slice(0, 6)}`;
+kept.set("me", me);
+let user = params.has("u") ? params.get("u") : kept.get("user", me);
+const tappedHere = kept.get("tapped", {});
 
-async function api(path, options = {}) {
-  const headers = { ...(options.headers || {}) };
-  if (key) headers["X-API-Key"] = key;
-  const response = await fetch(path, {
-    ...options, headers, cache: "no-store", signal: AbortSignal.timeout(8000),
-  });
-  if (response.ok) return response.status === 204 ? null : response.json();
-  let detail = response.statusText;
-  try { detail = (await response.json()).detail || detail; } catch { /* the status says enough */ }
-  throw new ApiError(response.status, detail);
-}
-
-function element(name, text, className) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
+const texts = (list) => list.map((each) => each.text);
+const tapped = () => new Set(tappedHere[user]?.[view.id] || []);
+const name = (id) => (id === me ? t("you") : id || t("nobody"));
 
 function say(text, bad = false) {
-  if ($("status").textContent !== text) $("status").textContent = text;
-  $("status").classList.toggle("bad", bad);
+  if ($("said").textContent !== text) $("said").textContent = text;
+  $("said").classList.toggle("bad", bad);
 }
 
 function explain(error) {
+  if (error.name === "AbortError") return;
   if (error.status === 401 || error.status === 403) {
     $("key-row").hidden = false;
-    say(`${error.message} Enter a key above.`, true);
-  } else if (error instanceof ApiError) {
-    say(error.message, true);
+    say(t("need_key", { d: error.message }), true);
   } else {
-    say("The API does not answer. Trying again …", true);
+    say(error instanceof ApiError ? error.message : t("away"), true);
   }
 }
 
-// crypto.randomUUID exists only on https and localhost.
-const unique = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) =>
-  part.toString(16).padStart(8, "0")).join("");
-const user = () => $("user").value.trim();
-const withUser = (parameters) => {
-  const query = new URLSearchParams(parameters);
-  if (user()) query.set("user_id", user());
-  return query;
-};
+// Events ------------------------------------------------------------------------------------------
 
-function ago(seconds) {
-  const s = Math.max(0, Math.round(seconds));
-  if (s < 60) return `${s} s`;
-  return s < 3600 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
-}
-
-const REASONS = {
-  deadline: "the time was up", overload: "too much to do", store_unavailable: "Redis is away",
-  store_failed: "Redis failed", not_generating: "nothing cached yet",
-  model_unavailable: "the model is still loading", engine_failed: "the model failed",
-  sensitive: "sensitive video", unknown_video: "unknown video",
-};
-
-function source(answer) {
-  if (answer.rejected) return "rejected: this video carries no query";
-  if (answer.source === "fallback") {
-    return `fallback: ${answer.fallback} (${REASONS[answer.reason] || answer.reason})`;
-  }
-  return `${answer.source} · ${ago(answer.age_s)} old · ${answer.model}`;
-}
-
-function event(type, video, fields) {
-  return {
-    type, event_id: `page-${unique()}`, ts: Date.now() / 1000,
-    video_id: video, user_id: user() || "page-visitor", ...fields,
-  };
-}
-
-const send = (events) => api("/v1/events", {
-  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(events),
+const event = (type, fields) => ({
+  type, event_id: `page-${unique()}`, ts: Date.now() / 1000 + clockOffset, user_id: user || me, ...fields,
 });
+const send = (events) => call("/v1/events", { method: "POST", json: events });
 
-async function tap(card, position) {
-  const { answer, video_id: video } = card.data;
-  const request = { request_id: answer.request_id };
-  const events = [];
-  if (!card.exposed.has(answer.evidence_digest)) {
-    const queries = answer.queries.map((query, at) => ({ query: query.text, position: at }));
-    events.push(event("exposure", video, { queries, ...request }));
-  }
-  const query = answer.queries[position].text;
-  events.push(event("click", video, { query, position, ...request }));
-  await send(events);
-  card.exposed.add(answer.evidence_digest);
-  card.tapped.add(query);
-  renderBar(card);
-  say(`Click on “${query}” is in Kafka; its anchor is on the way.`);
-  for (const wait of [150, 600, 1500]) {
-    await new Promise((done) => setTimeout(done, wait));
-    const { anchors } = await api(`/v1/videos/${encodeURIComponent(video)}/anchors`);
-    renderAnchors(card, anchors.slice(0, 6));
+// An impression, as a feed sends one before somebody sees a video: its queries are made meanwhile.
+async function announce(id) {
+  if (!mayWrite || !id) return;
+  try {
+    await send([event("impression", { video_id: id })]);
+  } catch (error) {
+    if (error.status === 403 || error.status === 401) mayWrite = false;
   }
 }
 
-function renderAnchors(card, anchors) {
-  const text = anchors.map((anchor) => `${anchor.query} (${anchor.weight.toFixed(1)})`).join(" · ");
-  card.part.anchors.textContent = text ? `Searched after it: ${text}` : "No anchors yet";
+// One view ----------------------------------------------------------------------------------------
+
+const choose = (list) => texts(list).find((text) => !tapped().has(text)) ?? list[0]?.text ?? null;
+
+function showBar(text, reason) {
+  const changed = view.bar !== text;
+  view.bar = text;
+  $("bar").hidden = text === null;
+  $("no-bar").hidden = text !== null;
+  if (text === null) $("no-bar").textContent = reason;
+  else $("bar-text").textContent = text;
+  $("bar").classList.remove("sent", "changed");
+  if (changed && text !== null) {
+    void $("bar").offsetWidth;
+    $("bar").classList.add("changed");
+  }
 }
 
-function renderBar(card) {
-  const { answer } = card.data;
-  const focused = card.part.bar.contains(document.activeElement)
-    ? document.activeElement.dataset.position : null;
-  const items = answer.queries.map((query, position) => {
-    const item = element("li");
-    const button = element("button", query.text);
-    button.type = "button";
-    button.dataset.position = position;
-    button.title = `score ${query.score.toFixed(3)}`;
-    if (card.tapped.has(query.text)) button.setAttribute("aria-pressed", "true");
-    item.append(button);
-    return item;
+function reasonOf(told) {
+  return told.rejected ? t(`r_${told.rejection || "rejected"}`) : t("r_wait");
+}
+
+function showVideo(id) {
+  const video = videos.get(id) || { title: "", caption: "", author: "", category: "" };
+  const title = video.title || (video.caption || "").slice(0, 90) || video.summary || t("untitled");
+  $("title").textContent = title;
+  $("caption").textContent = video.caption === title ? "" : video.caption || "";
+  $("author").textContent = video.author ? `@${video.author}` : "";
+  $("face").textContent = (video.author || "?").slice(0, 1).toUpperCase();
+  $("item").hidden = !video.item_title;
+  $("item").textContent = video.item_title ? t("sells", { x: video.item_title }) : "";
+  $("sticker").textContent = video.ocr || "";
+  $("sticker").hidden = !video.ocr;
+  art.show(id, video.category || "");
+  document.title = `${title} · OneBar`;
+}
+
+function showPlace() {
+  $("place").textContent = order.length ? `${at + 1} / ${order.length}` : "–";
+  $("prev").disabled = at <= 0;
+  $("next").disabled = at >= order.length - 1 && !fresh.length;
+  $("fresh").hidden = !fresh.length;
+  $("fresh").textContent = fresh.length === 1 ? t("fresh_1") : t("fresh_n", { n: fresh.length });
+}
+
+function keep() {
+  kept.set("order", order.slice(0, MOST_KEPT));
+  kept.set("user", user);
+  const made = query({ v: order[at] });
+  made.set("u", user);
+  history.replaceState(null, "", `?${made}`);
+}
+
+async function open(place, direction = 0) {
+  view?.controller.abort();
+  at = place;
+  const id = order[at];
+  if (!id) return;
+  const controller = new AbortController();
+  const mine = view = {
+    id, controller, list: [], bar: null, own: null, pending: null, told: null, changed: false,
+    requestId: null, lookup: null, uploadedAt: null,
+  };
+  showVideo(id);
+  showBar(null, t("r_wait"));
+  clearChange();
+  $("pending").hidden = true;
+  showPlace();
+  keep();
+  if (direction) {
+    $("screen").classList.remove("from-below", "from-above");
+    void $("screen").offsetWidth;
+    $("screen").classList.add(direction > 0 ? "from-below" : "from-above");
+  }
+  try {
+    const began = performance.now();
+    const answer = await call(`/v1/queries?${query({ video_id: id, user_id: user, budget_ms: "500" })}`);
+    if (mine !== view) return;
+    mine.lookup = { ms: performance.now() - began, source: answer.source };
+    mine.requestId = answer.request_id;
+    mine.list = answer.queries;
+    if (mine.list.length) showBar(choose(mine.list));
+    else showBar(null, reasonOf(answer));
+  } catch (error) { explain(error); }
+  if (mine !== view) return;
+  follow(`/v1/watch?${query({ video_id: id, user_id: user })}`, controller.signal,
+    (told) => mine === view && heard(told), explain);
+  announce(order[at + 1]);
+}
+
+// What the server tells of the bar that is being watched.
+function heard(told) {
+  if (told.state === "away") { say(t("w_away", { d: told.detail || "" }), true); return; }
+  if (told.state !== "told") return;
+  const list = told.queries || [];
+  const before = view.list;
+  view.told = told;
+  refreshWhy();
+  const { own } = view;
+  const because = told.because || [];
+  if (own && because.some((change) => change.query && change.query.toLowerCase() === own.query.toLowerCase())) {
+    settle(told);
+    return;
+  }
+  if (view.uploadedAt !== null) {
+    const ms = Math.round(performance.now() - view.uploadedAt);
+    view.uploadedAt = null;
+    say(list.length ? t("added", { ms }) : t("added_none"));
+    if (!videos.get(view.id)?.known) loadVideos([view.id]).catch(explain);
+  }
+  if (view.bar === null) { // nothing under anybody's finger: first queries, or why there are none
+    take(list, told);
+    return;
+  }
+  if (JSON.stringify(texts(list)) === JSON.stringify(texts(before)) && !because.length) return;
+  if (!view.changed && told.before) {
+    showChange({ ...told, because, before: told.before, after: texts(list), own: null, tapped: tapped(), bar: null });
+  }
+  if (!list.length || $("live").checked) {
+    take(list, told);
+    return;
+  }
+  view.pending = told;
+  const next = choose(list);
+  $("pending").hidden = next === view.bar;
+  $("pending-text").textContent = t("pending", { q: next });
+}
+
+function take(list, told) {
+  view.list = list;
+  view.pending = null;
+  $("pending").hidden = true;
+  if (list.length) {
+    const next = choose(list);
+    if (next !== view.bar && view.bar !== null) say(t("now_says", { q: next }));
+    showBar(next);
+  } else {
+    showBar(null, reasonOf(told));
+  }
+}
+
+// The viewer's own tap or search has had its effect: the bar changes.
+function settle(told) {
+  const { own } = view;
+  clearTimeout(own.timer);
+  view.own = null;
+  view.changed = true;
+  const before = texts(view.list);
+  const list = told ? told.queries || [] : view.list;
+  take(list, told || {});
+  showChange({
+    ...(told || {}), because: told?.because || [], before, after: texts(list),
+    own: { ...own, ms: told ? performance.now() - own.began : null }, tapped: tapped(), bar: view.bar,
   });
-  if (!items.length) items.push(element("li", "no search bar", "none"));
-  card.part.bar.replaceChildren(...items);
-  if (focused !== null) card.part.bar.querySelector(`[data-position="${Number(focused)}"]`)?.focus();
+  if (view.bar !== null) say(t("now_says", { q: view.bar }));
 }
 
-function render(card, data) {
-  const { part } = card;
-  const before = card.data;
-  card.data = data;
-  part.h2.textContent = data.title || data.caption.slice(0, 80) || data.summary || data.video_id;
-  part.meta.textContent = [data.author, data.category, data.video_id].filter(Boolean).join(" · ");
-  part.caption.textContent = data.caption === part.h2.textContent ? "" : data.caption;
-  part.source.textContent = source(data.answer);
-  renderAnchors(card, data.anchors);
-  const same = before && JSON.stringify(before.answer.queries) === JSON.stringify(data.answer.queries);
-  if (!same) {
-    renderBar(card);
-    card.root.classList.remove("fresh");
-    void card.root.offsetWidth;
-    card.root.classList.add("fresh");
+async function act(kind, text, events) {
+  const mine = view;
+  mine.own = { kind, query: text, began: performance.now() };
+  $("bar").classList.toggle("sent", kind === "tap");
+  try {
+    await send(events);
+  } catch (error) {
+    mine.own = null;
+    $("bar").classList.remove("sent");
+    explain(error);
+    return;
   }
+  say(t("sent", { q: text }));
+  // Without news of it the bar goes on all the same.
+  if (mine.own) mine.own.timer = setTimeout(() => mine === view && mine.own && settle(null), SETTLE_MS);
 }
 
-async function showEvidence(card) {
-  const { evidence, why } = card.part;
-  const open = evidence.hidden;
-  evidence.hidden = !open;
-  why.setAttribute("aria-expanded", String(open));
-  if (!open) return;
-  const found = await api(`/v1/evidence?${withUser({ video_id: card.data.video_id })}`);
-  const list = element("dl");
-  const rows = [
-    ["T, text", found.text], ["M, summary", found.summary],
-    ["A, anchors", found.anchors.join(" | ")], ["H, history", found.history.join(" | ")],
-    ["Model", found.model || "none here"], ["Digest", found.digest || "–"],
-  ];
-  for (const [name, value] of rows) list.append(element("dt", name), element("dd", value || "–"));
-  list.append(element("dt", "Prompt"));
-  const prompt = element("dd");
-  prompt.append(element("pre", found.prompt));
-  list.append(prompt);
-  evidence.replaceChildren(list);
+function remember(text) {
+  const mine = (tappedHere[user] ??= {});
+  mine[view.id] = [...new Set([...(mine[view.id] || []), text])].slice(-20);
+  kept.set("tapped", tappedHere);
 }
 
-async function renew(card) {
-  await send([event("impression", card.data.video_id, {})]);
-  say("The impression is in Kafka; the generator takes it from there.");
+function tap() {
+  const text = view?.bar;
+  if (!text || view.own) return;
+  const position = Math.max(0, texts(view.list).indexOf(text));
+  const fields = { video_id: view.id, request_id: view.requestId };
+  remember(text);
+  act("tap", text, [
+    event("exposure", { ...fields, queries: [{ query: text, position }] }),
+    event("click", { ...fields, query: text, position }),
+  ]);
 }
 
-const guarded = (action) => () => action().catch(explain);
+function searchFor(text) {
+  if (text && view) act("search", text, [event("search", { video_id: view.id, query: text })]);
+}
 
-function make() {
-  const root = $("card").content.firstElementChild.cloneNode(true);
-  const part = {};
-  for (const name of ["h2", ".meta", ".caption", ".bar", ".source", ".anchors", ".renew", ".why",
-    ".evidence"]) {
-    part[name.replace(".", "")] = root.querySelector(name);
+let whyTimer = 0;
+function refreshWhy() {
+  clearTimeout(whyTimer);
+  const mine = view;
+  whyTimer = setTimeout(async () => {
+    try {
+      const found = await call(`/v1/explanation?${query({ video_id: mine.id, user_id: user })}`);
+      if (mine === view) {
+        mine.found = found;
+        showWhy(found, mine.lookup);
+      }
+    } catch (error) { if (error.status !== 404) explain(error); }
+  }, 60);
+}
+
+// The feed ----------------------------------------------------------------------------------------
+
+async function loadVideos(ids) {
+  for (let from = 0; from < ids.length; from += 50) {
+    const { videos: found } = await call(`/v1/feed?${query({ video_id: ids.slice(from, from + 50) })}`);
+    for (const video of found) {
+      videos.set(video.video_id, { ...video, known: true });
+      if (view?.id === video.video_id) showVideo(view.id);
+    }
   }
-  const card = { root, part, data: null, exposed: new Set(), tapped: new Set() };
-  part.why.addEventListener("click", guarded(() => showEvidence(card)));
-  part.renew.addEventListener("click", guarded(() => renew(card)));
-  part.bar.addEventListener("click", (clicked) => {
-    const button = clicked.target.closest("button");
-    if (button) tap(card, Number(button.dataset.position)).catch(explain);
-  });
-  return card;
 }
 
 async function poll() {
-  const { videos } = await api(`/v1/feed?${withUser({ limit: LIMIT })}`);
-  const list = $("feed");
-  const kept = new Set(videos.map((video) => video.video_id));
-  for (const [id, card] of cards) {
-    if (kept.has(id)) continue;
-    if (card.root.contains(document.activeElement)) list.focus();
-    card.root.remove();
-    cards.delete(id);
+  const { videos: found } = await call("/v1/feed?limit=50");
+  const known = new Set([...order, ...fresh]);
+  for (const video of found) {
+    videos.set(video.video_id, { ...video, known: true });
+    if (!known.has(video.video_id)) fresh.push(video.video_id);
   }
-  videos.forEach((video, at) => {
-    if (!cards.has(video.video_id)) cards.set(video.video_id, make());
-    const card = cards.get(video.video_id);
-    render(card, video);
-    // A card that is being used stays where it is.
-    const used = card.root.contains(document.activeElement) || !card.part.evidence.hidden;
-    if (list.children[at] !== card.root && !(used && card.root.isConnected)) {
-      list.insertBefore(card.root, list.children[at] || null);
-    }
-  });
-  const at = new Date().toLocaleTimeString();
-  const count = `${videos.length} ${videos.length === 1 ? "video" : "videos"}`;
-  say(videos.length ? `${count}, as of ${at}` : "No video has queries yet: send an impression.");
+  if (!order.length) {
+    [order, fresh] = [fresh, []];
+    if (order.length) await open(0);
+  }
+  showPlace();
+  if (!order.length) say(t("empty_feed"));
 }
 
-let timer = 0;
 async function loop() {
-  clearTimeout(timer);
-  if (paused || document.hidden) return;
-  try { await poll(); } catch (error) { explain(error); }
-  clearTimeout(timer);
-  timer = setTimeout(loop, POLL_MS);
+  for (;;) {
+    try { if (!document.hidden) await poll(); } catch (error) { explain(error); }
+    await new Promise((done) => setTimeout(done, POLL_MS));
+  }
 }
 
-$("pause").addEventListener("click", () => {
-  paused = !paused;
-  $("pause").textContent = paused ? "Go on" : "Pause";
-  $("pause").setAttribute("aria-pressed", String(paused));
-  loop();
+function step(by) {
+  if (by > 0 && at >= order.length - 1) {
+    if (fresh.length) takeFresh();
+    else say(t("step_end"));
+    return;
+  }
+  const place = at + by;
+  if (place >= 0 && place < order.length) open(place, by);
+}
+
+function takeFresh() {
+  order.splice(at + 1, 0, ...fresh);
+  fresh = [];
+  open(at + 1, 1);
+}
+
+// Users -------------------------------------------------------------------------------------------
+
+function paintUsers() {
+  const every = [...new Set([me, ...users, user].filter(Boolean)), ""];
+  $("user").replaceChildren(...every.map((id) => {
+    const option = element("option", name(id));
+    option.value = id;
+    option.selected = id === user;
+    return option;
+  }));
+}
+
+$("user").addEventListener("change", () => {
+  user = $("user").value;
+  if (order.length) open(at);
 });
-$("controls").addEventListener("submit", (submitted) => submitted.preventDefault());
-$("user").addEventListener("change", loop);
+
+// What people do ----------------------------------------------------------------------------------
+
+function toggleSearch(wanted) {
+  $("search").hidden = !wanted;
+  $("open-search").setAttribute("aria-expanded", String(wanted));
+  (wanted ? $("typed") : $("open-search")).focus();
+}
+
+$("bar").addEventListener("click", tap);
+$("prev").addEventListener("click", () => step(-1));
+$("next").addEventListener("click", () => step(1));
+$("fresh").addEventListener("click", takeFresh);
+$("apply").addEventListener("click", () => {
+  const told = view?.pending;
+  if (told) take(told.queries || [], told);
+  $("bar").focus();
+});
+$("open-search").addEventListener("click", () => toggleSearch($("search").hidden));
+$("search").addEventListener("submit", (submitted) => {
+  submitted.preventDefault();
+  const text = $("typed").value.trim();
+  $("typed").value = "";
+  toggleSearch(false);
+  searchFor(text);
+});
+$("live").checked = kept.get("live", false);
+$("live").addEventListener("change", () => kept.set("live", $("live").checked));
+
+document.addEventListener("keydown", (pressed) => {
+  if (pressed.ctrlKey || pressed.metaKey || pressed.altKey) return;
+  if (pressed.key === "Escape" && !$("search").hidden) { toggleSearch(false); return; }
+  if (pressed.target.closest("input, textarea, select, .scroll, .prompt")) return;
+  const does = {
+    ArrowDown: () => step(1), j: () => step(1), ArrowUp: () => step(-1), k: () => step(-1),
+    "/": () => toggleSearch(true), Enter: pressed.target === document.body ? tap : null,
+  }[pressed.key];
+  if (!does) return;
+  pressed.preventDefault();
+  does();
+});
+
+let wheeled = 0;
+$("phone").addEventListener("wheel", (turned) => {
+  turned.preventDefault();
+  if (Math.abs(turned.deltaY) < 8 || performance.now() - wheeled < 450) return;
+  wheeled = performance.now();
+  step(Math.sign(turned.deltaY));
+}, { passive: false });
+let from = null;
+$("screen").addEventListener("pointerdown", (down) => { from = down.isPrimary ? down.clientY : null; });
+$("screen").addEventListener("pointerup", (up) => {
+  if (from !== null && Math.abs(up.clientY - from) > 50) step(up.clientY < from ? 1 : -1);
+  from = null;
+});
+$("screen").addEventListener("pointercancel", () => { from = null; });
+
+$("add").addEventListener("submit", async (submitted) => {
+  submitted.preventDefault();
+  const form = new FormData($("add"));
+  const id = `page-${unique()}`;
+  const fields = { video_id: id, sensitive: form.has("sensitive") };
+  for (const field of ["title", "caption", "item_title", "author"]) {
+    const value = String(form.get(field)).trim();
+    if (value) fields[field] = value;
+  }
+  const { user_id: nobody, ...video } = event("video", fields);
+  try {
+    const began = performance.now();
+    await send([video, event("impression", { video_id: id })]);
+    videos.set(id, { author: "", category: "", caption: "", ...fields });
+    order.splice(at + 1, 0, id);
+    $("add").reset();
+    say(t("added_wait"));
+    const opening = open(at + 1, 1);
+    view.uploadedAt = began;
+    await opening;
+    $("phone").scrollIntoView({ block: "nearest" });
+  } catch (error) { explain(error); }
+});
+
 $("key").addEventListener("change", () => {
-  key = $("key").value.trim();
-  sessionStorage.setItem("onebar-key", key);
-  loop();
+  forNow.set("key", $("key").value.trim());
+  mayWrite = true;
+  start();
 });
-document.addEventListener("visibilitychange", loop);
+
+// Start -------------------------------------------------------------------------------------------
+
+function again() {
+  paintUsers();
+  showPlace();
+  if (!view) return;
+  showVideo(view.id);
+  if (view.bar === null) showBar(null, view.told ? reasonOf(view.told) : t("r_wait"));
+  if (view.found) showWhy(view.found, view.lookup);
+  if (!view.changed) clearChange();
+}
+
+async function start() {
+  try {
+    const page = await call("/v1/page");
+    clockOffset = page.now - Date.now() / 1000;
+    users = page.users;
+    paintUsers();
+    $("key-row").hidden = !forNow.get("key", "");
+    const saved = [...new Set([...kept.get("order", []), params.get("v")].filter(Boolean))];
+    await loadVideos(saved);
+    order = saved.filter((id) => videos.has(id));
+    const wanted = order.indexOf(params.get("v"));
+    if (order.length) await open(Math.max(0, wanted));
+  } catch (error) { explain(error); }
+}
+
+dress(again);
+paint();
+paintUsers();
+await start();
 loop();

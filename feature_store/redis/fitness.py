@@ -13,7 +13,8 @@ OLDEST = (7, 0)
 
 NEEDED = (
     *("GET", "MGET", "SET", "DEL", "UNLINK", "PEXPIRE"),
-    *("HGET", "HMGET", "HGETALL", "HLEN", "HKEYS", "HSET", "HDEL", "SADD", "SISMEMBER"),
+    *("HGET", "HMGET", "HGETALL", "HLEN", "HKEYS", "HSET", "HDEL", "SADD", "SCARD"),
+    "SISMEMBER",
     *("ZADD", "ZCARD", "ZRANGE", "ZREVRANGE", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"),
     *("TIME", "PING"),
 )

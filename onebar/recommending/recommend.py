@@ -22,6 +22,7 @@ from onebar.gating.gate import Gate, about_of
 from onebar.gating.held import count_held
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.generator.engine import EngineError
+from onebar.process.turns import turns
 from onebar.recommending.candidates import Chosen, Reason, choose, unfit
 from onebar.recommending.material import Material, material
 from onebar.recommending.pool import Taste, shipped_taste
@@ -200,7 +201,25 @@ class Recommender:
             return []
         now = self._clock()
         features = await self._store.features(pairs)
-        return [self.ground(pair, known, now) for pair, known in zip(pairs, features, strict=True)]
+        known = list(zip(pairs, features, strict=True))
+        return await turns().over(known, lambda one: self.ground(*one, now))
+
+    @property
+    def taste(self) -> Taste:
+        """What orders the candidates."""
+        return self._taste
+
+    async def beam(
+        self, grounding: Grounding, *, deadline: float | None = None
+    ) -> Sequence[Candidate]:
+        """What the model gives for a prompt, as it comes and before anything is chosen of it; empty
+        where nothing is generated. For explanations: it is written nowhere.
+
+        Raises `DeadlineExceededError`, `QueueFullError`, `EngineError`.
+        """
+        if grounding.unfit is not None:
+            return ()
+        return await self._runner.begin(grounding.prompt, deadline=deadline)
 
     async def recommend(
         self, pairs: Sequence[Pair], *, deadline: float | None = None
@@ -221,19 +240,25 @@ class Recommender:
         return await self._answers(pairs, None, deadline)
 
     async def answer(
-        self, groundings: Sequence[Grounding], *, deadline: float | None = None
+        self,
+        groundings: Sequence[Grounding],
+        *,
+        deadline: float | None = None,
+        answers: dict[Pair, QueryResult | Exception] | None = None,
     ) -> list[QueryResult | Exception]:
-        """`recommend` for pairs whose evidence this recommender has read already."""
+        """`recommend` for pairs whose evidence this recommender has read already. What becomes of
+        each is put into `answers` as soon as it is known."""
         pairs = [grounding.pair for grounding in groundings]
-        return await self._answers(pairs, groundings, deadline)
+        return await self._answers(pairs, groundings, deadline, answers)
 
     async def _answers(
         self,
         pairs: Sequence[Pair],
         groundings: Sequence[Grounding] | None,
         deadline: float | None,
+        answers: dict[Pair, QueryResult | Exception] | None = None,
     ) -> list[QueryResult | Exception]:
-        run = _Run(dict.fromkeys(pairs), deadline)
+        run = _Run(dict.fromkeys(pairs), deadline, {} if answers is None else answers)
         task = asyncio.create_task(self._recommend(run, groundings))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -283,40 +308,37 @@ class Recommender:
             else:
                 run.answer(grounding.pair, UnknownVideoError(grounding.pair[0]))
         changed = await self._settle(run, groundings, self._without_model(groundings))
-        wanted = {
-            digest: (prompt, made_from)
-            for grounding in groundings
-            if grounding.unfit is None
-            for digest, prompt, made_from in (
-                # What was asked for goes first; the video's own is for whoever comes next.
-                (grounding.digest, grounding.prompt, grounding.material),
-                (grounding.video_digest, grounding.video_prompt, grounding.video_material),
-            )
-        }
+        # What was asked for goes first; the videos' own is for whoever comes next.
+        fit = [grounding for grounding in groundings if grounding.unfit is None]
+        wanted = {one.digest: (one.prompt, one.material) for one in fit}
+        for one in fit:
+            wanted.setdefault(one.video_digest, (one.video_prompt, one.video_material))
         if not wanted:
             return changed
         cached = await self._cache.by_digest(list(wanted))
         outcomes: dict[str, Chosen | Exception] = {}
         pending: dict[asyncio.Future[list[Candidate]], list[str]] = {}
-        for (digest, (prompt, _)), body in zip(wanted.items(), cached, strict=True):
+
+        def begin(one: tuple[str, CachedResult | None]) -> None:
+            digest, body = one
             if body is not None:
                 outcomes[digest] = _chosen(body.result())
-                continue
+                return
             try:
-                future = self._runner.begin(prompt, deadline=run.deadline)
+                future = self._runner.begin(wanted[digest][0], deadline=run.deadline)
             except (QueueFullError, EngineError) as error:
                 outcomes[digest] = error
             else:
                 pending.setdefault(future, []).append(digest)
+
+        await turns().over(list(zip(wanted, cached, strict=True)), begin)
         changed |= await self._settle(run, groundings, outcomes)
         while pending:
             done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            ended = {
-                digest: self._outcome(future, wanted[digest][1])
-                for future in done
-                for digest in pending.pop(future)
-            }
-            changed |= await self._settle(run, groundings, ended)
+            ended = [(digest, future) for future in done for digest in pending.pop(future)]
+            chosen = await turns().over(ended, lambda one: self._outcome(one[1], wanted[one[0]][1]))
+            outcomes = {digest: own for (digest, _), own in zip(ended, chosen, strict=True)}
+            changed |= await self._settle(run, groundings, outcomes)
         return changed
 
     def _without_model(self, groundings: Sequence[Grounding]) -> dict[str, Chosen | Exception]:
@@ -344,7 +366,8 @@ class Recommender:
         pairs whose evidence changed meanwhile: these are returned."""
         entries: dict[Pair, CacheEntry] = {}
         answers: dict[Pair, QueryResult | Exception] = {}
-        for grounding in groundings:
+
+        def settle(grounding: Grounding) -> None:
             video_id, user_id = grounding.pair
             video = outcomes.get(grounding.video_digest)
             if video is not None and not isinstance(video, Exception):
@@ -352,14 +375,19 @@ class Recommender:
                 entries[video_id, None] = entry
             own = outcomes.get(grounding.digest)
             if own is None:
-                continue
+                return
             if isinstance(own, Exception):
                 answers[grounding.pair] = own
-                continue
+                return
             entry = self._entry(grounding, grounding.digest, own, user_id)
             answers[grounding.pair] = entry.result
             if user_id is not None:
                 entries[video_id, user_id] = entry
+
+        await turns().over(
+            [one for one in groundings if one.digest in outcomes or one.video_digest in outcomes],
+            settle,
+        )
         changed: set[Pair] = set()
         if entries:
             current = await self._cache.put(list(entries.values()))
@@ -419,10 +447,15 @@ def _chosen(result: QueryResult) -> Chosen:
 class _Run:
     """One call of `recommend`: the distinct pairs, and the answers so far."""
 
-    def __init__(self, pairs: Iterable[Pair], deadline: float | None) -> None:
+    def __init__(
+        self,
+        pairs: Iterable[Pair],
+        deadline: float | None,
+        answers: dict[Pair, QueryResult | Exception],
+    ) -> None:
         self.pairs = tuple(pairs)
         self.deadline = deadline
-        self.answers: dict[Pair, QueryResult | Exception] = {}
+        self.answers = answers
         self.answered = asyncio.Event()
 
     def answer(self, pair: Pair, answer: QueryResult | Exception) -> None:

@@ -125,12 +125,15 @@ class LocalStack:
         await self._check_redis()
         await ensure_configured_topics(self.settings)
         ready = []
+        ports = {worker: free_port() for worker in self._workers if worker != "api"}
+        targets = tuple(f"{worker}=127.0.0.1:{port}" for worker, port in ports.items())
         for worker in self._workers:
             settings, path = self.settings, "/healthz"
             if worker == "api":
                 port, path = settings.api_port, "/readyz"
+                settings = settings.model_copy(update={"metrics_targets": targets})
             else:
-                port = free_port()
+                port = ports[worker]
                 settings = settings.model_copy(
                     update={"metrics_port": port, "metrics_host": "127.0.0.1"}
                 )

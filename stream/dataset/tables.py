@@ -274,9 +274,10 @@ def behaviors(tables: Tables, weights: FoldWeights, policy: StatePolicy) -> Tabl
         window=(every.ts / policy.dedupe_window_s).floor().cast("int64"),
         tie=every.milli > 0,
     )
-    same = ["video_id", "asker", "query", "way", "bucket", "window"]
-    place = ibis.row_number().over(group_by=same, order_by=["ts", "event_id"])
-    every = every.mutate(place=place)
-    return every.mutate(milli=ibis.ifelse(every.place == 0, every.milli, 0)).drop(
-        "event_id", "way", "window", "place"
+    same = ["video_id", "asker", "query", "way", "bucket"]
+    before = every.window.lag().over(group_by=same, order_by=["ts", "event_id"])
+    every = every.mutate(since=every.window - before)
+    again = every.since.notnull() & (every.since <= 1)
+    return every.mutate(milli=ibis.ifelse(again, 0, every.milli)).drop(
+        "event_id", "way", "window", "since"
     )

@@ -266,6 +266,9 @@ ADMIN_EVENTS: tuple[type[_Event], ...] = (Removal, Deletion, RuleChange)
 """What only an administrator may send over HTTP: it takes away, for everybody and for good."""
 
 
+_DECODER = msgspec.json.Decoder(Event)
+
+
 def parse(data: bytes) -> Event:
     """The event in one message.
 
@@ -277,6 +280,15 @@ def parse(data: bytes) -> Event:
         raise InvalidEventError(
             f"the message has {len(data):,} bytes; at most {MAX_EVENT_BYTES:,} are accepted"
         )
+    try:
+        event: Event = _DECODER.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _parse_loosely(data)
+    return event
+
+
+def _parse_loosely(data: bytes) -> Event:
+    """What a careless client wrote, read as it was meant, or an error that says what is wrong."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

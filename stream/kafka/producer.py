@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
@@ -18,6 +19,7 @@ from aiokafka.errors import (
 )
 
 from onebar.errors import OneBarError
+from onebar.process.turns import PIECE_S, turns
 from onebar.settings import Settings
 from stream.events import Event, encode
 from stream.kafka.topics import KafkaUnavailableError, kafka_error
@@ -127,9 +129,7 @@ class EventProducer:
         `KafkaUnavailableError` where some may not have arrived: send all of them again, a repeated
         event_id counts once.
         """
-        await self.send_messages(
-            [(event.topic, event.key.encode(), encode(event), ()) for event in events]
-        )
+        await self.send_messages(await turns().over(events, _message))
 
     async def send_raw(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()
@@ -169,7 +169,11 @@ class EventProducer:
         for start in range(0, len(places), IN_FLIGHT):
             some = places[start : start + IN_FLIGHT]
             sent = []
+            ends = perf_counter() + PIECE_S
             for place in some:
+                if perf_counter() >= ends:
+                    await turns().turn()
+                    ends = perf_counter() + PIECE_S
                 topic, key, value, headers = messages[place]
                 try:
                     sent.append(
@@ -235,6 +239,10 @@ class EventProducer:
         if self._producer is None:
             raise KafkaUnavailableError(self.bootstrap, "the producer was not started")
         return self._producer
+
+
+def _message(event: Event) -> Message:
+    return event.topic, event.key.encode(), encode(event), ()
 
 
 _LARGE = "is longer than"

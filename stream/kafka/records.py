@@ -25,8 +25,8 @@ class Record(Struct, frozen=True):
 
     @property
     def position(self) -> Position:
-        """Where it stands in the log: what fences are kept by."""
-        return Position(self.topic, self.partition, self.offset)
+        """Where it stands in the log: what fences and repeats are told by."""
+        return Position(self.topic, self.partition, self.offset, self.timestamp)
 
 
 def event_in(record: Record) -> Event:

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 
 import msgspec
 
@@ -38,14 +38,21 @@ def again(log: Log) -> Iterator[Event]:
 
 
 async def keep_feeding(log: Log, producer: EventProducer, rate: float) -> None:
-    """Send `rate` events a second until cancelled."""
-    events = again(log)
+    """Send `rate` of the log's events a second, over and over, until cancelled."""
+    await feed(again(log), producer, rate)
+
+
+async def feed(events: Iterator[Event], producer: EventProducer, rate: float) -> None:
+    """Send `rate` events a second, as of the moment, until there are no more."""
     due, last = 0.0, time.monotonic()
     while True:
         now = time.monotonic()
         due, last = min(due + (now - last) * rate, 10 * rate), now
-        batch = [msgspec.structs.replace(next(events), ts=time.time()) for _ in range(int(due))]
+        wanted = int(due)
+        batch = [msgspec.structs.replace(e, ts=time.time()) for e in islice(events, wanted)]
         due -= len(batch)
         if batch:
             await producer.send(batch)
+        if len(batch) < wanted:
+            return
         await asyncio.sleep(PAUSE_S)

@@ -302,7 +302,9 @@ async def test_a_whole_video_expires_at_once(small_store: FeatureStore) -> None:
     keys, client = small_store.keys, small_store.client
     for name in (keys.text, keys.anchors, keys.counters, keys.fence, keys.neighbors):
         assert SMALL.video_ttl_s - 60 < await client.ttl(name("v")) <= SMALL.video_ttl_s
-    assert 40 < await client.ttl(keys.seen("v", 0)) <= 2 * SMALL.dedupe_window_s
+    for window in (-1, 0, 1):
+        ttl = await client.ttl(keys.seen("v", window))
+        assert ttl == -2 if window else 90 < ttl <= 3 * SMALL.dedupe_window_s
     await small_store.apply([(HistoryPut("u", "q", 5.0), at(3)), (UserDelete("u", 1.0), at(4))])
     assert SMALL.user_ttl_s - 60 < await client.ttl(keys.history("u")) <= SMALL.user_ttl_s
     assert SMALL.deletion_ttl_s - 60 < await client.ttl(keys.deletion("u"))

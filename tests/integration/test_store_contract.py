@@ -84,9 +84,14 @@ writes = st.one_of(
 )
 
 
+Taken = tuple[Write, float]
+"""A write, and when the log took it."""
+
+
 @st.composite
-def logs(draw: st.DrawFn) -> list[Write]:
-    """Writes as a log has them: one event_id, one effect. A video's (ts, event_id) too."""
+def logs(draw: st.DrawFn) -> list[Taken]:
+    """Writes as a log takes them, some of them again and again, at any time. One event_id has one
+    effect, a video's (ts, event_id) too, and one kind of behaviour of a user's one weight."""
     log: list[Write] = []
     versions: dict[tuple[str, float, str], VideoPut] = {}
     made: dict[tuple[str, float, str], RulePut] = {}
@@ -98,29 +103,32 @@ def logs(draw: st.DrawFn) -> list[Write]:
             case RulePut():
                 log.append(made.setdefault((write.rule_id, write.ts, write.event_id), write))
             case BehaviorAdd():
+                if write.user_id:
+                    anchors = tuple((query, 1000) for query, _ in write.anchors)
+                    write = msgspec.structs.replace(write, anchors=anchors)
                 log.append(msgspec.structs.replace(write, event_id=f"事件 {number}"))
             case _:
                 log.append(write)
-    repeats = draw(st.lists(st.sampled_from(log), max_size=4)) if log else []
-    return log + repeats
+    repeats = draw(st.lists(st.sampled_from(log), max_size=8)) if log else []
+    return [(write, draw(times)) for write in log + repeats]
 
 
-def clean_pass(log: Sequence[Write]) -> StateSnapshot:
+def clean_pass(log: Sequence[Taken]) -> StateSnapshot:
     store = MemoryStore(STRICT)
-    for offset, write in enumerate(log):
-        store.apply(write, Position("t", 0, offset))
+    for offset, (write, taken) in enumerate(log):
+        store.apply(write, Position("t", 0, offset, taken))
     return store.snapshot()
 
 
 @st.composite
-def deliveries(draw: st.DrawFn) -> tuple[list[Write], list[list[Step]]]:
+def deliveries(draw: st.DrawFn) -> tuple[list[Taken], list[list[Step]]]:
     """A log, and one way it may be delivered: events land in two partitions in any order; each
     partition is read in batches, and each batch may turn the reader back to anywhere before."""
     log = draw(logs())
     partitions: list[list[Step]] = [[], []]
-    for write in draw(st.permutations(log)):
+    for write, taken in draw(st.permutations(log)):
         number = draw(st.integers(0, 1))
-        position = Position("behaviors", number, 10 * len(partitions[number]))
+        position = Position("behaviors", number, 10 * len(partitions[number]), taken)
         partitions[number].append((write, position))
     reached = [0, 0]
     rewinds = 4
@@ -142,7 +150,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Write], list[list[Step]]]:
 @given(deliveries())
 @settings(max_examples=200)
 def test_memory_reaches_the_state_of_a_clean_pass(
-    delivery: tuple[list[Write], list[list[Step]]],
+    delivery: tuple[list[Taken], list[list[Step]]],
 ) -> None:
     log, batches = delivery
     store = MemoryStore(STRICT)
@@ -157,7 +165,7 @@ def test_memory_reaches_the_state_of_a_clean_pass(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_redis_reaches_the_state_of_a_clean_pass(
-    redis_url: str, delivery: tuple[list[Write], list[list[Step]]], flushes: set[int]
+    redis_url: str, delivery: tuple[list[Taken], list[list[Step]]], flushes: set[int]
 ) -> None:
     log, batches = delivery
 
@@ -195,8 +203,8 @@ def test_redis_reaches_the_state_of_a_clean_pass(
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_one_batch_or_many_is_the_same(redis_url: str, log: list[Write]) -> None:
-    steps: list[Step] = [(w, Position("t", 0, offset)) for offset, w in enumerate(log)]
+def test_one_batch_or_many_is_the_same(redis_url: str, log: list[Taken]) -> None:
+    steps: list[Step] = [(w, Position("t", 0, at, taken)) for at, (w, taken) in enumerate(log)]
 
     async def check() -> None:
         async with fresh_store(redis_url, STRICT) as one, fresh_store(redis_url, STRICT) as many:

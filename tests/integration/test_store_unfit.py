@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 IN_SCRIPTS = (
     *("GET", "SET", "PEXPIRE", "TIME", "HGET", "HMGET", "HLEN", "HKEYS", "HSET", "HDEL"),
-    *("SADD", "SISMEMBER", "ZADD", "ZCARD", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"),
+    *("SADD", "SCARD", "SISMEMBER", "ZADD", "ZCARD", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"),
 )
 
 

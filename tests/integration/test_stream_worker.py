@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +13,19 @@ from api_fixtures import Line
 from stream_fixtures import NOW, add_partitions, folded, lag, make_events, producer, values
 from support import Workers, eventually
 
+from feature_store.buckets import add_counts
 from feature_store.keys import Keys
+from feature_store.memory import MemoryStore
 from feature_store.snapshot import StateSnapshot, diff
 from feature_store.store import FeatureStore
+from feature_store.writes import Position
+from onebar.evidence.text import clean_video
+from onebar.policy import DAY
 from onebar.settings import Settings
 from onebar.stack.processes import Child
 from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, Video, encode
+from stream.events.fold import fold
 from stream.kafka.records import Record
 from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
 from stream.workers.continuity import INPUTS
@@ -68,6 +75,34 @@ async def test_a_replay_of_the_whole_log_changes_nothing(
     await send(settings, events)
     await caught_up(settings)
     await assert_state(store, folded(events, settings))
+
+
+async def test_what_a_repeat_is_the_log_alone_says(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    events = [event for event in make_events(60) if event.topic == BEHAVIORS]
+    now = time.time()
+    days = (-9.0, -8.6, -5.0, 0.0)  # a replay that is a repeat, and two that count again
+    kafka = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)
+    taken = [(event, now + day * DAY) for day in days for event in events]
+    async with kafka:
+        for event, timestamp in taken:
+            await kafka.send_and_wait(
+                settings.topic_prefix + event.topic,
+                encode(event),
+                key=event.key.encode(),
+                timestamp_ms=int(timestamp * 1000),
+            )
+        clean = MemoryStore(settings.policy)
+        for offset, (event, timestamp) in enumerate(taken):
+            for write in fold(event, clean_video):
+                clean.apply(write, Position(event.topic, 0, offset, timestamp))
+    workers.start("stream")
+    await caught_up(settings)
+    await assert_state(store, clean.snapshot())
+    once = folded(events, settings).videos["v1"].counts
+    thrice = clean.snapshot().videos["v1"].counts
+    assert thrice == {key: add_counts(counts, counts, 2) for key, counts in once.items()}
 
 
 async def test_killed_workers_lose_and_repeat_nothing(

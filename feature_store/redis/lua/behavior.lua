@@ -1,15 +1,14 @@
 -- Applies a batch's behaviour events to one video, all or none of them, in the order given.
 -- KEYS  anchors, counters, fence, text, neighbors, then one seen set per dedupe window
--- ARGV  max_entries, video TTL (ms), seen TTL (ms), users kept of an anchor,
---       msgpack of the events, each
---       {stream ("" for no fence), offset, KEYS index of its seen set, digest,
---        {field, thousandths, user, digest of what counts once, ...},
+-- ARGV  max_entries, video TTL (ms), users kept of an anchor, msgpack of the events, each
+--       {stream ("" for no fence), offset,
+--        {KEYS index of the seen set of the window before its own, of its own, of the one after,
+--         TTL (ms) of its own}, digest, {field, thousandths, user, digest of what counts once, ...},
 --        {field, exposures, clicks, engagements, ...}}
 -- Returns {applied, fenced, duplicates}.
 local anchors, counters, fence = KEYS[1], KEYS[2], KEYS[3]
-local max_entries, video_ttl, seen_ttl = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local most_askers = tonumber(ARGV[4])
-local events = cmsgpack.unpack(ARGV[5])
+local max_entries, video_ttl, most_askers = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local events = cmsgpack.unpack(ARGV[4])
 local EXACT = 2 ^ 53 -- up to here a number of Lua counts by ones
 local AT_ONCE = 1000 -- values that one command is given or asked for
 
@@ -21,11 +20,38 @@ end
 -- Everything is read and added up before anything is written: a key of another type, or a value
 -- that can't be added to, fails here. What is not read is not written either.
 local applied, fenced, duplicates = 0, 0, 0
-local reached, digests, known = {}, {}, {}
+local reached, digests, seen_ttl, known, there = {}, {}, {}, {}, {}
 local weight_fields, weights, new_askers = {}, {}, {}
 local count_fields, exposures, clicks, engagements = {}, {}, {}, {}
+
+-- Whether this came in the window of a seen set.
+local function came(seen, digest)
+  known[seen] = known[seen] or {}
+  return known[seen][digest] or redis.call('SISMEMBER', KEYS[seen], digest) == 1
+end
+
+-- The same of a window beside one's own, which mostly is empty.
+local function came_beside(seen, digest)
+  if there[seen] == nil then
+    there[seen] = redis.call('SCARD', KEYS[seen]) > 0
+  end
+  return (there[seen] or digests[seen]) and came(seen, digest)
+end
+
+-- How much more often it counts: see `count_change` in repeats.py. Notes it.
+local function count_change(near, digest)
+  local before, own, after, ttl = unpack(near)
+  if came(own, digest) then
+    return 0
+  end
+  known[own][digest] = true
+  digests[own], seen_ttl[own] = digests[own] or {}, ttl
+  table.insert(digests[own], digest)
+  return (came_beside(before, digest) and 0 or 1) - (came_beside(after, digest) and 1 or 0)
+end
+
 for _, event in ipairs(events) do
-  local stream, offset, seen, digest, adds, counts = unpack(event)
+  local stream, offset, near, digest, adds, counts = unpack(event)
   local last = -1
   if stream ~= '' then
     last = reached[stream]
@@ -43,40 +69,39 @@ for _, event in ipairs(events) do
     if stream ~= '' then
       reached[stream] = offset
     end
-    known[seen] = known[seen] or {}
-    if known[seen][digest] or redis.call('SISMEMBER', KEYS[seen], digest) == 1 then
-      duplicates = duplicates + 1
-    else
+    local change = count_change(near, digest)
+    if change == 1 then
       applied = applied + 1
-      known[seen][digest] = true
-      digests[seen] = digests[seen] or {}
-      table.insert(digests[seen], digest)
-      for i = 1, #adds, 4 do
-        local field, milli, asker, once = unpack(adds, i, i + 3)
+    else
+      duplicates = duplicates + 1
+    end
+    for i = 1, #adds, 4 do
+      local field, milli, asker, once = unpack(adds, i, i + 3)
+      local counted = change
+      if once ~= '' then
+        counted = count_change(near, once)
+      end
+      if counted ~= 0 then
         if not weights[field] then
           weight_fields[#weight_fields + 1] = field
           weights[field], new_askers[field] = 0, {}
         end
+        weights[field] = weights[field] + counted * milli
         if asker ~= '' then
           table.insert(new_askers[field], asker)
         end
-        if once == '' then
-          weights[field] = weights[field] + milli
-        elseif not known[seen][once] and redis.call('SISMEMBER', KEYS[seen], once) == 0 then
-          weights[field] = weights[field] + milli
-          known[seen][once] = true
-          table.insert(digests[seen], once)
-        end
       end
+    end
+    if change ~= 0 then
       for i = 1, #counts, 4 do
         local field = counts[i]
         if not exposures[field] then
           count_fields[#count_fields + 1] = field
           exposures[field], clicks[field], engagements[field] = 0, 0, 0
         end
-        exposures[field] = exposures[field] + counts[i + 1]
-        clicks[field] = clicks[field] + counts[i + 2]
-        engagements[field] = engagements[field] + counts[i + 3]
+        exposures[field] = exposures[field] + change * counts[i + 1]
+        clicks[field] = clicks[field] + change * counts[i + 2]
+        engagements[field] = engagements[field] + change * counts[i + 3]
       end
     end
   end
@@ -96,7 +121,8 @@ for first = 1, #weight_fields, AT_ONCE do
     for _, asker in ipairs(new_askers[field]) do
       askers = add_asker(askers, asker, most_askers)
     end
-    new_weights[2 * i - 1], new_weights[2 * i] = field, string.format('%.0f %s', sum, askers)
+    new_weights[2 * i - 1], new_weights[2 * i] =
+      field, string.format('%.0f %s', math.max(0, sum), askers)
   end
 end
 for first = 1, #count_fields, AT_ONCE do
@@ -109,7 +135,8 @@ for first = 1, #count_fields, AT_ONCE do
       return corrupt(counters, text)
     end
     new_counts[2 * i - 1], new_counts[2 * i] = field, string.format('%.0f %.0f %.0f',
-      e + exposures[field], c + clicks[field], g + engagements[field])
+      math.max(0, e + exposures[field]), math.max(0, c + clicks[field]),
+      math.max(0, g + engagements[field]))
   end
 end
 
@@ -123,6 +150,7 @@ write('HSET', anchors, new_weights)
 write('HSET', counters, new_counts)
 for seen, values in pairs(digests) do
   write('SADD', KEYS[seen], values)
+  redis.call('PEXPIRE', KEYS[seen], seen_ttl[seen])
 end
 for stream, offset in pairs(reached) do
   redis.call('HSET', fence, stream, string.format('%.0f', offset))
@@ -136,9 +164,6 @@ end
 if applied + duplicates > 0 then
   for i = 1, 5 do
     redis.call('PEXPIRE', KEYS[i], video_ttl)
-  end
-  for i = 6, #KEYS do
-    redis.call('PEXPIRE', KEYS[i], seen_ttl)
   end
 end
 return {applied, fenced, duplicates}

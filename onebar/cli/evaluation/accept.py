@@ -47,15 +47,16 @@ def accepted(
         triggers = list(opened.read("test", ("click", "reject", "shown")))
         if len(triggers) > limit:
             triggers = triggers[:: -(-len(triggers) // limit)]
-        predictors = [
+        old, new = (
             EnginePredictor(path, threads=threads, beam_size=max(8, k))
             for path in (current, candidate)
-        ]
-        for predictor in predictors:
-            stack.callback(predictor.close)
+        )
+        stack.callback(old.close)
+        stack.callback(new.close)
         told = stack.enter_context(progress("comparing"))
         return accept(
-            *predictors,
+            old,
+            new,
             triggers,
             bounds=bounds,
             k=k,

@@ -15,19 +15,21 @@ import pytest
 from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from api.answering.answer import from_anchors
+from api.answering.forms import from_anchors
 from api.app import create_app
 from api.http.auth import ApiKeyError, UnsafeBindError
 from api.http.problems import InvalidParameterError, ProblemError
 from api.http.schemas import is_id
-from api.routes.events import InvalidEventsError, check_events
+from api.routes.events import InvalidEventsError, all_or_none, check
 from api.routes.page import assets
 from api.routes.queries import QueriesEndpoint
 from api.server import AddressInUseError, free_port
 from api.services import Services
 from onebar.records import Anchor, Candidate, Features
 from onebar.settings import Settings
+from stream.events import Event
 
 NOWHERE = Settings(
     redis_url="redis://127.0.0.1:1/0", kafka_bootstrap="127.0.0.1:1", api_generate=False
@@ -112,6 +114,17 @@ def test_an_unsafe_address_or_a_bad_key_ends_the_start() -> None:
         ("GET", "/v1/rules?limit=0", 422),
         ("GET", "/v1/feed?limit=0", 422),
         ("GET", "/v1/feed?limit=x", 422),
+        ("GET", "/v1/feed?video_id=a%7fb", 422),
+        ("GET", "/v1/watch", 422),
+        ("GET", "/v1/watch?video_id=", 422),
+        ("GET", "/v1/explanation", 422),
+        ("GET", "/v1/explanation?video_id=v", 503),
+        ("GET", "/v1/dead-letters?limit=0", 422),
+        ("POST", "/v1/dead-letters/drop", 415),
+        ("GET", "/v1/click-rates", 503),
+        ("POST", "/v1/models/rollback", 409),
+        ("POST", "/v1/models/m/promote", 409),
+        ("POST", "/v1/models/m/shadow", 409),
     ],
 )
 async def test_every_refusal_is_a_problem(
@@ -125,6 +138,19 @@ async def test_every_refusal_is_a_problem(
     [
         ("/", "GET, HEAD"),
         ("/docs", "GET, HEAD"),
+        ("/operations", "GET, HEAD"),
+        ("/v1/page", "GET, HEAD"),
+        ("/v1/click-rates", "GET, HEAD"),
+        ("/v1/dead-letters", "GET, HEAD"),
+        ("/v1/dead-letters/drop", "POST"),
+        ("/v1/dead-letters/replay", "POST"),
+        ("/v1/explanation", "GET, HEAD"),
+        ("/v1/models", "GET, HEAD"),
+        ("/v1/models/m/promote", "POST"),
+        ("/v1/models/m/shadow", "POST"),
+        ("/v1/models/rollback", "POST"),
+        ("/v1/operations", "GET, HEAD"),
+        ("/v1/watch", "GET, HEAD"),
         ("/healthz", "GET, HEAD"),
         ("/metrics", "GET, HEAD"),
         ("/openapi.json", "GET, HEAD"),
@@ -154,6 +180,10 @@ def test_every_route_is_asked_what_it_allows(app: FastAPI) -> None:
     assert set(app.openapi()["paths"]) == {
         *("/healthz", "/metrics", "/readyz", "/v1/events", "/v1/evidence", "/v1/feed"),
         *("/v1/queries", "/v1/rules", "/v1/rules/{rule_id}"),
+        *("/v1/click-rates", "/v1/explanation", "/v1/operations", "/v1/watch"),
+        *("/v1/dead-letters", "/v1/dead-letters/drop", "/v1/dead-letters/replay"),
+        *("/v1/models", "/v1/models/rollback"),
+        *("/v1/models/{name}/promote", "/v1/models/{name}/shadow"),
         *("/v1/users/{user_id}", "/v1/users/{user_id}/history"),
         "/v1/videos/{video_id}/anchors",
     }
@@ -163,7 +193,7 @@ def test_every_route_is_asked_what_it_allows(app: FastAPI) -> None:
     ("path", "status"),
     [
         ("/", 200),
-        ("/static/page.css", 200),
+        ("/static/docs.css", 200),
         ("/healthz", 200),
         ("/openapi.json", 200),
         ("/v1/queries?video_id=v", 200),
@@ -305,13 +335,15 @@ async def test_what_nobody_foresaw_is_a_problem_without_a_trace(app: FastAPI) ->
     transport = httpx.ASGITransport(broken, raise_app_exceptions=False)
     event = {"type": "impression", "event_id": "e", "ts": 1, "video_id": "v"}
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        for response in (
-            await http.get("/v1/queries?video_id=v"),
-            await http.post("/v1/queries", json={"requests": [{"video_id": "v"}]}),
-            await http.post("/v1/events", json=event),
-        ):
-            is_problem(response, 500)
-            assert "secret" not in response.text
+        with capture_logs() as logged:
+            for response in (
+                await http.get("/v1/queries?video_id=v"),
+                await http.post("/v1/queries", json={"requests": [{"video_id": "v"}]}),
+                await http.post("/v1/events", json=event),
+            ):
+                is_problem(response, 500)
+                assert "secret" not in response.text
+        assert [entry["event"] for entry in logged] == ["request_failed"] * 3
 
 
 KEYED = NOWHERE.model_copy(
@@ -336,6 +368,12 @@ KEYED = NOWHERE.model_copy(
         ("GET", "/v1/users/u/history", "read"),
         ("DELETE", "/v1/users/u", "admin"),
         ("GET", "/v1/feed", "read"),
+        ("GET", "/v1/explanation", "read"),
+        ("GET", "/v1/watch", "read"),
+        ("GET", "/v1/page", "read"),
+        ("GET", "/v1/operations", "admin"),
+        ("POST", "/v1/models/m/promote", "admin"),
+        ("GET", "/v1/dead-letters", "admin"),
     ],
 )
 async def test_each_route_asks_for_its_scope_alone(method: str, path: str, scope: str) -> None:
@@ -511,8 +549,12 @@ def test_what_is_no_batch_is_refused(body: bytes, said: str) -> None:
 GOOD = {"type": "impression", "event_id": "e", "ts": 100.0, "video_id": "v"}
 
 
+def checked(values: list[Any]) -> list[Event]:
+    return all_or_none([check(index, value, latest=100.0) for index, value in enumerate(values)])
+
+
 def test_events_are_taken_or_all_refused() -> None:
-    assert len(check_events([GOOD, GOOD], latest=100.0)) == 2
+    assert len(checked([GOOD, GOOD])) == 2
     bad: list[Any] = [
         GOOD,
         {**GOOD, "ts": 100.5},
@@ -523,7 +565,7 @@ def test_events_are_taken_or_all_refused() -> None:
         {"type": "video", "event_id": "e", "ts": 1, "video_id": "v", "asr": "x" * 1_000_000},
     ]
     with pytest.raises(InvalidEventsError) as caught:
-        check_events(bad, latest=100.0)
+        checked(bad)
     assert [fault["index"] for fault in caught.value.extra["errors"]] == [1, 2, 3, 4, 6]
     assert "future" in caught.value.extra["errors"][0]["detail"]
     assert "$.ts" in caught.value.extra["errors"][3]["detail"]
@@ -531,7 +573,7 @@ def test_events_are_taken_or_all_refused() -> None:
 
 def test_a_long_list_of_faults_is_cut() -> None:
     with pytest.raises(InvalidEventsError) as caught:
-        check_events([{}] * 1000, latest=100.0)
+        checked([{}] * 1000)
     assert len(caught.value.extra["errors"]) == 100
     assert "1000 of 1000" in caught.value.detail
 

@@ -56,12 +56,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "feature_store.buckets": (*_BASE, "feature_store.writes"),
     "feature_store.reactions": (*_BASE, "feature_store.writes"),
     "feature_store.snapshot": (*_BASE, "feature_store.buckets"),
+    "feature_store.repeats": (*_BASE, "feature_store.writes"),
     "feature_store.plan": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.writes"),
-        *("feature_store.reactions", "feature_store.redis", "feature_store.snapshot"),
+        *("feature_store.reactions", "feature_store.redis", "feature_store.repeats"),
+        "feature_store.snapshot",
     ),
     "feature_store.memory": (
-        *(*_BASE, "feature_store.buckets", "feature_store.reactions"),
+        *(*_BASE, "feature_store.buckets", "feature_store.reactions", "feature_store.repeats"),
         *("feature_store.snapshot", "feature_store.writes"),
     ),
     "feature_store.store": (
@@ -73,6 +75,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, "feature_store.cache", "feature_store.keys", "feature_store.redis"),
         "feature_store.store",
     ),
+    "feature_store.limits": (*_BASE, "feature_store.keys", "feature_store.redis"),
     "feature_store.cache": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
         "feature_store.redis",
@@ -90,6 +93,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, *_STATE, "onebar.evidence", "onebar.summaries"),
         *("stream.events", "stream.kafka", "stream.workers"),
     ),
+    "stream.mapping": (*_BASE, "stream.events", "stream.logs"),
     "stream.archive": (
         *(*_BASE, "onebar.evidence", "onebar.gating", "stream.events", "stream.kafka"),
         *("stream.workers", "stream.logs"),
@@ -105,23 +109,34 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # HTTP.
     "api": (),
     "api.http": (*_BASE, "api", "feature_store.redis", "stream.events"),
-    "api.publisher": (*_BASE, "api.http", "stream.events"),
+    "api.breaker": (*_BASE, "api.http"),
+    "api.connections": (*_BASE, "api.http"),
+    "api.publisher": (*_BASE, "api.breaker", "api.http", "stream.events"),
     "api.answering": (
-        *(*_BASE, *_STATE, "api.http", "onebar.gating", "onebar.generator"),
+        *(*_BASE, *_STATE, "api.breaker", "api.http", "onebar.gating", "onebar.generator"),
         "onebar.recommending",
     ),
+    "api.watching": (
+        *(*_BASE, *_STATE, "api.answering", "onebar.evidence", "onebar.gating"),
+        "onebar.recommending",
+    ),
+    "api.console": (*(*_BASE, "onebar.evidence", "onebar.generator", "onebar.recommending"),),
     "api.health": (*_BASE, *_STATE, "api.answering", "api.http", "api.publisher"),
     "api.services": (
-        *(*_BASE, *_STATE, "api.answering", "api.health", "api.http", "api.publisher"),
-        *("onebar.evidence", "onebar.gating", "onebar.recommending", "stream.events"),
-        "stream.kafka",
+        *(*_BASE, *_STATE, "api.answering", "api.breaker", "api.health", "api.http"),
+        *("api.publisher", "api.watching", "onebar.evidence", "onebar.gating"),
+        *("onebar.recommending", "stream.events", "stream.kafka"),
     ),
     "api.routes": (
-        *(*_BASE, *_STATE, "api.http", "api.services", "onebar.evidence", "stream.events"),
-        "onebar.gating",
+        *(*_BASE, *_STATE, "api.answering", "api.http", "api.services", "onebar.evidence"),
+        *("api.console", "api.watching", "onebar", "onebar.gating", "onebar.generator"),
+        *("onebar.recommending", "stream.events", "stream.logs"),
     ),
     "api.app": (*_BASE, "onebar", "api.http", "api.routes", "api.services", "onebar.recommending"),
-    "api.server": (*_BASE, "api", "api.app", "api.http"),
+    "api.server": (
+        *(*_BASE, "api", "api.app", "api.connections", "api.http", "api.watching"),
+        "onebar.evidence",
+    ),
 }
 """What each package or module of the second level may import of ours, besides itself. The command
 line and the local stack are not in it: they may import all."""

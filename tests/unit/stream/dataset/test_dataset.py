@@ -621,4 +621,4 @@ def test_older_exposures_are_read_beside_newer_ones(tmp_path: Path, old: str) ->
     )
     found = {t.trigger_id: [item.propensity for item in t.shown] for t in every(made).values()}
     expected = {"i0": [1.0, 1.0], "i1": [1.0, 0.25], "i2": [1.0, 0.5]}
-    assert found == (dict.fromkeys(expected, [1.0, 1.0]) if old == "all" else expected)
+    assert found == ({each: [1.0, 1.0] for each in expected} if old == "all" else expected)
