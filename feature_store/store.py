@@ -167,9 +167,9 @@ class FeatureStore:
         features = []
         for video_id, user_id in pairs:
             text, anchors, seal, tired = known[video_id]
-            user_seal, history, own = histories[user_id]
+            user_seal, history, mine = histories[user_id]
             seals = Seals(seal, user_seal, seconds)
-            features.append(Features(text, anchors, history, seals, tired, own))
+            features.append(Features(text, anchors, history, seals, tired, mine))
         return features
 
     async def anchors(self, video_id: str, *, now: float | None = None) -> tuple[Anchor, ...]:
