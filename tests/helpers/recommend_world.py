@@ -6,11 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
+from msgspec import structs
+
 from onebar.evidence.prompt import PromptConfig
 from onebar.generator.batching import Batcher
 from onebar.generator.engine import Engine
 from onebar.recommending.recommend import Recommender
 from onebar.records import (
+    NO_REACTIONS,
     NO_SEAL,
     Anchor,
     CacheEntry,
@@ -19,6 +22,7 @@ from onebar.records import (
     HistoryEntry,
     Pair,
     QueryResult,
+    Reactions,
     VideoText,
 )
 
@@ -44,12 +48,17 @@ class Store:
             "runner": (HistoryEntry("red trail shoes", 5.0),),
             "cook": (HistoryEntry("wok", 5.0),),
         }
+        self.reactions: dict[str, Reactions] = {}
         self.calls = 0
 
     async def features(self, pairs: Sequence[Pair]) -> list[Features]:
         self.calls += 1
         return [
-            Features(known.text, known.anchors, self.history.get(user or "", ()), known.seals)
+            structs.replace(
+                known,
+                history=self.history.get(user or "", ()),
+                reactions=self.reactions.get(user or "", NO_REACTIONS),
+            )
             for video, user in pairs
             for known in [self.videos.get(video, Features())]
         ]

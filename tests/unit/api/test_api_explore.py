@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
 from api.answering.explore import Exploration, explored
+from api.answering.forms import CACHED, Ask, values_of
+from api.http.schemas import Answer
+from feature_store.cache.codec import decode_body, encode_body
 from onebar.gating.gate import PINNED_SCORE
-from onebar.records import Candidate
+from onebar.records import Candidate, QueryResult
 
 sizes = st.integers(0, 12)
 
@@ -68,3 +72,18 @@ def test_a_pinned_query_gives_way_to_nobody() -> None:
     queries = [Candidate("pinned", PINNED_SCORE), *made(5)]
     for number in range(50):
         assert explored(queries, 6, Exploration(0.99, 0), str(number)) == tuple(queries)
+
+
+def test_a_cached_body_is_explored_by_the_id_of_the_answer() -> None:
+    kept = QueryResult("v", tuple(made(6)), False, "m", "d", 7.0)
+    body = decode_body(encode_body(kept), 60.0)
+    assert body is not None
+    terms = Exploration(0.9, 1)
+    asks = Ask(0.0, k=4, exploration=terms), Ask(0.0, k=4)
+    for _ in range(20):
+        form = CACHED % values_of([(("v", "u"), body)], asks[0], 8.0)
+        answer = msgspec.json.decode(form, type=Answer)
+        assert answer.queries == explored(kept.queries, 4, terms, answer.request_id)
+    plain = msgspec.json.decode(CACHED % values_of([(("v", "u"), body)], asks[1], 8.0), type=Answer)
+    assert plain.queries == kept.queries[:4]
+    assert b"propensity" not in CACHED % values_of([(("v", "u"), body)], asks[1], 8.0)
