@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from api.answering.answer import Answerer
 from api.answering.coalesce import Coalescer
+from api.answering.explore import Exploration
 from api.answering.misses import READ_TOGETHER, Misses
 from api.answering.model import Model
 from api.answering.recheck import Recheck
@@ -104,7 +105,7 @@ class Services:
         )
         self.refresher = Refresher(self.model)
         recheck = Recheck(
-            gate=self.gate, features=self.features, refresher=self.refresher, k=settings.k
+            gate=self.gate, features=self.features, refresher=self.refresher, k=settings.kept
         )
         misses = Misses(
             features=self.features,
@@ -116,6 +117,7 @@ class Services:
             k=settings.k,
             max_batched=BATCHES_AHEAD * settings.batch_size * settings.engine_workers,
             max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
+            leave_out=settings.leave_out,
         )
         self.answerer = Answerer(
             lookups=lookups,
@@ -130,6 +132,8 @@ class Services:
             refresher=self.refresher,
             gate=self.gate,
             budget_ms=settings.budget_ms,
+            k=settings.k,
+            exploration=_exploration(settings),
         )
         self.publisher = Publisher(partial(EventProducer, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
@@ -214,6 +218,12 @@ class Services:
         await self.store.delete_user(user_id, ts)
         if self.near is not None:
             await self.near.settle()
+
+
+def _exploration(settings: Settings) -> Exploration | None:
+    if not settings.exploration:
+        return None
+    return Exploration(settings.exploration, settings.exploration_slot)
 
 
 def _is_away(error: Exception) -> bool:

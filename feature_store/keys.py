@@ -18,13 +18,15 @@ _UNSAFE = re.compile(r"[^!#-$&-9;-z|~\x80-\U0010ffff]")
 _ESCAPED = re.compile(r"%([0-9a-f]{2})")
 _ANSWERING = re.compile(r"\{u:([^{}:]*)\}:d|\{v:([^{}:]*)\}:(?:(l)|q(?::([^{}:]*))?)")
 
-StatePart = Literal["text", "anchors", "counters", "history", "deletion"]
+StatePart = Literal["text", "anchors", "counters", "history", "deletion", "tapped", "shown"]
 _STATE: dict[str, StatePart] = {
     "v}:t": "text",
     "v}:a": "anchors",
     "v}:c": "counters",
     "u}:h": "history",
     "u}:d": "deletion",
+    "u}:t": "tapped",
+    "u}:x": "shown",
 }
 """By the kind of the entity and the suffix."""
 
@@ -165,6 +167,14 @@ class Keys:
     def history(self, user_id: str) -> str:
         """sorted set: query -> newest ts, times 2**22 (see user.lua)."""
         return self._user(user_id, "h")
+
+    def tapped(self, user_id: str) -> str:
+        """sorted set: "t" or "o" (ordered by) and query -> newest ts, as `history`."""
+        return self._user(user_id, "t")
+
+    def shown(self, user_id: str) -> str:
+        """sorted set: digest of the event, then query -> ts, as `history`."""
+        return self._user(user_id, "x")
 
     def deletion(self, user_id: str) -> str:
         """string: ts up to which this user is forgotten, and when that was applied."""

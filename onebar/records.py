@@ -97,6 +97,18 @@ class Seals(Struct, frozen=True):
 UNSEALED = Seals()
 
 
+class Reactions(Struct, frozen=True):
+    """What a user had to do with what bars showed them: the queries that they are tired of, tapped,
+    and ordered by."""
+
+    tired: frozenset[str] = frozenset()
+    tapped: frozenset[str] = frozenset()
+    ordered: frozenset[str] = frozenset()
+
+
+NO_REACTIONS = Reactions()
+
+
 class Features(Struct, frozen=True):
     """All that is known of one (video, user) pair: what one round trip to the store returns.
 
@@ -111,6 +123,10 @@ class Features(Struct, frozen=True):
     counts: tuple[tuple[str, int, int, int], ...] = ()
     """(query, exposures, clicks, engagements) under the video, the most exposed first, at most
     `MAX_COUNTED`; empty unless they were asked for."""
+    tired: frozenset[str] = frozenset()
+    """Queries that all are tired of under this video."""
+    reactions: Reactions = NO_REACTIONS
+    """The user's own; none where no user was named."""
 
     @property
     def known(self) -> bool:

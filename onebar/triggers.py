@@ -69,11 +69,13 @@ class Preference(Struct, frozen=True):
 
 
 class Shown(Struct, frozen=True):
-    """A query that stood in the bar at a position (from 0), and whether it was tapped."""
+    """A query that stood in the bar at a position (from 0), whether it was tapped, and how likely
+    it was to stand there: 1 where nothing was left to chance, or it was not told."""
 
     query: str
     position: int
     clicked: bool
+    propensity: float = 1.0
 
 
 class Counted(Struct, frozen=True):
@@ -281,7 +283,14 @@ def schema() -> Any:
     preference = pa.struct(
         {"query": pa.string(), "level": pa.int8(), "exposures": pa.int64(), "clicks": pa.int64()}
     )
-    shown = pa.struct({"query": pa.string(), "position": pa.int32(), "clicked": pa.bool_()})
+    shown = pa.struct(
+        {
+            "query": pa.string(),
+            "position": pa.int32(),
+            "clicked": pa.bool_(),
+            "propensity": pa.float64(),
+        }
+    )
     counted = pa.struct(
         {
             "query": pa.string(),

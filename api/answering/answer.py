@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from api.answering.coalesce import Coalescer
+from api.answering.explore import Exploration
 from api.answering.forms import CACHED, Ask, Hit, from_body, values_of, why
 from api.answering.misses import Miss, Misses, count
 from api.answering.model import Model
@@ -63,6 +64,8 @@ class Answerer:
         refresher: Refresher,
         gate: Gate,
         budget_ms: float,
+        k: int = 8,
+        exploration: Exploration | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lookups = lookups
@@ -77,6 +80,8 @@ class Answerer:
         self._refresher = refresher
         self._gate = gate
         self._budget_ms = budget_ms
+        self._k = k
+        self._exploration = exploration
         self._clock = clock
 
     @property
@@ -103,8 +108,15 @@ class Answerer:
         if wants is not None and wants.constrain is not None:
             mode = stricter(self._gate.constrain, wants.constrain)
             if mode != self._gate.constrain:
-                return msgspec.structs.replace(ask, constrain=mode)
-        return ask
+                ask = msgspec.structs.replace(ask, constrain=mode)
+        if self._exploration is None:
+            return ask
+        return msgspec.structs.replace(ask, k=k or self._k, exploration=self._exploration)
+
+    def peek(self, arrived: float) -> Ask:
+        """The terms of a look that generates nothing, leaves no trace, and nothing to chance."""
+        terms = self.ask(arrived, k=None, budget_ms=0)
+        return msgspec.structs.replace(terms, peek=True, exploration=None)
 
     def _allowance_s(self, budget_ms: float) -> float:
         budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000

@@ -18,6 +18,7 @@ from api.answering.forms import (
     from_anchors,
     from_body,
     from_result,
+    request_id,
     wanted,
     why,
 )
@@ -34,6 +35,7 @@ from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.process.turns import PIECE_S, turns
 from onebar.recommending.candidates import Reason as Rejection
 from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
+from onebar.recommending.settling import LeaveOut, settle
 from onebar.records import Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)
@@ -63,10 +65,12 @@ Miss = tuple[Pair, Lookup]
 
 
 class Fallen(Struct, frozen=True):
-    """What is shown where nothing was generated: the anchors, or nothing. `verdict` is why nothing
-    may be shown, whatever kept the generation from being made."""
+    """What is shown where nothing was generated: the anchors, or nothing; `named` is what the
+    answer is called. `verdict` is why nothing may be shown, whatever kept the generation from being
+    made."""
 
     queries: tuple[Candidate, ...] = ()
+    named: str = ""
     verdict: Reason | None = None
 
 
@@ -85,6 +89,7 @@ class Misses:
         k: int,
         max_generating: int,
         max_batched: int,
+        leave_out: LeaveOut = "nothing",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._features = features
@@ -96,6 +101,7 @@ class Misses:
         self._k = k
         self._max_generating = max_generating
         self._max_batched = max_batched
+        self._leave_out: LeaveOut = leave_out
         self._clock = clock
         self.generating = 0
         """Pairs that queries are being made for."""
@@ -338,21 +344,23 @@ class Misses:
             if chosen in _BARRED:
                 return Fallen(verdict=_BARRED[chosen])
             chosen = ()
+        settled = settle(chosen, known, leave_out=self._leave_out, personal=True)
         gated = self._gate.apply(
-            chosen,
+            settled,
             about_of(pair[0], known),
             self._clock(),
             anchors=own_anchors(known.anchors),
             constrain=ask.constrain,
         )
         count_held(gated.held)
-        queries = wanted(gated.queries, ask)[: ask.k or self._k]
-        return Fallen(queries, None if queries or known.known else "unknown_video")
+        named = request_id()
+        queries = wanted(gated.queries, ask, named)[: ask.k or self._k]
+        return Fallen(queries, named, None if queries or known.known else "unknown_video")
 
     def _told(self, pair: Pair, fallen: Fallen, reason: Reason, ask: Ask) -> bytes:
         if fallen.queries:
             count("anchors", reason, ask)
-            return anchors(pair, fallen.queries, reason)
+            return anchors(pair, fallen.queries, reason, fallen.named)
         verdict = fallen.verdict
         return self.empty(pair, ask, verdict or reason, rejected=verdict in _BARRED.values())
 

@@ -82,8 +82,8 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
         beam = await recommender.beam(grounding, deadline=now + TIMEOUT_S / 2)
     except OneBarError as error:
         raise UnavailableError("model-unavailable", f"The model did not answer: {error}") from None
-    terms = services.answerer.ask(asyncio.get_running_loop().time(), k=None, budget_ms=0)
-    answer = await services.answerer.one(pair, msgspec.structs.replace(terms, peek=True))
+    terms = services.answerer.peek(asyncio.get_running_loop().time())
+    answer = await services.answerer.one(pair, terms)
     # In a thread: what takes a few milliseconds for a person is not to hold up a lookup.
     explanation = await asyncio.to_thread(
         explain,

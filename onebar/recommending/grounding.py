@@ -214,7 +214,7 @@ class Ground:
         keys = [word.key for word in said if word.tag != "m"]
         if len(set(keys)) < len(keys):
             return Drop.REPEATED
-        if any((used := _script(word)) and used not in self.scripts for word in found):
+        if not all(map(self.in_script, found)):
             return Drop.SCRIPT
         if not any(map(self.touches, said)):
             return Drop.UNGROUNDED
@@ -250,6 +250,11 @@ class Ground:
     def beside(self, one: Word, other: Word) -> bool:
         """Whether the evidence has one right before the other."""
         return (one.key, other.key) in self._beside
+
+    def in_script(self, word: Word) -> bool:
+        """Whether the evidence has a word in this one's script, or it is in any: a number."""
+        used = _script(word)
+        return not used or used in self.scripts
 
     def touches(self, word: Word) -> bool:
         """Whether the evidence has the word, a form of it, or (Chinese) two of its characters."""

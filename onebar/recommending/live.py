@@ -228,7 +228,8 @@ class LiveModel:
             relevance=model.relevance,
             taste=model.taste,
             gate=self._gate,
-            k=settings.k,
+            k=settings.kept,
+            leave_out=settings.leave_out,
         )
         fresh = _Served(model, batcher, recommender)
         try:

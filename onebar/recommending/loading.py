@@ -136,10 +136,12 @@ def open_gate(settings: Settings) -> Gate:
     """The gate of a process, with the harm and personal data that the package knows of. It stays
     closed until somebody has read the rules."""
     rules = SHIPPED_RISK.read_text(encoding="utf-8")
+    # What was kept for another number of queries is looked at again, as under other rules.
+    named = f"{rules}\0{settings.kept}" if settings.exploration else rules
     gate = Gate(
         RuleBook(market=settings.market),
         risk=shipped_rules(),
-        risk_name=rules,
+        risk_name=named,
         constrain=settings.constrain,
     )
     gate.open = False

@@ -30,6 +30,7 @@ from onebar.process.turns import turns
 from onebar.recommending.candidates import BARRED, Chosen, Reason, choose, unfit
 from onebar.recommending.material import Material, material
 from onebar.recommending.pool import Bounds, Taste, shipped_taste
+from onebar.recommending.settling import LeaveOut, settle
 from onebar.records import CacheEntry, Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)
@@ -172,6 +173,7 @@ class Recommender:
         taste: Taste | None = None,
         gate: Gate | None = None,
         k: int = 8,
+        leave_out: LeaveOut = "nothing",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -184,6 +186,7 @@ class Recommender:
         self._beams = Remembered(BEAMS if self.counted else 0)
         self.gate = Gate() if gate is None else gate
         self._k = k
+        self._leave_out = leave_out
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -491,7 +494,12 @@ class Recommender:
     def _entry(
         self, grounding: Grounding, digest: str, chosen: Chosen, user_id: str | None
     ) -> CacheEntry:
-        """What was chosen, as it may be shown under the video at this moment."""
+        """What was chosen, as it may be shown under the video at this moment, to this user."""
+        known = grounding.features
+        anybody = settle(chosen.queries, known, leave_out=self._leave_out, personal=False)
+        mine = anybody
+        if user_id is not None:
+            mine = settle(chosen.queries, known, leave_out=self._leave_out, personal=True)
         video_id, why = grounding.pair[0], UNSET if chosen.reason is None else str(chosen.reason)
         made = QueryResult(
             video_id,
@@ -506,24 +514,26 @@ class Recommender:
         shown, passed = made, self.gate.passed(now)
         if grounding.unfit not in BARRED:
             gated = self.gate.apply(
-                chosen.queries,
-                about_of(video_id, grounding.features),
+                mine,
+                about_of(video_id, known),
                 now,
-                anchors=own_anchors(grounding.features.anchors),
+                anchors=own_anchors(known.anchors),
                 constrain=grounding.constrain,
             )
             count_held(gated.held)
             kept = gated.queries[: self._k]
             if kept:
                 why = UNSET
-            elif chosen.queries:
+            elif mine:
                 why = str(Reason.HELD_BACK)
+            elif chosen.queries:
+                why = str(Reason.NOTHING_LEFT)
             shown = msgspec.structs.replace(made, queries=kept, rejected=not kept, rejection=why)
         return CacheEntry(
             shown,
             user_id,
-            user_id is not None and grounding.shared,
-            grounding.features.seals,
+            user_id is not None and grounding.shared and mine == anybody,
+            known.seals,
             made,
             passed,
             kept=grounding.constrain == self.gate.constrain,

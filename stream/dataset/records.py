@@ -85,7 +85,12 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
     shown = tuple(
         sorted(
             (
-                Shown(item["query"], item["position"], item["query"] == row["clicked"])
+                Shown(
+                    item["query"],
+                    item["position"],
+                    item["query"] == row["clicked"],
+                    item["propensity"],
+                )
                 for item in row["shown"] or ()
             ),
             key=lambda item: (item.position, item.query),

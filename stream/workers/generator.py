@@ -222,6 +222,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             runtime.health,
             late_after_s=settings.late_after_s,
             pseudonyms=Pseudonyms(settings.user_id_key),
+            k=settings.k,
         )
         loop = GeneratorLoop(settings, generation, runtime.health, runtime.stop)
         async with watching(runtime, loop.lags):

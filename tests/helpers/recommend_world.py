@@ -6,6 +6,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
+from msgspec import structs
+
 from onebar.evidence.prompt import PromptConfig
 from onebar.gating.gate import Gate
 from onebar.gating.repertoire import Constrain
@@ -15,6 +17,7 @@ from onebar.generator.within import Within
 from onebar.recommending.pool import Taste
 from onebar.recommending.recommend import Recommender
 from onebar.records import (
+    NO_REACTIONS,
     NO_SEAL,
     Anchor,
     CacheEntry,
@@ -23,6 +26,7 @@ from onebar.records import (
     HistoryEntry,
     Pair,
     QueryResult,
+    Reactions,
     VideoText,
 )
 
@@ -48,6 +52,7 @@ class Store:
             "runner": (HistoryEntry("red trail shoes", 5.0),),
             "cook": (HistoryEntry("wok", 5.0),),
         }
+        self.reactions: dict[str, Reactions] = {}
         self.calls = 0
         self.counted = False
 
@@ -55,7 +60,11 @@ class Store:
         self.calls += 1
         self.counted |= counted
         return [
-            Features(known.text, known.anchors, self.history.get(user or "", ()), known.seals)
+            structs.replace(
+                known,
+                history=self.history.get(user or "", ()),
+                reactions=self.reactions.get(user or "", NO_REACTIONS),
+            )
             for video, user in pairs
             for known in [self.videos.get(video, Features())]
         ]

@@ -18,6 +18,7 @@ from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    ReactionPut,
     RulePut,
     UserDelete,
     VideoPut,
@@ -61,6 +62,14 @@ behavior_adds = st.builds(
     st.sampled_from(["search", "click"]),
 )
 history_puts = st.builds(HistoryPut, user_ids, queries, times)
+reaction_puts = st.builds(
+    ReactionPut,
+    user_ids,
+    times,
+    event_ids,
+    st.sampled_from(["shown", "tapped", "ordered"]),
+    st.lists(queries, max_size=3, unique=True).map(tuple),
+)
 deletions = st.builds(UserDelete, user_ids, times)
 rule_puts = st.builds(
     RulePut,
@@ -70,7 +79,8 @@ rule_puts = st.builds(
     st.none() | st.builds(Rule, st.just("r"), st.just("block"), query=queries, who=queries),
 )
 writes = st.one_of(
-    video_puts, behavior_adds, behavior_adds, history_puts, history_puts, deletions, rule_puts
+    *(video_puts, behavior_adds, behavior_adds, history_puts, history_puts),
+    *(reaction_puts, reaction_puts, deletions, rule_puts),
 )
 
 

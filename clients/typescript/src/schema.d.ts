@@ -526,7 +526,7 @@ export interface components {
             /** @default null */
             age_s?: number | null;
             /** @enum {unknown} */
-            fallback?: "anchors" | "empty" | "video";
+            fallback?: "anchors" | "empty" | "last_known" | "video";
             /** @enum {unknown} */
             reason?: "deadline" | "engine_failed" | "evidence_changed" | "model_unavailable" | "not_generating" | "overload" | "removed" | "risky" | "sensitive" | "store_failed" | "store_unavailable" | "unknown_video";
             rejection?: string;
@@ -534,8 +534,9 @@ export interface components {
         /**
          * Candidate
          * @description One query. From an engine `score` is its log probability (<= 0), over its length to the power
-         *         of the checkpoint's length penalty (0 for the shipped one); in an answer the log of how likely
-         *         the ranker holds it to be what is wanted, among all that there was.
+         *         of the checkpoint's length penalty (0 for the shipped one); in an answer the log of how good the
+         *         ranker holds it to be: between how likely it is what is wanted, among all that there was, and
+         *         how near it comes to all of that.
          */
         Candidate: {
             text: string;
@@ -569,6 +570,8 @@ export interface components {
              * @default 0
              */
             diversity?: number;
+            /** @default null */
+            constrain?: ("only" | "open" | "prefer") | null;
         };
         /**
          * PairRequest
@@ -1155,7 +1158,7 @@ export interface components {
          */
         ToldCandidate: {
             text: string;
-            origins: ("anchor" | "history" | "model" | "neighbor" | "pinned" | "text")[];
+            origins: ("anchor" | "history" | "known" | "model" | "neighbor" | "pinned" | "text")[];
             /** @default null */
             score?: number | null;
             /** @default null */
@@ -1441,6 +1444,36 @@ export interface operations {
                  * @example 80
                  */
                 budget_ms?: number;
+                /**
+                 * @description A query that is not wanted: tapped already, ordered. May be named again.
+                 * @example [
+                 *       "hiking boots"
+                 *     ]
+                 */
+                exclude?: string[];
+                /**
+                 * @description Only queries in this language, by their script. May be named again.
+                 * @example [
+                 *       "en",
+                 *       "zh"
+                 *     ]
+                 */
+                languages?: ("ja" | "zh" | "ko" | "th" | "ar" | "he" | "hi" | "bn" | "ru" | "el" | "en")[];
+                /**
+                 * @description Only queries of at most so many characters.
+                 * @example 24
+                 */
+                max_length?: number;
+                /**
+                 * @description A query that shares more than 1 less this of its words with one before it is left out.
+                 * @example 0.3
+                 */
+                diversity?: number;
+                /**
+                 * @description How strictly queries are of the repertoire: not at all, those of it first, or no others. Never less than the server is set to.
+                 * @example only
+                 */
+                constrain?: "open" | "prefer" | "only";
             };
             header?: never;
             path?: never;
@@ -1486,6 +1519,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1573,6 +1615,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body was not there in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is too long. */
             413: {
                 headers: {
@@ -1582,7 +1633,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not sent as application/json. */
+            /** @description The body is not sent as application/json, as it is. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -1602,6 +1653,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1656,6 +1716,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body was not there in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is too long. */
             413: {
                 headers: {
@@ -1665,7 +1734,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not sent as application/json. */
+            /** @description The body is not sent as application/json, as it is. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -1692,7 +1761,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1709,7 +1778,7 @@ export interface operations {
                 /** @description The video. */
                 video_id: string;
                 /** @description Who watches; left out or empty: nobody in particular. */
-                user_id?: string | null;
+                user_id?: string;
             };
             header?: never;
             path?: never;
@@ -1771,7 +1840,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1853,7 +1922,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -1931,7 +2000,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2011,7 +2080,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2096,6 +2165,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_rule: {
@@ -2163,7 +2241,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2234,6 +2312,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body was not there in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is too long. */
             413: {
                 headers: {
@@ -2243,7 +2330,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The body is not sent as application/json. */
+            /** @description The body is not sent as application/json, as it is. */
             415: {
                 headers: {
                     [name: string]: unknown;
@@ -2270,7 +2357,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2340,7 +2427,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2357,7 +2444,7 @@ export interface operations {
                 /** @description Most videos wanted. */
                 limit?: number;
                 /** @description Who watches; left out or empty: nobody in particular. */
-                user_id?: string | null;
+                user_id?: string;
                 /** @description Only these, in this order; may be repeated. */
                 video_id?: string[];
             };
@@ -2412,7 +2499,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2429,7 +2516,7 @@ export interface operations {
                 /** @description The video. */
                 video_id: string;
                 /** @description Who watches; left out or empty: nobody in particular. */
-                user_id?: string | null;
+                user_id?: string;
             };
             header?: never;
             path?: never;
@@ -2491,7 +2578,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2508,7 +2595,9 @@ export interface operations {
                 /** @description The video. */
                 video_id: string;
                 /** @description Who watches; left out or empty: nobody in particular. */
-                user_id?: string | null;
+                user_id?: string;
+                /** @description End after so many events. */
+                most?: number | null;
             };
             header?: never;
             path?: never;
@@ -2561,7 +2650,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2626,6 +2715,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     get_click_rates: {
@@ -2682,7 +2780,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2752,7 +2850,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2770,7 +2868,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LetterIds"];
+            };
+        };
         responses: {
             /** @description What was sent. */
             200: {
@@ -2799,6 +2901,42 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body was not there in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too long. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not sent as application/json, as it is. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
@@ -2817,7 +2955,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2835,7 +2973,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LetterIds"];
+            };
+        };
         responses: {
             /** @description What was dropped. */
             200: {
@@ -2864,6 +3006,33 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body was not there in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too long. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not sent as application/json, as it is. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
@@ -2882,7 +3051,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -2929,6 +3098,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description It can't be done as things stand; `detail` says why. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
@@ -2940,6 +3118,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2985,6 +3172,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description It can't be done as things stand; `detail` says why. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
@@ -2996,6 +3192,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3043,6 +3248,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description It can't be done as things stand; `detail` says why. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
@@ -3054,6 +3268,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3101,6 +3324,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description It can't be done as things stand; `detail` says why. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
@@ -3119,7 +3351,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Something behind the API is away; `Retry-After` says when to try again. */
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
                     [name: string]: unknown;

@@ -64,19 +64,22 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "feature_store.writes": _BASE,
     "feature_store.keys": _BASE,
     "feature_store.buckets": (*_BASE, "feature_store.writes"),
+    "feature_store.reactions": (*_BASE, "feature_store.writes"),
     "feature_store.repeats": (*_BASE, "feature_store.writes"),
     "feature_store.snapshot": (*_BASE, "feature_store.buckets"),
     "feature_store.plan": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.writes"),
-        *("feature_store.redis", "feature_store.repeats", "feature_store.snapshot"),
+        *("feature_store.reactions", "feature_store.redis", "feature_store.repeats"),
+        "feature_store.snapshot",
     ),
     "feature_store.memory": (
-        *(*_BASE, "feature_store.buckets", "feature_store.repeats", "feature_store.snapshot"),
-        "feature_store.writes",
+        *(*_BASE, "feature_store.buckets", "feature_store.reactions", "feature_store.repeats"),
+        *("feature_store.snapshot", "feature_store.writes"),
     ),
     "feature_store.store": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
-        *("feature_store.redis", "feature_store.snapshot", "feature_store.writes"),
+        *("feature_store.reactions", "feature_store.redis", "feature_store.snapshot"),
+        "feature_store.writes",
     ),
     "feature_store.repertoire": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),

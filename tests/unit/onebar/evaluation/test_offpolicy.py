@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onebar.evaluation.comparing.shadow import shadow, verdict
 from onebar.evaluation.metrics import Interval
 from onebar.evaluation.offpolicy import Estimate, Listed, OffPolicy, examination, off_policy, slots
 from onebar.evaluation.predict import Prediction
-from onebar.evaluation.shadow import shadow, verdict
 from onebar.triggers import EmptyDatasetError, Shown, Trigger
 from stream.simulator.taps import examined
 

@@ -45,7 +45,7 @@ class ShadowReport(Struct, frozen=True, kw_only=True):
     verdict: str
 
 
-class _Kept:
+class Kept:
     """A predictor that keeps its answers, and its time."""
 
     def __init__(self, inner: Predictor) -> None:
@@ -88,7 +88,7 @@ def shadow(
             "every impression of the slice was tapped, so how often one is can't be told: a shadow "
             "evaluation needs those without a tap, which only the test part of a dataset keeps"
         )
-    kept = _Kept(old), _Kept(new)
+    kept = Kept(old), Kept(new)
     outcomes: list[Outcomes] = []
     for at, predictor in enumerate(kept):
 
