@@ -94,10 +94,11 @@ clean: ## remove the virtual environments, caches and build results
 
 ## Write what is generated
 
-schemas: $(VENV)/.installed-local ## docs/schemas, docs/configuration.md, docs/commands.md, from the code
+schemas: $(VENV)/.installed-local ## docs/schemas, openapi.json, configuration.md, commands.md, from the code
 	$(BIN)/python -m stream.events.schemas
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_openapi.py
 
 screenshots: $(VENV)/.installed-dev ## docs/images, of a running demo in the system's chromium
 	$(EMBEDDED) $(BIN)/python tests/screenshots.py

@@ -31,13 +31,19 @@ from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
 from feature_store.limits import SharedBuckets
-from feature_store.opening import cache_beside, connect_configured, open_store
+from feature_store.opening import (
+    cache_beside,
+    connect_configured,
+    open_store,
+    repertoire_beside,
+)
 from feature_store.redis.client import StoreUnavailableError, tells_changes
 from onebar.errors import OneBarError
 from onebar.evidence.text import clean_video
-from onebar.gating.follow import RuleFollower
-from onebar.gating.gate import about_of
+from onebar.gating.follow import RepertoireFollower, RuleFollower
+from onebar.gating.gate import about_of, own_anchors
 from onebar.process.tasks import end_tasks
+from onebar.recommending.candidates import why_barred
 from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
@@ -90,6 +96,7 @@ class Services:
         self.results = TogetherCache(self.cache, self.redis)
         self.gate = open_gate(settings)
         self.rules = RuleFollower(self.store, self.gate)
+        self.repertoire = RepertoireFollower(repertoire_beside(self.store), self.gate)
         self.model = Model(
             settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
         )
@@ -134,9 +141,9 @@ class Services:
         with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
             async with asyncio.timeout(RULES_WITHIN_S):
                 await self.rules.look()
-        following = [
-            asyncio.create_task(each) for each in (self.rules.follow(), self.health.watch())
-        ]
+                await self.repertoire.look()
+        followers = self.rules.follow(), self.repertoire.follow(), self.health.watch()
+        following = [asyncio.create_task(each) for each in followers]
         try:
             yield
         finally:
@@ -185,12 +192,16 @@ class Services:
 
     def may_be_shown(self, video_id: str, known: Features) -> tuple[Anchor, ...]:
         """The anchors of a video that anybody may be shown at this moment."""
-        if not self.gate.open or known.sensitive:
+        if not self.gate.open or why_barred(known) is not None:
             return ()
-        about, now = about_of(video_id, known), time.time()
+        about, now, own = about_of(video_id, known), time.time(), own_anchors(known.anchors)
         if self.gate.barred(about, now) is not None:
             return ()
-        return tuple(a for a in known.anchors if self.gate.judge(a.query, about, now) is None)
+        return tuple(
+            anchor
+            for anchor in known.anchors
+            if self.gate.judge(anchor.query, about, now, anchors=own) is None
+        )
 
     async def forget(self, user_id: str, ts: float) -> None:
         """Delete a user in the store; nothing personal is served from here once this returns."""

@@ -82,6 +82,17 @@ class RuleKeys(NamedTuple):
     """sorted set: change -> its ts, the newest kept."""
 
 
+class RepertoireKeys(NamedTuple):
+    """The keys of the repertoire, in the slot of the rules."""
+
+    queries: str
+    """sorted set: query -> the version that it came with."""
+    gone: str
+    """sorted set: query -> the version that took it out, the newest kept."""
+    version: str
+    """string: how often it changed, and the version that last took a query out."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """The keys of one version of the state in one namespace.
@@ -208,6 +219,22 @@ class Keys:
         """Of all rules, in one slot."""
         stem = f"{self.prefix}{{rules}}:"
         return RuleKeys(f"{stem}r", f"{stem}v", f"{stem}c", f"{stem}h")
+
+    @property
+    def all_counters(self) -> tuple[str, str]:
+        """What the names of the counters of all videos begin and end with."""
+        return f"{self.prefix}{{v:", "}:c"
+
+    @property
+    def repertoire(self) -> RepertoireKeys:
+        """Of the repertoire."""
+        stem = f"{self.prefix}{{rules}}:"
+        return RepertoireKeys(f"{stem}q", f"{stem}g", f"{stem}qv")
+
+    @property
+    def repertoire_due(self) -> str:
+        """string: there while the repertoire need not be worked out anew."""
+        return f"{self.prefix}{{rules}}:qd"
 
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this state."""

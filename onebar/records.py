@@ -167,6 +167,8 @@ class CacheEntry(Struct, frozen=True):
     seals: Seals = UNSEALED
     made: QueryResult | None = None
     passed: int = 0
+    kept: bool = True
+    """Whether the pair is served it from now on; else only what has the same digest is."""
 
 
 class Rule(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -20,7 +20,7 @@ from pydantic_settings import (
 
 from onebar.addresses import check_redis_url
 from onebar.errors import UsageError
-from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
+from onebar.policy import MAX_SHOWABLE_USERS, RepertoirePolicy, StatePolicy
 
 USER_ID_KEY_LENGTH = 16
 """Characters that a key for pseudonyms has at least."""
@@ -154,6 +154,20 @@ class Settings(BaseSettings):
 
     market: str = ""
     """Which market this is, for rules that hold in one alone."""
+
+    # Repertoire
+    constrain: Literal["open", "prefer", "only"] = "open"
+    """How strictly queries are of the repertoire (queries that did well where they were shown, and
+    a video's own anchors, and what a rule allows): `open` not at all, `prefer` those of it first,
+    `only` no others, from whatever source. A request may ask for more, never for less."""
+    repertoire_exposures: int = Field(default=RepertoirePolicy().exposures, ge=1)
+    """Exposures, over all videos, from which a query may be of the repertoire."""
+    repertoire_click_rate: float = Field(default=RepertoirePolicy().click_rate, ge=0, le=1)
+    """Least clicks to an exposure of a query of the repertoire."""
+    repertoire_size: int = Field(default=RepertoirePolicy().size, ge=1)
+    """Most queries of the repertoire, those clicked most."""
+    repertoire_refresh_s: float = Field(default=300.0, gt=0)
+    """How often a generator worker works it out anew, unless generation is `open`."""
 
     # Stream worker
     stream_batch: int = Field(default=500, ge=1)
@@ -405,6 +419,15 @@ class Settings(BaseSettings):
             if not name or not host or not (port.isascii() and port.isdigit()):
                 raise ValueError(f"expected name=host:port, separated by commas, got {target!r}")
         return value
+
+    @property
+    def repertoire(self) -> RepertoirePolicy:
+        """What is of the repertoire, by these settings."""
+        return RepertoirePolicy(
+            exposures=self.repertoire_exposures,
+            click_rate=self.repertoire_click_rate,
+            size=self.repertoire_size,
+        )
 
     @property
     def policy(self) -> StatePolicy:

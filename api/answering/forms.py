@@ -15,6 +15,7 @@ from msgspec import Struct
 from api.http.schemas import Answer, Fallback, Reason
 from feature_store.cache.codec import CachedBody
 from feature_store.redis.client import StoreUnavailableError
+from onebar.gating.repertoire import Constrain
 from onebar.gating.wants import Wants, select
 from onebar.recommending.candidates import Reason as Rejection
 from onebar.recommending.candidates import choose
@@ -36,7 +37,7 @@ class Ask(Struct, frozen=True, gc=False):
 
     `deadline` is in loop time. `k` None takes the queries as they are kept, and `wants` None all of
     them. Without `generate` only the cache and the fallbacks are used. A `peek` leaves no trace: it
-    is not counted, and renews nothing.
+    is not counted, and renews nothing. `constrain` is there where it is stricter than the gate's.
     """
 
     deadline: float
@@ -44,6 +45,7 @@ class Ask(Struct, frozen=True, gc=False):
     generate: bool = True
     peek: bool = False
     wants: Wants | None = None
+    constrain: Constrain | None = None
 
 
 def why(pair: Pair, error: BaseException) -> Reason:
@@ -65,7 +67,8 @@ def from_anchors(known: Features) -> tuple[Candidate, ...] | Rejection:
     They are chosen as for an answer with a generation (`choose`), the strongest first. The score
     is the anchor's weight.
     """
-    chosen = choose(material(known, ()), (), len(known.anchors) or 1, from_text=False)
+    most = len(known.anchors) or 1
+    chosen = choose(material(known, ()), (), most, from_text=False, harmful=True)
     if chosen.reason is not None:
         return chosen.reason
     weights = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}

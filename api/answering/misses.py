@@ -28,7 +28,7 @@ from api.http.metrics import ANSWERS, FALLBACKS, SHEDS
 from api.http.schemas import Fallback, Reason
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.redis.client import StoreUnavailableError
-from onebar.gating.gate import Gate, about_of
+from onebar.gating.gate import Gate, about_of, own_anchors
 from onebar.gating.held import count_held
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.process.turns import PIECE_S, turns
@@ -182,11 +182,16 @@ class Misses:
                 now = self._clock()
                 groundings = await turns().over(
                     pairs,
-                    lambda pair: recommender.ground(pair, known[pair], now),
+                    lambda pair: recommender.ground(pair, known[pair], now, ask.constrain),
                     until=ask.deadline,
                 )
                 answering = asyncio.ensure_future(
-                    recommender.answer(groundings, deadline=ask.deadline, answers=outcomes)
+                    recommender.answer(
+                        groundings,
+                        deadline=ask.deadline,
+                        constrain=ask.constrain,
+                        answers=outcomes,
+                    )
                 )
                 try:
                     soon = began + FALLBACKS_FROM * (ask.deadline - began) - loop.time()
@@ -279,7 +284,9 @@ class Misses:
         self.working += 1
         outcome: QueryResult | Exception
         try:
-            [outcome] = await recommender.recommend([pair], deadline=ask.deadline)
+            [outcome] = await recommender.recommend(
+                [pair], deadline=ask.deadline, constrain=ask.constrain
+            )
         except Exception as error:
             outcome = error
         finally:
@@ -311,10 +318,10 @@ class Misses:
 
     async def _of_video(self, pair: Pair, body: CachedBody, reason: Reason, ask: Ask) -> bytes:
         """What everyone gets under the video."""
-        if self._recheck.due(body):
+        if self._recheck.due(body, ask):
             checked = await self._recheck.checked((pair[0], None), body, ask)
             if not isinstance(checked, CachedBody):
-                return self.empty(pair, ask, checked)
+                return self.empty(pair, ask, checked or reason)
             body = checked
         count("video", reason, ask)
         return from_body("video", reason, pair, body, ask, self._clock())
@@ -326,7 +333,13 @@ class Misses:
             if chosen in _BARRED:
                 return Fallen(verdict=_BARRED[chosen])
             chosen = ()
-        gated = self._gate.apply(chosen, about_of(pair[0], known), self._clock())
+        gated = self._gate.apply(
+            chosen,
+            about_of(pair[0], known),
+            self._clock(),
+            anchors=own_anchors(known.anchors),
+            constrain=ask.constrain,
+        )
         count_held(gated.held)
         queries = wanted(gated.queries, ask)[: ask.k or self._k]
         return Fallen(queries, None if queries or known.known else "unknown_video")

@@ -125,7 +125,12 @@ def open_gate(settings: Settings) -> Gate:
     """The gate of a process, with the harm and personal data that the package knows of. It stays
     closed until somebody has read the rules."""
     rules = SHIPPED_RISK.read_text(encoding="utf-8")
-    gate = Gate(RuleBook(market=settings.market), risk=shipped_rules(), risk_name=rules)
+    gate = Gate(
+        RuleBook(market=settings.market),
+        risk=shipped_rules(),
+        risk_name=rules,
+        constrain=settings.constrain,
+    )
     gate.open = False
     return gate
 

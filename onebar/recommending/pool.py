@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import exp, log
 from typing import Any
@@ -70,15 +70,26 @@ def shipped_taste() -> Taste:
     return Taste(shipped_ranker(), shipped_rules())
 
 
+class Bounds(Struct, frozen=True):
+    """What candidates of every source are held to where generation is constrained: `inside` says
+    whether a query is of the repertoire; with `prefer` what isn't stands behind."""
+
+    inside: Callable[[str], bool]
+    prefer: bool = False
+
+
 class Pool:
     """Proposals by what they say."""
 
-    def __init__(self, material: Material, taste: Taste) -> None:
+    def __init__(self, material: Material, taste: Taste, bounds: Bounds | None = None) -> None:
         """Empty. Sources are added one after another."""
         self._material = material
         self._taste = taste
+        self._bounds = bounds
         self._text = Ground(material.texts())
         self._found: dict[str, Proposal] = {}
+        self._harmful: dict[str, Proposal] = {}
+        """By themselves: only a rule can have them shown."""
         self.dropped: Counter[str] = Counter()
 
     def _put(self, text: str, **facts: Any) -> None:
@@ -91,21 +102,31 @@ class Pool:
         if not found:
             self.dropped[Drop.BROKEN] += 1
             return
+        if self._outside(query):
+            self.dropped[Drop.REPERTOIRE] += 1
+            return
         key = signature(found)
-        known = self._found.get(key)
+        shelf = self._harmful if key in self._harmful else self._found
+        known = shelf.get(key)
         if known is not None:
             first = {name: value for name, value in facts.items() if _missing(known, name)}
             self.dropped[Drop.DUPLICATE] += query != known.text
-            self._found[key] = known._replace(**first)
-        elif self._taste.risk.risk((query,)) is not None:
+            shelf[key] = known._replace(**first)
+            return
+        if self._taste.risk.risk((query,)) is not None:
             self.dropped[Drop.RISKY] += 1
-        else:
-            said = [at for at, word in enumerate(found) if not word.function] or [
-                *range(len(found))
-            ]
-            strange = tuple(at for at in said if not self._text.touches(found[at]))
-            covered = 1 - len(strange) / len(said)
-            self._found[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
+            shelf = self._harmful
+        said = [at for at, word in enumerate(found) if not word.function] or [*range(len(found))]
+        strange = tuple(at for at in said if not self._text.touches(found[at]))
+        covered = 1 - len(strange) / len(said)
+        shelf[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
+
+    def _outside(self, query: str) -> bool:
+        bounds = self._bounds
+        return bounds is not None and not bounds.prefer and not bounds.inside(query)
+
+    def _inside(self, query: str) -> bool:
+        return self._bounds is not None and self._bounds.inside(query)
 
     def add_anchors(self) -> None:
         own = [a for a in self._material.anchors if a.source == "behavior"]
@@ -116,11 +137,14 @@ class Pool:
             self._put(anchor.query, anchor=rank, weight=anchor.weight, near=True)
 
     def keep_anchors_of_the_text(self) -> None:
-        self._found = {
-            key: proposal
-            for key, proposal in self._found.items()
-            if not proposal.near and proposal.covered > 0
-        }
+        self._found, self._harmful = (
+            {
+                key: proposal
+                for key, proposal in shelf.items()
+                if not proposal.near and proposal.covered > 0
+            }
+            for shelf in (self._found, self._harmful)
+        )
 
     def add_history(self) -> None:
         for rank, query in enumerate(self._material.history):
@@ -159,21 +183,43 @@ class Pool:
         They are part of a text that was found harmless as a whole, and are judged again only where
         they are shown.
         """
-        spans = self._taste.ranker.best_spans(self._material.video, most, frozenset(self._found))
+        # All of them are needed only to tell which are of the repertoire.
+        wanted = None if self._bounds else most
+        spans = self._taste.ranker.best_spans(self._material.video, wanted, frozenset(self._found))
         for rank, span in enumerate(spans):
             key = signature(span.words)
             known = self._found.get(key)
             if known is not None:
                 self._found[key] = known._replace(span=span, words=span.words)
-            elif most is None or rank < most:
+            elif self._outside(query := normalize_query(span.text)):
+                self.dropped[Drop.REPERTOIRE] += 1
+            elif most is None or rank < most or self._inside(query):
                 self._found[key] = Proposal(normalize_query(span.text), span.words, span)
 
     def proposals(self) -> list[Proposal]:
         return list(self._found.values())
 
-    def best(self, k: int) -> tuple[Candidate, ...]:
-        proposals = self.proposals()
-        if not proposals:
+    def best(self, k: int, *, harmful: bool = False) -> tuple[Candidate, ...]:
+        """The `k` best; with `harmful` also those that a rule alone could have shown and that would
+        be among them, in their places."""
+        chosen = self._preferred(self.proposals(), k)
+        if not harmful or not self._harmful:
+            return chosen
+        texts = {proposal.text for proposal in self._harmful.values()}
+        among = self._best([*self.proposals(), *self._harmful.values()], k)
+        beside = [candidate for candidate in among if candidate.text in texts]
+        return tuple(sorted((*chosen, *beside), key=lambda each: (-each.score, each.text)))
+
+    def _preferred(self, proposals: Sequence[Proposal], k: int) -> tuple[Candidate, ...]:
+        bounds = self._bounds
+        if bounds is None or not bounds.prefer:
+            return self._best(proposals, k)
+        first = self._best([each for each in proposals if bounds.inside(each.text)], k)
+        rest = [each for each in proposals if not bounds.inside(each.text)]
+        return (*first, *self._best(rest, k - len(first)))
+
+    def _best(self, proposals: Sequence[Proposal], k: int) -> tuple[Candidate, ...]:
+        if not proposals or k < 1:
             return ()
         scores = (self._taste.scorer or self._taste.ranker).scores(proposals)
         order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))

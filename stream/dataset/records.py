@@ -21,8 +21,7 @@ from feature_store.buckets import (
 )
 from onebar.evidence.evidence import Evidence, assemble, terms
 from onebar.evidence.text import REJECT, clean_video
-from onebar.gating.personal import shipped_patterns
-from onebar.gating.risk import shipped_rules
+from onebar.gating.gate import never_shown
 from onebar.records import TEXT_FIELDS, Features, HistoryEntry, QueryCounts, VideoText
 from onebar.triggers import Kind, Preference, Shown, Trigger
 from stream.dataset.config import DatasetConfig
@@ -34,9 +33,9 @@ _clean = lru_cache(maxsize=8192)(clean_video)
 
 
 @lru_cache(maxsize=65536)
-def _may_be_learnt(query: str) -> bool:
-    """Whether a query is a target: not where it could never be shown."""
-    return shipped_patterns().kind(query) is None and shipped_rules().risk((query,)) is None
+def may_be_learnt(query: str) -> bool:
+    """Whether a query may be learnt from: not where it could never be shown."""
+    return never_shown(query) is None
 
 
 def video_text(row: Row) -> VideoText:
@@ -101,6 +100,7 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
             anchors={anchor.query for anchor in features.anchors},
             pool=sorted(row["pool"] or ()),
         )
+        levels = {level: list(filter(may_be_learnt, found)) for level, found in levels.items()}
         words = " ".join((evidence.text, evidence.summary, *evidence.anchors))
         preferences = preference_list(levels, counts, words, config, row["trigger_id"])
     return Trigger(
@@ -127,7 +127,7 @@ def _outcome(row: Row, evidence: Evidence, config: DatasetConfig) -> tuple[Kind,
     if row["flagged"]:
         return "reject", REJECT
     clicked, searched = (
-        None if query is None or not _may_be_learnt(query) else query
+        None if query is None or not may_be_learnt(query) else query
         for query in (row["clicked"], row["searched"])
     )
     if clicked is not None and len(clicked) <= config.max_target_chars:

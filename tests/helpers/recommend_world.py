@@ -7,8 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 
 from onebar.evidence.prompt import PromptConfig
+from onebar.gating.gate import Gate
+from onebar.gating.repertoire import Constrain
 from onebar.generator.batching import Batcher
 from onebar.generator.engine import Engine
+from onebar.generator.within import Within
 from onebar.recommending.recommend import Recommender
 from onebar.records import (
     NO_SEAL,
@@ -81,7 +84,7 @@ class Cache:
             self.before_put()
         for entry in entries:
             self.entries.append(entry)
-            self.digests[entry.result.evidence_digest] = Body(entry.result)
+            self.digests[entry.result.evidence_digest] = Body(entry.made or entry.result)
         return [entry.seals.video == self.seal for entry in entries]
 
     @property
@@ -96,10 +99,15 @@ class HeldEngine(Engine):
         self.gate = threading.Event()
         self.gate.set()
         self.prompts: list[str] = []
+        self.within: list[Within | None] = []
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
+        """Says the last word of each prompt, and heeds no bounds."""
         assert self.gate.wait(30)
         self.prompts += prompts
+        self.within += within
         if any("explode" in prompt for prompt in prompts):
             raise ValueError("boom")
         return [
@@ -114,15 +122,20 @@ class HeldEngine(Engine):
 
 
 class World:
-    def __init__(self, **options: int) -> None:
+    def __init__(self, gate: Gate | None = None, **options: int) -> None:
         self.store, self.cache, self.engine = Store(), Cache(), HeldEngine()
         self.batcher = Batcher(self.engine, k=8, max_wait_s=0.001, **options)
         self.recommender = Recommender(
-            self.store, self.cache, self.batcher, prompt_config=PromptConfig(), clock=lambda: 100.0
+            *(self.store, self.cache, self.batcher),
+            prompt_config=PromptConfig(),
+            gate=gate,
+            clock=lambda: 100.0,
         )
 
-    async def ask(self, *pairs: Pair, deadline: float | None = None) -> list[QueryResult]:
-        answers = await self.recommender.recommend(pairs, deadline=deadline)
+    async def ask(
+        self, *pairs: Pair, deadline: float | None = None, constrain: Constrain | None = None
+    ) -> list[QueryResult]:
+        answers = await self.recommender.recommend(pairs, deadline=deadline, constrain=constrain)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer

@@ -72,9 +72,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
         *("feature_store.redis", "feature_store.snapshot", "feature_store.writes"),
     ),
+    "feature_store.repertoire": (
+        *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
+        *("feature_store.redis", "feature_store.snapshot"),
+    ),
     "feature_store.opening": (
         *(*_BASE, "feature_store.cache", "feature_store.keys", "feature_store.redis"),
-        "feature_store.store",
+        *("feature_store.repertoire", "feature_store.store"),
     ),
     "feature_store.limits": (*_BASE, "feature_store.keys", "feature_store.redis"),
     "feature_store.cache": (
