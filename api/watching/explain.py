@@ -11,7 +11,7 @@ from msgspec import Struct
 from onebar.evidence.prompt import PART
 from onebar.evidence.text import REJECT, SEP
 from onebar.gating.gate import Gate, about_of
-from onebar.recommending.candidates import choose
+from onebar.recommending.candidates import Chosen
 from onebar.recommending.grounding import presentable
 from onebar.recommending.pool import LEAST_SHARE, POOL, Pool, Taste
 from onebar.recommending.ranker import Proposal
@@ -90,6 +90,7 @@ class Explanation(Struct, frozen=True):
 def explain(
     grounding: Grounding,
     beam: Sequence[Candidate],
+    chosen: Chosen,
     taste: Taste,
     gate: Gate,
     k: int,
@@ -97,8 +98,8 @@ def explain(
     counts: Mapping[str, QueryCounts],
 ) -> Explanation:
     """The list for `grounding`, taken apart. `beam` is what the model gives for its prompt (empty
-    where nothing is generated), `counts` what became of each query under the video."""
-    chosen = choose(grounding.material, beam, k, taste)
+    where nothing is generated), `chosen` what the recommender makes of it, `counts` what became of
+    each query under the video."""
     about = about_of(grounding.pair[0], grounding.features)
     gated = gate.apply(chosen.queries, about, now, pins=not grounding.sensitive)
     every = [] if grounding.unfit else _proposals(grounding, beam, taste)

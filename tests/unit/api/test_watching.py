@@ -130,7 +130,9 @@ async def explained(known: Features, which: Gate, k: int = 8) -> Any:
     grounding = made.ground(("v", "u"), known)
     counts = {"waterproof hiking boots": QueryCounts(10, 3, 1)}
     beam = await made.beam(grounding)
-    return grounding, explain(grounding, beam, made.taste, which, k, 100.0, counts)
+    return grounding, explain(
+        grounding, beam, made.chosen(grounding, beam), made.taste, which, k, 100.0, counts
+    )
 
 
 async def test_an_explanation_shows_the_list_that_is_chosen_and_why_the_rest_is_not() -> None:
