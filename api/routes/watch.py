@@ -23,7 +23,7 @@ from feature_store.redis.client import StoreUnavailableError
 from onebar.errors import OneBarError
 from onebar.records import Pair
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 6.0
 
 router = APIRouter(tags=["state"], dependencies=[needs("read")])
 
@@ -79,7 +79,7 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
         raise ProblemError(404, "unknown-video", f"Nothing is known of the video {pair[0]!r}.")
     now = asyncio.get_running_loop().time()
     try:
-        beam = await recommender.beam(grounding, deadline=now + TIMEOUT_S / 2)
+        beam = await recommender.beam(grounding, deadline=now + TIMEOUT_S - 1)
     except OneBarError as error:
         raise UnavailableError("model-unavailable", f"The model did not answer: {error}") from None
     terms = services.answerer.peek(asyncio.get_running_loop().time())
@@ -89,6 +89,7 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
         explain,
         grounding,
         beam,
+        recommender.chosen(grounding, beam),
         recommender.taste,
         services.gate,
         services.settings.k,

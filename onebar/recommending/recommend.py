@@ -264,7 +264,19 @@ class Recommender:
         """
         if grounding.unfit is not None:
             return ()
-        return await self._runner.begin(grounding.prompt, deadline=deadline)
+        within = self._within(grounding)
+        return await self._runner.begin(grounding.prompt, within=within, deadline=deadline)
+
+    def chosen(self, grounding: Grounding, beam: Sequence[Candidate]) -> Chosen:
+        """What is shown of a beam and all else of the evidence, before the gate; pure."""
+        return choose(
+            grounding.material,
+            beam,
+            self._k,
+            self._taste,
+            harmful=True,
+            bounds=self._bounds(grounding),
+        )
 
     async def recommend(
         self,
