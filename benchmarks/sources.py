@@ -76,7 +76,7 @@ def relevance_of(work: Path, source: str) -> RelevanceGrade | None:
 
 def taps_of(work: Path) -> TapChances:
     """How likely each query of a bar is tapped, by the simulator's hidden truth."""
-    from stream.simulator.judge import Judge
+    from stream.simulator.loop.judge import Judge
 
     return Judge(_truth(work)).chances
 

@@ -192,7 +192,7 @@ def _measure(
 
 def _truth(paths: Sequence[Path]) -> tuple[RelevanceGrade, TapChances]:
     """Grades and taps by the truths of simulated logs, the first that knows the video."""
-    from stream.simulator.judge import Judge
+    from stream.simulator.loop.judge import Judge
     from stream.simulator.truth import load_truth
 
     truths = [load_truth(path) for path in paths]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -82,20 +83,27 @@ def test_a_habit_is_learned_and_served_from_the_checkpoint(
 
     taste = open_taste(made)
     assert isinstance(taste.scorer, ClickRanker)
-    assert (taste.beam, taste.book and len(taste.book)) == (4, 12)
+    assert taste.beam == 4
+    users = Counter(trigger.target for trigger in dataset.read("train"))
+    assert taste.book is not None
+    assert len(taste.book) == sum(many >= 2 for many in users.values()) > 0
     test = list(dataset.read("test"))
     predictor = EnginePredictor(out)
-    before = EnginePredictor(toy_checkpoint.path)
     try:
         found = predictor.predict(test, 8)
-        assert [one.queries[0] for one in found].count(test[0].target) >= 0
-        right = sum(one.queries[:1] == (t.target,) for one, t in zip(found, test, strict=True))
-        plain = before.predict(test, 8)
     finally:
         predictor.close()
-        before.close()
-    assert right >= 36
-    assert right > sum(one.queries[:1] == (t.target,) for one, t in zip(plain, test, strict=True))
+    # Where a bar has both ways to put it, the user's own comes first.
+    first = [
+        one.queries.index(t.target) < one.queries.index(other)
+        for one, t in zip(found, test, strict=True)
+        for other in [
+            t.target.replace(*WAYS) if WAYS[0] in t.target else t.target.replace(*WAYS[::-1])
+        ]
+        if {t.target, other} <= set(one.queries)
+    ]
+    assert len(first) >= 10
+    assert sum(first) >= 0.9 * len(first)
     # It is a checkpoint like any other: the registry takes it.
     registry = Registry(tmp_path / "registry")
     registry.add(out)

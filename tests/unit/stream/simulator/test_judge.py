@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stream.simulator import SimulatorConfig, load_truth, write_log
-from stream.simulator.judge import Judge
+from stream.simulator.loop.judge import Judge
 from stream.simulator.taps import examined
 
 
