@@ -14,7 +14,7 @@ paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
-        coverage lint format typecheck install lock pre-commit clean schemas screenshots checkpoint results
+        audit coverage lint format typecheck install lock pre-commit clean schemas screenshots checkpoint results
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^## / {printf "\n%s\n", substr($$0, 4)} \
@@ -57,6 +57,10 @@ test-newest: ## make test with the newest releases that pyproject.toml allows, i
 	@.venv-newest/bin/python -m uv pip list --python .venv-newest/bin/python --outdated
 	@.venv-newest/bin/python tests/run_all.py
 
+audit: $(VENV)/.installed-dev ## known vulnerabilities of what we stand on (pip-audit), risky code of ours (bandit); needs the network
+	$(BIN)/python -m uv tool run pip-audit -r constraints.txt --no-deps --disable-pip
+	$(BIN)/python -m uv tool run bandit -q -r -ll api feature_store onebar stream deploy
+
 coverage: $(VENV)/.installed-dev ## the unit tests, and the lines of each file that none of them reaches
 	$(UNIT) --cov --cov-report=term-missing $(call paths,tests/unit)
 
@@ -90,10 +94,11 @@ clean: ## remove the virtual environments, caches and build results
 
 ## Write what is generated
 
-schemas: $(VENV)/.installed-local ## docs/schemas, docs/configuration.md, docs/commands.md, from the code
+schemas: $(VENV)/.installed-local ## docs/schemas, openapi.json, configuration.md, commands.md, from the code
 	$(BIN)/python -m stream.events.schemas
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_openapi.py
 
 screenshots: $(VENV)/.installed-dev ## docs/images, of a running demo in the system's chromium
 	$(EMBEDDED) $(BIN)/python tests/screenshots.py

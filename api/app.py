@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -25,7 +26,8 @@ from api.routes import (
 )
 from api.services import Services
 from onebar import __version__
-from onebar.process.logging import configure_logging
+from onebar.process.start import begin
+from onebar.process.tasks import end_tasks
 from onebar.recommending.loading import LoadedModel, load_model
 from onebar.settings import Settings
 
@@ -59,9 +61,15 @@ class Api(FastAPI):
         return (fast or super().__call__)(scope, receive, send)
 
 
-def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = load_model) -> FastAPI:
+def create_app(
+    settings: Settings,
+    load: Callable[[Settings], LoadedModel] = load_model,
+    *,
+    beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> FastAPI:
     """The API these settings describe. It starts, and stays up, whether Kafka, Redis and the
-    model are there or not: `/readyz` says. `load` loads the model, in a thread.
+    model are there or not: `/readyz` says. `load` loads the model, in a thread;
+    `beside` runs, on the same event loop, as long as the application does.
 
     Middleware added to it sees every request; without any, `/v1/queries` is answered before the
     framework's layers, which costs half as much.
@@ -73,7 +81,10 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with services.running():
+            task = None if beside is None else asyncio.create_task(beside())
             yield
+            if task is not None:
+                await end_tasks(task)
 
     app = Api(
         title="OneBar",
@@ -94,26 +105,29 @@ def create_app(settings: Settings, load: Callable[[Settings], LoadedModel] = loa
     for part in (events, evidence, users, rules, feed, watch, console, operations, page):
         app.include_router(part.router)
     app.fast_paths = queries.fast_paths(endpoint)
-    app.add_middleware(RequestMiddleware)
-    _describe(app)
+    app.add_middleware(RequestMiddleware, room=services.room)
+    _describe(app, settings)
     return app
 
 
 def app_factory() -> FastAPI:
     """For servers that make the app themselves: settings from the environment."""
     settings = Settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     return create_app(settings)
 
 
-def _describe(app: FastAPI) -> None:
+def _describe(app: FastAPI, settings: Settings) -> None:
     """Put the schemas of our records beside those that FastAPI finds by itself."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         known = document.setdefault("components", {}).setdefault("schemas", {})
-        for name, schema in schemas.components((*watch.TYPES, *console.TYPES)).items():
+        ours = schemas.components(
+            (*watch.TYPES, *console.TYPES), k=settings.k, budget_ms=settings.max_budget_ms
+        )
+        for name, schema in ours.items():
             known.setdefault(name, schema)
         # FastAPI announces its own form of 422, which is never sent.
         for name in ("HTTPValidationError", "ValidationError"):

@@ -11,10 +11,12 @@ from api.answering.model import Model
 from api.http.schemas import Readiness
 from api.publisher import Publisher
 from feature_store.store import FeatureStore
+from onebar.process import vitals
 
 CHECK_TIMEOUT_S = 1.0
 KEPT_S = 1.0
 """How long it holds that the servers are there, so that asking often costs nothing."""
+WATCH_EVERY_S = 5.0
 KEPT_AWAY_S = 0.1
 """How long it holds that one is not."""
 
@@ -36,6 +38,7 @@ class ReadinessProbe:
         self._clock = clock
         self._servers: tuple[str, str] = ("unknown", "unknown")
         self._at = -math.inf
+        self._lost: str | None = None
         self._lock = asyncio.Lock()
 
     async def readiness(self) -> Readiness:
@@ -56,6 +59,18 @@ class ReadinessProbe:
             warning=live.warning,
         )
 
+    async def watch(self, every_s: float = WATCH_EVERY_S) -> None:
+        """Show it as metrics, for ever."""
+        while True:
+            found = await self.readiness()
+            states = {"kafka": found.kafka, "redis": found.redis, "model": found.model}
+            problems = {name for name, state in states.items() if state != "ok"}
+            if self._lost is not None:
+                problems = problems - {"redis"} | {"state"}
+            warnings = {"model"} if found.warning else set()
+            vitals.show(problems, (*states, "state"), warnings)
+            await asyncio.sleep(every_s)
+
     async def _redis(self) -> str:
         """ "ok" where it takes what is written and nobody has found the state to lack something."""
         try:
@@ -65,4 +80,5 @@ class ReadinessProbe:
             return f"no answer within {CHECK_TIMEOUT_S:g} s"
         except Exception as error:
             return f"{type(error).__name__}: {error}"
+        self._lost = lost
         return "ok" if lost is None else lost

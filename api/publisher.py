@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from api.breaker import Breaker
 from api.http.problems import ProblemError, UnavailableError
 from onebar.process.tasks import end_tasks
 from stream.events import Event
@@ -16,6 +17,7 @@ log = structlog.get_logger(__name__)
 
 SEND_TIMEOUT_S = 5.0
 """Longest wait for Kafka to acknowledge a request's events."""
+STALL_S = 2.0
 CHECK_TIMEOUT_S = 1.0
 RETRY_S = 1.0
 
@@ -44,11 +46,21 @@ class Publisher:
         *,
         send_timeout_s: float = SEND_TIMEOUT_S,
         retry_s: float = RETRY_S,
+        stall_s: float = STALL_S,
     ) -> None:
+        """After `stall_s` without an acknowledgement Kafka counts as away: what comes then is
+        refused at once, and waits nowhere, until it answers again."""
         self._make = make
         self._send_timeout_s = send_timeout_s
         self._retry_s = retry_s
         self._producer: Producer | None = None
+        self._breaker = Breaker(
+            "kafka",
+            probe=self._ping,
+            away=_away,
+            counts=_is_away,
+            stall_s=stall_s,
+        )
         self._task: asyncio.Task[None] | None = None
         self._reason = "connecting"
 
@@ -82,9 +94,12 @@ class Publisher:
         """
         if self._producer is None:
             raise _unavailable(f"Kafka is not connected ({self._reason}); nothing was sent.")
+        producer = self._producer
         try:
             async with asyncio.timeout(self._send_timeout_s):
-                await self._producer.send(events)
+                await self._breaker.call(lambda: producer.send(events))
+        except ProblemError:
+            raise
         except TimeoutError:
             raise _unavailable(
                 f"Kafka did not acknowledge within {self._send_timeout_s:g} s. Send the same "
@@ -101,6 +116,11 @@ class Publisher:
                 "same event ids: what did arrive counts once."
             ) from error
 
+    async def _ping(self) -> None:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            if self._producer is not None:
+                await self._producer.ping()
+
     async def check(self) -> str:
         """`ok`, or why events can't be sent now. Takes a second at most."""
         if self._producer is None:
@@ -116,6 +136,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Close the connection; what is not acknowledged by then was not promised."""
+        await self._breaker.stop()
         if self._task is not None:
             await end_tasks(self._task)
         if self._producer is not None:
@@ -129,6 +150,15 @@ async def _quietly(stopping: object) -> None:
             await stopping  # type: ignore[misc]
     except Exception as error:
         log.debug("producer_stop_failed", error=repr(error))
+
+
+def _is_away(error: Exception) -> bool:
+    # A refusal is an answer.
+    return not isinstance(error, ValueError)
+
+
+def _away(why: str) -> Exception:
+    return _unavailable(f"Kafka counts as away ({why}); nothing was sent.")
 
 
 def _unavailable(detail: str) -> UnavailableError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -11,25 +12,39 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from api import METRICS_DIRECTORY
 from api.http.auth import KeyRing, check_bind, parse_api_keys
-from api.watching.watch import Watchers
 from onebar.errors import OneBarError
+from onebar.evidence.words import words
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.settings import Settings
+
+if TYPE_CHECKING:  # what counts anything is imported when METRICS_DIRECTORY has been set
+    from api.watching.watch import Watchers
+if sys.platform != "win32":
+    import resource
 
 log = structlog.get_logger(__name__)
 
-STOP_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 8
+BACKLOG = 2048
+"""Connections that wait to be accepted; the kernel may hold fewer (`net.core.somaxconn`)."""
+HEAD_BYTES = 32 * 1024
+"""Longest head of a request: what a connection may have this process keep for it."""
+SPARE = 0.25
+"""Share of connections more than are kept that may be accepted meanwhile."""
+FILES = 256
+"""Open files that a process needs besides."""
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _LEVELS = {
     "debug": LogLevels.debug,
@@ -49,10 +64,12 @@ def serve(settings: Settings) -> None:
     Raises `ApiKeyError`, `UnsafeBindError` and `AddressInUseError` before anything is started.
     Port 0 takes a free one; the line `api_listening` in the log names it.
     """
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     check_bind(settings.api_host, KeyRing(parse_api_keys(settings.api_keys)))
     port = free_port(settings.api_host, settings.api_port)
+    most = most_connections(settings.api_connections)
     host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    scheme = "http" if settings.api_tls_certificate is None else "https"
     server = Granian(
         "api.app:app_factory",
         address=settings.api_host,
@@ -60,29 +77,46 @@ def serve(settings: Settings) -> None:
         interface=Interfaces.ASGI,
         workers=settings.api_workers,
         websockets=False,
-        http1_settings=HTTP1Settings(keep_alive=True),
+        # HTTP/2 is for a proxy in front of it: here one connection could ask hundreds of things.
+        http=HTTPModes.http1,
+        backlog=BACKLOG,
+        backpressure=round(most * (1 + SPARE)),
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(settings.api_idle_s * 1000),
+            keep_alive=True,
+            max_buffer_size=HEAD_BYTES,
+        ),
         log_level=_LEVELS[settings.log_level],
         log_access=False,
+        ssl_cert=settings.api_tls_certificate,
+        ssl_key=settings.api_tls_key,
+        ssl_key_password=settings.api_tls_key_password or None,
+        ssl_protocol_min=SSLProtocols.tls12,
+        ssl_ca=settings.api_tls_client_ca,
+        ssl_client_verify=settings.api_tls_client_ca is not None,
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_TIMEOUT_S,
     )
     with tempfile.TemporaryDirectory(prefix="onebar-metrics-") as directory:
         if settings.api_workers > 1:
             os.environ[METRICS_DIRECTORY] = directory
-        log.info("api_listening", url=f"http://{host}:{port}", workers=settings.api_workers)
-        server.serve(target_loader=partial(_load, settings), wrap_loader=False)
+        log.info("api_listening", url=f"{scheme}://{host}:{port}", workers=settings.api_workers)
+        server.serve(target_loader=partial(_load, settings, port, most), wrap_loader=False)
 
 
-def _load(settings: Settings) -> Callable[..., Any]:
+def _load(settings: Settings, port: int, most: int) -> Callable[..., Any]:
     """Runs in each worker."""
     from api.app import create_app
+    from api.connections import Doorkeeper
 
     _end_with_parent()
 
     configure_logging(settings.log_level, settings.log_json)
-    app = create_app(settings)
+    door = Doorkeeper(port, most=most, idle_s=settings.api_idle_s)
+    app = create_app(settings, beside=door.watch)
     watchers = app.state.services.watchers
     watchers.on_first = partial(_close_at_the_end, watchers)
+    words("预热")  # reads its dictionary now, not while somebody waits for a Chinese title
     spare_garbage_collection()
     return app
 
@@ -125,3 +159,22 @@ def free_port(host: str, port: int) -> int:
                 "set ONEBAR_API_PORT (0 takes a free one)",
             ) from error
         return int(probe.getsockname()[1])
+
+
+def most_connections(wanted: int) -> int:
+    """As many connections as there may be open files for, `wanted` at most; the limit of the
+    process is raised to what that needs, as far as it may be."""
+    if sys.platform == "win32":
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = int(wanted * (1 + SPARE)) + FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    most = max(1, int((soft - FILES) / (1 + SPARE)))
+    log.warning("few_open_files", limit=soft, connections=most, wanted=wanted)
+    return most

@@ -7,36 +7,60 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import TypeVar
 
 from api.answering.answer import Answerer
 from api.answering.coalesce import Coalescer
+from api.answering.misses import READ_TOGETHER, Misses
 from api.answering.model import Model
+from api.answering.recheck import Recheck
 from api.answering.refresh import Refresher
+from api.breaker import Breaker
 from api.health import ReadinessProbe
 from api.http.access import AccessControl
 from api.http.auth import KeyRing, check_bind, parse_api_keys
+from api.http.body import Bodies
+from api.http.lag import Lag
 from api.http.metrics import LOOKUPS, NEAR_VALUES
-from api.http.rate_limits import RateLimiter
+from api.http.proxies import Proxies
+from api.http.rate_limits import SharedLimiter
+from api.http.room import Room
 from api.publisher import Publisher
 from api.watching.watch import Watchers
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
-from feature_store.opening import cache_beside, open_store
-from feature_store.redis.client import connect, tells_changes
+from feature_store.limits import SharedBuckets
+from feature_store.opening import (
+    cache_beside,
+    connect_configured,
+    open_store,
+    repertoire_beside,
+)
+from feature_store.redis.client import StoreUnavailableError, tells_changes
 from onebar.errors import OneBarError
 from onebar.evidence.text import clean_video
-from onebar.gating.follow import RuleFollower
-from onebar.gating.gate import about_of
+from onebar.gating.follow import RepertoireFollower, RuleFollower
+from onebar.gating.gate import about_of, own_anchors
 from onebar.process.tasks import end_tasks
+from onebar.recommending.candidates import why_barred
 from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
 from stream.events import Event
 from stream.events.fold import fold
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.producer import EventProducer
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 MIN_GENERATING = 1024
+BATCHES_AHEAD = 4
+"""Of the engine's: pairs of batch requests that queries are made for at once. More would not be
+ready within any usual budget."""
+PUT_TOGETHER = 64
+"""Results that are put into the cache in one call: to write them takes a millisecond or two."""
 RULES_WITHIN_S = 1.0
 """How long the first reading of the rules may keep a server from answering at all."""
 
@@ -53,51 +77,84 @@ class Services:
         self.settings = settings
         keys = KeyRing(parse_api_keys(settings.api_keys))
         check_bind(settings.api_host, keys)
-        self.access = AccessControl(keys, RateLimiter(settings.rate_limit_per_s))
+        self.room = Room(
+            requests=settings.api_requests, body_bytes=round(settings.api_bodies_mb * 2**20)
+        )
+        self.bodies = Bodies(self.room, timeout_s=settings.api_body_timeout_s)
+        self.lag = Lag()
+        self.pseudonyms = Pseudonyms(settings.user_id_key)
 
         self.store = open_store(settings)
+        self.redis = Breaker("redis", probe=self.store.ping, away=_redis_away, counts=_is_away)
+        self.access = AccessControl(keys, self._limiter(), Proxies(settings.trusted_proxies))
         self.cache = cache_beside(self.store, settings)
-        self.features: Coalescer[Pair, Features] = Coalescer(self.store.features)
+        read = partial(_guarded, self.redis, self.store.features)
+        self.features: Coalescer[Pair, Features] = Coalescer(read, max_items=READ_TOGETHER)
+        read_counted = partial(_guarded, self.redis, partial(self.store.features, counted=True))
+        counted: Coalescer[Pair, Features] = Coalescer(read_counted, max_items=READ_TOGETHER)
         self.near = self._near_cache() if tells_changes(self.store.client) else None
-        lookup = _counted(self.cache if self.near is None else self.near)
+        lookup = partial(_guarded, self.redis, _counted(self.cache, self.near))
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
-        self.results = TogetherCache(self.cache)
+        self.results = TogetherCache(self.cache, self.redis)
         self.gate = open_gate(settings)
         self.rules = RuleFollower(self.store, self.gate)
+        self.repertoire = RepertoireFollower(repertoire_beside(self.store), self.gate)
         self.model = Model(
-            settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
+            settings, TogetherStore(self.features, counted), self.results, gate=self.gate, load=load
         )
         self.refresher = Refresher(self.model)
+        recheck = Recheck(
+            gate=self.gate, features=self.features, refresher=self.refresher, k=settings.k
+        )
+        misses = Misses(
+            features=self.features,
+            counted=counted,
+            model=self.model,
+            gate=self.gate,
+            recheck=recheck,
+            lag=self.lag,
+            k=settings.k,
+            max_batched=BATCHES_AHEAD * settings.batch_size * settings.engine_workers,
+            max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
+        )
         self.answerer = Answerer(
             lookups=lookups,
             lookup_many=lookup,
-            at_hand=_nothing_at_hand if self.near is None else self.near.at_hand,
-            features=self.features,
+            at_hand=_nothing if self.near is None else self.near.at_hand,
+            last_known=_nothing if self.near is None else self.near.last_known,
+            redis=self.redis,
+            lag=self.lag,
+            misses=misses,
+            recheck=recheck,
             model=self.model,
             refresher=self.refresher,
             gate=self.gate,
-            k=settings.k,
             budget_ms=settings.budget_ms,
-            max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
         )
-        self.publisher = Publisher(partial(EventProducer.of, settings))
+        self.publisher = Publisher(partial(EventProducer, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
-        self.watchers = Watchers(TogetherStore(self.features), self.model, self.gate)
+        together = TogetherStore(self.features, counted)
+        self.watchers = Watchers(together, self.model, self.gate)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Connect and load, both behind the server's back; close in the end."""
+        self.lag.start()
         self.model.start()
         self.publisher.start()
         with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
             async with asyncio.timeout(RULES_WITHIN_S):
                 await self.rules.look()
-        following = asyncio.create_task(self.rules.follow())
+                await self.repertoire.look()
+        followers = self.rules.follow(), self.repertoire.follow(), self.health.watch()
+        following = [asyncio.create_task(each) for each in followers]
         try:
             yield
         finally:
             self.watchers.close()
-            await end_tasks(following)
+            self.lag.stop()
+            await end_tasks(*following)
+            await self.redis.stop()
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
             if self.near is not None:
@@ -109,8 +166,28 @@ class Services:
         limit_bytes = round(settings.near_cache_mb * 2**20)
         if limit_bytes == 0:
             return None
-        connecting = partial(connect, settings.redis_url, timeout_s=settings.redis_timeout_s)
-        return NearCache(self.cache, connecting, limit_bytes=limit_bytes)
+        return NearCache(
+            self.cache,
+            partial(connect_configured, settings),
+            limit_bytes=limit_bytes,
+            last_known_s=settings.last_known_s,
+        )
+
+    def _limiter(self) -> SharedLimiter | None:
+        per_s = self.settings.rate_limit_per_s
+        if not per_s:
+            return None
+        buckets = SharedBuckets(self.store.client, self.store.keys, per_s)
+
+        async def fetch(caller: str, wanted: int, owed: bool) -> tuple[int, float]:
+            return await self.redis.call(lambda: buckets.take(caller, wanted, owed=owed))
+
+        return SharedLimiter(per_s, fetch)
+
+    def pair(self, video_id: str, user_id: str | None) -> Pair:
+        """What is asked for: the video, and the user by the pseudonym that the state has for them
+        where there is a key."""
+        return video_id, None if user_id is None else self.pseudonyms.of(user_id)
 
     async def apply(self, event: Event) -> None:
         """Have an event's effect on the state now, ahead of the log; it is had once."""
@@ -119,32 +196,56 @@ class Services:
 
     def may_be_shown(self, video_id: str, known: Features) -> tuple[Anchor, ...]:
         """The anchors of a video that anybody may be shown at this moment."""
-        if not self.gate.open or known.sensitive:
+        if not self.gate.open or why_barred(known) is not None:
             return ()
-        about, now = about_of(video_id, known), time.time()
+        about, now, own = about_of(video_id, known), time.time(), own_anchors(known.anchors)
         if self.gate.barred(about, now) is not None:
             return ()
-        return tuple(a for a in known.anchors if self.gate.judge(a.query, about, now) is None)
+        return tuple(
+            anchor
+            for anchor in known.anchors
+            if self.gate.judge(anchor.query, about, now, anchors=own) is None
+        )
 
     async def forget(self, user_id: str, ts: float) -> None:
         """Delete a user in the store; nothing personal is served from here once this returns."""
+        if self.near is not None:
+            self.near.forget_user(user_id)
         await self.store.delete_user(user_id, ts)
         if self.near is not None:
             await self.near.settle()
 
 
-def _counted(cache: QueryCache | NearCache) -> Callable[[Sequence[Pair]], Awaitable[list[Lookup]]]:
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, StoreUnavailableError)
+
+
+def _redis_away(why: str) -> Exception:
+    return StoreUnavailableError(f"Redis counts as away and is only probed: {why}")
+
+
+async def _guarded(
+    breaker: Breaker, many: Callable[[Sequence[Item]], Awaitable[Result]], items: Sequence[Item]
+) -> Result:
+    """What `many` gives for the items, unless the server counts as away."""
+    return await breaker.call(lambda: many(items))
+
+
+def _counted(
+    cache: QueryCache, near: NearCache | None
+) -> Callable[[Sequence[Pair]], Awaitable[list[Lookup]]]:
     async def lookup(pairs: Sequence[Pair]) -> list[Lookup]:
         LOOKUPS.inc(len(pairs))
-        found = await cache.lookup(pairs)
-        if isinstance(cache, NearCache):
-            NEAR_VALUES.set(len(cache))
+        if near is None:
+            return await cache.lookup(pairs)
+        found = await near.lookup(pairs)
+        NEAR_VALUES.set(len(near))
         return found
 
     return lookup
 
 
-def _nothing_at_hand(pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
+def _nothing(pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
     """Without a near cache Redis is asked each time."""
     return [None] * len(pairs)
 
@@ -152,19 +253,27 @@ def _nothing_at_hand(pairs: Sequence[Pair], now: float) -> list[CachedBody | Non
 class TogetherStore:
     """A `FeatureReader` whose calls of one tick share a round trip."""
 
-    def __init__(self, features: Coalescer[Pair, Features]) -> None:
+    def __init__(
+        self, features: Coalescer[Pair, Features], counted: Coalescer[Pair, Features]
+    ) -> None:
         self._features = features
+        self._counted = counted
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
-        return await asyncio.gather(*map(self._features.ask, pairs))
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
+        source = self._counted if counted else self._features
+        return await asyncio.gather(*map(source.ask, pairs))
 
 
 class TogetherCache:
     """A `ResultCache` whose calls of one tick share a round trip."""
 
-    def __init__(self, cache: QueryCache) -> None:
-        self.digests: Coalescer[str, CachedBody | None] = Coalescer(cache.by_digest)
-        self.entries: Coalescer[CacheEntry, bool] = Coalescer(cache.put)
+    def __init__(self, cache: QueryCache, redis: Breaker) -> None:
+        self.digests: Coalescer[str, CachedBody | None] = Coalescer(
+            partial(_guarded, redis, cache.by_digest)
+        )
+        self.entries: Coalescer[CacheEntry, bool] = Coalescer(
+            partial(_guarded, redis, cache.put), max_items=PUT_TOGETHER
+        )
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
         return await asyncio.gather(*map(self.digests.ask, digests))

@@ -60,7 +60,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         async with (
             LocalStack(settings, Path(directory), own_names=True) as stack,
             httpx.AsyncClient(base_url=stack.url, timeout=WITHIN_S) as client,
-            EventProducer.of(stack.settings) as producer,
+            EventProducer(stack.settings) as producer,
         ):
             return await stack.guard(Run(options, events, client, producer).report())
 

@@ -54,7 +54,7 @@ async def measure(options: argparse.Namespace) -> dict[str, float]:
     settings = Settings(embedder=options.embedder, neighbor_threshold=-1.0)
     with tempfile.TemporaryDirectory(prefix="onebar-") as directory:
         async with LocalStack(settings, Path(directory), own_names=True) as stack:
-            producer = EventProducer.of(stack.settings)
+            producer = EventProducer(stack.settings)
             store = stack.store()
             try:
                 await producer.start()

@@ -32,8 +32,9 @@ from onebar.evidence.text import clean_video
 from onebar.gating.risk import shipped_rules
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
+from onebar.learning.phrases import Example, learn_phrases, learn_sources
+from onebar.ranking.overlap import likeness
 from onebar.recommending.candidates import choose
-from onebar.recommending.learn import Example, learn_phrases, learn_sources
 from onebar.recommending.material import Material, told
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import SHIPPED, Ranker
@@ -42,6 +43,8 @@ from onebar.triggers import Trigger, open_dataset
 
 ASKED = SHIPPED.with_name("asked.jsonl")
 FOLDS = 4
+BEAMS = 3
+"""The checkpoint generates for one in so many of the texts: sources have few weights."""
 SIMULATED = 600
 SIMULATED_WEIGHT = 0.1
 
@@ -88,16 +91,6 @@ def clicks(triggers: Iterable[Trigger], most: int, weight: float = 1.0) -> list[
     return [Example(told(t.evidence), (t.target,), (), weight) for t in islice(triggers, most)]
 
 
-def overlap(one: str, other: str) -> float:
-    a, b = _pairs(one), _pairs(other)
-    return 2 * len(a & b) / max(1, len(a) + len(b))
-
-
-def _pairs(text: str) -> set[str]:
-    text = "".join(text.lower().split())
-    return {text[at : at + 2] for at in range(len(text) - 1)}
-
-
 class Overlaps(NamedTuple):
     """Of the eight with what would be asked."""
 
@@ -108,8 +101,8 @@ class Overlaps(NamedTuple):
 
 def of_text(ranker: Ranker, one: Example) -> Overlaps:
     shown = [query.text for query in choose(one.material, (), 8, _taste(ranker)).queries]
-    near = [max((overlap(text, query) for text in shown), default=0.0) for query in one.queries]
-    first = max(overlap(shown[0], query) for query in one.queries) if shown else 0.0
+    near = [max((likeness(text, query) for text in shown), default=0.0) for query in one.queries]
+    first = max(likeness(shown[0], query) for query in one.queries) if shown else 0.0
     return Overlaps(max(near), sum(near) / len(near), first)
 
 
@@ -141,6 +134,9 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--clicks", type=int, default=1200, help="for learning and for measuring")
+    parser.add_argument(
+        "--folds", type=int, default=FOLDS, help="of the cross-validation; 0: learn only"
+    )
     parser.add_argument("--out", type=Path, default=SHIPPED)
     options = parser.parse_args()
     asked = read_rows(ASKED)
@@ -149,10 +145,10 @@ def main() -> None:
     train = clicks(dataset.read("train", ("click",)), options.clicks)
     some = [Example(one.material, one.queries, (), SIMULATED_WEIGHT) for one in train[:SIMULATED]]
     found: dict[str, list[Overlaps]] = {}
-    for fold in range(FOLDS):
-        learned = [one for at, one in enumerate(asked) if at % FOLDS != fold]
+    for fold in range(options.folds):
+        learned = [one for at, one in enumerate(asked) if at % options.folds != fold]
         ranker = learn_phrases([*learned, *taught, *some], least=2)
-        for one in asked[fold::FOLDS]:
+        for one in asked[fold :: options.folds]:
             found.setdefault(language(one), []).append(of_text(ranker, one))
     for name, overlaps in sorted(found.items()):
         nearest, each, first = (
@@ -166,7 +162,7 @@ def main() -> None:
     checkpoint = open_checkpoint()
     facts = {"asked": len(asked), "teacher": len(taught), "simulated": len(train)}
     phrases = learn_phrases([*asked, *taught, *some], least=2, trained=facts)
-    ranker = learn_sources(with_beams(checkpoint, [*train, *asked]), phrases)
+    ranker = learn_sources(with_beams(checkpoint, [*train, *asked[::BEAMS]]), phrases)
     ranker.save(options.out)
     test = with_beams(checkpoint, clicks(dataset.read("test", ("click",)), options.clicks))
     began = time.process_time()

@@ -55,7 +55,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         async with (
             LocalStack(settings, Path(directory), own_names=True) as stack,
             httpx.AsyncClient(base_url=stack.url, timeout=30.0) as client,
-            EventProducer.of(stack.settings) as producer,
+            EventProducer(stack.settings) as producer,
         ):
             return await stack.guard(soak(options, events, stack, client, producer))
 

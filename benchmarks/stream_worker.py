@@ -45,7 +45,7 @@ from onebar.stack.servers import start_broker, start_valkey
 from onebar.stack.variables import environment
 from stream.events import BEHAVIORS, VIDEOS
 from stream.kafka.producer import EventProducer
-from stream.kafka.topics import delete_topics, ensure_configured_topics
+from stream.kafka.topics import delete_topics, ensure_topics
 from stream.simulator import SimulatorConfig, simulate
 
 HERE = Path(__file__).parent
@@ -57,12 +57,12 @@ Progress = list[tuple[int, float]]
 
 async def fill(settings: Settings, count: int) -> dict[str, int]:
     """Send a log's videos and behaviour to new topics; how many went to each."""
-    await ensure_configured_topics(settings)
+    await ensure_topics(settings)
     sent = {VIDEOS: 0, BEHAVIORS: 0}
     # About six tenths of a simulated log are read by the stream worker.
     events = simulate(SimulatorConfig(seed=5, events=count * 2))
     wanted = [event for event in events if event.topic in sent][:count]
-    async with EventProducer.of(settings) as producer:
+    async with EventProducer(settings) as producer:
         for at in range(0, len(wanted), 1000):
             await producer.send(wanted[at : at + 1000])
     for event in wanted:
@@ -170,7 +170,7 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
             spent[name].append(micros)
     finally:
         prefix = settings.topic_prefix
-        await delete_topics(settings.kafka_bootstrap, [prefix + topic for topic in sent])
+        await delete_topics(settings, [prefix + topic for topic in sent])
     return {
         "servers": "named by the environment" if named & {"redis_url"} else "embedded",
         "events": sum(sent.values()),

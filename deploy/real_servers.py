@@ -3,7 +3,10 @@
 
     python deploy/real_servers.py run -- pytest tests/integration
     python deploy/real_servers.py run --brokers 3 --redis-cluster -- onebar demo --check
-    python deploy/real_servers.py run            # no command: until Ctrl-C
+    python deploy/real_servers.py run --secure   # TLS and logins
+
+With `--secure` Kafka wants a login (SCRAM) over TLS with a client certificate, and Redis an ACL
+user over TLS; certificates and passwords are made anew, the variables that name them set as well.
 
 Starts KRaft brokers (jars by Maven, `deploy/kafka/pom.xml`) and `redis-server` on free ports, sets
 `ONEBAR_KAFKA_BOOTSTRAP` and `ONEBAR_REDIS_URL`, runs the command, stops both and ends with the
@@ -20,13 +23,16 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -55,6 +61,7 @@ def missing_programs() -> list[str]:
     if not _jars_current():
         wanted.append(("mvn", "Maven, to fetch Kafka's jars (Debian: maven)"))
     wanted += [("redis-server", "Redis (Debian: redis-server)")]
+    wanted += [("openssl", "OpenSSL (Debian: openssl)")]
     return [f"{name}: {what}" for name, what in wanted if shutil.which(name) is None]
 
 
@@ -115,6 +122,91 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
+# Certificates
+
+
+@dataclass(frozen=True)
+class Security:
+    """Certificates of an authority of our own, and who logs in with what; all in `home`."""
+
+    home: Path
+    user: str
+    password: str
+
+    @property
+    def authority(self) -> Path:
+        return self.home / "ca.pem"
+
+    def certificate(self, name: str) -> Path:
+        """That of `server` or `client`."""
+        return self.home / f"{name}.pem"
+
+    def key(self, name: str) -> Path:
+        return self.home / f"{name}-key.pem"
+
+    def context(self) -> ssl.SSLContext:
+        """How a client speaks TLS to these servers."""
+        context = ssl.create_default_context(cafile=self.authority)
+        context.load_cert_chain(self.certificate("client"), self.key("client"))
+        return context
+
+    def kafka_options(self) -> dict[str, object]:
+        """How a client of aiokafka connects."""
+        return {
+            "security_protocol": "SASL_SSL",
+            "ssl_context": self.context(),
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": self.user,
+            "sasl_plain_password": self.password,
+        }
+
+    def variables(self) -> dict[str, str]:
+        """The settings that connect to servers of these."""
+        (self.home / "password").write_text(self.password + "\n")
+        password = str(self.home / "password")
+        authority, certificate = str(self.authority), str(self.certificate("client"))
+        return {
+            "ONEBAR_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "ONEBAR_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+            "ONEBAR_KAFKA_SASL_USERNAME": self.user,
+            "ONEBAR_KAFKA_SASL_PASSWORD_FILE": password,
+            "ONEBAR_KAFKA_TLS_CA": authority,
+            "ONEBAR_KAFKA_TLS_CERTIFICATE": certificate,
+            "ONEBAR_KAFKA_TLS_KEY": str(self.key("client")),
+            "ONEBAR_REDIS_USERNAME": self.user,
+            "ONEBAR_REDIS_PASSWORD_FILE": password,
+            "ONEBAR_REDIS_TLS_CA": authority,
+            "ONEBAR_REDIS_TLS_CERTIFICATE": certificate,
+            "ONEBAR_REDIS_TLS_KEY": str(self.key("client")),
+        }
+
+
+def make_security(home: Path) -> Security:
+    """An authority, a server's certificate for 127.0.0.1 and localhost, a client's, a password."""
+    home.mkdir(parents=True, exist_ok=True)
+
+    def openssl(*arguments: str) -> None:
+        command = ["openssl", *arguments]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ServerStartError(f"{' '.join(command)} failed:\n{done.stderr}")
+
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc")
+    subject = ("-days", "2", "-subj")
+    openssl(
+        *("req", "-x509", *new_key, "-keyout", "ca-key.pem", "-out", "ca.pem"),
+        *(*subject, "/CN=OneBar test authority", "-addext", "basicConstraints=critical,CA:TRUE"),
+    )
+    for name in ("server", "client"):
+        openssl(
+            *("req", "-x509", *new_key, "-keyout", f"{name}-key.pem", "-out", f"{name}.pem"),
+            *(*subject, f"/CN={name}", "-CA", "ca.pem", "-CAkey", "ca-key.pem"),
+            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-addext", "basicConstraints=critical,CA:FALSE"),
+        )
+    return Security(home, user="onebar", password=secrets.token_urlsafe(16))
+
+
 # Kafka
 
 
@@ -140,8 +232,11 @@ def ensure_jars() -> None:
     (JARS / ".pom").write_text(_pom_digest())
 
 
-def broker_config(node: int, ports: Sequence[tuple[int, int]], data: Path) -> dict[str, str]:
+def broker_config(
+    node: int, ports: Sequence[tuple[int, int]], data: Path, security: Security | None = None
+) -> dict[str, str]:
     """A small KRaft node, broker and controller in one. `ports` are (client, controller) a node."""
+    protocol = "PLAINTEXT" if security is None else "SASL_SSL"
     client, controller = ports[node]
     replicas = str(min(3, len(ports)))
     return {
@@ -151,9 +246,10 @@ def broker_config(node: int, ports: Sequence[tuple[int, int]], data: Path) -> di
             f"{i}@127.0.0.1:{port}" for i, (_, port) in enumerate(ports)
         ),
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{protocol}://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"{protocol}://127.0.0.1:{client}",
+        "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": protocol,
         "log.dirs": str(data),
         # As in production: nothing springs into being because someone asked for it.
         "auto.create.topics.enable": "false",
@@ -172,6 +268,38 @@ def broker_config(node: int, ports: Sequence[tuple[int, int]], data: Path) -> di
         "num.io.threads": "4",
         "background.threads": "2",
         "delete.topic.enable": "true",
+        **({} if security is None else _secure_config(security)),
+    }
+
+
+def _secure_config(security: Security) -> dict[str, str]:
+    """TLS with certificates on both sides, and every login that a client of ours may use."""
+    keystore = security.home / "keystore.pem"
+    keystore.write_text(
+        security.key("server").read_text() + security.certificate("server").read_text()
+    )
+    modules = "org.apache.kafka.common.security"
+    login = f'username="{security.user}" password="{security.password}"'
+    logins = {
+        "scram-sha-512": f"{modules}.scram.ScramLoginModule required {login};",
+        "scram-sha-256": f"{modules}.scram.ScramLoginModule required;",
+        "plain": f"{modules}.plain.PlainLoginModule required "
+        f'user_{security.user}="{security.password}";',
+        "oauthbearer": f"{modules}.oauthbearer.OAuthBearerLoginModule required "
+        f'unsecuredLoginStringClaim_sub="{security.user}";',
+    }
+    return {
+        "sasl.enabled.mechanisms": ",".join(name.upper() for name in logins),
+        "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
+        **{
+            f"listener.name.sasl_ssl.{name}.sasl.jaas.config": value
+            for name, value in logins.items()
+        },
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(keystore),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(security.authority),
+        "listener.name.sasl_ssl.ssl.client.auth": "required",
     }
 
 
@@ -181,7 +309,9 @@ def _java(*arguments: str) -> list[str]:
     return ["java", *flags, logs, "-cp", f"{JARS}/*", *arguments]
 
 
-def start_brokers(count: int, work: Path, logs: Path, started: list[Server]) -> str:
+def start_brokers(
+    count: int, work: Path, logs: Path, started: list[Server], security: Security | None = None
+) -> str:
     """Start `count` KRaft nodes, wait until all of them serve; their bootstrap string."""
     ensure_jars()
     cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
@@ -189,12 +319,18 @@ def start_brokers(count: int, work: Path, logs: Path, started: list[Server]) -> 
     cluster_id = "A" + cluster_id[1:]
     ports = [(free_port(), free_port()) for _ in range(count)]
     servers = []
+    options = {} if security is None else security.kafka_options()
     for node in range(count):
         config = work / f"kafka-{node}.properties"
-        values = broker_config(node, ports, work / f"kafka-{node}")
+        values = broker_config(node, ports, work / f"kafka-{node}", security)
         config.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        format_it = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config)]
+        if security is not None:
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+                user = f"{mechanism}=[name={security.user},password={security.password}]"
+                format_it += ["--add-scram", user]
         formatted = subprocess.run(
-            _java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config)),
+            _java(*format_it),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -211,25 +347,27 @@ def start_brokers(count: int, work: Path, logs: Path, started: list[Server]) -> 
     bootstrap = ",".join(f"127.0.0.1:{client}" for client, _ in ports)
     for server, (client, _) in zip(servers, ports, strict=True):
         address = f"127.0.0.1:{client}"
-        server.wait_until(lambda address=address: _brokers_seen(address) == count)  # type: ignore[misc]
+        server.wait_until(
+            lambda address=address: _brokers_seen(address, options) == count  # type: ignore[misc]
+        )
     return bootstrap
 
 
-def _brokers_seen(bootstrap: str) -> int:
+def _brokers_seen(bootstrap: str, options: dict[str, object]) -> int:
     """How many brokers the one at this address knows to be serving; 0 while it does not answer."""
     host, port = bootstrap.split(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
     except OSError:
         return 0
-    return asyncio.run(_describe(bootstrap))
+    return asyncio.run(_describe(bootstrap, options))
 
 
-async def _describe(bootstrap: str) -> int:
+async def _describe(bootstrap: str, options: dict[str, object]) -> int:
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000, **options)
     try:
         await admin.start()
         return len((await admin.describe_cluster())["brokers"])
@@ -275,9 +413,46 @@ def start_redis(work: Path, logs: Path, started: list[Server], *, nodes: int = 1
     return f"redis+cluster://127.0.0.1:{ports[0]}"
 
 
-def _ask_redis(port: int, command: str) -> str:
+def start_secure_redis(work: Path, logs: Path, started: list[Server], security: Security) -> str:
+    """One `redis-server` that speaks TLS only, to clients with a certificate, and knows one user,
+    who may do everything with the keys of `onebar`; its URL."""
+    port = free_port()
+    home = work / "redis-secure"
+    home.mkdir()
+    (home / "users.acl").write_text(
+        f"user default off\nuser {security.user} on >{security.password} ~* &* +@all\n"
+    )
+    options = {
+        "bind": "127.0.0.1",
+        "port": "0",
+        "tls-port": str(port),
+        "dir": str(home),
+        "save": "",
+        "appendonly": "no",
+        "aclfile": str(home / "users.acl"),
+        "tls-cert-file": str(security.certificate("server")),
+        "tls-key-file": str(security.key("server")),
+        "tls-ca-cert-file": str(security.authority),
+        "tls-auth-clients": "yes",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    server = Server("Redis (TLS)", ["redis-server", *words], logs / "redis-secure.log")
+    started.append(server)
+    hello = f"AUTH {security.user} {security.password}"
+    server.wait_until(lambda: _ask_redis(port, hello, security.context()) == "+OK")
+    return f"rediss://127.0.0.1:{port}/0"
+
+
+def _ask_redis(port: int, command: str, context: ssl.SSLContext | None = None) -> str:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(
+                socket.create_connection(("127.0.0.1", port), timeout=1)
+            )
+            if context is not None:
+                connection = stack.enter_context(
+                    context.wrap_socket(connection, server_hostname="127.0.0.1")
+                )
             connection.settimeout(1)
             connection.sendall(command.encode() + b"\r\n")
             return connection.recv(4096).decode().strip()
@@ -289,24 +464,34 @@ def _ask_redis(port: int, command: str) -> str:
 
 
 @contextlib.contextmanager
-def real_servers(*, brokers: int = 1, redis_cluster: bool = False) -> Iterator[dict[str, str]]:
-    """Both servers, for as long as the block runs; yields the two variables naming them.
+def real_servers(
+    *, brokers: int = 1, redis_cluster: bool = False, secure: bool = False
+) -> Iterator[dict[str, str]]:
+    """Both servers, for as long as the block runs; yields the variables naming them.
 
-    Raises `MissingServerError` where a program is not installed, `ServerStartError` where a
-    server does not come up.
+    `secure` means TLS and logins, and no Redis Cluster. Raises `MissingServerError` where a program
+    is not installed, `ServerStartError` where a server does not come up.
     """
     missing = missing_programs()
     if missing:
         raise MissingServerError("not installed:\n  " + "\n  ".join(missing))
     work = CACHE / "real-servers" / f"run-{os.getpid()}"
-    logs = CACHE / "real-servers" / "logs"
+    logs = CACHE / "real-servers" / ("logs-secure" if secure else "logs")
     work.mkdir(parents=True)
     logs.mkdir(parents=True, exist_ok=True)
     started: list[Server] = []
     try:
-        url = start_redis(work, logs, started, nodes=6 if redis_cluster else 1)
-        bootstrap = start_brokers(brokers, work, logs, started)
-        yield {"ONEBAR_KAFKA_BOOTSTRAP": bootstrap, "ONEBAR_REDIS_URL": url}
+        security = make_security(work / "security") if secure else None
+        if security is None:
+            url = start_redis(work, logs, started, nodes=6 if redis_cluster else 1)
+        else:
+            url = start_secure_redis(work, logs, started, security)
+        bootstrap = start_brokers(brokers, work, logs, started, security)
+        yield {
+            "ONEBAR_KAFKA_BOOTSTRAP": bootstrap,
+            "ONEBAR_REDIS_URL": url,
+            **({} if security is None else security.variables()),
+        }
     finally:
         for server in reversed(started):
             server.stop()
@@ -350,6 +535,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument(
         "--redis-cluster", action="store_true", help="six nodes, three of them masters"
     )
+    run.add_argument("--secure", action="store_true", help="TLS and logins on both")
     run.add_argument("command", nargs="*", help="after --; without it, serve until Ctrl-C")
     commands.add_parser("missing", help="print what is not installed; status 69 if anything is")
     options = parser.parse_args(arguments)
@@ -364,12 +550,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
         if os.environ.get(name)
     }
-    if len(given) == 2:
+    if len(given) == 2 and not options.secure:
         return _run_command(options.command, given)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _interrupt)
     try:
-        with real_servers(brokers=options.brokers, redis_cluster=options.redis_cluster) as names:
+        with real_servers(
+            brokers=options.brokers, redis_cluster=options.redis_cluster, secure=options.secure
+        ) as names:
             return _run_command(options.command, names)
     except MissingServerError as error:
         print(f"real_servers: {error}", file=sys.stderr)

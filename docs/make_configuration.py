@@ -21,7 +21,11 @@ PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
 
 Every setting is an environment variable. They are read once, when a command starts; nothing reads
-them on import. A wrong value ends the command with a message that names the variable.
+them on import. A wrong value ends the command with a message that names the variable; a variable
+that is no setting is warned of, with the nearest name that is one.
+
+Each can be read from a file instead, which its variable with `_FILE` behind it names:
+`ONEBAR_REDIS_PASSWORD_FILE=/run/secrets/redis`. A line end at the file's end is no part of it.
 
 This page is written from `onebar/settings.py` by `make schemas`; a test keeps it true.
 """

@@ -43,7 +43,7 @@ def events(video_id: str, user_id: str) -> list[Event]:
 async def main() -> None:
     settings = Settings()
     sent = events(f"video-{uuid.uuid4().hex[:8]}", "user-1")
-    async with EventProducer.of(settings) as producer:
+    async with EventProducer(settings) as producer:
         await producer.send(sent)
     print(f"Kafka has {len(sent)} events about {sent[0].key}")
 

@@ -82,6 +82,17 @@ class RuleKeys(NamedTuple):
     """sorted set: change -> its ts, the newest kept."""
 
 
+class RepertoireKeys(NamedTuple):
+    """The keys of the repertoire, in the slot of the rules."""
+
+    queries: str
+    """sorted set: query -> the version that it came with."""
+    gone: str
+    """sorted set: query -> the version that took it out, the newest kept."""
+    version: str
+    """string: how often it changed, and the version that last took a query out."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """The keys of one version of the state in one namespace.
@@ -209,6 +220,22 @@ class Keys:
         stem = f"{self.prefix}{{rules}}:"
         return RuleKeys(f"{stem}r", f"{stem}v", f"{stem}c", f"{stem}h")
 
+    @property
+    def all_counters(self) -> tuple[str, str]:
+        """What the names of the counters of all videos begin and end with."""
+        return f"{self.prefix}{{v:", "}:c"
+
+    @property
+    def repertoire(self) -> RepertoireKeys:
+        """Of the repertoire."""
+        stem = f"{self.prefix}{{rules}}:"
+        return RepertoireKeys(f"{stem}q", f"{stem}g", f"{stem}qv")
+
+    @property
+    def repertoire_due(self) -> str:
+        """string: there while the repertoire need not be worked out anew."""
+        return f"{self.prefix}{{rules}}:qd"
+
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this state."""
         return f"{self.prefix}log:{escape(topic)}/{partition}"
@@ -216,6 +243,10 @@ class Keys:
     def digest(self, digest: str) -> str:
         """string: the queries generated from one prompt by one model."""
         return f"{self.prefix}{{d:{digest}}}"
+
+    def rate(self, caller: str) -> str:
+        """string: when the token bucket of a caller will be full again, in microseconds."""
+        return f"{self.prefix}rate:{escape(caller)}"
 
     @property
     def recent(self) -> str:

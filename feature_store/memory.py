@@ -19,6 +19,7 @@ from feature_store.buckets import (
     bucket_prefix,
     count_increments,
     merge_neighbors,
+    most_exposed,
     newest,
     rank_anchors,
     showable,
@@ -118,8 +119,10 @@ class MemoryStore:
         *,
         now: float | None = None,
         max_anchors: int = MAX_ANCHORS,
+        counted: bool = False,
     ) -> list[Features]:
-        """What is known of each (video, user), in their order."""
+        """What is known of each (video, user), in their order; with `counted` the videos'
+        counters, too."""
         now = time.time() if now is None else now
         features = []
         for video_id, user_id in pairs:
@@ -130,6 +133,7 @@ class MemoryStore:
                     text=video.text,
                     anchors=merge_neighbors(own, video.neighbors, max_anchors),
                     history=self.history(user_id) if user_id is not None else (),
+                    counts=most_exposed(self.counts(video_id)) if counted else (),
                 )
             )
         return features

@@ -16,6 +16,7 @@ from feature_store.buckets import (
     decode_anchors,
     decode_counts,
     merge_neighbors,
+    most_exposed,
     rank_anchors,
     showable,
     shown_anchors,
@@ -45,7 +46,7 @@ from feature_store.redis.client import (
     pipelined,
     strings,
 )
-from feature_store.redis.fitness import Fitness, evicted_keys, examine
+from feature_store.redis.fitness import Fitness, Vitals, examine, vitals
 from feature_store.snapshot import StateSnapshot, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 from onebar.policy import StatePolicy
@@ -113,11 +114,13 @@ class FeatureStore:
         *,
         now: float | None = None,
         max_anchors: int = MAX_ANCHORS,
+        counted: bool = False,
     ) -> list[Features]:
         """What is known of each (video, user), in their order, in one round trip.
 
         Weights are decayed to `now` (UTC epoch seconds; default: the present), but the order of
-        anchors does not depend on it. Neighbour anchors follow the behaviour anchors.
+        anchors does not depend on it. Neighbour anchors follow the behaviour anchors. With
+        `counted` the videos' counters are read, too.
         """
         now = time.time() if now is None else now
         videos = list(dict.fromkeys(video_id for video_id, _ in pairs))
@@ -128,6 +131,8 @@ class FeatureStore:
         # By its source, not by its digest: it must not be sent again behind the others.
         commands = [Command("EVAL", (), (NOW.source, 1, self.keys.text(videos[0])))]
         commands += [command for video_id in videos for command in self._video_commands(video_id)]
+        if counted:
+            commands += [self._counts_command(video_id) for video_id in videos]
         commands += [command for user_id in users for command in self._user_commands(user_id)]
         read_at, *found = await pipelined(self.client, commands)
         seconds = int(read_at) / 1e6
@@ -142,6 +147,10 @@ class FeatureStore:
                 merge_neighbors(own, _neighbors(neighbors), max_anchors),
                 NO_SEAL if stored is None else stored.seal,
             )
+        counts = {
+            video_id: most_exposed(self._totals(next(replies))) if counted else ()
+            for video_id in videos
+        }
         histories = {
             user_id: (seal_of(next(replies)), tuple(decode_history(next(replies))))
             for user_id in users
@@ -150,7 +159,8 @@ class FeatureStore:
         for video_id, user_id in pairs:
             text, anchors, seal = known[video_id]
             user_seal, history = (NO_SEAL, ()) if user_id is None else histories[user_id]
-            features.append(Features(text, anchors, history, Seals(seal, user_seal, seconds)))
+            seals = Seals(seal, user_seal, seconds)
+            features.append(Features(text, anchors, history, seals, counts[video_id]))
         return features
 
     async def anchors(self, video_id: str, *, now: float | None = None) -> tuple[Anchor, ...]:
@@ -163,9 +173,13 @@ class FeatureStore:
 
     async def counts(self, video_id: str) -> dict[str, QueryCounts]:
         """Counts per query of a video."""
-        [reply] = await pipelined(
-            self.client, [Command("HGETALL", (self.keys.counters(video_id),))]
-        )
+        [reply] = await pipelined(self.client, [self._counts_command(video_id)])
+        return self._totals(reply)
+
+    def _counts_command(self, video_id: str) -> Command:
+        return Command("HGETALL", (self.keys.counters(video_id),))
+
+    def _totals(self, reply: Any) -> dict[str, QueryCounts]:
         return total_counts(decode_counts(decode_hash(reply), self.policy.max_entries))
 
     async def history(self, user_id: str) -> tuple[HistoryEntry, ...]:
@@ -262,6 +276,10 @@ class FeatureStore:
             if reply is not None
         }
 
+    async def ping(self) -> None:
+        """Raises `StoreUnavailableError` unless Redis answers."""
+        await strings(self.client, [self.keys.probe()])
+
     async def probe(self) -> str | None:
         """Raises `StoreUnavailableError` unless Redis answers and a write is possible now. What
         was noted of a loss (`note_lost`); None where the state is whole.
@@ -279,9 +297,14 @@ class FeatureStore:
         """Whether this Redis is fit to hold the state."""
         return await examine(self.client, self.keys.probe())
 
-    async def evicted_keys(self) -> int | None:
-        """How many keys Redis evicted since its start; None where it may not be asked."""
-        return await evicted_keys(self.client)
+    async def vitals(self) -> Vitals | None:
+        """How Redis is doing; None where it may not be asked."""
+        return await vitals(self.client)
+
+    async def clock(self) -> float:
+        """The time that Redis has, in UTC epoch seconds."""
+        [now] = await pipelined(self.client, [Command(NOW, (self.keys.probe(),))])
+        return int(now) / 1e6
 
     async def note_lost(self, what: str | None) -> None:
         """Note that this generation lacks something it had taken in, for everyone who reads it;

@@ -48,3 +48,13 @@ class StatePolicy(Struct, frozen=True):
     def bucket(self, ts: float) -> int:
         """The time bucket of an event at `ts` (UTC epoch seconds, >= 0)."""
         return int(ts // self.bucket_s)
+
+
+class RepertoirePolicy(Struct, frozen=True):
+    """Which queries are of the repertoire: under some video others may be shown them, and over all
+    videos they were shown `exposures` times and tapped at `click_rate` of them at least; of more
+    than `size` those tapped most."""
+
+    exposures: int = 20
+    click_rate: float = 0.02
+    size: int = 100_000

@@ -74,6 +74,9 @@ class QueryCounts(Struct, frozen=True):
     engagements: int = 0
 
 
+MAX_COUNTED = 64
+"""Queries of a video whose counters a ranker looks at: the most exposed."""
+
 NO_SEAL = bytes(8)
 """The seal of what is not there."""
 
@@ -105,6 +108,9 @@ class Features(Struct, frozen=True):
     anchors: tuple[Anchor, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     seals: Seals = UNSEALED
+    counts: tuple[tuple[str, int, int, int], ...] = ()
+    """(query, exposures, clicks, engagements) under the video, the most exposed first, at most
+    `MAX_COUNTED`; empty unless they were asked for."""
 
     @property
     def known(self) -> bool:
@@ -167,6 +173,8 @@ class CacheEntry(Struct, frozen=True):
     seals: Seals = UNSEALED
     made: QueryResult | None = None
     passed: int = 0
+    kept: bool = True
+    """Whether the pair is served it from now on; else only what has the same digest is."""
 
 
 class Rule(Struct, frozen=True, omit_defaults=True, gc=False):

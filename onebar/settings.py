@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
+from onebar.addresses import check_redis_url
+from onebar.errors import UsageError
+from onebar.policy import MAX_SHOWABLE_USERS, RepertoirePolicy, StatePolicy
 
-REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+USER_ID_KEY_LENGTH = 16
+"""Characters that a key for pseudonyms has at least."""
+_MAX_FILE = 64 * 1024
+
+Secret = Annotated[str, Field(repr=False)]
+"""What stands in no error, log line or output."""
+
+
+class SettingsFileError(UsageError, ValueError):
+    """A file that a variable names can't be read, or the variable is one too many."""
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set. `ONEBAR_KAFKA_BOOTSTRAP=host:9092` sets `kafka_bootstrap`."""
+    """Everything an operator can set. `ONEBAR_KAFKA_BOOTSTRAP=host:9092` sets `kafka_bootstrap`.
 
-    model_config = SettingsConfigDict(env_prefix="ONEBAR_", extra="ignore", populate_by_name=True)
+    Each can be read from a file instead, which its variable with `_FILE` behind it names. Raises
+    `SettingsFileError` where that can't be.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ONEBAR_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
 
     # Servers
     kafka_bootstrap: str = "127.0.0.1:9092"
     """Kafka brokers to start from: `host:port`, several separated by commas."""
-    redis_url: str = "redis://127.0.0.1:6379/0"
-    """`redis://`, `rediss://` or `unix://`; `redis+cluster://` for a Redis Cluster."""
+    redis_url: Secret = "redis://127.0.0.1:6379/0"
+    """`redis://`, `rediss://` (TLS) or `unix://`; `redis+cluster://` or `rediss+cluster://` for a
+    Redis Cluster; `redis+sentinel://host:26379,host2:26379/mymaster/0` or `rediss+sentinel://` for
+    a primary that Sentinels name. The user and password before an `@` are those of Redis."""
     redis_timeout_s: float = Field(default=2.0, gt=0)
     """Longest wait for one answer from Redis."""
     namespace: str = "onebar"
@@ -36,6 +64,52 @@ class Settings(BaseSettings):
     second part of every Redis key. Its old name, `ONEBAR_GENERATION`, is still read."""
     topic_prefix: str = ""
     """Put before every topic name, so that several feeds can share one Kafka."""
+
+    # Security of connections
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Kafka's own names: `SSL` is TLS, `SASL_` with a login."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = (
+        "SCRAM-SHA-512"
+    )
+    """How to log in, where the protocol has a login."""
+    kafka_sasl_username: str = ""
+    """Who logs in to Kafka."""
+    kafka_sasl_password: Secret = ""
+    """Their password."""
+    kafka_token_provider: str = ""
+    """For `OAUTHBEARER`: `package.module:function`, called without arguments for a token each time
+    one is needed; it returns it, or a coroutine of it."""
+    kafka_tls_ca: Path | None = None
+    """PEM file of the authorities that sign the brokers' certificates; those of the system where
+    none is named."""
+    kafka_tls_certificate: Path | None = None
+    """PEM file of the certificate that a client shows the brokers, with its chain."""
+    kafka_tls_key: Path | None = None
+    """PEM file of its key, where it is not in the same file."""
+    kafka_tls_key_password: Secret = ""
+    """What that key is encrypted with."""
+    kafka_tls_check_hostname: bool = True
+    """Whether a broker's certificate must name its host."""
+    redis_username: str = ""
+    """The ACL user of Redis, where the URL names none."""
+    redis_password: Secret = ""
+    """Its password, where the URL has none."""
+    redis_sentinel_username: str = ""
+    """The ACL user of the Sentinels themselves, if they want one."""
+    redis_sentinel_password: Secret = ""
+    """Its password."""
+    redis_tls_ca: Path | None = None
+    """PEM file of the authorities that sign the servers' certificates; those of the system where
+    none is named."""
+    redis_tls_certificate: Path | None = None
+    """PEM file of the certificate that a client shows Redis."""
+    redis_tls_key: Path | None = None
+    """PEM file of its key, where it is not in the same file."""
+    redis_tls_check_hostname: bool = True
+    """Whether a server's certificate must name its host."""
+    user_id_key: Secret = ""
+    """With a key, of 16 characters at least, a keyed hash of a user's id stands for it in Kafka, in
+    Redis and in the archive (docs/operations.md). Another key is another person for everyone."""
 
     # Kafka
     partitions: int = Field(default=4, ge=1)
@@ -80,6 +154,20 @@ class Settings(BaseSettings):
 
     market: str = ""
     """Which market this is, for rules that hold in one alone."""
+
+    # Repertoire
+    constrain: Literal["open", "prefer", "only"] = "open"
+    """How strictly queries are of the repertoire (queries that did well where they were shown, and
+    a video's own anchors, and what a rule allows): `open` not at all, `prefer` those of it first,
+    `only` no others, from whatever source. A request may ask for more, never for less."""
+    repertoire_exposures: int = Field(default=RepertoirePolicy().exposures, ge=1)
+    """Exposures, over all videos, from which a query may be of the repertoire."""
+    repertoire_click_rate: float = Field(default=RepertoirePolicy().click_rate, ge=0, le=1)
+    """Least clicks to an exposure of a query of the repertoire."""
+    repertoire_size: int = Field(default=RepertoirePolicy().size, ge=1)
+    """Most queries of the repertoire, those clicked most."""
+    repertoire_refresh_s: float = Field(default=300.0, gt=0)
+    """How often a generator worker works it out anew, unless generation is `open`."""
 
     # Stream worker
     stream_batch: int = Field(default=500, ge=1)
@@ -159,10 +247,39 @@ class Settings(BaseSettings):
     """How long an answer may take where the request does not say."""
     max_budget_ms: float = Field(default=2000.0, gt=0)
     """Largest budget a request may ask for."""
-    api_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    api_tls_certificate: Path | None = None
+    """PEM file of the API's certificate, with its chain; the API speaks TLS then."""
+    api_tls_key: Path | None = None
+    """PEM file of its key (PKCS #8)."""
+    api_tls_key_password: Secret = ""
+    """What that key is encrypted with."""
+    api_tls_client_ca: Path | None = None
+    """PEM file of the authorities whose clients alone are served; anyone's where none is named."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks of proxies, separated by commas, whose `X-Forwarded-For` is believed.
+    Any other's is not, and without keys a request that has one is refused."""
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     """`scope[+scope]:sha256-of-key`, separated by commas; scopes are read, write, admin."""
     rate_limit_per_s: float = Field(default=0.0, ge=0)
-    """Requests per second a key (or address) may make; 0 is no limit."""
+    """Requests per second a key (or address) may make of all API processes together, by Redis; each
+    pair of a batch counts. 0 is no limit."""
+    api_connections: int = Field(default=4096, ge=1)
+    """Connections an API process keeps; beyond them the longest idle are closed. Fewer where the
+    limit on open files (`ulimit -Hn`) is lower."""
+    api_idle_s: float = Field(default=75.0, ge=1)
+    """A connection without a request is closed after so long; more than a balancer's 60 s, so that
+    none is closed under it. The head of a request has to be there within as long."""
+    api_body_timeout_s: float = Field(default=10.0, gt=0)
+    """The body of a request has to be there within so long."""
+    api_bodies_mb: float = Field(default=32.0, ge=8)
+    """Bodies of requests being read and answered, in MiB, that an API process holds at most; beyond
+    it requests are refused (503) before their bodies are read."""
+    api_requests: int = Field(default=512, ge=1)
+    """Requests being answered in an API process, single lookups aside; beyond them others are
+    refused (503)."""
+    last_known_s: float = Field(default=300.0, ge=0)
+    """How long after the loss of Redis an API process answers with what it last knew to be right,
+    marked as `last_known`; 0 never does."""
     page_users: Annotated[tuple[str, ...], NoDecode] = ()
     """User ids that the page offers to watch as, separated by commas."""
     metrics_targets: Annotated[tuple[str, ...], NoDecode] = ()
@@ -170,7 +287,7 @@ class Settings(BaseSettings):
     by commas."""
 
     # Teaching
-    teacher_key: str = ""
+    teacher_key: Secret = ""
     """What `onebar teach` shows an endpoint that wants a key. It is written nowhere."""
 
     # Observability
@@ -189,23 +306,41 @@ class Settings(BaseSettings):
         for server in value.split(","):
             host, _, port = server.strip().rpartition(":")
             if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-                raise ValueError(f"expected host:port, several separated by commas, got {server!r}")
+                said = server.rpartition("@")[2]
+                raise ValueError(f"expected host:port, several separated by commas, got {said!r}")
         return value
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in REDIS_SCHEMES:
-            raise ValueError(f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}")
-        if parts.scheme != "unix" and (not parts.hostname or parts.port == 0):
-            raise ValueError("expected a host, and a port from 1 to 65535 if any")
-        database = parts.path.strip("/")
-        if parts.scheme != "unix" and database and not database.isdigit():
-            raise ValueError(f"expected the number of a database after the host, got {database!r}")
+        # Nothing of it is repeated: where it is malformed, anything may be the password.
+        check_redis_url(value)
         return value
 
-    @field_validator("checkpoint", "registry", "embedder", "index", mode="before")
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @field_validator("user_id_key")
+    @classmethod
+    def _is_long(cls, value: str) -> str:
+        if value and len(value) < USER_ID_KEY_LENGTH:
+            raise ValueError(
+                f"expected {USER_ID_KEY_LENGTH} characters or more, got {len(value)}; make one "
+                "with: openssl rand -hex 32"
+            )
+        return value
+
+    @field_validator(
+        *("checkpoint", "registry", "embedder", "index"),
+        *("kafka_tls_ca", "kafka_tls_certificate", "kafka_tls_key"),
+        *("redis_tls_ca", "redis_tls_certificate", "redis_tls_key"),
+        *("api_tls_certificate", "api_tls_key", "api_tls_client_ca"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -220,9 +355,57 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("api_keys", "page_users", "metrics_targets", mode="before")
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL_"):
+            if self.kafka_sasl_mechanism == "OAUTHBEARER":
+                module, colon, name = self.kafka_token_provider.partition(":")
+                if not (module and colon and name):
+                    raise ValueError(
+                        "OAUTHBEARER needs ONEBAR_KAFKA_TOKEN_PROVIDER=package.module:function"
+                    )
+            elif not self.kafka_sasl_username or not self.kafka_sasl_password:
+                raise ValueError(
+                    f"ONEBAR_KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs "
+                    "ONEBAR_KAFKA_SASL_USERNAME and ONEBAR_KAFKA_SASL_PASSWORD"
+                )
+        elif self.kafka_sasl_username or self.kafka_sasl_password:
+            raise ValueError(
+                "a login to Kafka is set, and ONEBAR_KAFKA_SECURITY_PROTOCOL is "
+                f"{self.kafka_security_protocol}, which has none: set it to SASL_SSL"
+            )
+        for named, key in (
+            ("KAFKA_TLS_CERTIFICATE", "KAFKA_TLS_KEY"),
+            ("REDIS_TLS_CERTIFICATE", "REDIS_TLS_KEY"),
+            ("API_TLS_CERTIFICATE", "API_TLS_KEY"),
+        ):
+            if getattr(self, key.lower()) and not getattr(self, named.lower()):
+                raise ValueError(f"ONEBAR_{key} is set, and ONEBAR_{named} is not")
+        if self.api_tls_certificate and not self.api_tls_key:
+            raise ValueError("ONEBAR_API_TLS_CERTIFICATE is set, and ONEBAR_API_TLS_KEY is not")
+        if self.api_tls_client_ca and not self.api_tls_certificate:
+            raise ValueError(
+                "ONEBAR_API_TLS_CLIENT_CA is set, and ONEBAR_API_TLS_CERTIFICATE is not"
+            )
+        return self
+
     @classmethod
-    def _split(cls, value: object) -> object:
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, then the environment, then the files that it names."""
+        return init_settings, env_settings, _Files(settings_cls)
+
+    @field_validator(
+        *("api_keys", "page_users", "metrics_targets", "trusted_proxies"), mode="before"
+    )
+    @classmethod
+    def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(entry.strip() for entry in value.split(",") if entry.strip())
         return value
@@ -236,6 +419,15 @@ class Settings(BaseSettings):
             if not name or not host or not (port.isascii() and port.isdigit()):
                 raise ValueError(f"expected name=host:port, separated by commas, got {target!r}")
         return value
+
+    @property
+    def repertoire(self) -> RepertoirePolicy:
+        """What is of the repertoire, by these settings."""
+        return RepertoirePolicy(
+            exposures=self.repertoire_exposures,
+            click_rate=self.repertoire_click_rate,
+            size=self.repertoire_size,
+        )
 
     @property
     def policy(self) -> StatePolicy:
@@ -252,3 +444,76 @@ class Settings(BaseSettings):
             showable_users=self.showable_users,
             showable_lookback_s=self.showable_lookback_s,
         )
+
+
+class _Files(PydanticBaseSettingsSource):
+    """Values from the files that `ONEBAR_*_FILE` name."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        for variable in variables_of(field_name):
+            path = os.environ.get(f"{variable}{FILE}")
+            if path:
+                if os.environ.get(variable):
+                    raise SettingsFileError(
+                        f"{variable} and {variable}{FILE} are both set; unset one of them"
+                    )
+                return _content(f"{variable}{FILE}", path), field_name, False
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, name)
+            if value is not None:
+                found[key] = value
+        return found
+
+
+PREFIX = "ONEBAR_"
+FILE = "_FILE"
+NO_SETTINGS = {"ONEBAR_API_KEY", "ONEBAR_DATA"}
+"""Variables that only a command, or a test, reads."""
+
+
+def _content(variable: str, path: str) -> str:
+    """Without the line end that editors put behind it."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+        text = raw.decode()
+    except OSError as error:
+        raise SettingsFileError(f"{variable}={path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsFileError(f"{variable}={path}: not UTF-8") from None
+    if len(raw) > _MAX_FILE:
+        raise SettingsFileError(f"{variable}={path}: longer than {_MAX_FILE:,} bytes")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def variables_of(name: str) -> tuple[str, ...]:
+    """The variables that a setting is read from, its own first; old names behind it."""
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return tuple(str(choice) for choice in alias.choices)
+    return (f"ONEBAR_{name.upper()}",)
+
+
+def is_secret(name: str) -> bool:
+    """Whether nothing may show the value of this setting."""
+    return not Settings.model_fields[name].repr
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The `ONEBAR_*` variables that are no setting, each with the nearest name that is one; empty
+    where none is near."""
+    known = [variable for name in Settings.model_fields for variable in variables_of(name)]
+    taken = {*known, *(variable + FILE for variable in known)}
+    bare = {variable.removeprefix(PREFIX): variable for variable in known}
+    found = {}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in taken | NO_SETTINGS:
+            end = FILE if name.endswith(FILE) else ""
+            word = name.removeprefix(PREFIX).removesuffix(FILE)
+            near = difflib.get_close_matches(word, bare, n=1, cutoff=0.75)
+            found[name] = bare[near[0]] + end if near else ""
+    return found

@@ -7,98 +7,82 @@ then is the answer, and it says what it is.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from binascii import hexlify
 from collections.abc import Awaitable, Callable, Sequence
-from struct import unpack
 
 import msgspec
-import orjson
-import structlog
-from msgspec import Struct
 
 from api.answering.coalesce import Coalescer
+from api.answering.forms import CACHED, Ask, Hit, from_body, values_of, why
+from api.answering.misses import Miss, Misses, count
 from api.answering.model import Model
+from api.answering.recheck import Recheck
 from api.answering.refresh import Refresher
-from api.http.metrics import ANSWERS, FALLBACKS, SHEDS, STALE
-from api.http.schemas import Answer, Fallback, Reason
-from feature_store.buckets import CorruptStateError
+from api.breaker import Breaker
+from api.http.lag import Lag
+from api.http.metrics import ANSWERS, STALE
+from api.http.schemas import Reason
 from feature_store.cache.codec import CachedBody, Lookup
-from feature_store.redis.client import StoreUnavailableError
-from onebar.gating.gate import Gate, about_of
-from onebar.gating.held import count_held
-from onebar.gating.rules import About
-from onebar.gating.wants import Wants, select
-from onebar.generator.batching import DeadlineExceededError, QueueFullError
-from onebar.recommending.candidates import Reason as Rejection
-from onebar.recommending.candidates import choose
-from onebar.recommending.grounding import presentable
-from onebar.recommending.material import material
-from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
-from onebar.records import Candidate, Features, Pair, QueryResult
-
-log = structlog.get_logger(__name__)
+from onebar.gating.gate import Gate
+from onebar.gating.repertoire import stricter
+from onebar.gating.wants import Wants
+from onebar.process.turns import turns
+from onebar.records import Pair
 
 MARGIN_S = 0.002
 """Kept back of a budget for putting the answer together, but never more than a tenth of it."""
 LOOKUP_BUDGET_MS = 50.0
 """What a look into the cache may take where neither the request nor the settings grant any time."""
+CHECKED_TOGETHER = 16
+"""Cached bodies of a batch that the gate is asked about before others have their turn."""
 
-ID_DIGITS = 24
-
-Hit = tuple[Pair, CachedBody]
+Peek = Callable[[Sequence[Pair], float], list[CachedBody | None]]
 
 _CACHE = ANSWERS.labels("cache", "")
-_GENERATED = ANSWERS.labels("generated", "")
-_QUERY = b'{"text":'
-
-
-class Ask(Struct, frozen=True, gc=False):
-    """How a request wants to be answered.
-
-    `deadline` is in loop time. `k` None takes the queries as they are kept, and `wants` None all of
-    them. Without `generate` only the cache and the fallbacks are used. A `peek` leaves no trace: it
-    is not counted, and renews nothing.
-    """
-
-    deadline: float
-    k: int | None = None
-    generate: bool = True
-    peek: bool = False
-    wants: Wants | None = None
 
 
 class Answerer:
-    """Answers pairs with JSON objects, ready to send."""
+    """Answers pairs with JSON objects, ready to send.
+
+    `at_hand` has what is known without a wait to be in the cache, `last_known` what was in it when
+    Redis was lost.
+    """
 
     def __init__(
         self,
         *,
         lookups: Coalescer[Pair, Lookup],
         lookup_many: Callable[[Sequence[Pair]], Awaitable[list[Lookup]]],
-        at_hand: Callable[[Sequence[Pair], float], list[CachedBody | None]],
-        features: Coalescer[Pair, Features],
+        at_hand: Peek,
+        last_known: Peek,
+        redis: Breaker,
+        lag: Lag,
+        misses: Misses,
+        recheck: Recheck,
         model: Model,
         refresher: Refresher,
         gate: Gate,
-        k: int,
         budget_ms: float,
-        max_generating: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lookups = lookups
         self._lookup_many = lookup_many
         self._at_hand = at_hand
-        self._features = features
+        self._last_known = last_known
+        self._redis = redis
+        self._lag = lag
+        self._misses = misses
+        self._recheck = recheck
         self._model = model
         self._refresher = refresher
         self._gate = gate
-        self._k = k
         self._budget_ms = budget_ms
-        self._max_generating = max_generating
         self._clock = clock
-        self.generating = 0
+
+    @property
+    def generating(self) -> int:
+        """Pairs that queries are being generated for, for answers."""
+        return self._misses.generating
 
     def ask(
         self,
@@ -108,12 +92,19 @@ class Answerer:
         budget_ms: float | None,
         wants: Wants | None = None,
     ) -> Ask:
-        """The terms of a request that arrived at `arrived` (loop time).
+        """The terms of a request that began to be answered at `arrived` (loop time); what it had
+        waited by then for the event loop counts.
 
         A budget of 0 means: generate nothing. The look into the cache then has the usual budget.
         """
         granted = self._budget_ms if budget_ms is None else budget_ms
-        return Ask(arrived + self._allowance_s(granted), k, granted > 0, wants=wants)
+        deadline = arrived - self._lag.seconds + self._allowance_s(granted)
+        ask = Ask(deadline, k, granted > 0, wants=wants)
+        if wants is not None and wants.constrain is not None:
+            mode = stricter(self._gate.constrain, wants.constrain)
+            if mode != self._gate.constrain:
+                return msgspec.structs.replace(ask, constrain=mode)
+        return ask
 
     def _allowance_s(self, budget_ms: float) -> float:
         budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
@@ -122,33 +113,38 @@ class Answerer:
     async def one(self, pair: Pair, ask: Ask) -> bytes:
         """The answer for one pair: a JSON object."""
         if not self._gate.open:
-            return self._empty(pair, ask, "store_unavailable")
+            return self._misses.empty(pair, ask, "store_unavailable")
         now = self._clock()
         [body] = self._at_hand((pair,), now)
         if body is None:
+            if self._redis.open:
+                return await self._without_redis(pair, ask, "store_unavailable")
             try:
                 found = await self._lookups.ask(pair, ask.deadline)
             except Exception as error:
-                return self._empty(pair, ask, _why(pair, error))
+                return await self._without_redis(pair, ask, why(pair, error))
             body = _own(pair, found)
             if body is None:
-                return await self._miss(pair, found, ask)
+                return await self._misses.one(pair, found, ask)
             now = self._clock()
-        if body.passed != self._gate.passed(now):
-            checked = await self._check(pair, body, ask)
+        if body.passed != self._gate.passed(now) or ask.constrain is not None:
+            checked = await self._recheck.checked(pair, body, ask)
+            if checked is None:
+                return await self._misses.one(pair, Lookup(), ask)
             if not isinstance(checked, CachedBody):
-                return self._empty(pair, ask, checked)
+                return self._misses.empty(pair, ask, checked)
             body, now = checked, self._clock()
         if not ask.peek:
             _CACHE.inc()
             self._renew([(pair, body)], now)
-        return _CACHED % _values([(pair, body)], ask, now)
+        return CACHED % values_of([(pair, body)], ask, now)
 
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> bytes:
         """The answers: a JSON array, in the order of the pairs. They share the deadline, and their
         round trips."""
         if not self._gate.open:
-            return b"[%b]" % b",".join(self._empty(p, ask, "store_unavailable") for p in pairs)
+            empty = (self._misses.empty(pair, ask, "store_unavailable") for pair in pairs)
+            return b"[%b]" % b",".join(empty)
         now = self._clock()
         bodies = self._at_hand(pairs, now)
         made: dict[int, bytes] = {}
@@ -156,7 +152,9 @@ class Answerer:
             made = await self._read(pairs, bodies, ask)
             now = self._clock()
         passed = self._gate.passed(now)
-        if any(body is not None and body.passed != passed for body in bodies):
+        if ask.constrain is not None or any(
+            body is not None and body.passed != passed for body in bodies
+        ):
             made |= await self._check_all(pairs, bodies, passed, ask)
             now = self._clock()
         hits = [(pair, body) for pair, body in zip(pairs, bodies, strict=True) if body is not None]
@@ -164,11 +162,11 @@ class Answerer:
             _CACHE.inc(len(hits))
             self._renew(hits, now)
         forms = [
-            _CACHED if body is not None else made[at].replace(b"%", b"%%")
+            CACHED if body is not None else made[at].replace(b"%", b"%%")
             for at, body in enumerate(bodies)
         ]
         # One formatting for all, as one for each takes half as long again.
-        return b"[%b]" % b",".join(forms) % _values(hits, ask, now)
+        return b"[%b]" % b",".join(forms) % values_of(hits, ask, now)
 
     async def _read(
         self, pairs: Sequence[Pair], bodies: list[CachedBody | None], ask: Ask
@@ -177,54 +175,66 @@ class Answerer:
         away = [at for at, body in enumerate(bodies) if body is None]
         found = await self._lookup_all([pairs[at] for at in away], ask.deadline)
         if not isinstance(found, list):
-            return {at: self._empty(pairs[at], ask, found) for at in away}
-        misses: dict[int, Awaitable[bytes]] = {}
+            return {at: await self._without_redis(pairs[at], ask, found) for at in away}
+        misses: dict[int, Miss] = {}
         for at, lookup in zip(away, found, strict=True):
             bodies[at] = _own(pairs[at], lookup)
             if bodies[at] is None:
-                misses[at] = self._miss(pairs[at], lookup, ask)
-        return dict(zip(misses, await asyncio.gather(*misses.values()), strict=True))
+                misses[at] = pairs[at], lookup
+        if not misses:
+            return {}
+        if len(misses) == 1:
+            [(at, miss)] = misses.items()
+            return {at: await self._misses.one(*miss, ask)}
+        answers = await self._misses.many(list(misses.values()), ask)
+        return dict(zip(misses, answers, strict=True))
 
-    async def _check(self, pair: Pair, body: CachedBody, ask: Ask) -> CachedBody | Reason:
-        """A body that passed other rules than those of this moment, as these let it pass. It is
-        also due to be made anew, for what they hold back no more and what they pin."""
-        self._refresher.want(pair)
-        about = About(pair[0])
-        if self._gate.rules.asks_about:
-            try:
-                async with asyncio.timeout_at(ask.deadline):
-                    known = await self._features.ask((pair[0], None))
-            except Exception as error:
-                return _why(pair, error)
-            about = about_of(pair[0], known)
-        try:
-            result = body.result()
-        except CorruptStateError as error:
-            return _why(pair, error)
-        gated = self._gate.apply(result.queries, about, self._clock(), pins=not result.rejected)
-        count_held(gated.held)
-        queries = gated.queries[: self._k]
-        shown = msgspec.structs.replace(result, queries=queries, rejected=not queries)
-        if shown.rejected and not result.rejected:
-            shown = msgspec.structs.replace(shown, rejection=str(Rejection.HELD_BACK))
-        return msgspec.structs.replace(body, body=_encode(shown)[:-1])
+    async def _without_redis(self, pair: Pair, ask: Ask, reason: Reason) -> bytes:
+        """What was last known to answer the pair, where it may still be shown; else nothing."""
+        [body] = self._last_known((pair,), self._clock())
+        if body is not None and self._recheck.due(body, ask):
+            checked = await self._recheck.checked(pair, body, ask)
+            body = checked if isinstance(checked, CachedBody) else None
+        if body is None:
+            return self._misses.empty(pair, ask, reason)
+        count("last_known", reason, ask)
+        return from_body("last_known", reason, pair, body, ask, self._clock())
 
     async def _check_all(
         self, pairs: Sequence[Pair], bodies: list[CachedBody | None], passed: int, ask: Ask
     ) -> dict[int, bytes]:
         """Put into `bodies` what the rules of this moment let pass; the answers for those of which
         that can't be said."""
-        at = [n for n, body in enumerate(bodies) if body is not None and body.passed != passed]
-        found = await asyncio.gather(
-            *(self._check(pairs[n], body, ask) for n in at if (body := bodies[n]) is not None)
-        )
+        at = [
+            n
+            for n, body in enumerate(bodies)
+            if body is not None and (body.passed != passed or ask.constrain is not None)
+        ]
+        found: list[CachedBody | Reason | None] = []
+        for start in range(0, len(at), CHECKED_TOGETHER):
+            some = at[start : start + CHECKED_TOGETHER]
+            await turns().turn()
+            found += await asyncio.gather(
+                *(
+                    self._recheck.checked(pairs[n], body, ask)
+                    for n in some
+                    if (body := bodies[n]) is not None
+                )
+            )
         made: dict[int, bytes] = {}
+        missed: list[int] = []
         for number, checked in zip(at, found, strict=True):
             if isinstance(checked, CachedBody):
                 bodies[number] = checked
+                continue
+            bodies[number] = None
+            if checked is None:
+                missed.append(number)
             else:
-                bodies[number] = None
-                made[number] = self._empty(pairs[number], ask, checked)
+                made[number] = self._misses.empty(pairs[number], ask, checked)
+        if missed:
+            lost = [(pairs[number], Lookup()) for number in missed]
+            made |= dict(zip(missed, await self._misses.many(lost, ask), strict=True))
         return made
 
     def _renew(self, hits: Sequence[Hit], now: float) -> None:
@@ -241,234 +251,9 @@ class Answerer:
             async with asyncio.timeout_at(deadline):
                 return await self._lookup_many(pairs)
         except Exception as error:
-            return _why(pairs[0], error)
-
-    async def _miss(self, pair: Pair, found: Lookup, ask: Ask) -> bytes:
-        # What a fallback needs is read beside the generation, in the same round trip.
-        features = None if found.video is not None else self._features.ask((pair[0], None))
-        try:
-            outcome = await self._generate(pair, ask)
-            if isinstance(outcome, QueryResult):
-                _GENERATED.inc()
-                return self._from_result(pair, outcome, ask)
-            if found.video is not None:
-                body = found.video
-                if body.passed != self._gate.passed(self._clock()):
-                    checked = await self._check((pair[0], None), body, ask)
-                    if not isinstance(checked, CachedBody):
-                        return self._empty(pair, ask, checked)
-                    body = checked
-                _count("video", outcome, ask)
-                form = _form(b'"fallback","fallback":"video","reason":"%b"' % outcome.encode())
-                return form % _values([(pair, body)], ask, self._clock())
-            assert features is not None
-            return await self._without_cache(pair, features, outcome, ask)
-        finally:
-            if features is not None and not features.done():
-                features.cancel()
-
-    async def _generate(self, pair: Pair, ask: Ask) -> QueryResult | Reason:
-        """A result by the deadline, or why there is none."""
-        if not ask.generate or not self._model.wanted:
-            return "not_generating"
-        recommender = self._model.recommender
-        if recommender is None:
-            return "model_unavailable"
-        if self.generating >= self._max_generating:
-            SHEDS.inc()
-            return "overload"
-        self.generating += 1
-        try:
-            [outcome] = await recommender.recommend([pair], deadline=ask.deadline)
-        except Exception as error:
-            outcome = error
-        finally:
-            self.generating -= 1
-        match outcome:
-            case QueryResult():
-                return outcome
-            case DeadlineExceededError():
-                return "deadline"
-            case QueueFullError():
-                SHEDS.inc()
-                return "overload"
-            case UnknownVideoError():
-                return "unknown_video"
-            case EvidenceChangedError():
-                return "evidence_changed"
-            case StoreUnavailableError():
-                return "store_unavailable"
-            case _:
-                log.error("generation_failed", video_id=pair[0], exc_info=outcome)
-                return "engine_failed"
-
-    async def _without_cache(
-        self, pair: Pair, reading: asyncio.Future[Features], reason: Reason, ask: Ask
-    ) -> bytes:
-        """The best that can be said from what is known of the video, if that came in time."""
-        try:
-            async with asyncio.timeout_at(ask.deadline):
-                known = await reading
-        except TimeoutError:
-            return self._empty(pair, ask, "deadline")
-        except StoreUnavailableError:
-            return self._empty(pair, ask, "store_unavailable")
-        except Exception:
-            log.exception("features_failed", video_id=pair[0])
-            return self._empty(pair, ask, "store_failed")
-        chosen = from_anchors(known)
-        match chosen:
-            case Rejection.REMOVED:
-                return self._empty(pair, ask, "removed", rejected=True)
-            case Rejection.SENSITIVE:
-                return self._empty(pair, ask, "sensitive", rejected=True)
-            case Rejection.RISKY:
-                return self._empty(pair, ask, "risky", rejected=True)
-            case Rejection():
-                chosen = ()
-        gated = self._gate.apply(chosen, about_of(pair[0], known), self._clock())
-        count_held(gated.held)
-        queries = _wanted(gated.queries, ask)[: ask.k or self._k]
-        if not queries:
-            return self._empty(pair, ask, reason if known.known else "unknown_video")
-        _count("anchors", reason, ask)
-        return _encode(
-            Answer(
-                request_id=request_id(),
-                video_id=pair[0],
-                user_id=pair[1],
-                queries=queries,
-                source="fallback",
-                rejected=False,
-                fallback="anchors",
-                reason=reason,
-            )
-        )
-
-    def _empty(self, pair: Pair, ask: Ask, reason: Reason, *, rejected: bool = False) -> bytes:
-        _count("empty", reason, ask)
-        return _encode(
-            Answer(
-                request_id=request_id(),
-                video_id=pair[0],
-                user_id=pair[1],
-                queries=(),
-                source="fallback",
-                rejected=rejected,
-                fallback="empty",
-                reason=reason,
-            )
-        )
-
-    def _from_result(self, pair: Pair, result: QueryResult, ask: Ask) -> bytes:
-        return _encode(
-            Answer(
-                request_id=request_id(),
-                video_id=pair[0],
-                user_id=pair[1],
-                queries=_wanted(result.queries, ask),
-                source="generated",
-                rejected=result.rejected,
-                rejection=result.rejection,
-                model=result.model,
-                evidence_digest=result.evidence_digest,
-                generated_at=result.generated_at,
-                age_s=_age(self._clock(), result.generated_at),
-            )
-        )
-
-
-def _why(pair: Pair, error: BaseException) -> Reason:
-    """What a failed look into the cache means for the answer."""
-    match error:
-        case TimeoutError():
-            return "deadline"
-        case StoreUnavailableError():
-            return "store_unavailable"
-        case _:
-            log.error("lookup_failed", video_id=pair[0], exc_info=error)
-            return "store_failed"
+            return why(pairs[0], error)
 
 
 def _own(pair: Pair, found: Lookup) -> CachedBody | None:
     """The body that answers exactly this pair, if there is one."""
     return found.video if pair[1] is None else found.personal
-
-
-def from_anchors(known: Features) -> tuple[Candidate, ...] | Rejection:
-    """What other people searched after a video, as queries that a bar has room for, or why none is.
-    Pure.
-
-    They are chosen as for an answer with a generation (`choose`), the strongest first. The score
-    is the anchor's weight.
-    """
-    chosen = choose(material(known, ()), (), len(known.anchors) or 1, from_text=False)
-    if chosen.reason is not None:
-        return chosen.reason
-    weights = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}
-    queries = (Candidate(query.text, weights[query.text]) for query in chosen.queries)
-    return tuple(sorted(queries, key=lambda query: (-query.score, query.text)))
-
-
-def request_id() -> str:
-    """A name for one answer, to be sent back with exposures and clicks: `ID_DIGITS` hexadecimal
-    digits."""
-    return _request_ids(1)[0].decode()
-
-
-def _request_ids(count: int) -> tuple[bytes, ...]:
-    """So many of them.
-
-    They name and keep no secret, so the operating system is not asked for them each time.
-    """
-    return unpack(f"{ID_DIGITS}s" * count, hexlify(random.randbytes(count * ID_DIGITS // 2)))
-
-
-def _form(source: bytes) -> bytes:
-    """How cached bytes become an answer, once `_values` are put into it."""
-    return b'%b,"request_id":"%b","user_id":%b,"source":' + source + b',"age_s":%.3f}'
-
-
-_CACHED = _form(b'"cache"')
-
-
-def _values(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float, ...]:
-    """For each pair its cached bytes and the fields of this answer that go behind them."""
-    as_kept = ask.k is None and ask.wants is None
-    values: list[bytes | float] = []
-    for ((_, user_id), body), request_id in zip(hits, _request_ids(len(hits)), strict=True):
-        age_s = now - body.generated_at
-        values += (
-            body.body if as_kept else _cut(body, ask),
-            request_id,
-            _json(user_id),
-            age_s if age_s > 0 else 0.0,
-        )
-    return tuple(values)
-
-
-def _cut(body: CachedBody, ask: Ask) -> bytes:
-    """Cached bytes with the queries that are wanted; parsed only where they may not be all."""
-    if ask.wants is None and (ask.k is None or body.body.count(_QUERY) <= ask.k):
-        return body.body
-    result = body.result()
-    return _encode(msgspec.structs.replace(result, queries=_wanted(result.queries, ask)))[:-1]
-
-
-def _wanted(queries: tuple[Candidate, ...], ask: Ask) -> tuple[Candidate, ...]:
-    return (queries if ask.wants is None else select(queries, ask.wants))[: ask.k]
-
-
-def _age(now: float, generated_at: float) -> float:
-    return max(0.0, round(now - generated_at, 3))
-
-
-def _count(fallback: Fallback, reason: Reason, ask: Ask) -> None:
-    if ask.peek:
-        return
-    ANSWERS.labels("fallback", fallback).inc()
-    FALLBACKS.labels(reason).inc()
-
-
-_encode = msgspec.json.Encoder().encode
-_json = orjson.dumps

@@ -44,6 +44,35 @@ STALE = Counter(
 )
 REFRESHES = Counter("onebar_refreshes", "Renewals of stale answers by outcome.", ["outcome"])
 EVENTS = Counter("onebar_api_events", "Events taken in over HTTP and acknowledged.", ["type"])
+SHED = Counter(
+    "onebar_http_shed",
+    "Requests refused, and connections closed, because there was no room for them, by reason.",
+    ["reason"],
+)
+CONNECTIONS = Gauge(
+    "onebar_http_connections", "Connections of clients.", multiprocess_mode="livesum"
+)
+BODY_BYTES = Gauge(
+    "onebar_http_body_bytes",
+    "Bytes of the bodies of requests being read and answered.",
+    multiprocess_mode="livesum",
+)
+IN_FLIGHT = Gauge(
+    "onebar_http_requests_in_flight",
+    "Requests being answered, single lookups aside.",
+    multiprocess_mode="livesum",
+)
+LOOP_LAG = Gauge(
+    "onebar_loop_lag_seconds",
+    "How late the event loop came to what was due, the most of the last seconds.",
+    multiprocess_mode="livemax",
+)
+BREAKERS = Gauge(
+    "onebar_breaker_open",
+    "1 while a server counts as away and is only probed.",
+    ["server"],
+    multiprocess_mode="livemax",
+)
 RATE_LIMITED = Counter("onebar_rate_limited", "Requests refused by the rate limit.")
 
 

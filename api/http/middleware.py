@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from api.http.metrics import REQUEST_SECONDS, REQUESTS
 from api.http.problems import METHODS, InvalidParameterError, response_for
+from api.http.room import Room
 
 API_CSP = "default-src 'none'; frame-ancestors 'none'"
 PAGE_CSP = (
@@ -25,6 +28,9 @@ _COMMON = (
 _API = (*_COMMON, (b"content-security-policy", API_CSP.encode()), (b"cache-control", b"no-store"))
 _PAGE = (*_COMMON, (b"content-security-policy", PAGE_CSP.encode()), (b"cache-control", b"no-cache"))
 
+
+ALWAYS = frozenset(("/healthz", "/readyz", "/metrics"))
+"""What is answered however much else there is to do: who asks it has to know."""
 
 Route = tuple[str, str]
 """Method and path."""
@@ -66,14 +72,20 @@ def arrival(scope: Any) -> float:
     return asyncio.get_running_loop().time() if arrived is None else arrived
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def _check_path(scope: Any) -> None:
-    """Raises `InvalidParameterError` for a path that the server could decode only by guessing."""
+    """Raises `InvalidParameterError` for a path that could be decoded only by guessing, or that
+    no route matches for a character that no id has."""
     raw = scope.get("raw_path") or b""
     if b"%" in raw:
         try:
-            unquote_to_bytes(raw).decode()
+            path = unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
             raise InvalidParameterError.of("path", "not UTF-8") from None
+        if _CONTROL.search(path):
+            raise InvalidParameterError.of("path", "no id has a control character")
 
 
 def _start(body: bytes) -> dict[str, Any]:
@@ -93,8 +105,9 @@ class RequestMiddleware:
     """ASGI middleware around everything that is routed. A HEAD is routed as the GET that it stands
     for, and answered without the body."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, room: Room) -> None:
         self._app = app
+        self._room = room
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -102,7 +115,7 @@ class RequestMiddleware:
             return
         method, head = scope["method"], scope["method"] == "HEAD"
         if head:
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "onebar.head": True}
         scope["onebar.arrived"] = asyncio.get_running_loop().time()
         began = perf_counter()
         status, started = 500, False
@@ -123,7 +136,8 @@ class RequestMiddleware:
 
         try:
             _check_path(scope)
-            await self._app(scope, receive, counted)
+            with nullcontext() if scope["path"] in ALWAYS else self._room.request():
+                await self._app(scope, receive, counted)
         except Exception as error:
             if started:
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -131,6 +131,8 @@ def response_for(error: Exception) -> Response:
             return error.response()
         case HTTPException():
             return _http_response(error)
+        case RecursionError():  # only what came from outside is nested as deep
+            return InvalidParameterError.of("body", "nested too deep").response()
         case StoreUnavailableError():
             log.warning("store_unavailable", error=str(error))
             return UnavailableError("store-unavailable", "Redis does not answer").response()
@@ -160,15 +162,28 @@ def _methods(request: Request) -> list[str]:
         "headers": [],
         "app": request.app,
     }
-    routes = request.app.router.routes
-    found = {
-        method
-        for method in METHODS
-        if any(route.matches({**asked, "method": method})[0] is Match.FULL for route in routes)
-    }
+    found: dict[str, str] = {}
+    for method in METHODS:
+        for route in _leaves(request.app.router.routes):
+            if route.matches({**asked, "method": method})[0] is Match.FULL:
+                found[method] = route.path
+                break
+    # An id may hold anything, slashes too: what goes on after one is not for the id's own route.
+    closest = max(map(len, found.values()), default=0)
+    found = {method: path for method, path in found.items() if len(path) == closest}
     if "GET" in found:
-        found.add("HEAD")
+        found["HEAD"] = ""
     return sorted(found)
+
+
+def _leaves(routes: Sequence[Any]) -> Iterator[Any]:
+    """The routes themselves, however the routers that have them are nested."""
+    for route in routes:
+        inner = getattr(route, "original_router", None)
+        if inner is None:
+            yield route
+        else:
+            yield from _leaves(inner.routes)
 
 
 def _http_response(error: HTTPException, path: str = "") -> Response:

@@ -13,13 +13,17 @@ from stream.events import MAX_QUERY_CHARS, Event
 
 MAX_PAIRS = 256
 """Pairs in one batch request."""
+MAX_K = 64
+"""Queries of one answer, whatever the settings say."""
 MAX_EVENTS = 1000
 """Events in one request."""
 
 Language = Literal["ja", "zh", "ko", "th", "ar", "he", "hi", "bn", "ru", "el", "en"]
 """`onebar.gating.rules.LANGUAGES`."""
+Constrain = Literal["open", "prefer", "only"]
+"""`onebar.gating.repertoire.Constrain`."""
 Source = Literal["cache", "generated", "fallback"]
-Fallback = Literal["video", "anchors", "empty"]
+Fallback = Literal["video", "anchors", "last_known", "empty"]
 Reason = Literal[
     "deadline",
     "overload",
@@ -83,6 +87,11 @@ _PATTERN = {"pattern": r"^[^\u0000-\u001f\u007f]*(?![\s\S])"}
 else that is done for a pair."""
 
 
+def id_schema(least: int = 1) -> dict[str, Any]:
+    """What an id looks like, for the document."""
+    return {"type": "string", "minLength": least, "maxLength": 256, **_PATTERN}
+
+
 class PairRequest(Struct, frozen=True, gc=False):
     """A video, and who watches it."""
 
@@ -112,7 +121,7 @@ class BatchRequest(Struct, frozen=True):
     """Up to 256 pairs; they share one deadline, and every one is answered by it."""
 
     requests: Annotated[list[PairRequest], Meta(min_length=1, max_length=MAX_PAIRS)]
-    k: Annotated[int, Meta(ge=1, le=64)] | None = None
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] | None = None
     budget_ms: Annotated[float, Meta(ge=0)] | None = None
     exclude: Annotated[
         list[Annotated[str, Meta(max_length=MAX_QUERY_CHARS)]],
@@ -122,7 +131,7 @@ class BatchRequest(Struct, frozen=True):
         list[Language],
         Meta(description="Only queries in these, by their script; none: in any."),
     ] = []
-    max_length: Annotated[int, Meta(ge=1, description="In characters.")] | None = None
+    max_length: Annotated[int, Meta(ge=1, le=10_000, description="In characters.")] | None = None
     diversity: Annotated[
         float,
         Meta(
@@ -132,6 +141,16 @@ class BatchRequest(Struct, frozen=True):
             "is left out.",
         ),
     ] = 0.0
+    constrain: (
+        Annotated[
+            Constrain,
+            Meta(
+                description="How strictly queries are of the repertoire: not at all, those of it "
+                "first, or no others. Never less than the server is set to."
+            ),
+        ]
+        | None
+    ) = None
 
 
 class BatchAnswer(Struct, frozen=True):
@@ -315,13 +334,20 @@ _TYPES: tuple[Any, ...] = (
 )
 
 
-def components(more: tuple[Any, ...] = ()) -> dict[str, Any]:
+def components(
+    more: tuple[Any, ...] = (), *, k: int = MAX_K, budget_ms: float | None = None
+) -> dict[str, Any]:
     """The JSON Schemas of all of them, for `#/components/schemas`; `more` are those of routes that
-    have records of their own."""
+    have records of their own. `k` and `budget_ms` are the most that this server grants."""
     found, schemas = msgspec.json.schema_components(
         _TYPES + more, ref_template="#/components/schemas/{name}"
     )
     schemas["Event"] = found[_TYPES.index(Event)]  # a union has no name of its own
+    batch = schemas["BatchRequest"]["properties"]
+    for name, most in (("k", k), ("budget_ms", budget_ms)):
+        for kind in batch[name]["anyOf"]:
+            if kind["type"] != "null" and most is not None:
+                kind["maximum"] = most
     return schemas
 
 
@@ -344,18 +370,22 @@ def responses(
     """One OpenAPI response, with the problems that every route may give."""
     return {
         status: {"description": description, "content": content(name, example)},
-        **problems(401, 403, 422, 429),
+        **problems(401, 403, 422, 429, 503),
     }
 
 
 _PROBLEMS = {
     401: "No API key, or one that is not known.",
     403: "The API key lacks the scope.",
+    404: "There is no such thing.",
+    408: "The body was not there in time.",
+    409: "It can't be done as things stand; `detail` says why.",
     413: "The body is too long.",
-    415: "The body is not sent as application/json.",
+    415: "The body is not sent as application/json, as it is.",
     422: "A parameter or a part of the body is missing or wrong; `errors` names each.",
     429: "Too many requests; `Retry-After` says when to go on.",
-    503: "Something behind the API is away; `Retry-After` says when to try again.",
+    503: "Something behind the API is away, or there is too much to do; `Retry-After` says when to "
+    "try again.",
 }
 
 

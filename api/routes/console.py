@@ -19,8 +19,8 @@ from api.console.numbers import read_numbers
 from api.console.targets import Part, ask_all
 from api.http.metrics import render
 from api.http.problems import InvalidParameterError, ProblemError, UnavailableError
-from api.http.schemas import Readiness, problems, responses
-from api.routes.deps import ServicesDep, needs, read_json
+from api.http.schemas import Readiness, content, problems, responses
+from api.routes.deps import ModelName, ServicesDep, json_body, needs
 from api.services import Services
 from feature_store.redis.client import StoreUnavailableError
 from onebar import __version__
@@ -104,6 +104,7 @@ class LettersDone(Struct, frozen=True):
     refused: list[dict[str, str]]
 
 
+_LETTERS_BODY = {"requestBody": {"required": True, "content": content("LetterIds")}}
 TYPES: tuple[Any, ...] = (
     OperationsAnswer,
     ClickRatesAnswer,
@@ -223,7 +224,8 @@ async def _newest(
     summary="Send dead letters back",
     operation_id="post_dead_letters_replay",
     response_class=Response,
-    responses={**responses(200, "LettersDone", "What was sent."), **problems(503)},
+    responses={**responses(200, "LettersDone", "What was sent."), **problems(404, 408, 413, 415)},
+    openapi_extra=_LETTERS_BODY,
 )
 async def replay_letters(request: Request, services: ServicesDep) -> Response:
     """Send the letters named to the topics they came from; with `value` one of them, mended. What
@@ -251,7 +253,8 @@ async def replay_letters(request: Request, services: ServicesDep) -> Response:
     summary="Be done with dead letters",
     operation_id="post_dead_letters_drop",
     response_class=Response,
-    responses={**responses(200, "LettersDone", "What was dropped."), **problems(503)},
+    responses={**responses(200, "LettersDone", "What was dropped."), **problems(408, 413, 415)},
+    openapi_extra=_LETTERS_BODY,
 )
 async def drop_letters(request: Request, services: ServicesDep) -> Response:
     """Settle the letters named without sending them anywhere."""
@@ -262,7 +265,8 @@ async def drop_letters(request: Request, services: ServicesDep) -> Response:
 
 async def _ids(request: Request) -> LetterIds:
     try:
-        return msgspec.convert(await read_json(request, MAX_BODY), LetterIds)
+        async with json_body(request, MAX_BODY) as value:
+            return msgspec.convert(value, LetterIds)
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at `$")
         raise InvalidParameterError.of(path.rstrip("`").lstrip(".") or "body", detail) from None
@@ -308,7 +312,10 @@ async def _within(work: Awaitable[Result]) -> Result:
     summary="The models",
     operation_id="get_models",
     response_class=Response,
-    responses=responses(200, "ModelsAnswer", "What serves, and what the registry holds."),
+    responses={
+        **responses(200, "ModelsAnswer", "What serves, and what the registry holds."),
+        **problems(409),
+    },
 )
 async def get_models(services: ServicesDep) -> Response:
     """The checkpoint that answers here, and those of the registry with their history."""
@@ -322,7 +329,7 @@ async def get_models(services: ServicesDep) -> Response:
     summary="Go back to the model before",
     operation_id="post_models_rollback",
     response_class=Response,
-    responses=responses(200, "ModelsAnswer", "As it is now."),
+    responses={**responses(200, "ModelsAnswer", "As it is now."), **problems(409)},
 )
 async def rollback_model(services: ServicesDep) -> Response:
     """Make the checkpoint current that was so before; all that follow the registry go on to it."""
@@ -335,9 +342,9 @@ async def rollback_model(services: ServicesDep) -> Response:
     summary="Have a model serve",
     operation_id="post_model_promote",
     response_class=Response,
-    responses=responses(200, "ModelsAnswer", "As it is now."),
+    responses={**responses(200, "ModelsAnswer", "As it is now."), **problems(409)},
 )
-async def promote_model(services: ServicesDep, name: str) -> Response:
+async def promote_model(services: ServicesDep, name: ModelName) -> Response:
     """Make a checkpoint current: it is hashed, loaded and asked one prompt first, and where that
     fails nothing changes."""
     await _registry(_needed(services).promote, name)
@@ -349,9 +356,9 @@ async def promote_model(services: ServicesDep, name: str) -> Response:
     summary="What another model would say",
     operation_id="post_model_shadow",
     response_class=Response,
-    responses={**responses(200, "ShadowAnswer", "What would change."), **problems(503)},
+    responses={**responses(200, "ShadowAnswer", "What would change."), **problems(409)},
 )
-async def shadow_model(services: ServicesDep, name: str) -> Response:
+async def shadow_model(services: ServicesDep, name: ModelName) -> Response:
     """Load a checkpoint beside what serves, have it answer the videos of this moment, compare, and
     free it. Nothing of it is shown to anybody."""
     registry = _needed(services)

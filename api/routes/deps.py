@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends, Query, Request, Security
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security.base import SecurityBase
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 from api.http.auth import Scope
-from api.http.body import read_body
 from api.http.problems import InvalidParameterError
-from api.http.schemas import ID_RULE, is_id
+from api.http.schemas import ID_RULE, id_schema, is_id
 from api.services import Services
 
 
@@ -68,7 +69,8 @@ def needs(scope: Scope) -> Any:
         _bearer: Annotated[None, Security(_BEARER)],
         _header: Annotated[None, Security(_HEADER)],
     ) -> None:
-        services(request).access.admit(request.scope, scope)
+        access = services(request).access
+        await access.limit(request.scope, access.admit(request.scope, scope))
 
     return Depends(admit)
 
@@ -83,21 +85,27 @@ def _check_user(text: str | None) -> str | None:
     return _check_id(text) if text else None
 
 
-VideoId = Annotated[str, AfterValidator(_check_id)]
-UserId = Annotated[str, AfterValidator(_check_id)]
-RuleId = Annotated[str, AfterValidator(_check_id)]
+_ID = Annotated[str, AfterValidator(_check_id), WithJsonSchema(id_schema())]
+VideoId = _ID
+UserId = _ID
+RuleId = _ID
+ModelName = _ID
 VideoQuery = Annotated[VideoId, Query(description="The video.", examples=["v42"])]
 UserQuery = Annotated[
     str | None,
     AfterValidator(_check_user),
+    WithJsonSchema(id_schema(least=0)),
     Query(description="Who watches; left out or empty: nobody in particular.", examples=["u7"]),
 ]
 
 
-async def read_json(request: Request, limit: int) -> Any:
-    """The JSON value in the body. Raises `ProblemError`: what `read_body` does, 422 for no JSON."""
-    body = await read_body(request.scope, request.receive, limit)
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidParameterError.of("body", f"not JSON: {error}") from None
+@asynccontextmanager
+async def json_body(request: Request, limit: int) -> AsyncIterator[Any]:
+    """The JSON value in the body, which has its room up to the end of the block. Raises
+    `ProblemError`: what `Bodies.read` does, 422 for no JSON."""
+    async with services(request).bodies.read(request.scope, request.receive, limit) as body:
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise InvalidParameterError.of("body", f"not JSON: {error}") from None
+        yield value

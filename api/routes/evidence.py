@@ -66,8 +66,8 @@ async def get_evidence(
     """The evidence E = (T, M, A, H) of a pair and the prompt made of it, as a generation now
     would see them. `digest` and `model` are null while this server has no model; `shared` is
     true where the user gets what everyone gets."""
-    pair = (video_id, user_id)
-    [known] = await _read(services.store.features([pair]))
+    pair = services.pair(video_id, user_id)
+    [known] = await _read(services.store.features([pair], counted=True))
     if not known.known:
         raise ProblemError(404, "unknown-video", f"Nothing is known of the video {video_id!r}.")
     return _json(_evidence(services, pair, known))
@@ -174,5 +174,6 @@ async def get_anchors(services: ServicesDep, video_id: VideoId) -> Response:
 )
 async def get_history(services: ServicesDep, user_id: UserId) -> Response:
     """What a user searched or tapped lately. Percent-encode the id."""
+    user_id = services.pseudonyms.of(user_id)
     history = await _read(services.store.history(user_id))
     return _json(HistoryAnswer(user_id, history))

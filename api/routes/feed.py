@@ -52,7 +52,7 @@ async def get_feed(
                 recent = [(each, None) for each in dict.fromkeys(video_id)]
             else:
                 recent = [*await services.store.recent_videos(limit)]
-            pairs: list[Pair] = [(each, user_id) for each, _ in recent]
+            pairs: list[Pair] = [services.pair(each, user_id) for each, _ in recent]
             known = await services.store.features([(each, None) for each, _ in recent])
     except (TimeoutError, StoreUnavailableError):
         raise UnavailableError("store-unavailable", "Redis does not answer.") from None

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from api.http.problems import InvalidParameterError, ProblemError, UnavailableError
 from api.http.schemas import RuleAnswer, RuleRequest, RulesAnswer, problems, reference, responses
-from api.routes.deps import RuleId, ServicesDep, needs, read_json
+from api.routes.deps import RuleId, ServicesDep, json_body, needs
 from api.services import Services
 from feature_store.redis.client import StoreUnavailableError
 from onebar.records import Rule
@@ -95,7 +95,7 @@ async def get_rule(services: ServicesDep, rule_id: RuleId) -> Response:
     response_class=Response,
     responses={
         **responses(200, "Rule", "The rule as it is kept.", _RULE),
-        **problems(413, 415, 503),
+        **problems(408, 413, 415),
     },
     openapi_extra={
         "requestBody": {
@@ -113,12 +113,12 @@ async def put_rule(request: Request, services: ServicesDep, rule_id: RuleId) -> 
     """Make a rule, or put another in its place. It is in the log once this is answered, and holds
     in every process within a second. A rule that could never match, and a pattern whose time no
     bound holds, are refused."""
-    value = await read_json(request, MAX_BODY)
-    try:
-        wanted = msgspec.to_builtins(msgspec.convert(value, RuleRequest))
-    except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `$")
-        raise InvalidParameterError.of(path.rstrip("`").lstrip(".") or "body", detail) from None
+    async with json_body(request, MAX_BODY) as value:
+        try:
+            wanted = msgspec.to_builtins(msgspec.convert(value, RuleRequest))
+        except msgspec.ValidationError as error:
+            detail, _, path = str(error).partition(" - at `$")
+            raise InvalidParameterError.of(path.rstrip("`").lstrip(".") or "body", detail) from None
     return _json(await _change(services, rule_id, {k: v for k, v in wanted.items() if v != ""}))
 
 

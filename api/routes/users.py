@@ -45,6 +45,7 @@ async def delete_user(request: Request, services: ServicesDep, user_id: UserId) 
     After a 503 send it again: the log does not have it yet, whatever was already done here.
     Percent-encode the id: a slash in it is %2F."""
     _check_is_whole(request)
+    user_id = services.pseudonyms.of(user_id)
     now = time.time()
     event = Deletion(event_id=f"deletion-{uuid.uuid4().hex}", ts=now, user_id=user_id)
     in_store, in_log = await asyncio.gather(

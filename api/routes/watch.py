@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import aclosing
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from api.http.problems import ProblemError, UnavailableError
@@ -57,7 +58,7 @@ async def get_explanation(
     """The prompt by its fields T, M, A and H; the anchors with weight and source; all candidates
     with what named them and their scores; what was left out or held back, and why. The model is
     asked once; nothing is counted or written."""
-    pair = (video_id, user_id)
+    pair = services.pair(video_id, user_id)
     try:
         async with asyncio.timeout(TIMEOUT_S):
             found = await _explained(services, pair)
@@ -83,21 +84,19 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
         raise UnavailableError("model-unavailable", f"The model did not answer: {error}") from None
     terms = services.answerer.ask(asyncio.get_running_loop().time(), k=None, budget_ms=0)
     answer = await services.answerer.one(pair, msgspec.structs.replace(terms, peek=True))
-    return ExplanationAnswer(
-        pair[0],
-        pair[1],
-        recommender.model,
-        msgspec.json.decode(answer, type=Answer),
-        explain(
-            grounding,
-            beam,
-            recommender.taste,
-            services.gate,
-            services.settings.k,
-            time.time(),
-            counts,
-        ),
+    # In a thread: what takes a few milliseconds for a person is not to hold up a lookup.
+    explanation = await asyncio.to_thread(
+        explain,
+        grounding,
+        beam,
+        recommender.taste,
+        services.gate,
+        services.settings.k,
+        time.time(),
+        counts,
     )
+    found = msgspec.json.decode(answer, type=Answer)
+    return ExplanationAnswer(pair[0], pair[1], recommender.model, found, explanation)
 
 
 @router.get(
@@ -114,7 +113,11 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
     },
 )
 async def get_watch(
-    services: ServicesDep, video_id: VideoQuery, user_id: UserQuery = None
+    request: Request,
+    services: ServicesDep,
+    video_id: VideoQuery,
+    user_id: UserQuery = None,
+    most: Annotated[int | None, Query(ge=1, description="End after so many events.")] = None,
 ) -> Response:
     """One event at once, and one whenever the evidence, the rules or the model are others: the
     queries as they are now, what they were before, and the lines of evidence that changed. They are
@@ -123,13 +126,22 @@ async def get_watch(
     if services.watchers.full:
         raise UnavailableError("too-many-watchers", "Too many watch this server already.")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    lines = _lines(services, (video_id, user_id))
+    if request.scope.get("onebar.head"):
+        most = 0
+    lines = _lines(services, services.pair(video_id, user_id), most)
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
 
-async def _lines(services: Services, pair: Pair) -> AsyncIterator[bytes]:
-    async for told in services.watchers.watch(pair):
-        yield b": still here\n\n" if told is None else _event(told)
+async def _lines(services: Services, pair: Pair, most: int | None) -> AsyncIterator[bytes]:
+    if most == 0:
+        return
+    sent = 0
+    async with aclosing(services.watchers.watch(pair)) as telling:
+        async for told in telling:
+            yield b": still here\n\n" if told is None else _event(told)
+            sent += told is not None
+            if sent == most:
+                return
 
 
 def _event(told: Told) -> bytes:

@@ -13,12 +13,12 @@ from onebar.evidence.text import REJECT, SEP
 from onebar.gating.gate import Gate, about_of
 from onebar.recommending.candidates import choose, proposals
 from onebar.recommending.grounding import presentable
-from onebar.recommending.pool import LEAST_SHARE, Pool, Taste
+from onebar.recommending.pool import LEAST_SHARE, POOL, Pool, Taste
 from onebar.recommending.ranker import Proposal
 from onebar.recommending.recommend import Grounding
 from onebar.records import AnchorSource, Candidate, HistoryEntry, QueryCounts
 
-Origin = Literal["model", "anchor", "neighbor", "history", "text", "pinned"]
+Origin = Literal["model", "anchor", "neighbor", "history", "text", "known", "pinned"]
 FieldName = Literal["T", "M", "A", "H"]
 FIELDS: tuple[FieldName, ...] = ("T", "M", "A", "H")
 MOST_SPANS = 6
@@ -100,8 +100,8 @@ def explain(
     chosen = choose(grounding.material, beam, k, taste)
     about = about_of(grounding.pair[0], grounding.features)
     gated = gate.apply(chosen.queries, about, now, pins=not grounding.sensitive)
-    every = [] if grounding.unfit else proposals(grounding.material, beam, taste)
-    scores = (taste.scorer or taste.ranker).scores(every) if every else []
+    every = [] if grounding.unfit else proposals(grounding.material, beam, taste, spans=POOL)
+    scores = (taste.scorer or taste.ranker).scores(every, grounding.material) if every else []
     raw = {proposal.text: score for proposal, score in zip(every, scores, strict=True)}
     # The ranker's scores as log probabilities, on the scale of those that are shown.
     total = next((raw[q.text] - q.score for q in chosen.queries if q.text in raw), 0.0)
@@ -175,6 +175,8 @@ def _origins(proposal: Proposal) -> tuple[Origin, ...]:
         found.append("history")
     if proposal.span is not None:
         found.append("text")
+    if proposal.book is not None:
+        found.append("known")
     return tuple(found)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -72,8 +73,20 @@ class NearCache:
     Belongs to one event loop. Raises what `QueryCache` does.
     """
 
-    def __init__(self, cache: QueryCache, connect: Connect, *, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        cache: QueryCache,
+        connect: Connect,
+        *,
+        limit_bytes: int,
+        last_known_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`last_known_s`: how long after the loss of Redis what was kept can still be had."""
         self._cache = cache
+        self._last_known_s = last_known_s
+        self._clock = clock
+        self._forgotten_at = 0.0
         self._keys = cache.keys
         self._client = connect(watcher=self)
         self._tracked: TrackedValues[Pair, Own | Seal] = TrackedValues(
@@ -93,8 +106,20 @@ class NearCache:
         """For each (video, user) the body that answers exactly it, if all that says so is kept."""
         if not self._admission.admitting:
             return [None] * len(pairs)
-        get = self._tracked.get
-        expired = now - self._cache.hard_ttl_s
+        bodies = self._bodies(pairs, self._tracked.get, now - self._cache.hard_ttl_s)
+        self._admission.at_hand(len(bodies) - bodies.count(None))
+        return bodies
+
+    def last_known(self, pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
+        """For each (video, user) the body that answered exactly it when Redis was last heard of:
+        while it is lost, and for so long after that as was granted."""
+        if self._clock() >= self._forgotten_at:
+            self._tracked.forget_last_known()
+        return self._bodies(pairs, self._tracked.last_known, now - self._cache.hard_ttl_s)
+
+    def _bodies(
+        self, pairs: Sequence[Pair], get: Callable[[Pair], Own | Seal | None], expired: float
+    ) -> list[CachedBody | None]:
         bodies: list[CachedBody | None] = []
         for pair in pairs:
             own = get(pair)
@@ -107,13 +132,13 @@ class NearCache:
             elif isinstance(own, CachedBody):
                 bodies.append(own)
             else:
-                bodies.append(self._marked(pair[0], own, seal, expired))
-        self._admission.at_hand(len(bodies) - bodies.count(None))
+                bodies.append(self._marked(get((pair[0], None)), own, seal, expired))
         return bodies
 
-    def _marked(self, video_id: str, mark: Mark, seal: Seal, expired: float) -> CachedBody | None:
+    def _marked(
+        self, video: Own | Seal | None, mark: Mark, seal: Seal, expired: float
+    ) -> CachedBody | None:
         """The video's body, for a user whose own it is."""
-        video = self._tracked.get((video_id, None))
         if not isinstance(video, CachedBody) or video.generated_at <= expired:
             return None
         if is_void(video, seal.value):
@@ -151,6 +176,10 @@ class NearCache:
             log.info("near_cache_rests", at_hand=round(share, 3))
             self.changed(None)
 
+    def forget_user(self, user_id: str) -> None:
+        """Have nothing of a user, whatever Redis tells: it may be away."""
+        self._tracked.change_group(user_id)
+
     async def settle(self) -> None:
         """Return when every change that Redis has made by now has been told."""
         with suppress(StoreCommandError):  # a refusal is an answer too
@@ -174,6 +203,7 @@ class NearCache:
     def lost(self) -> None:
         """Redis tells no more."""
         self._tracked.distrust()
+        self._forgotten_at = self._clock() + self._last_known_s
 
 
 def _user_of(pair: Pair) -> str | None:

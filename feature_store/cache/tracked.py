@@ -38,7 +38,8 @@ class TrackedValues(Generic[Key, Value]):
 
     They live in two cohorts. When the young one has grown to half of the limit it becomes the
     old one, and what nobody asked for since the last time goes with the old one. Nothing is kept
-    before `trust` and after `distrust`.
+    before `trust` and after `distrust`; what was kept up to a `distrust` can still be had as
+    `last_known`, up to the next `trust`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TrackedValues(Generic[Key, Value]):
         self._group_of = group_of
         self._young: _Cohort[Key, Value] = _Cohort(group_of)
         self._old: _Cohort[Key, Value] = _Cohort(group_of)
+        self._last: tuple[_Cohort[Key, Value], ...] = ()
         self._size = 0  # of the young ones
         self.turns = 0
         """Cohorts that have become old so far."""
@@ -105,6 +107,8 @@ class TrackedValues(Generic[Key, Value]):
         """What the keys of the group hang on has changed."""
         self._size -= self._size_of(self._young.take_group(group))
         self._old.take_group(group)
+        for cohort in self._last:
+            cohort.take_group(group)
         for reading in self._readings:
             reading.changed.add(group)
 
@@ -118,11 +122,25 @@ class TrackedValues(Generic[Key, Value]):
     def trust(self) -> None:
         """From now on every change will be told."""
         self._trusted = True
+        self._last = ()
 
     def distrust(self) -> None:
         """Changes may go untold."""
+        if self._trusted:
+            self._last = (self._young, self._old)
         self._trusted = False
         self.change_all()
+
+    def last_known(self, key: Key) -> Value | None:
+        """The value that was kept when the trust was lost, if any."""
+        for cohort in self._last:
+            if (value := cohort.values.get(key)) is not None:
+                return value
+        return None
+
+    def forget_last_known(self) -> None:
+        """It is too old by now."""
+        self._last = ()
 
     def _add(self, values: Mapping[Key, Value]) -> None:
         replaced = self._young.put(values)

@@ -9,11 +9,14 @@ from typing import Any, Protocol, cast
 
 import redis.exceptions as errors
 from msgspec import Struct
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialBackoff
 
 from feature_store.redis.connection import Argument, Connection, Watcher, Words
+from feature_store.redis.login import NO_LOGIN, Login, sentinel_pool, tls_options
+from onebar.addresses import check_redis_url
 from onebar.errors import OneBarError
 
 
@@ -97,36 +100,38 @@ def load_script(name: str, *preludes: str) -> Script:
     return Script(name=name, source=source, sha=digest)
 
 
-def connect(url: str, *, timeout_s: float, watcher: Watcher | None = None) -> Client:
-    """A client for `redis://`, `rediss://`, `unix://`, or `redis+cluster://host:port`.
+def connect(
+    url: str, *, timeout_s: float, login: Login = NO_LOGIN, watcher: Watcher | None = None
+) -> Client:
+    """A client for `redis://`, `rediss://`, `unix://`, `redis+cluster://host:port`, or
+    `redis+sentinel://host:port,host:port/primary/0` (`rediss+` with TLS).
 
     Opens nothing until its first command. A command takes `timeout_s` at most, twice that where
     a broken connection made it start again. A `watcher` is told of changes to whatever is read
-    through this client, but for a cluster's. Raises `ValueError` for another scheme.
+    through this client, but for a cluster's. Raises `ValueError` for what is no such URL, and
+    `RedisSecurityError`.
     """
-    scheme, separator, rest = url.partition("://")
-    retry = Retry(ExponentialBackoff(cap=0.1, base=0.02), 1, (errors.ConnectionError,))
-    if separator and scheme in ("redis+cluster", "rediss+cluster"):
-        cluster: RedisCluster = RedisCluster.from_url(
-            f"{scheme.removesuffix('+cluster')}://{rest}",
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=retry,
-            max_connections=MAX_CONNECTIONS,
-        )
+    check_redis_url(url)
+    scheme, _, rest = url.partition("://")
+    plain, _, kind = scheme.partition("+")
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(ExponentialBackoff(cap=0.1, base=0.02), 1, (errors.ConnectionError,)),
+        "max_connections": MAX_CONNECTIONS,
+        # What the URL says goes before these.
+        "username": login.username or None,
+        "password": login.password or None,
+    }
+    if plain == "rediss":
+        options |= tls_options(login)
+    if kind == "cluster":
+        cluster: RedisCluster = RedisCluster.from_url(f"{plain}://{rest}", **options)
         return cluster
-    if not separator or scheme not in ("redis", "rediss", "unix"):
-        raise ValueError(
-            f"expected a redis://, rediss://, unix:// or redis+cluster:// address, got {url!r}"
-        )
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=retry,
-    )
+    if kind == "sentinel":
+        pool: ConnectionPool = sentinel_pool(url, login, options)
+    else:
+        pool = BlockingConnectionPool.from_url(url, timeout=timeout_s, **options)
     client = cast(ConnectedRedis, ConnectedRedis.from_pool(pool))
     client.shared = Connection(pool, timeout_s=timeout_s, watcher=watcher)
     return client
@@ -223,9 +228,25 @@ def _unavailable(error: BaseException) -> StoreUnavailableError:
     if isinstance(error, errors.ResponseError):
         return _unfit("the connection", error)
     said = f"{type(error).__name__}: {error}"
-    return StoreUnavailableError(
-        f"Redis cannot be reached ({said}); is it running, and is ONEBAR_REDIS_URL right?"
-    )
+    if isinstance(error, MasterNotFoundError):
+        return StoreUnavailableError(
+            f"the Sentinels name no primary of Redis ({said}): are they running, and is the name "
+            "behind them in ONEBAR_REDIS_URL right?"
+        )
+    if isinstance(error, errors.AuthenticationError):
+        return StoreUnfitError(
+            f"Redis refuses the login ({said}): are ONEBAR_REDIS_USERNAME and "
+            "ONEBAR_REDIS_PASSWORD right, or those in ONEBAR_REDIS_URL?"
+        )
+    if "certificate" in said.lower() or "SSL" in said:
+        return StoreUnfitError(
+            f"Redis and this process do not agree on TLS ({said}): is it rediss:// in "
+            "ONEBAR_REDIS_URL, and ONEBAR_REDIS_TLS_CA who signed its certificate?"
+        )
+    hung_up = ": it hangs up; does it want TLS (rediss://), or a client's certificate?"
+    away = "; is it running, and is ONEBAR_REDIS_URL right?"
+    closed = "reset by peer" in said or "closed by server" in said
+    return StoreUnavailableError(f"Redis cannot be reached ({said}){hung_up if closed else away}")
 
 
 _HINTS = (
@@ -282,9 +303,13 @@ async def infos(client: Client) -> list[dict[str, str]]:
     ]
 
 
-async def scan(client: Client, prefix: str) -> AsyncIterator[str]:
-    """Every key that begins with `prefix`, each once. Raises `StoreUnavailableError`."""
-    pattern = "".join(f"\\{c}" if c in "*?[]^\\" else c for c in prefix) + "*"
+async def scan(client: Client, prefix: str, suffix: str = "") -> AsyncIterator[str]:
+    """Every key that begins with `prefix` and ends with `suffix`, each once. Raises
+    `StoreUnavailableError`."""
+    begin, end = (
+        "".join(f"\\{c}" if c in "*?[]^\\" else c for c in text) for text in (prefix, suffix)
+    )
+    pattern = f"{begin}*{end}"
     seen: set[bytes] = set()
     try:
         async for key in client.scan_iter(match=pattern, count=1000):

@@ -12,18 +12,37 @@ OLDEST = (7, 0)
 """The first Redis whose scripts can ask what they may do before they do it. Every Valkey can."""
 
 NEEDED = (
-    *("GET", "MGET", "SET", "DEL", "UNLINK", "PEXPIRE"),
-    *("HGET", "HMGET", "HGETALL", "HLEN", "HKEYS", "HSET", "HDEL", "SADD", "SCARD"),
-    "SISMEMBER",
-    *("ZADD", "ZCARD", "ZRANGE", "ZREVRANGE", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"),
-    *("TIME", "PING"),
+    *("GET", "GETRANGE", "MGET", "SET", "INCR", "DEL", "UNLINK", "PEXPIRE"),
+    *("HGET", "HMGET", "HGETALL", "HLEN", "HKEYS", "HSET", "HDEL"),
+    *("SADD", "SCARD", "SISMEMBER"),
+    *("ZADD", "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREVRANGE"),
+    *("ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "TIME", "PING"),
 )
 """Without one of these nothing can be kept. Nor without EVAL and EVALSHA, which are simply run:
 asked about them without their arguments, a Valkey ends."""
 WANTED = ("HELLO", "CLIENT TRACKING", "INFO", "SCAN")
 """Without these something is missing: the near cache, this examination, `replay --check`."""
 
+_CONNECTING = ("AUTH", "HELLO", "SELECT")
+_CLUSTER = ("CLUSTER", "COMMAND", "READONLY")
+
 _SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
+
+
+def acl_rule(
+    user: str, namespace: str, password: str = ">PASSWORD", *, cluster: bool = False
+) -> str:
+    """The line of an ACL file for a user who may do all that is needed and wanted with the keys of
+    this namespace, and nothing else; without its first word, what `ACL SETUSER` takes.
+
+    `password` is as Redis has it: `>` before one, `#` before its SHA-256.
+    """
+    wanted = (name.replace(" ", "|") for name in WANTED)
+    names = [*_CONNECTING, *wanted, "EVAL", "EVALSHA", *NEEDED, *(_CLUSTER if cluster else ())]
+    allowed = " ".join(f"+{name.lower()}" for name in dict.fromkeys(names))
+    pattern = "".join(f"\\{c}" if c in "*?[]\\" else c for c in namespace)
+    return f"user {user} on {password} ~{pattern}:* -@all {allowed}"
+
 
 FITNESS = load_script("fitness")
 
@@ -81,10 +100,27 @@ async def examine(client: Client, key: str) -> Fitness:
     )
 
 
-async def evicted_keys(client: Client) -> int | None:
-    """How many keys the server, or all of a cluster, evicted since its start; None where it may
-    not be asked. Raises `StoreUnavailableError`."""
-    return _evicted(await infos(client))
+class Vitals(Struct, frozen=True):
+    """How the server, or all of a cluster, is doing. `limit_bytes` is 0 where there is none;
+    `evicted` counts from its start."""
+
+    evicted: int
+    used_bytes: int
+    limit_bytes: int
+    saves: bool
+
+
+async def vitals(client: Client) -> Vitals | None:
+    """How Redis is doing; None where it may not be asked. Raises `StoreUnavailableError`."""
+    told = await infos(client)
+    if not told:
+        return None
+    return Vitals(
+        evicted=_evicted(told) or 0,
+        used_bytes=sum(int(info.get("used_memory", 0)) for info in told),
+        limit_bytes=sum(int(info.get("maxmemory", 0)) for info in told),
+        saves=all(info.get(name, "ok") == "ok" for info in told for name in _SAVES),
+    )
 
 
 def _evicted(told: Sequence[Mapping[str, str]]) -> int | None:

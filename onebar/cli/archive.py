@@ -91,7 +91,9 @@ def archive(
 
 def _forget(out: Path, user_id: str, as_json: bool) -> None:
     from stream.archive.forget import forget
+    from stream.events.pseudonyms import Pseudonyms
 
+    user_id = Pseudonyms(read_settings().user_id_key).of(user_id)
     with progress("forgetting") as update:
         removed = forget(out, user_id, lambda fraction: update(fraction, ""))
     if as_json:
@@ -171,10 +173,10 @@ def _topics(
 
 def _worker_settings() -> Settings:
     """Settings and log lines as of any other worker."""
-    from onebar.process.logging import configure_logging
+    from onebar.process.start import begin
     from stream.workers.runtime import quiet_libraries
 
     settings = read_settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     quiet_libraries()
     return settings

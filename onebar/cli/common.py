@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from onebar.process.console import printable
+from onebar.process.console import printable, say
 
 if TYPE_CHECKING:
     from onebar.settings import Settings
@@ -81,8 +82,11 @@ def command_settings(**changes: Any) -> Settings:
     """`read_settings`, with log lines for people beside what the command itself says: warnings and
     worse, unless the environment asks for more."""
     from onebar.process.logging import configure_logging
+    from onebar.process.start import unknown_told
 
     settings = read_settings(**changes)
+    for warning in unknown_told(os.environ):
+        say(f"onebar: {warning}")
     configure_logging("warning" if settings.log_level == "info" else settings.log_level, json=False)
     # What Kafka's client complains of is raised as well, and told in one line.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ from onebar.cli.common import (
     print_json,
     run_to_end,
 )
-from onebar.process.console import say
+from onebar.process.console import printable, say
 
 if TYPE_CHECKING:
     from onebar.settings import Settings
@@ -61,7 +63,7 @@ async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
 
     from feature_store.opening import cache_beside, open_store
     from onebar.gating.follow import RuleFollower
-    from onebar.gating.gate import about_of
+    from onebar.gating.gate import about_of, own_anchors
     from onebar.recommending.loading import open_gate
 
     store = open_store(settings)
@@ -77,12 +79,12 @@ async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
         await store.close()
     if not features.known and not counts and not anchors:
         return None
-    about, now = about_of(video_id, features), time.time()
+    about, now, own = about_of(video_id, features), time.time(), own_anchors(anchors)
     bar = gate.barred(about, now)
     held = {
         anchor.query: {"reason": why.reason, "detail": why.detail}
         for anchor in anchors
-        if (why := bar or gate.judge(anchor.query, about, now)) is not None
+        if (why := bar or gate.judge(anchor.query, about, now, anchors=own)) is not None
     }
     found: dict[str, Any] = msgspec.to_builtins(
         {
@@ -101,7 +103,9 @@ async def _user(settings: Settings, user_id: str) -> dict[str, Any] | None:
     import msgspec
 
     from feature_store.opening import open_store
+    from stream.events.pseudonyms import Pseudonyms
 
+    user_id = Pseudonyms(settings.user_id_key).of(user_id)
     store = open_store(settings)
     try:
         history = await store.history(user_id)
@@ -141,7 +145,7 @@ def doctor(
 
     Example: onebar doctor --api http://127.0.0.1:8080
     """
-    from onebar.stack.doctor import examine
+    from onebar.stack.doctor.examination import examine
 
     settings = command_settings()
     findings = run_to_end(examine(settings, api_url))
@@ -149,12 +153,76 @@ def doctor(
         print_json(findings)
     else:
         for finding in findings:
-            mark = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
-            print(f"{mark} {finding.name:13} {finding.found}")
-            if not finding.ok:
+            print(f"{finding.mark:4} {finding.name:13} {finding.found}")
+            if finding.advice and finding.mark != "ok":
                 print(f"     {'':13} → {finding.advice}")
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    as_json: JsonOption = False,
+    api_url: Annotated[
+        str | None, typer.Option("--api", help="The API, where it is not at ONEBAR_API_PORT here.")
+    ] = None,
+    watch: Annotated[
+        float | None, typer.Option(min=0.5, help="Again every so many seconds, until Ctrl-C.")
+    ] = None,
+) -> None:
+    """What runs, how far behind it is, and with what: workers, lag, dead letters, the state, Redis,
+    the checkpoint, where answers come from. A table on a terminal, else JSON, one object a line.
+    Exit status 1 where something is missing.
+
+    Example: onebar status --watch 5
+
+    Example: onebar status --json
+    """
+    settings = command_settings()
+    scheme = "http" if settings.api_tls_certificate is None else "https"
+    host = settings.api_host
+    if host in ("0.0.0.0", "::"):  # nosec B104
+        host = "127.0.0.1"
+    url = api_url or f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
+    table = not as_json and sys.stdout.isatty()
+    if watch is None:
+        found = run_to_end(_told(settings, url, table))
+        if not found:
+            raise typer.Exit(1)
+        return
+    run_to_end(_watched(settings, url, table, watch), interrupted=0)
+
+
+async def _told(settings: Settings, url: str, table: bool) -> bool:
+    from onebar.stack.status import rows
+    from onebar.stack.status import status as ask
+
+    found = await ask(settings, url)
+    if table:
+        for name, said in rows(found):
+            print(f"{name:13} {printable(said)}")
+    else:
+        print_json(found)
+    return found.well
+
+
+async def _watched(settings: Settings, url: str, table: bool, every_s: float) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    from onebar.stack.status import rows
+    from onebar.stack.status import status as ask
+
+    if not table:
+        while True:
+            await _told(settings, url, table)
+            await asyncio.sleep(every_s)
+    with Live(auto_refresh=False, screen=False) as live:
+        while True:
+            found = await ask(settings, url)
+            lines = [f"{name:13} {printable(said)}" for name, said in rows(found)]
+            live.update(Text("\n".join([*lines, "", time.strftime("%H:%M:%S")])), refresh=True)
+            await asyncio.sleep(every_s)
 
 
 @topics.command("create")
@@ -163,10 +231,10 @@ def topics_create(as_json: JsonOption = False) -> None:
 
     Example: ONEBAR_PARTITIONS=12 ONEBAR_REPLICATION_FACTOR=3 onebar topics create
     """
-    from stream.kafka.topics import ensure_configured_topics
+    from stream.kafka.topics import ensure_topics
 
     settings = command_settings()
-    created = run_to_end(ensure_configured_topics(settings))
+    created = run_to_end(ensure_topics(settings))
     if as_json:
         print_json({"created": created})
     else:

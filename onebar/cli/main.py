@@ -14,13 +14,13 @@ from onebar.cli import (
     dead_letters,
     inspect,
     models,
-    rules,
     stack,
     summarize,
     teach,
 )
 from onebar.cli.common import USAGE, JsonOption, print_json
 from onebar.cli.evaluation import embed, evaluate
+from onebar.cli.gating import repertoire, rules
 from onebar.cli.logs import replay, simulate
 from onebar.cli.training import train
 from onebar.errors import OneBarError, UsageError
@@ -62,6 +62,7 @@ app.add_typer(train.train, name="train")
 app.add_typer(embed.embed, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(rules.rules, name="rules")
+app.add_typer(repertoire.repertoire, name="repertoire")
 app.add_typer(bench.bench, name="bench")
 
 
@@ -115,9 +116,17 @@ def _say_faults_of_settings(error: Exception) -> bool:
 
     if not isinstance(error, ValidationError):
         return False
-    for fault in error.errors():
-        variable = "ONEBAR_" + "_".join(map(str, fault["loc"])).upper()
-        say(f"onebar: {variable}={fault['input']!r}: {fault['msg']}")
+    from onebar.settings import Settings, is_secret
+
+    for fault in error.errors(include_url=False):
+        name = "_".join(map(str, fault["loc"]))
+        if not name:
+            say(f"onebar: {fault['msg'].removeprefix('Value error, ')}")
+        elif name not in Settings.model_fields or is_secret(name):
+            say(f"onebar: ONEBAR_{name.upper()}: {fault['msg']}")
+        else:
+            given = str(fault["input"]).rpartition("@")[2]
+            say(f"onebar: ONEBAR_{name.upper()}={given!r}: {fault['msg']}")
     return True
 
 

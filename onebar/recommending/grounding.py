@@ -48,6 +48,8 @@ class Drop(StrEnum):
     """A word that the evidence hasn't, beside one that it doesn't go with."""
     RISKY = "risky"
     """It says what a bar must not say."""
+    REPERTOIRE = "repertoire"
+    """Not of the repertoire, where nothing else is to be generated."""
     DUPLICATE = "duplicate"
     """The same words as a better one, in another order, number or with trivial ones more."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from onebar.evidence.words import Word, words
+from onebar.evidence.words import Word, is_chinese_word, words
 
 _DATA = Path(__file__).parent / "data"
 
@@ -109,6 +109,31 @@ def synonyms(phrase: Sequence[Word], text: frozenset[str]) -> Iterator[tuple[int
                 not near or not near.isdisjoint(text)
             ):
                 yield first, last, asked
+
+
+@lru_cache(maxsize=1)
+def chinese_kinds() -> Mapping[str, str]:
+    """What Chinese words are in the title of a thing that is sold: `thing`, `whom`, `property`,
+    `brand`, `common` or `selling` (`data/chinese.txt`)."""
+    kinds: dict[str, str] = {}
+    kind = ""
+    for line in (_DATA / "chinese.txt").read_text(encoding="utf-8").splitlines():
+        if line.endswith(":"):
+            kind = line[:-1]
+        elif not line.startswith("//"):
+            for word in line.split():
+                kinds.setdefault(word.lower(), kind)
+    return kinds
+
+
+def is_known(text: str) -> bool:
+    """Whether a Chinese word is in a dictionary: others are guesses of the segmentation."""
+    return len(text) == 1 or text in chinese_kinds() or is_chinese_word(text)
+
+
+def is_thing(text: str) -> bool:
+    """Whether a Chinese word is something that people look for."""
+    return chinese_kinds().get(text.lower()) == "thing"
 
 
 def script(word: Word) -> str:

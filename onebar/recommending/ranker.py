@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from math import log2, sqrt
@@ -14,7 +14,22 @@ import msgspec
 
 from onebar.errors import OneBarError
 from onebar.evidence.words import Word
-from onebar.recommending.names import go_together, joint_feature, joint_features
+from onebar.ranking.overlap import masks
+from onebar.recommending.composed import (
+    COMPOSED,
+    Join,
+    Pair,
+    apart,
+    compose,
+    first_features,
+    join,
+    join_features,
+    pair_words,
+    pieces,
+    then_features,
+)
+from onebar.recommending.material import Material
+from onebar.recommending.names import go_together, joint_feature, joint_features, script
 from onebar.recommending.spans import (
     Extent,
     Field,
@@ -23,6 +38,7 @@ from onebar.recommending.spans import (
     end_features,
     extents,
     fields,
+    head_features,
     lead_features,
     phrase_script,
     said,
@@ -38,6 +54,8 @@ from onebar.records import VideoText
 SHIPPED = Path(__file__).parent / "data" / "ranker.json"
 """For checkpoints that bring none of their own."""
 FORMAT = 1
+PIECES = 9
+"""Pieces of a field that are composed, of each kind."""
 _FLOOR = -12.0
 """Log probabilities below are as good as this one."""
 
@@ -67,26 +85,46 @@ class Proposal(NamedTuple):
     """Whether it is only a near video's or a near query of the log."""
     history: int | None = None
     """Its rank in the relevant history, newest first."""
+    book: int | None = None
+    """Its rank among the known queries that are found by the evidence's words."""
+    match: float = 0.0
+    """How well these words find it."""
     covered: float = 1.0
     """Share of its words that the video's text has."""
     strange: tuple[int, ...] = ()
     """Where those stand that the text has not, among `words`."""
+
+    @property
+    def sourced(self) -> bool:
+        """Whether anything names it."""
+        found = (self.span, self.beam, self.anchor, self.history, self.book)
+        return any(one is not None for one in found)
 
 
 Feature = tuple[str, float]
 
 
 class Scorer(Protocol):
-    """What orders proposals: the shipped sum of weights, or one learned from clicks."""
+    """What orders proposals of all sources in the place of a `Ranker`: learned from clicks."""
+
+    @property
+    def variety(self) -> float:
+        """How much less a query is worth in a bar that has one like it, 0 to 1."""
+        ...
+
+    @property
+    def beam(self) -> int:
+        """Candidates of the generator that it wants to choose from; 0: as many as there are."""
+        ...
 
     @property
     def digest(self) -> str:
         """Names it: part of the digest of every answer that it ordered."""
         ...
 
-    def scores(self, proposals: Sequence[Proposal]) -> list[float]:
+    def scores(self, proposals: Sequence[Proposal], material: Material) -> list[float]:
         """A number for each, higher is better; exp of it is proportional to a probability. Pure:
-        what one gets depends on the proposals of its list alone."""
+        what one gets depends on the proposals of its list, and on what they were made from."""
         ...
 
 
@@ -145,7 +183,12 @@ def features(proposal: Proposal) -> list[Feature]:
         found += ((role + name, 1.0) for name in word_features(proposal.words[at]))
         if proposal.span is not None:
             found.append((role + proposal.span.seen[at], 1.0))
+    found += ((name, 1.0) for name in _head(proposal.words[-1]))
     return found
+
+
+def _head(word: Word) -> tuple[str, ...]:
+    return head_features(word.text, word.tag) if script(word) == "z" else ()
 
 
 @lru_cache(maxsize=64)
@@ -162,6 +205,16 @@ class _File(msgspec.Struct, omit_defaults=True):
     trained: dict[str, object] = {}
 
 
+class _Worth(NamedTuple):
+    """What the words of a field are worth by their role; `before` sums those within."""
+
+    only: list[float]
+    start: list[float]
+    before: list[float]
+    end: list[float]
+    depth: list[float]
+
+
 class Ranker:
     """A `Scorer` by weights: those of a checkpoint, or the shipped ones."""
 
@@ -175,6 +228,8 @@ class Ranker:
         self.digest = hashlib.sha256(content).hexdigest()[:8]
         self._word = lru_cache(maxsize=32768)(self._word_score)
         self._length = lru_cache(maxsize=4096)(self._length_score)
+        self._join = lru_cache(maxsize=16384)(self._join_score)
+        self._composes = COMPOSED in self.weights
 
     @classmethod
     def load(cls, path: Path) -> Ranker:
@@ -193,7 +248,9 @@ class Ranker:
         )
         path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=0) + b"\n")
 
-    def scores(self, proposals: Sequence[Proposal]) -> list[float]:
+    def scores(
+        self, proposals: Sequence[Proposal], material: Material | None = None
+    ) -> list[float]:
         return [self._score(proposal) for proposal in proposals]
 
     def _score(self, proposal: Proposal) -> float:
@@ -209,7 +266,7 @@ class Ranker:
             total += self._word(role, word.text, word.key, word.tag, word.function)
             if seen is not None:
                 total += get(role + seen[at], 0.0)
-        return total
+        return total + self._sum(_head(proposal.words[-1]))
 
     def best_spans(
         self, video: VideoText, most: int | None = None, also: Container[str] = ()
@@ -219,31 +276,33 @@ class Ranker:
 
         By the same sum as `scores` has for proposals that are nothing but spans, without writing
         down the features of each: there are a hundred of them in a text. Of the best, what they
-        are also called stands among them.
+        are also called stands among them; and Chinese queries of two pieces, where the weights know
+        of any.
         """
         read = fields(video)
-        found = [
-            (-score, number, extent)
-            for number, field in enumerate(read)
-            for score, extent in self._field_spans(field)
-        ]
+        found: list[tuple[float, int, bool, Extent | Pair]] = []
+        for number, field in enumerate(read):
+            worth = self._worth(field)
+            found += ((-x, number, False, at) for x, at in self._field_spans(field, worth))
+            if self._composes:
+                found += ((-x, number, True, at) for x, at in self._pairs(field, worth))
         found.sort()
         keys: set[str] = set()
         kept: list[tuple[float, Span]] = []
         behind: list[Span] = []
-        for below, number, extent in found:
+        for below, number, _, extent in found:
             field = read[number]
             full = len(kept) == most
             if full and not also:
                 break
-            key = signature(said(field, extent))
+            key = signature(_said(field, extent))
             if key in keys or (full and key not in also):
                 continue
             keys.add(key)
             if full:
-                behind.append(span(field, extent))
+                behind.append(_span(field, extent))
             else:
-                kept.append((below, span(field, extent)))
+                kept.append((below, _span(field, extent)))
         text = frozenset(word.key for field in read for word in field.words)
         for variant in variants([one for _, one in kept], text):
             key = signature(variant.words)
@@ -256,7 +315,7 @@ class Ranker:
         behind += [one for _, one in dropped if signature(one.words) in also]
         return [*(one for _, one in kept[:most]), *behind]
 
-    def _field_spans(self, field: Field) -> list[tuple[float, Extent]]:
+    def _worth(self, field: Field) -> _Worth:
         get = self.weights.get
         only, start, inner, end = (
             [
@@ -266,26 +325,38 @@ class Ranker:
             ]
             for role in ("O:", "S:", "I:", "E:")
         )
-        before = list(accumulate(inner, initial=0.0))
+        for at, word in enumerate(field.words):
+            if field.scripts[at] == "z":
+                head = self._sum(head_features(word.text, word.tag))
+                only[at] += head
+                end[at] += head
+        depth = [get(f"D:{count}:{field.among}", 0.0) for count in range(4)]
+        return _Worth(only, start, list(accumulate(inner, initial=0.0)), end, depth)
+
+    def _sum(self, names: Iterable[str]) -> float:
+        get = self.weights.get
+        return sum(get(name, 0.0) for name in names)
+
+    def _field_spans(self, field: Field, worth: _Worth) -> list[tuple[float, Extent]]:
+        only, start, before, end, depth = worth
         joints = list(accumulate(self._joints(field), initial=0.0))
         starts: dict[tuple[int, str], float] = {}
         ends: dict[tuple[int, str], float] = {}
-        depth = [get(f"D:{count}:{field.among}", 0.0) for count in range(4)]
         found = list(extents(field))
         scored = []
         for extent in (*found, *composed(field, found)):
             first, last, chars, lang, lead = extent
             begin = first if lead < 0 else lead
             if (begin, lang) not in starts:
-                starts[begin, lang] = sum(get(f, 0.0) for f in start_features(field, begin, lang))
+                starts[begin, lang] = self._sum(start_features(field, begin, lang))
             if (last, lang) not in ends:
-                ends[last, lang] = sum(get(f, 0.0) for f in end_features(field, last, lang))
+                ends[last, lang] = self._sum(end_features(field, last, lang))
             total = starts[begin, lang] + ends[last, lang]
             total += self._length(lang, last - first + 1 + (lead >= 0), chars)
             total += depth[min(field.counts[first : last + 1])]
             total += joints[last + 1] - joints[first + 1]
             if lead >= 0:
-                total += sum(get(f, 0.0) for f in lead_features(field, extent))
+                total += self._sum(lead_features(field, extent))
                 total += self._joint(
                     field.roles[lead],
                     field.roles[first],
@@ -312,12 +383,64 @@ class Ranker:
             return 0.0
         return self.weights.get(joint_feature(before, after, known), 0.0)
 
+    def _pairs(self, field: Field, worth: _Worth) -> list[tuple[float, Pair]]:
+        """Of the pieces that are the likeliest to begin, or to end, a composed query."""
+        _, start, before, end, depth = worth
+        counts = field.counts
+        found = pieces(field)
+        begin = sorted(
+            (
+                -self._sum(first_features(field, piece))
+                - start[piece.first]
+                - (before[piece.last + 1] - before[piece.first + 1]),
+                piece,
+            )
+            for piece in found
+        )[:PIECES]
+        finish = sorted(
+            (
+                -self._sum(then_features(field, piece))
+                - end[piece.last]
+                - (before[piece.last] - before[piece.first]),
+                piece,
+            )
+            for piece in found
+        )[:PIECES]
+        scored = []
+        for less, first in begin:
+            for less_still, then in finish:
+                if not apart(field, first, then):
+                    continue
+                pair = Pair(first, then)
+                count = first.last - first.first + then.last - then.first + 2
+                total = -less - less_still
+                total += depth[
+                    min(counts[first.first : first.last + 1] + counts[then.first : then.last + 1])
+                ]
+                total += self._length("z", count, first.chars + then.chars)
+                total += self._join(join(field, pair))
+                if "l" in field.scripts:
+                    total += self._sum(joint_features(pair_words(field, pair)))
+                scored.append((round(total, 6), pair))
+        return scored
+
+    def _join_score(self, how: Join) -> float:
+        return self._sum(join_features(how))
+
     def _length_score(self, lang: str, count: int, chars: int) -> float:
         return sum(self.weights.get(name, 0.0) for name in shape_features(lang, count, chars))
 
     def _word_score(self, role: str, text: str, key: str, tag: str, function: bool) -> float:
         word = Word(text, key, 0, 0, tag, function)
         return sum(self.weights.get(role + name, 0.0) for name in word_features(word))
+
+
+def _said(field: Field, at: Extent | Pair) -> tuple[Word, ...]:
+    return said(field, at) if isinstance(at, Extent) else pair_words(field, at)
+
+
+def _span(field: Field, at: Extent | Pair) -> Span:
+    return span(field, at) if isinstance(at, Extent) else compose(field, at)
 
 
 @lru_cache(maxsize=1)
@@ -331,17 +454,16 @@ def nearness(texts: Sequence[str], weights: Sequence[float]) -> list[list[float]
     pairs) times the probability that it is the one. What has less than a hundredth of the greatest
     weight doesn't count as wanted.
     """
-    bits: dict[str, int] = {}
-    masks = [_pair_mask(text, bits) for text in texts]
-    sizes = [mask.bit_count() for mask in masks]
+    bits = masks(texts)
+    sizes = [mask.bit_count() for mask in bits]
     least = max(weights, default=0.0) / 100
     wanted = [at for at, weight in enumerate(weights) if weight >= least]
     return [
         [
-            weights[at] * 2 * (mask & masks[at]).bit_count() / max(1, size + sizes[at])
+            weights[at] * 2 * (mask & bits[at]).bit_count() / max(1, size + sizes[at])
             for at in wanted
         ]
-        for mask, size in zip(masks, sizes, strict=True)
+        for mask, size in zip(bits, sizes, strict=True)
     ]
 
 
@@ -376,12 +498,3 @@ def worth(near: Sequence[Sequence[float]], weights: Sequence[float]) -> list[flo
     Of two that are as likely the nearer goes first: where it is wrong, it is less so.
     """
     return [sqrt(sum(to_all) * weight) for to_all, weight in zip(near, weights, strict=True)]
-
-
-def _pair_mask(text: str, bits: dict[str, int]) -> int:
-    """The pairs of neighbouring characters of a text, white space left out, as a set of bits."""
-    text = text.replace(" ", "").lower()
-    mask = 0
-    for at in range(len(text) - 1):
-        mask |= 1 << bits.setdefault(text[at : at + 2], len(bits))
-    return mask

@@ -10,7 +10,17 @@ from typing import NamedTuple
 
 from onebar.evidence.evidence import stop_words
 from onebar.evidence.words import Word, words
-from onebar.recommending.names import COMMON, go_together, names, role, script, synonyms
+from onebar.recommending.names import (
+    COMMON,
+    chinese_kinds,
+    go_together,
+    is_known,
+    is_thing,
+    names,
+    role,
+    script,
+    synonyms,
+)
 from onebar.records import VideoText
 
 FIELDS = ("item_title", "title", "caption", "summary", "ocr", "asr")
@@ -53,7 +63,12 @@ class Field(NamedTuple):
     """What part each word plays in a thing's name (`role`)."""
     known: tuple[bool, ...]
     """Whether a word and the one before it go together in a taxonomy's names."""
+    inside: tuple[bool, ...]
+    """Whether a Chinese thing's name goes on over the boundary before each word, and at the end."""
     place: str
+    prose: str
+    """`~` where a Chinese text is made of sentences; empty where it is one of things and what they
+    are like, as titles of shops are, or another language's."""
     among: int
     """How many fields there are, 3 at most."""
 
@@ -88,6 +103,11 @@ def _word_features(text: str, key: str, tag: str, function: bool) -> tuple[str, 
         found.append(f"f:{lang}")
     if lang == "z":
         found += (f"lc:{text[-1]}", f"tl:{tag}:{min(len(text), 4)}")
+        kind = chinese_kinds().get(text)
+        if kind is not None:
+            found.append(f"k:{kind}")
+        elif not is_known(text):
+            found.append("k:?")
     elif lang == "l":
         if tag == "x":
             found += (_head_feature(key), f"r:{role(word)}")
@@ -106,6 +126,16 @@ def word_features(word: Word) -> tuple[str, ...]:
     return _word_features(word.text, word.key, word.tag, word.function)
 
 
+@lru_cache(maxsize=16384)
+def head_features(text: str, tag: str) -> tuple[str, ...]:
+    """What the last word of a Chinese phrase says of it, whether or not it is the only one: names
+    of things end with what kind of thing it is."""
+    kind = chinese_kinds().get(text) or (
+        "ends" if any(is_thing(text[at:]) for at in range(1, len(text) - 1)) else "-"
+    )
+    return f"H:t:{tag}", f"H:lc:{text[-1]}", f"H:k:{kind}"
+
+
 def shape_features(lang: str, count: int, chars: int) -> tuple[str, str]:
     """How long a phrase is, in words and characters."""
     return (
@@ -122,8 +152,9 @@ def phrase_script(found: Sequence[Word]) -> str:
 
 def start_features(field: Field, first: int, lang: str) -> tuple[str, ...]:
     """What speaks for a span that begins there."""
-    before = "^" if field.cuts[first] else _side(field.words[first - 1])
-    where = f"F:{field.place}", f"P:{field.name}:{min(first, 8)}", f"LN:{lang}:{before}"
+    before = "^" if field.cuts[first] else side(field.words[first - 1])
+    name = field.name + field.prose
+    where = f"F:{field.place}", f"P:{name}:{min(first, 8)}", f"LN:{lang}{field.prose}:{before}"
     own = field.roles[first]
     if not own:
         return where
@@ -134,12 +165,14 @@ def start_features(field: Field, first: int, lang: str) -> tuple[str, ...]:
 def end_features(field: Field, last: int, lang: str) -> tuple[str, ...]:
     """What speaks for a span that ends there."""
     own = field.roles[last]
+    whole = ("HC",) if field.inside[last] else ()
     if field.cuts[last + 1]:
-        return (f"RN:{lang}:$", f"Z:{own}$:0") if own else (f"RN:{lang}:$",)
+        beside = f"RN:{lang}{field.prose}:$"
+        return (beside, f"Z:{own}$:0") if own else (beside, *whole)
     after = field.words[last + 1]
-    beside = f"RN:{lang}:{_side(after)}"
+    beside = f"RN:{lang}{field.prose}:{side(after)}"
     if lang != "l":
-        return (beside,)
+        return (beside, *whole)
     return (
         beside,
         f"RN{_head_feature(after.key) if after.tag == 'x' else ''}",
@@ -158,7 +191,8 @@ def lead_features(field: Field, extent: Extent) -> tuple[str, ...]:
     )
 
 
-def _side(word: Word) -> str:
+def side(word: Word) -> str:
+    """What a word says of what it stands beside."""
     return word.tag + "!" if word.function else word.tag
 
 
@@ -183,7 +217,9 @@ def fields(video: VideoText) -> list[Field]:
             tuple(f"df:{times}:{among}" for times in counts),
             tuple(map(role, found)),
             (False, *(go_together(before, word) for before, word in pairwise(found))),
+            _inside(text, found),
             f"{name}:{has_item}",
+            _prose(found),
             among,
         )
         for name, text, found in kept
@@ -203,16 +239,37 @@ def _cuts(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
     return (*cuts, True)
 
 
+def _inside(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
+    inside = [False] * (len(found) + 1)
+    if not any(script(word) == "z" for word in found):
+        return tuple(inside)
+    for last in range(1, len(found)):
+        end = found[last]
+        for first in range(last - 1, max(-1, last - 3), -1):
+            if found[first].end != found[first + 1].start:
+                break
+            if is_thing(text[found[first].start : end.end]):
+                inside[first + 1 : last + 1] = [True] * (last - first)
+    return tuple(inside)
+
+
+def _prose(found: Sequence[Word]) -> str:
+    return "~" if any(word.function and script(word) == "z" for word in found) else ""
+
+
 def extents(field: Field) -> Iterator[Extent]:
     """Every span of a field that has the shape of a query.
 
     At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
-    neither begins nor ends with a function word, says no word twice, and isn't only numbers and
-    what is said of anything.
+    neither begins nor ends with a function word, says no word twice, and isn't only numbers,
+    measures and what is said of anything. None has a word that only shops say, or begins or ends
+    inside a thing's name.
     """
-    found, cuts, scripts, roles = field.words, field.cuts, field.scripts, field.roles
+    found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
+    roles = field.roles
+    kinds = chinese_kinds() if "z" in scripts else {}
     for first, start in enumerate(found):
-        if start.function:
+        if start.function or inside[first]:
             continue
         lang = scripts[first]
         most_words, most_chars = MAX_WORDS, MAX_CHARS
@@ -220,7 +277,7 @@ def extents(field: Field) -> Iterator[Extent]:
         empty = True
         for last in range(first, min(len(found), first + MAX_HAN_WORDS)):
             word = found[last]
-            if last > first and cuts[last]:
+            if (last > first and cuts[last]) or kinds.get(word.text) == "selling":
                 break
             if scripts[last] == "z":
                 lang, most_words, most_chars = "z", MAX_HAN_WORDS, MAX_HAN_CHARS
@@ -228,8 +285,8 @@ def extents(field: Field) -> Iterator[Extent]:
             if last - first >= most_words or chars > most_chars or word.key in keys:
                 break
             keys.add(word.key)
-            empty = empty and (word.tag == "m" or roles[last] in _ABOUT_NOTHING)
-            if not word.function and chars > 1 and not empty:
+            empty = empty and (word.tag in ("m", "q") or roles[last] in _ABOUT_NOTHING)
+            if not word.function and chars > 1 and not empty and not inside[last + 1]:
                 yield Extent(first, last, chars, lang)
 
 

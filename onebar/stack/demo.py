@@ -65,7 +65,7 @@ class Demo:
     ) -> None:
         async with self._stack() as stack:
             settings = stack.settings
-            producer = EventProducer.of(settings)
+            producer = EventProducer(settings)
             async with producer:
                 self._say(f"\n    The page: {stack.url}/\n    The API:  {stack.url}/docs\n")
                 with progress("feed") as update:

@@ -24,7 +24,7 @@ from onebar.stack.drop import drop_keys
 from onebar.stack.processes import Child, Children
 from onebar.stack.servers import free_port, start_broker, start_valkey
 from onebar.stack.variables import environment
-from stream.kafka.topics import TOPICS, delete_topics, ensure_configured_topics
+from stream.kafka.topics import TOPICS, delete_topics, ensure_topics
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +123,7 @@ class LocalStack:
         self._say(f"logs: {self.run_dir}")
         self.settings = self._complete(self.settings)
         await self._check_redis()
-        await ensure_configured_topics(self.settings)
+        await ensure_topics(self.settings)
         ready = []
         ports = {worker: free_port() for worker in self._workers if worker != "api"}
         targets = tuple(f"{worker}=127.0.0.1:{port}" for worker, port in ports.items())
@@ -224,7 +224,7 @@ class LocalStack:
         if self._uses_kafka:
             names = [settings.topic_prefix + spec.name for spec in TOPICS]
             try:
-                await delete_topics(settings.kafka_bootstrap, names)
+                await delete_topics(settings, names)
             except Exception as error:
                 log.warning("topics_left_behind", topics=names, error=str(error))
         if self._uses_redis:

@@ -16,7 +16,7 @@ async def stay_up(settings: Settings, run_dir: Path, say: Callable[[str], None])
     """Run the stack until cancelled; prints how to point other commands at it."""
     async with LocalStack(settings, run_dir, own_names=False, say=say) as stack:
         say(f"API: {stack.url}/docs")
-        for name, value in variables(stack.settings).items():
+        for name, value in variables(stack.settings, secrets=False).items():
             print(f"export {name}={shlex.quote(value)}", flush=True)
         say("Ctrl-C ends all of it")
         await stack.guard(asyncio.Event().wait())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from pydantic import AliasChoices
-
-from onebar.settings import Settings
+from onebar.addresses import shown_url
+from onebar.settings import FILE, Settings, is_secret, variables_of
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -16,22 +15,24 @@ def environment(settings: Settings) -> dict[str, str]:
     return env | variables(settings)
 
 
-def variables(settings: Settings) -> dict[str, str]:
-    """The settings that differ from their defaults, as variables."""
+def variables(settings: Settings, *, secrets: bool = True) -> dict[str, str]:
+    """The settings that differ from their defaults, as variables; without `secrets` none that may
+    not be shown."""
     found = {}
     defaults = Settings.model_construct()
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        if value != getattr(defaults, name):
+        if value != getattr(defaults, name) and (secrets or _may_be_shown(name, value)):
             text = ",".join(value) if isinstance(value, tuple) else str(value)
             found[f"ONEBAR_{name.upper()}"] = text
     return found
 
 
+def _may_be_shown(name: str, value: object) -> bool:
+    return not is_secret(name) or (name == "redis_url" and shown_url(str(value)) == value)
+
+
 def names() -> set[str]:
-    """All that a setting is read from, old names too."""
-    found = {f"ONEBAR_{name.upper()}" for name in Settings.model_fields}
-    for field in Settings.model_fields.values():
-        if isinstance(field.validation_alias, AliasChoices):
-            found |= {str(name) for name in field.validation_alias.choices}
-    return found
+    """All that a setting is read from: old names too, and those that name files."""
+    found = {variable for name in Settings.model_fields for variable in variables_of(name)}
+    return found | {variable + FILE for variable in found}

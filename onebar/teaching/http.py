@@ -105,7 +105,10 @@ class HTTPTeacher:
     def _call(self, path: str, body: bytes | None) -> bytes:
         request = urllib.request.Request(self._base + path, body, self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
+            # The address is http or https: it was looked at when this was made.
+            with urllib.request.urlopen(  # nosec B310
+                request, timeout=self._timeout_s
+            ) as response:
                 return bytes(response.read(MAX_REPLY_BYTES))
         except urllib.error.HTTPError as error:
             with error:

@@ -17,6 +17,7 @@ from onebar.evidence.prompt import PromptConfig
 from onebar.evidence.tokens import PromptTokenizer
 from onebar.generator.checkpoint import CARD as CHECKPOINT_CARD
 from onebar.generator.checkpoint import TOKENIZER, Card, GenerationConfig, open_checkpoint
+from onebar.process.files import replacing
 from onebar.training.batches import BatchT
 from onebar.training.loop import Loop, LoopConfig, Progress, Stage, make_accelerator
 from onebar.training.models.export import EXACT_WITHIN, export_checkpoint
@@ -162,11 +163,10 @@ def begin(config: RunConfig, directory: Path) -> Start:
         generation = config.generation or GenerationConfig(exact_within=EXACT_WITHIN)
         path = directory / TOKENIZER
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
-            train_tokenizer(
-                _not_empty(dataset), temporary, vocab_size=preset(config.preset).vocab_size
-            )
-            temporary.replace(path)
+            with replacing(path, durable=False) as temporary:
+                train_tokenizer(
+                    _not_empty(dataset), temporary, vocab_size=preset(config.preset).vocab_size
+                )
         tokenizer = generation.tokenizer(path)
         from transformers import BartForConditionalGeneration
 

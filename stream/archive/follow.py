@@ -17,6 +17,7 @@ from onebar.settings import Settings
 from stream.archive.card import ArchiveCard, Gap, LogGapError
 from stream.archive.writer import ArchiveWriter
 from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS, InvalidEventError, encode
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.consumer import OffsetGoneError, RecordConsumer, begin_offsets, end_offsets
 from stream.kafka.records import Record, event_in
 from stream.kafka.topics import KafkaUnavailableError, TopicError, partition_counts
@@ -122,6 +123,7 @@ class _Reading:
         self._allow_gap = allow_gap
         self._flush_s = flush_s
         self._flush_rows = flush_rows
+        self._pseudonyms = Pseudonyms(settings.user_id_key)
         self._told = told
         self._health = health
         self._ends: Offsets | None = None
@@ -210,7 +212,11 @@ class _Reading:
                 flushed = now
             for record in records:
                 self._writer.add(
-                    record.topic, record.partition, record.offset, record.timestamp, _value(record)
+                    record.topic,
+                    record.partition,
+                    record.offset,
+                    record.timestamp,
+                    self._value(record),
                 )
                 ARCHIVED.labels(record.topic).inc()
             if records:
@@ -252,20 +258,19 @@ class _Reading:
             LAG.labels(topic, str(partition)).set(behind)
         return self._follow and not set(found) <= at.keys()
 
-
-def _value(record: Record) -> bytes:
-    """The message, spelled out where it is a tombstone."""
-    if record.value:
-        return record.value
-    try:
-        return encode(event_in(record))
-    except InvalidEventError:
-        return record.value
+    def _value(self, record: Record) -> bytes:
+        """The message, spelled out where it is a tombstone, users by their pseudonyms."""
+        if record.value and not self._pseudonyms:
+            return record.value
+        try:
+            return encode(event_in(record, self._pseudonyms))
+        except InvalidEventError:
+            return record.value
 
 
 async def _partitions(settings: Settings) -> list[tuple[str, int]]:
     """The (topic without prefix, partition)s there are."""
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     return [(t, p) for t in TOPICS for p in range(counts.get(settings.topic_prefix + t, 0))]
 
 
@@ -276,5 +281,5 @@ async def _plain(
 ) -> dict[tuple[str, int], int]:
     """What `ask` says of partitions, for names without the prefix."""
     prefix = settings.topic_prefix
-    found = await ask(settings.kafka_bootstrap, [(prefix + topic, p) for topic, p in pairs])
+    found = await ask(settings, [(prefix + topic, p) for topic, p in pairs])
     return {(topic[len(prefix) :], p): offset for (topic, p), offset in found.items()}

@@ -19,8 +19,9 @@ from aiokafka.errors import (
 
 from onebar.errors import OneBarError
 from onebar.settings import Settings
+from stream.kafka.connection import client_options
 from stream.kafka.records import Record
-from stream.kafka.topics import kafka_error, partition_counts
+from stream.kafka.topics import connecting_error, kafka_error, partition_counts
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +92,7 @@ class RecordConsumer:
         """Join the group. Raises `KafkaUnavailableError`."""
         settings = self._settings
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap,
+            **client_options(settings),
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="earliest" if self._start_from is None else "none",
@@ -112,7 +113,7 @@ class RecordConsumer:
             await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
             await consumer.stop()
-            raise kafka_error(settings.kafka_bootstrap, error) from error
+            raise await connecting_error(settings, error) from error
         if self._start_from is not None:
             offsets = {
                 TopicPartition(settings.topic_prefix + topic, partition): offset
@@ -122,7 +123,7 @@ class RecordConsumer:
             for tp, offset in offsets.items():
                 consumer.seek(tp, offset)
         elif self._alone:
-            counts = await partition_counts(settings.kafka_bootstrap)
+            counts = await partition_counts(settings)
             consumer.assign(
                 [TopicPartition(name, p) for name in names for p in range(counts.get(name, 0))]
             )
@@ -216,7 +217,7 @@ class RecordConsumer:
         """Whether its topics have more partitions than it reads. For one that reads alone, which
         nobody gives those that are added. Raises `KafkaUnavailableError`."""
         assert self._consumer is not None
-        counts = await partition_counts(self._settings.kafka_bootstrap)
+        counts = await partition_counts(self._settings)
         names = (self._settings.topic_prefix + topic for topic in self._topics)
         return sum(counts.get(name, 0) for name in names) > len(self._consumer.assignment())
 
@@ -239,21 +240,21 @@ class RecordConsumer:
 
 
 @asynccontextmanager
-async def _reader(bootstrap: str, group: str | None) -> AsyncIterator[AIOKafkaConsumer]:
+async def _reader(settings: Settings, group: str | None) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
+        **client_options(settings), group_id=group, enable_auto_commit=False
     )
     try:
         await consumer.start()
         await asyncio.sleep(0)  # stopping before its tasks have begun raises CancelledError
         yield consumer
     except (KafkaError, OSError, TimeoutError) as error:
-        raise kafka_error(bootstrap, error) from error
+        raise await connecting_error(settings, error) from error
     finally:
         await consumer.stop()
 
 
-async def end_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> Offsets:
+async def end_offsets(settings: Settings, partitions: Iterable[tuple[str, int]]) -> Offsets:
     """One past the last offset of each (topic with prefix, partition).
 
     The embedded broker's answer to ListOffsets is the start of the last batch plus one, so the
@@ -262,7 +263,7 @@ async def end_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> 
     wanted = [TopicPartition(*pair) for pair in partitions]
     if not wanted:  # aiokafka never comes back from asking about no partition at all
         return {}
-    async with _reader(bootstrap, None) as consumer:
+    async with _reader(settings, None) as consumer:
         listed = await consumer.end_offsets(wanted)
         asked = {tp: offset for tp, offset in listed.items() if offset > 0}
         consumer.assign(list(asked))
@@ -278,26 +279,26 @@ async def end_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> 
         }
 
 
-async def begin_offsets(bootstrap: str, partitions: Iterable[tuple[str, int]]) -> Offsets:
+async def begin_offsets(settings: Settings, partitions: Iterable[tuple[str, int]]) -> Offsets:
     """The first offset that is still there of each (topic with prefix, partition)."""
     wanted = [TopicPartition(*pair) for pair in partitions]
     if not wanted:
         return {}
-    async with _reader(bootstrap, None) as consumer:
+    async with _reader(settings, None) as consumer:
         listed = await consumer.beginning_offsets(wanted)
         return {(tp.topic, tp.partition): offset for tp, offset in listed.items()}
 
 
 async def committed_offsets(
-    bootstrap: str, group: str, partitions: Iterable[tuple[str, int]]
+    settings: Settings, group: str, partitions: Iterable[tuple[str, int]]
 ) -> Offsets:
     """What a group has committed of each (topic with prefix, partition); 0 where nothing yet."""
-    async with _reader(bootstrap, group) as consumer:
+    async with _reader(settings, group) as consumer:
         return {pair: await consumer.committed(TopicPartition(*pair)) or 0 for pair in partitions}
 
 
-async def group_lag(bootstrap: str, group: str, partitions: Sequence[tuple[str, int]]) -> int:
+async def group_lag(settings: Settings, group: str, partitions: Sequence[tuple[str, int]]) -> int:
     """Records of the (topic with prefix, partition)s that a group has not committed."""
-    ends = await end_offsets(bootstrap, partitions)
-    done = await committed_offsets(bootstrap, group, partitions)
+    ends = await end_offsets(settings, partitions)
+    done = await committed_offsets(settings, group, partitions)
     return sum(max(0, ends[pair] - done[pair]) for pair in partitions)

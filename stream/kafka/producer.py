@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
@@ -18,9 +19,12 @@ from aiokafka.errors import (
 )
 
 from onebar.errors import OneBarError
+from onebar.process.turns import PIECE_S, turns
 from onebar.settings import Settings
 from stream.events import Event, encode
-from stream.kafka.topics import KafkaUnavailableError, kafka_error
+from stream.events.pseudonyms import Pseudonyms
+from stream.kafka.connection import client_options
+from stream.kafka.topics import KafkaUnavailableError, connecting_error, kafka_error
 
 Headers = Sequence[tuple[str, bytes]]
 Message = tuple[str, bytes | None, bytes | None, Headers]
@@ -55,23 +59,16 @@ class EventProducer:
     `start`. Use as an async context manager, or call `start` and `stop`.
     """
 
-    def __init__(self, bootstrap: str, *, prefix: str = "", idempotent: bool = True) -> None:
-        self.bootstrap = bootstrap
-        self._prefix = prefix
-        self._idempotent = idempotent
+    def __init__(self, settings: Settings) -> None:
+        self.bootstrap = settings.kafka_bootstrap
+        self._settings = settings
+        self._prefix = settings.topic_prefix
+        self._idempotent = settings.idempotent_producer
+        self._pseudonyms = Pseudonyms(settings.user_id_key)
         self._producer: AIOKafkaProducer | None = None
         self._broken: AIOKafkaProducer | None = None
         self._renewing = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The producer that these settings describe."""
-        return cls(
-            settings.kafka_bootstrap,
-            prefix=settings.topic_prefix,
-            idempotent=settings.idempotent_producer,
-        )
 
     async def start(self) -> None:
         """Connect, unless it is connected. Raises `KafkaUnavailableError`."""
@@ -80,7 +77,7 @@ class EventProducer:
 
     async def _connect(self, idempotent: bool) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap,
+            **client_options(self._settings),
             acks="all",
             enable_idempotence=idempotent,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
@@ -93,7 +90,7 @@ class EventProducer:
         except BaseException as error:
             await producer.stop()
             if isinstance(error, (KafkaError, OSError, TimeoutError)):
-                raise kafka_error(self.bootstrap, error) from error
+                raise await connecting_error(self._settings, error) from error
             raise
         return producer
 
@@ -121,15 +118,18 @@ class EventProducer:
             raise KafkaUnavailableError(self.bootstrap, "no broker gave metadata")
 
     async def send(self, events: Sequence[Event]) -> None:
-        """Send events to their topics by their keys; returns once all are acknowledged.
+        """Send events to their topics by their keys, users by their pseudonyms where the settings
+        have a key for them; returns once all are acknowledged.
 
         Raises `EventRefusedError` where Kafka refuses some, and all others have arrived;
         `KafkaUnavailableError` where some may not have arrived: send all of them again, a repeated
         event_id counts once.
         """
-        await self.send_messages(
-            [(event.topic, event.key.encode(), encode(event), ()) for event in events]
-        )
+        await self.send_messages(await turns().over(events, self._message))
+
+    def _message(self, event: Event) -> Message:
+        named = self._pseudonyms.event(event)
+        return named.topic, named.key.encode(), encode(named), ()
 
     async def send_raw(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()
@@ -169,7 +169,11 @@ class EventProducer:
         for start in range(0, len(places), IN_FLIGHT):
             some = places[start : start + IN_FLIGHT]
             sent = []
+            ends = perf_counter() + PIECE_S
             for place in some:
+                if perf_counter() >= ends:
+                    await turns().turn()
+                    ends = perf_counter() + PIECE_S
                 topic, key, value, headers = messages[place]
                 try:
                     sent.append(

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from feature_store.writes import Position
 from stream.events import RULES, VIDEOS, Event, InvalidEventError, from_object, parse
+from stream.events.pseudonyms import NONE, Pseudonyms
 
 
 class Record(Struct, frozen=True):
@@ -29,11 +30,13 @@ class Record(Struct, frozen=True):
         return Position(self.topic, self.partition, self.offset, self.timestamp)
 
 
-def event_in(record: Record) -> Event:
-    """The event that a record is. An empty one takes back what its key names: a video, on the topic
-    of rules a rule. Raises `InvalidEventError`."""
+def event_in(record: Record, pseudonyms: Pseudonyms = NONE) -> Event:
+    """The event that a record is, its user by a pseudonym where there is a key for them. An empty
+    one takes back what its key names: a video, on the topic of rules a rule.
+
+    Raises `InvalidEventError`."""
     if record.value or record.topic not in (VIDEOS, RULES):
-        return parse(record.value)
+        return pseudonyms.event(parse(record.value))
     try:
         name = (record.key or b"").decode()
     except UnicodeDecodeError:

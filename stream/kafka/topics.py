@@ -14,9 +14,12 @@ from msgspec import Struct, field
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, DEAD_LETTERS, IMPRESSIONS, QUERIES, RULES, VIDEOS
+from stream.kafka.connection import cause_of, client_options
 
 log = structlog.get_logger(__name__)
 
+CLIENT_ERRORS = (KafkaError, OSError, TimeoutError)
+"""What Kafka's client raises where it can't do its work."""
 DAY_MS = 24 * 3600 * 1000
 REQUEST_TIMEOUT_MS = 10_000
 WITHIN_S = 30.0
@@ -30,10 +33,13 @@ class KafkaUnavailableError(OneBarError, ConnectionError):
         super().__init__(self._told(bootstrap, cause))
 
     def _told(self, bootstrap: str, cause: object) -> str:
-        return (
-            f"Kafka at {bootstrap} does not answer ({cause}): "
-            "is the broker up, and is ONEBAR_KAFKA_BOOTSTRAP its address?"
-        )
+        hint = "is the broker up, and is ONEBAR_KAFKA_BOOTSTRAP its address?"
+        if str(cause).endswith(" closed"):
+            hint = (
+                "something listens there and hangs up; does it want TLS, a certificate of the "
+                "client's, or a login? See ONEBAR_KAFKA_SECURITY_PROTOCOL"
+            )
+        return f"Kafka at {bootstrap} does not answer ({cause}): {hint}"
 
 
 class KafkaUnfitError(KafkaUnavailableError):
@@ -46,10 +52,11 @@ class KafkaUnfitError(KafkaUnavailableError):
         return f"Kafka at {bootstrap} answers and refuses ({name}: {cause}): {hint}"
 
 
+_LOGIN = "are ONEBAR_KAFKA_SASL_USERNAME, _PASSWORD and _MECHANISM right?"
 _UNFIT = {
     "Authorization": "grant this user what docs/operations.md lists",
-    "Authentication": "are the user and the password right?",
-    "Sasl": "are the user and the password right?",
+    **dict.fromkeys(("Authentication", "Sasl"), _LOGIN),
+    "SSL": "is ONEBAR_KAFKA_TLS_CA who signed its certificate, and does it name that host?",
     "InvalidTimestamp": "is the clock of this machine right?",
     "UnsupportedVersion": "which release of Kafka is it?",
     "IncompatibleBroker": "which release of Kafka is it?",
@@ -58,6 +65,11 @@ _UNFIT = {
     "InvalidRequiredAcks": "its settings forbid it",
 }
 """Part of the name of Kafka's error -> what to do."""
+
+
+async def connecting_error(settings: Settings, error: BaseException) -> KafkaUnavailableError:
+    """`kafka_error` of a client that could not connect."""
+    return kafka_error(settings.kafka_bootstrap, await cause_of(settings, error))
 
 
 def kafka_error(bootstrap: str, error: BaseException) -> KafkaUnavailableError:
@@ -93,20 +105,22 @@ TOPICS: tuple[TopicSpec, ...] = (
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
+async def administered(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client that asks about Kafka itself. Raises `KafkaUnavailableError`, also for what its
+    calls raise."""
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
         await admin.start()
         yield admin
     except (KafkaError, OSError, TimeoutError) as error:
-        raise kafka_error(bootstrap, error) from error
+        raise await connecting_error(settings, error) from error
     finally:
         await admin.close()
 
 
-async def partition_counts(bootstrap: str) -> dict[str, int]:
+async def partition_counts(settings: Settings) -> dict[str, int]:
     """Partitions of every topic there is. Raises `KafkaUnavailableError`."""
-    async with _admin(bootstrap) as admin:
+    async with administered(settings) as admin:
         return await _partition_counts(admin)
 
 
@@ -116,21 +130,20 @@ async def _partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 
 async def ensure_topics(
-    bootstrap: str,
+    settings: Settings,
     *,
-    prefix: str = "",
-    partitions: int = 4,
-    replication_factor: int = 1,
     specs: Sequence[TopicSpec] = TOPICS,
     within_s: float = WITHIN_S,
 ) -> list[str]:
-    """Create the topics that are missing and wait until all are there; the names created.
+    """Create the topics that are missing, as the settings have them, and wait until all are there;
+    the names created.
 
     Safe to call from several processes at once. Raises `KafkaUnavailableError`, and `TopicError`
     where the broker refuses a topic or does not show it within `within_s` seconds.
     """
-    wanted = {prefix + spec.name: spec for spec in specs}
-    async with _admin(bootstrap) as admin:
+    partitions, copies = settings.partitions, settings.replication_factor
+    wanted = {settings.topic_prefix + spec.name: spec for spec in specs}
+    async with administered(settings) as admin:
         present = await _partition_counts(admin)
         made = [
             name
@@ -141,8 +154,8 @@ async def ensure_topics(
                 NewTopic(
                     name,
                     partitions,
-                    replication_factor,
-                    topic_configs=spec.config | _durable(replication_factor),
+                    copies,
+                    topic_configs=spec.config | durable(copies),
                 ),
             )
         ]
@@ -157,17 +170,7 @@ async def ensure_topics(
     return made
 
 
-async def ensure_configured_topics(settings: Settings) -> list[str]:
-    """`ensure_topics` as these settings have them."""
-    return await ensure_topics(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
-        partitions=settings.partitions,
-        replication_factor=settings.replication_factor,
-    )
-
-
-def _durable(replication_factor: int) -> dict[str, str]:
+def durable(replication_factor: int) -> dict[str, str]:
     """What is acknowledged outlives the loss of a broker: more than one copy has it, where one may
     be missing."""
     return {"min.insync.replicas": "2"} if replication_factor > 2 else {}
@@ -190,14 +193,14 @@ async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> bool:
 
 
 async def delete_topics(
-    bootstrap: str, names: Sequence[str], *, within_s: float = WITHIN_S
+    settings: Settings, names: Sequence[str], *, within_s: float = WITHIN_S
 ) -> None:
     """Delete topics and wait until none is there; those that do not exist are passed over.
 
     Raises `KafkaUnavailableError`, and `TopicError` where the broker still shows one after
     `within_s` seconds.
     """
-    async with _admin(bootstrap) as admin:
+    async with administered(settings) as admin:
         present = await _partition_counts(admin)
         doomed = [name for name in names if name in present]
         if doomed:

@@ -167,8 +167,8 @@ def _read(record: Record) -> DeadLetter:
 async def _records(settings: Settings) -> AsyncIterator[list[Record]]:
     """Batches from the beginning up to the end as it was when asked."""
     name = settings.topic_prefix + DEAD_LETTERS
-    count = (await partition_counts(settings.kafka_bootstrap)).get(name, 0)
-    ends = await end_offsets(settings.kafka_bootstrap, [(name, p) for p in range(count)])
+    count = (await partition_counts(settings)).get(name, 0)
+    ends = await end_offsets(settings, [(name, p) for p in range(count)])
     left = {partition for (_, partition), end in ends.items() if end > 0}
     if not left:
         return
@@ -211,9 +211,9 @@ class _Settled:
 
 async def _settled(settings: Settings) -> _Settled:
     name = settings.topic_prefix + DEAD_LETTERS
-    count = (await partition_counts(settings.kafka_bootstrap)).get(name, 0)
+    count = (await partition_counts(settings)).get(name, 0)
     committed = await committed_offsets(
-        settings.kafka_bootstrap,
+        settings,
         f"{settings.consumer_group}-{REPLAY_GROUP}",
         [(name, partition) for partition in range(count)],
     )
@@ -285,7 +285,7 @@ async def replay_dead_letters(
     """
     sent = 0
     refused: list[Refusal] = []
-    async with EventProducer.of(settings) as producer:
+    async with EventProducer(settings) as producer:
         async for letters in _batches(dead_letters(settings, selection)):
             known = [letter for letter in letters if letter.topic]
             refused += [
@@ -312,7 +312,7 @@ async def mend_dead_letter(settings: Settings, letter: DeadLetter, value: bytes)
     it, and `KafkaUnavailableError`.
     """
     event = parse(value)
-    async with EventProducer.of(settings) as producer:
+    async with EventProducer(settings) as producer:
         topic = letter.topic or event.topic
         await producer.send_messages([(topic, event.key.encode(), value, ())])
         await settle(producer, [letter.number], "edited")
@@ -321,7 +321,7 @@ async def mend_dead_letter(settings: Settings, letter: DeadLetter, value: bytes)
 async def drop_dead_letters(settings: Settings, selection: Selection) -> int:
     """Settle the letters meant without sending them anywhere; how many."""
     dropped = 0
-    async with EventProducer.of(settings) as producer:
+    async with EventProducer(settings) as producer:
         async for letters in _batches(dead_letters(settings, selection)):
             await settle(producer, [letter.number for letter in letters], "dropped")
             dropped += len(letters)
@@ -373,7 +373,7 @@ async def replay_exported(settings: Settings, lines: Sequence[Exported]) -> Repl
     sent = 0
     refused: list[Refusal] = []
     done = await _settled(settings)
-    async with EventProducer.of(settings) as producer:
+    async with EventProducer(settings) as producer:
         for start in range(0, len(lines), BATCH):
             batch: list[Exported] = []
             messages: list[Message] = []

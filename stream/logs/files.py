@@ -133,7 +133,7 @@ class EventLog:
     def entries(self, start: int = 0, number: int = 0) -> Iterator[LogEntry]:
         size = 0 if self.once else self.path.stat().st_size
         seen = False
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             try:
                 found = Recognized(decompressed(file))
                 if found.form is None:
@@ -157,7 +157,7 @@ class EventLog:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
     if path == STDIN:
         yield sys.stdin.buffer
         return

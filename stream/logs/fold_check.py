@@ -24,7 +24,7 @@ class LagError(OneBarError, TimeoutError):
 
 async def lags(settings: Settings, *, generator: bool) -> dict[str, int]:
     """Messages not yet committed, by consumer group. Raises `KafkaUnavailableError`."""
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     wanted: dict[str, tuple[str, ...]] = {stream_group(settings): (VIDEOS, BEHAVIORS, RULES)}
     if generator:
         wanted[generator_group(settings)] = (IMPRESSIONS,)
@@ -32,7 +32,7 @@ async def lags(settings: Settings, *, generator: bool) -> dict[str, int]:
     for group, topics in wanted.items():
         names = [settings.topic_prefix + topic for topic in topics]
         partitions = [(name, number) for name in names for number in range(counts.get(name, 0))]
-        found[group] = await group_lag(settings.kafka_bootstrap, group, partitions)
+        found[group] = await group_lag(settings, group, partitions)
     return found
 
 

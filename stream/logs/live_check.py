@@ -25,6 +25,7 @@ from onebar.policy import StatePolicy
 from onebar.records import Pair, VideoText
 from onebar.settings import Settings
 from stream.events import Event, Impression, Search
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.producer import EventProducer
 from stream.logs.dead_letters import read_dead_letters
 from stream.logs.files import Log
@@ -99,14 +100,18 @@ class LiveCheck:
         self._log = log
         self._say = say
         self._on_progress = on_progress
-        self._offline = OfflineFold(settings.policy, future_allowance_s=settings.future_allowance_s)
+        self._offline = OfflineFold(
+            settings.policy,
+            future_allowance_s=settings.future_allowance_s,
+            pseudonyms=Pseudonyms(settings.user_id_key),
+        )
         self._pairs: dict[Pair, None] = {}
 
     async def report(self) -> tuple[CheckReport, list[str]]:
         """Raises `LogError`, `LagError`, `FreshnessError`, and where a server is away."""
         settings = self._settings
         store = open_store(settings)
-        producer = EventProducer.of(settings)
+        producer = EventProducer(settings)
         try:
             async with producer:
                 await self._replay(producer)

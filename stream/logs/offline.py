@@ -13,6 +13,7 @@ from feature_store.snapshot import StateSnapshot
 from feature_store.writes import InvalidWriteError
 from onebar.policy import StatePolicy
 from stream.events import Event, InvalidEventError, encode
+from stream.events.pseudonyms import NONE, Pseudonyms
 from stream.kafka.records import Record
 from stream.logs.files import Log
 from stream.workers.dead_letters import FutureEventError
@@ -27,8 +28,14 @@ class OfflineFold:
     """
 
     def __init__(
-        self, policy: StatePolicy, *, future_allowance_s: float, now: float | None = None
+        self,
+        policy: StatePolicy,
+        *,
+        future_allowance_s: float,
+        now: float | None = None,
+        pseudonyms: Pseudonyms = NONE,
     ) -> None:
+        self._pseudonyms = pseudonyms
         self._store = MemoryStore(policy)
         self._allowance_s = future_allowance_s
         self._now = time.time() if now is None else now
@@ -46,7 +53,7 @@ class OfflineFold:
         taken_at = self._now if at is None else at
         record = Record(event.topic, 0, self.events, taken_at, None, encode(event))
         try:
-            _, entries = to_writes(record, self._allowance_s)
+            _, entries = to_writes(record, self._allowance_s, self._pseudonyms)
         except (InvalidEventError, FutureEventError, InvalidWriteError):
             self.dead_letters += 1
             return

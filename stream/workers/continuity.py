@@ -56,7 +56,7 @@ async def check_continuity(
     Raises `LogRewoundError` where the topics are not those that the state was built from, and
     `StateLostError` where the state lacks what was committed.
     """
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     prefix = settings.topic_prefix
     pairs = [
         (name, p)
@@ -66,9 +66,9 @@ async def check_continuity(
     ]
     names = [(prefix + name, p) for name, p in pairs]
     # In this order: what is committed was taken in before.
-    committed = await committed_offsets(settings.kafka_bootstrap, stream_group(settings), names)
+    committed = await committed_offsets(settings, stream_group(settings), names)
     reached = await store.reached(pairs)
-    ends = await end_offsets(settings.kafka_bootstrap, [(prefix + name, p) for name, p in reached])
+    ends = await end_offsets(settings, [(prefix + name, p) for name, p in reached])
     for name, partition in pairs:
         at = reached.get((name, partition), -1)
         topic = prefix + name

@@ -37,11 +37,13 @@ from typing import Any
 
 import faust
 import structlog
+from faust.auth import OAuthCredentials
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from mode.threads import WorkerThread
 
 from onebar.settings import Settings
+from stream.kafka.connection import security_options
 from stream.kafka.consumer import METADATA_MAX_AGE_MS
 from stream.kafka.groups import stream_group
 from stream.kafka.records import Record
@@ -157,6 +159,24 @@ class Failure:
             self.happened.set()
 
 
+def _credentials(settings: Settings) -> Any:
+    """How every other client connects, as Faust has it; None for plain text."""
+    options = security_options(settings)
+    context = options.get("ssl_context")
+    if not options:
+        return None
+    if "sasl_mechanism" not in options:
+        return faust.SSLCredentials(context)
+    if "sasl_oauth_token_provider" in options:
+        return OAuthCredentials(oauth_cb=options["sasl_oauth_token_provider"], ssl_context=context)
+    return faust.SASLCredentials(
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        mechanism=options["sasl_mechanism"],
+        ssl_context=context,
+    )
+
+
 def build_app(
     settings: Settings,
     topics: Sequence[str],
@@ -174,6 +194,7 @@ def build_app(
     app = _App(
         stream_group(settings),
         broker=";".join(f"kafka://{host}" for host in settings.kafka_bootstrap.split(",")),
+        broker_credentials=_credentials(settings),
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.heartbeat_interval_s,
         broker_request_timeout=max(40.0, 2 * settings.session_timeout_s),

@@ -23,6 +23,7 @@ from onebar.recommending.recommend import (
 )
 from onebar.records import Pair, QueryResult
 from stream.events import QUERIES, Impression, InvalidEventError, parse
+from stream.events.pseudonyms import NONE, Pseudonyms
 from stream.kafka.producer import EventProducer, EventRefusedError, Message
 from stream.kafka.records import Record
 from stream.workers.dead_letters import dead_letter, set_aside
@@ -33,9 +34,9 @@ from stream.workers.retry import until_back
 log = structlog.get_logger(__name__)
 
 
-def to_pair(record: Record) -> Pair:
+def to_pair(record: Record, pseudonyms: Pseudonyms = NONE) -> Pair:
     """The (video, user) of an impression. Raises `InvalidEventError`."""
-    event = parse(record.value)
+    event = pseudonyms.event(parse(record.value))
     if not isinstance(event, Impression):
         raise InvalidEventError(f"Expected an impression, got `{event.type}` - at `$.type`")
     return event.video_id, None if event.user_id is UNSET else event.user_id
@@ -109,8 +110,10 @@ class Generation:
         health: WorkerHealth,
         *,
         late_after_s: float,
+        pseudonyms: Pseudonyms = NONE,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._pseudonyms = pseudonyms
         self._models = models
         self._cache = cache
         self._producer = producer
@@ -131,7 +134,7 @@ class Generation:
         now = self._clock()
         for record in records:
             try:
-                pair = to_pair(record)
+                pair = to_pair(record, self._pseudonyms)
             except InvalidEventError as error:
                 log.warning("dead_letter", offset=record.offset, reason=str(error)[:300])
                 letters.append(dead_letter(record, error))
@@ -139,6 +142,7 @@ class Generation:
                 continue
             if now - record.timestamp > self._late_after_s:
                 COUNT.labels("late").inc()
+                CACHED_SECONDS.observe(now - record.timestamp)
                 late[pair] = record
             elif pair in wanted:
                 COUNT.labels("repeated").inc()

@@ -7,6 +7,7 @@ is asked from time to time, whether there is work or not.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,8 +17,21 @@ import structlog
 from feature_store.redis.client import StoreUnavailableError
 from feature_store.store import FeatureStore
 from onebar.process.tasks import end_tasks
+from stream.events import IMPRESSIONS
+from stream.kafka.groups import generator_group, stream_group
+from stream.kafka.lag import group_lags
 from stream.kafka.topics import KafkaUnavailableError
-from stream.workers.metrics import EVICTED, LAG, WorkerHealth
+from stream.workers.continuity import INPUTS
+from stream.workers.metrics import (
+    CLOCK_SKEW,
+    EVICTED,
+    GROUP_LAG,
+    LAG,
+    REDIS_MEMORY,
+    REDIS_MEMORY_LIMIT,
+    REDIS_SAVES,
+    WorkerHealth,
+)
 from stream.workers.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -27,6 +41,10 @@ Lags = Mapping[tuple[str, int], int]
 
 EVERY_S = 2.0
 ANSWER_WITHIN_S = 5.0
+GROUPS_EVERY_S = 15.0
+"""How often it is asked how far behind the consumer groups are: that takes a few connections."""
+MOST_SKEW_S = 5.0
+"""How far the clocks may be apart before someone is told."""
 
 
 async def watch(
@@ -34,10 +52,10 @@ async def watch(
 ) -> None:
     """Look every `every_s` seconds, for ever. Raises what `lags` raises, but waits for servers."""
     shown: set[tuple[str, int]] = set()
-    evictions = Evictions(runtime.store, runtime.health)
+    redis = RedisWatch(runtime.store, runtime.health)
     while True:
         await _ask("redis", partial(_whole, runtime), runtime.health)
-        await _ask("redis", evictions.look, runtime.health, source="evictions")
+        await _ask("redis", redis.look, runtime.health, source="vitals")
         await _ask("kafka", runtime.producer.ping, runtime.health)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
@@ -62,10 +80,11 @@ async def watching(
     """`watch` as long as the block runs. The task is yielded for whoever wants to know its end;
     what it raised is raised at the end of the block, unless the block itself failed."""
     task = asyncio.create_task(watch(runtime, lags))
+    groups = asyncio.create_task(watch_groups(runtime))
     try:
         yield task
     finally:
-        await end_tasks(task)
+        await end_tasks(task, groups)
     if not task.cancelled():
         task.result()
 
@@ -79,9 +98,35 @@ async def _whole(runtime: Runtime) -> None:
         runtime.health.away("state", lost)
 
 
-class Evictions:
-    """Watches whether Redis evicts keys. What it took cannot be told, so once it has, the worker
-    is unwell to its end."""
+async def watch_groups(runtime: Runtime, every_s: float = GROUPS_EVERY_S) -> None:
+    """Show how far behind the workers' groups are, in every partition, for ever: where all stream
+    workers are gone, a generator still tells."""
+    settings = runtime.settings
+    groups = {
+        "stream": (stream_group(settings), INPUTS),
+        "generator": (generator_group(settings), (IMPRESSIONS,)),
+    }
+    await asyncio.sleep(every_s / 3)  # a worker that starts has better to do
+    while True:
+        try:
+            async with asyncio.timeout(every_s):
+                found = {
+                    name: await group_lags(settings, group, topics)
+                    for name, (group, topics) in groups.items()
+                }
+        except Exception as error:  # it is no reason to end, and to be told
+            log.warning("group_lag_unknown", error=str(error) or type(error).__name__)
+            found = {}
+        GROUP_LAG.clear()
+        for name, lags in found.items():
+            for (topic, partition), behind in lags.items():
+                GROUP_LAG.labels(name, topic, str(partition)).set(behind)
+        await asyncio.sleep(every_s)
+
+
+class RedisWatch:
+    """Watches how Redis is doing, and whether it evicts keys. What it took cannot be told, so once
+    it has, the worker is unwell to its end."""
 
     def __init__(self, store: FeatureStore, health: WorkerHealth) -> None:
         self._store = store
@@ -90,9 +135,19 @@ class Evictions:
 
     async def look(self) -> None:
         """Look once. Raises `StoreUnavailableError`."""
-        evicted = await self._store.evicted_keys()
-        if evicted is None:
+        before = time.time()
+        skew = (before + time.time()) / 2 - await self._store.clock()
+        CLOCK_SKEW.set(skew)
+        where = "ahead of" if skew > 0 else "behind"
+        told = f"this machine's clock is {abs(skew):.0f} s {where} that of Redis: let NTP set both"
+        self._health.warn("clock", told if abs(skew) > MOST_SKEW_S else None)
+        vitals = await self._store.vitals()
+        if vitals is None:
             return
+        REDIS_MEMORY.set(vitals.used_bytes)
+        REDIS_MEMORY_LIMIT.set(vitals.limit_bytes)
+        REDIS_SAVES.set(vitals.saves)
+        evicted = vitals.evicted
         EVICTED.set(evicted)
         if self._before is not None and evicted > self._before:
             self._health.away(

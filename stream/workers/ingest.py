@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 import structlog
 
 from feature_store.redis.client import StoreCommandError
-from feature_store.store import FeatureStore
-from feature_store.writes import InvalidWriteError, Position, Write
+from feature_store.store import ApplyStats, FeatureStore
+from feature_store.writes import (
+    HistoryPut,
+    InvalidWriteError,
+    Position,
+    RulePut,
+    UserDelete,
+    VideoPut,
+    Write,
+)
 from onebar.evidence.text import clean_video
 from stream.events import InvalidEventError
 from stream.events.fold import fold
+from stream.events.pseudonyms import NONE, Pseudonyms
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record, event_in, next_offsets
 from stream.workers.continuity import StateLostError
@@ -22,6 +32,7 @@ from stream.workers.metrics import (
     BATCH_EVENTS,
     EVENTS,
     FRESHNESS_SECONDS,
+    TAKEN,
     WorkerHealth,
 )
 from stream.workers.retry import until_back
@@ -34,12 +45,14 @@ Verify = Callable[[Collection[Partition]], Awaitable[Mapping[Partition, int]]]
 """How far the state has taken these in; raises where it lacks what was committed of them."""
 
 
-def to_writes(record: Record, future_allowance_s: float) -> tuple[str, list[PlacedWrite]]:
+def to_writes(
+    record: Record, future_allowance_s: float, pseudonyms: Pseudonyms = NONE
+) -> tuple[str, list[PlacedWrite]]:
     """The type of the event in a record, and what it changes. Pure.
 
     Raises `InvalidEventError`, `FutureEventError` and `InvalidWriteError`: a dead letter each.
     """
-    event = event_in(record)
+    event = event_in(record, pseudonyms)
     if event.ts > record.timestamp + future_allowance_s:
         raise FutureEventError(event.ts, record.timestamp, future_allowance_s)
     return event.type, [(write, record.position) for write in fold(event, clean_video)]
@@ -62,8 +75,10 @@ class Ingester:
         reached: Mapping[Partition, int] | None = None,
         verify: Verify | None = None,
         future_allowance_s: float = 60.0,
+        pseudonyms: Pseudonyms = NONE,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._pseudonyms = pseudonyms
         self._store = store
         self._producer = producer
         self._health = health
@@ -100,7 +115,7 @@ class Ingester:
         letters: list[Message] = []
         for record in records:
             try:
-                kind, writes = to_writes(record, self._future_allowance_s)
+                kind, writes = to_writes(record, self._future_allowance_s, self._pseudonyms)
             except (InvalidEventError, FutureEventError, InvalidWriteError) as error:
                 letters.append(self._set_aside(record, error))
             else:
@@ -113,7 +128,7 @@ class Ingester:
         await self._note_reached(records)
         now = self._clock()
         for kind, record in good:
-            EVENTS.labels(kind, "applied").inc()
+            TAKEN.labels(kind).inc()
             FRESHNESS_SECONDS.observe(max(0.0, now - record.timestamp))
         self._health.beat()
 
@@ -156,9 +171,7 @@ class Ingester:
             return await self._apply_each(entries, records, error)
         BATCH_EVENTS.observe(len(records))
         APPLY_SECONDS.observe(max(0.0, self._clock() - started))
-        for outcome, count in (("fenced", stats.fenced), ("duplicate", stats.duplicates)):
-            if count:
-                EVENTS.labels("behavior", outcome).inc(count)
+        _count(entries, stats)
         return []
 
     async def _apply_each(
@@ -172,7 +185,11 @@ class Ingester:
         for entry in entries:
             write = entry
             try:
-                await until_back(lambda write=write: self._store.apply([write]), self._health)  # type: ignore[misc]
+                stats = await until_back(
+                    lambda write=write: self._store.apply([write]),  # type: ignore[misc]
+                    self._health,
+                )
+                _count([entry], stats)
             except StoreCommandError as error:
                 position = entry[1]
                 letters.setdefault(position, self._set_aside(by_position[position], error))
@@ -189,3 +206,25 @@ class Ingester:
             reason=f"{type(error).__name__}: {error}"[:300],
         )
         return dead_letter(record, error)
+
+
+_TYPES: dict[type, str] = {
+    VideoPut: "video",
+    HistoryPut: "history",
+    UserDelete: "deletion",
+    RulePut: "rule",
+}
+
+
+def _count(entries: Sequence[PlacedWrite], stats: ApplyStats) -> None:
+    """Count what became of these writes: of behaviour, some may have counted before."""
+    kinds = Counter(_TYPES.get(type(write), "behavior") for write, _ in entries)
+    outcomes = {
+        **{(kind, "applied"): count for kind, count in kinds.items() if kind != "behavior"},
+        ("behavior", "applied"): kinds["behavior"] - stats.fenced - stats.duplicates,
+        ("behavior", "fenced"): stats.fenced,
+        ("behavior", "duplicate"): stats.duplicates,
+    }
+    for (kind, outcome), count in outcomes.items():
+        if count:
+            EVENTS.labels(kind, outcome).inc(count)

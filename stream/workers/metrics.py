@@ -11,12 +11,20 @@ import orjson
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
+from onebar.process import vitals
+
 log = structlog.get_logger(__name__)
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 
+TAKEN = Counter(
+    "onebar_stream_taken", "Events taken in, by type; also those that had counted before.", ["type"]
+)
 EVENTS = Counter(
-    "onebar_stream_events", "Events by type and what became of them.", ["type", "outcome"]
+    "onebar_stream_events",
+    "Events by what became of them. Searches, exposures, clicks and engagements of a video are of "
+    "type behavior.",
+    ["type", "outcome"],
 )
 BATCH_EVENTS = Histogram(
     "onebar_stream_batch_events", "Events applied together.", buckets=(1, 5, 20, 50, 100, 250, 500)
@@ -39,7 +47,8 @@ GENERATION_SECONDS = Histogram(
 )
 CACHED_SECONDS = Histogram(
     "onebar_generator_freshness_seconds",
-    "From Kafka's timestamp of an impression to its queries in the cache.",
+    "From Kafka's timestamp of an impression to its queries in the cache, or to when it was "
+    "skipped as too late.",
     buckets=_SECONDS,
 )
 NEIGHBORS = Counter(
@@ -59,7 +68,24 @@ LAG = Gauge(
     ["topic", "partition"],
 )
 
+GROUP_LAG = Gauge(
+    "onebar_group_lag",
+    "Records of a partition that a consumer group has not committed, also where no worker has it.",
+    ["group", "topic", "partition"],
+)
+REDIS_MEMORY = Gauge("onebar_redis_memory_bytes", "Memory of Redis; of a cluster, all of it.")
+REDIS_MEMORY_LIMIT = Gauge(
+    "onebar_redis_memory_limit_bytes", "Its maxmemory; 0 where it has no limit."
+)
+REDIS_SAVES = Gauge("onebar_redis_saves", "1 where Redis could save to its disk last time, else 0.")
+CLOCK_SKEW = Gauge(
+    "onebar_clock_skew_seconds", "How far this machine's clock is ahead of that of Redis."
+)
 EVICTED = Gauge("onebar_redis_evicted_keys", "Keys that Redis evicted since its start.")
+
+
+DEPENDENCIES = ("kafka", "redis", "state", "evictions", "start", "loop")
+"""What every worker needs."""
 
 
 class WorkerHealth:
@@ -108,6 +134,10 @@ class WorkerHealth:
             problems["loop"] = f"no progress for {idle:.0f} s"
         return problems
 
+    def show(self) -> None:
+        """As metrics."""
+        vitals.show(self.problems, DEPENDENCIES, self.warnings)
+
 
 @asynccontextmanager
 async def serve(host: str, port: int, health: WorkerHealth) -> AsyncIterator[None]:
@@ -123,6 +153,7 @@ async def serve(host: str, port: int, health: WorkerHealth) -> AsyncIterator[Non
 
 def _answer(path: str, health: WorkerHealth) -> tuple[str, str, bytes]:
     if path == "/metrics":
+        health.show()
         return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
     if path == "/healthz":
         problems = health.problems

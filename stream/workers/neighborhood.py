@@ -25,6 +25,7 @@ from onebar.evidence.text import clean_video
 from onebar.records import Anchor, Features
 from stream.events import BEHAVIORS, Event, InvalidEventError, Removal, Video
 from stream.events.fold import fold, text_of
+from stream.events.pseudonyms import NONE, Pseudonyms
 from stream.kafka.records import Record, event_in
 from stream.workers.metrics import (
     INDEXED,
@@ -64,8 +65,10 @@ class Neighborhood:
         config: NeighborConfig,
         *,
         refresh_s: float,
+        pseudonyms: Pseudonyms = NONE,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._pseudonyms = pseudonyms
         self._encoder = encoder
         self._queries = Remembering(encoder, most=QUERIES)
         self._index = index
@@ -97,7 +100,7 @@ class Neighborhood:
         asked: list[tuple[str, str]] = []
         for record in records:
             try:
-                event = event_in(record)
+                event = event_in(record, self._pseudonyms)
             except InvalidEventError:
                 continue  # the stream worker has set it aside
             if record.topic == BEHAVIORS:

@@ -24,10 +24,11 @@ from onebar.embedding.neighbors import NeighborConfig
 from onebar.embedding.queries import KnownQueries
 from onebar.process.files import occupied
 from onebar.process.garbage import spare_garbage_collection
-from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.recommending.loading import configured_embedder
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, VIDEOS
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.consumer import OffsetGoneError, Offsets, RecordConsumer, begin_offsets
 from stream.kafka.topics import partition_counts
 from stream.workers.health import Lags, watching
@@ -94,6 +95,7 @@ async def _serve(
             runtime.health,
             config,
             refresh_s=settings.neighbor_refresh_s,
+            pseudonyms=Pseudonyms(settings.user_id_key),
         )
 
     topics = [VIDEOS, BEHAVIORS] if config.queries else [VIDEOS]
@@ -142,13 +144,13 @@ async def _everywhere(
 ) -> Offsets:
     """Where to read every partition from: a snapshot knows nothing of those that were empty, and
     what it ends with may have expired since."""
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     prefix = settings.topic_prefix
     pairs = [(prefix + topic, p) for topic in topics for p in range(counts.get(prefix + topic, 0))]
-    begins = await begin_offsets(settings.kafka_bootstrap, pairs)
+    begins = await begin_offsets(settings, pairs)
     return {
-        (name[len(prefix) :], p): max(offsets.get(f"{name[len(prefix) :]}/{p}", begin), begin)
-        for (name, p), begin in begins.items()
+        (name[len(prefix) :], p): max(offsets.get(f"{name[len(prefix) :]}/{p}", first), first)
+        for (name, p), first in begins.items()
     }
 
 
@@ -234,7 +236,7 @@ def open_index(path: Path | None, encoder: Encoder) -> VectorIndex:
 def main() -> int:
     """Run the worker with the environment's settings; the exit status."""
     settings = Settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
     asyncio.run(run_neighbors(settings))
     return 0
 

@@ -20,7 +20,7 @@ from onebar.errors import OneBarError
 from onebar.process.tasks import end_tasks
 from onebar.settings import Settings
 from stream.kafka.producer import EventProducer
-from stream.kafka.topics import ensure_configured_topics
+from stream.kafka.topics import ensure_topics
 from stream.workers import metrics
 from stream.workers.retry import until_back
 
@@ -38,6 +38,7 @@ class Runtime(Struct, frozen=True):
     producer: EventProducer
     health: metrics.WorkerHealth
     stop: asyncio.Event
+    settings: Settings
 
 
 @asynccontextmanager
@@ -58,16 +59,16 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         await stack.enter_async_context(server)
         store = open_store(settings)
         stack.push_async_callback(store.close)
-        producer = EventProducer.of(settings)
+        producer = EventProducer(settings)
         stack.push_async_callback(producer.stop)
 
         async def prepare() -> None:
-            await ensure_configured_topics(settings)
+            await ensure_topics(settings)
             await producer.start()
             await fit(store, health)
 
         await unless(stop, until_back(prepare, health))
-        yield Runtime(store, producer, health, stop)
+        yield Runtime(store, producer, health, stop, settings)
 
 
 async def fit(store: FeatureStore, health: metrics.WorkerHealth) -> None:

@@ -12,8 +12,9 @@ import structlog
 
 from feature_store.redis.client import StoreUnavailableError
 from onebar.process.garbage import spare_garbage_collection
-from onebar.process.logging import configure_logging
+from onebar.process.start import begin
 from onebar.settings import Settings
+from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.groups import stream_group
 from stream.workers.continuity import (
     INPUTS,
@@ -61,6 +62,7 @@ async def _work(settings: Settings, runtime: Runtime) -> None:
         reached=reached,
         verify=lambda partitions: check_continuity(settings, runtime.store, partitions),
         future_allowance_s=settings.future_allowance_s,
+        pseudonyms=Pseudonyms(settings.user_id_key),
     )
     failure = Failure()
     app = build_app(settings, INPUTS, ingester.take, failure, ingester.assigned)
@@ -98,7 +100,7 @@ async def _work(settings: Settings, runtime: Runtime) -> None:
 def main() -> int:
     """Run a worker with the environment's settings; the exit status."""
     settings = Settings()
-    configure_logging(settings.log_level, settings.log_json)
+    begin(settings)
 
     async def run() -> None:
         try:

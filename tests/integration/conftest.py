@@ -158,9 +158,9 @@ def workers(settings: Settings, tmp_path: Path) -> Iterator[support.Workers]:
 
 
 async def _remove_topics(settings: Settings) -> None:
-    there = await partition_counts(settings.kafka_bootstrap)
+    there = await partition_counts(settings)
     names = [name for name in there if name.startswith(settings.topic_prefix)]
-    await delete_topics(settings.kafka_bootstrap, names)
+    await delete_topics(settings, names)
 
 
 async def _remove_keys(settings: Settings) -> None:

@@ -13,7 +13,18 @@ from feature_store.snapshot import StateSnapshot
 from feature_store.writes import Position
 from onebar.evidence.text import clean_video
 from onebar.settings import Settings
-from stream.events import Click, Engagement, Event, Exposure, Search, ShownQuery, Video
+from stream.events import (
+    Click,
+    Deletion,
+    Engagement,
+    Event,
+    Exposure,
+    Removal,
+    RuleChange,
+    Search,
+    ShownQuery,
+    Video,
+)
 from stream.events.fold import fold
 from stream.kafka.consumer import RecordConsumer, end_offsets, group_lag
 from stream.kafka.groups import generator_group, stream_group
@@ -52,6 +63,41 @@ def make_events(count: int, *, videos: int = 12, users: int = 30, seed: int = 7)
     return events
 
 
+def decisions(count: int, *, videos: int = 12, users: int = 30, seed: int = 11) -> list[Event]:
+    """Rules made, changed and taken back, videos gone and come again, users forgotten: in no order
+    of their times, and some events twice."""
+    rng = random.Random(seed)
+    events: list[Event] = []
+    while len(events) < count:
+        common = {"event_id": f"d{len(events)}", "ts": NOW + rng.randrange(2 * count) * 0.5}
+        video_id = f"v{rng.randrange(videos)}"
+        event: Event
+        match rng.randrange(6):
+            case 0 | 1:
+                event = RuleChange(
+                    **common,
+                    rule_id=f"r{rng.randrange(30)}",
+                    action=rng.choice(["block", "allow", "learn", "pin"]),
+                    query=rng.choice(QUERIES),
+                    video_id=video_id,
+                )
+            case 2:
+                event = RuleChange(**common, rule_id=f"r{rng.randrange(30)}", action="remove")
+            case 3:
+                event = Removal(**common, video_id=video_id)
+            case 4:
+                event = Deletion(**common, user_id=f"u{rng.randrange(users)}")
+            case _:
+                event = Video(
+                    **common,
+                    video_id=video_id,
+                    caption=f"come again {len(events)}",
+                    sensitive=rng.random() < 0.3,
+                )
+        events += [event] * rng.choice([1, 1, 2])
+    return events
+
+
 def folded(events: Sequence[Event], settings: Settings) -> StateSnapshot:
     """The state of one clean pass."""
     store = MemoryStore(settings.policy)
@@ -63,9 +109,7 @@ def folded(events: Sequence[Event], settings: Settings) -> StateSnapshot:
 
 async def make_topics(settings: Settings) -> list[str]:
     """Create those of the test's topics that are missing; their names."""
-    return await ensure_topics(
-        settings.kafka_bootstrap, prefix=settings.topic_prefix, partitions=settings.partitions
-    )
+    return await ensure_topics(settings)
 
 
 async def add_partitions(settings: Settings, topic: str, count: int) -> None:
@@ -77,29 +121,29 @@ async def add_partitions(settings: Settings, topic: str, count: int) -> None:
     await admin.close()
 
     async def shown() -> bool:
-        return (await partition_counts(settings.kafka_bootstrap))[name] == count
+        return (await partition_counts(settings))[name] == count
 
     await eventually(shown, what="the new partitions")
 
 
 def producer(settings: Settings) -> EventProducer:
     """A producer on the test's topics."""
-    return EventProducer.of(settings)
+    return EventProducer(settings)
 
 
 async def lag(settings: Settings, *topics: str, generator: bool = False) -> int:
     """What the stream workers (or the generators) have not committed of these topics."""
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     names = [settings.topic_prefix + topic for topic in topics]
     partitions = [(name, p) for name in names for p in range(counts.get(name, 0))]
     group = generator_group(settings) if generator else stream_group(settings)
-    return await group_lag(settings.kafka_bootstrap, group, partitions)
+    return await group_lag(settings, group, partitions)
 
 
 async def values(settings: Settings, topic: str) -> list[bytes]:
     """What has come to a topic until now; of one partition in its order."""
     partitions = [(settings.topic_prefix + topic, p) for p in range(settings.partitions)]
-    count = sum((await end_offsets(settings.kafka_bootstrap, partitions)).values())
+    count = sum((await end_offsets(settings, partitions)).values())
     consumer = RecordConsumer(settings, [topic], group=None, max_records=500, alone=True)
     await consumer.start()
     try:

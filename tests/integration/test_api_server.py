@@ -48,10 +48,10 @@ def server(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait(30)
 
 
-async def answers(url: str) -> bool:
+async def answers(url: str, path: str = "/healthz") -> bool:
     async with httpx.AsyncClient() as http:
         try:
-            return (await http.get(f"{url}/healthz")).status_code == 200
+            return (await http.get(f"{url}{path}")).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
 
 
 def producer_of(settings: Settings) -> EventProducer:
-    return EventProducer.of(settings)
+    return EventProducer(settings)
 
 
 def archived(directory: Path) -> list[dict[str, Any]]:
@@ -146,8 +146,7 @@ async def test_topics_that_come_later_are_read(
 ) -> None:
     monkeypatch.setattr(follow, "LOOK_S", 0.2)
     await ensure_topics(
-        settings.kafka_bootstrap,
-        prefix=settings.topic_prefix,
+        settings,
         specs=[spec for spec in TOPICS if spec.name == VIDEOS],
     )
     out = tmp_path / "a"
@@ -199,7 +198,7 @@ async def test_a_topic_made_anew_under_a_follower_is_told(
         async with producer_of(settings) as producer:
             await producer.send(impressions(0, 50))
             await eventually(lambda: task.done() or count(out) == 50)
-        await delete_topics(settings.kafka_bootstrap, [settings.topic_prefix + IMPRESSIONS])
+        await delete_topics(settings, [settings.topic_prefix + IMPRESSIONS])
         await make_topics(settings)
         await eventually(task.done)
         with pytest.raises(LogGapError, match="made anew"):
@@ -243,7 +242,7 @@ async def test_transactions_are_read_as_far_as_they_are_committed(
         """The mark of a transaction's end comes after the answer that it has ended."""
 
         async def there() -> bool:
-            return await end_offsets(one.kafka_bootstrap, [(name, 0)]) == {(name, 0): end}
+            return await end_offsets(one, [(name, 0)]) == {(name, 0): end}
 
         await eventually(there)
 

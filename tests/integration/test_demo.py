@@ -171,5 +171,5 @@ async def test_the_demo_shows_a_live_page_until_ctrl_c(tmp_path: Path, settings:
         status = await asyncio.to_thread(process.wait, 90)  # topics are deleted
     assert status == 0, err.read_text()
     if "ONEBAR_KAFKA_BOOTSTRAP" in os.environ:
-        there = await partition_counts(settings.kafka_bootstrap)
+        there = await partition_counts(settings)
         assert not [name for name in there if name.startswith("onebar-run-")]

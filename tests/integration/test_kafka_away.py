@@ -104,9 +104,7 @@ async def behind(settings: Settings, cable: Cable, tmp_path: Path) -> AsyncItera
 
         async def made_topics() -> bool:
             try:
-                await ensure_topics(
-                    made.kafka_bootstrap, prefix=made.topic_prefix, partitions=made.partitions
-                )
+                await ensure_topics(made)
             except ConnectionError:
                 return False
             return True

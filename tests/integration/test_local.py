@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -183,6 +184,12 @@ async def test_up_serves_until_told_and_leaves_nothing(stack: Stack, signum: int
     assert doctor.returncode == 0, doctor.stdout
     for name in ("kafka", "topics", "redis", "checkpoint", "api"):
         assert f"ok   {name}" in doctor.stdout
+    told = await asyncio.to_thread(onebar, "status", "--api", stack.url, env=stack.exports)
+    assert told.returncode == 0, told.stdout + told.stderr
+    status = json.loads(told.stdout)
+    assert [group["name"] for group in status["groups"]] == ["stream", "generator"]
+    assert status["api"]["ready"]
+    assert status["lost"] is None
 
     children = stack.descendants()
     assert len(children) == 5

@@ -86,6 +86,7 @@ async def test_a_body_that_is_not_there_is_asked_for_each_time(
     assert await near.look(("v", "u")) == [(None, None)]
     assert near.at_hand(("v", "u")) is None
     await query_cache.put([CacheEntry(result("v", "mine"), "u")])
+    await near.cache.settle()
     assert await near.look(("v", "u")) == [("mine", None)]
     assert near.at_hand(("v", "u")) == "mine"
 

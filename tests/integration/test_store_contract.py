@@ -174,8 +174,10 @@ def test_redis_reaches_the_state_of_a_clean_pass(
             assert diff(expected, found) == []
             assert found == expected
             pairs = [(v, u) for v in expected.videos for u in (*expected.users, None)]
-            features = await store.features(pairs, now=45.0)
-            assert [unsealed(f) for f in features] == memory.features(pairs, now=45.0)
+            for counted in (False, True):
+                features = await store.features(pairs, now=45.0, counted=counted)
+                expected_features = memory.features(pairs, now=45.0, counted=counted)
+                assert [unsealed(f) for f in features] == expected_features
             for video_id in expected.videos:
                 assert await store.counts(video_id) == memory.counts(video_id)
                 anchors = await store.anchors(video_id, now=45.0)

@@ -208,7 +208,10 @@ async def test_the_permissions_of_the_docs_are_enough(
     await user.probe()
     await user.apply(batch())
     assert diff(folded().snapshot(), await user.dump()) == []
-    assert await user.evicted_keys() == 0
+    found = await user.vitals()
+    assert found is not None
+    assert (found.evicted, found.saves) == (0, True)
+    assert found.used_bytes > 0
     await user.close()
 
 

@@ -34,7 +34,7 @@ async def test_what_is_missing_is_made_and_what_is_there_is_left(settings: Setti
     await admin.close()
     made = await make_topics(settings)
     assert sorted(made) == sorted(prefix + name for name in NAMES if name != BEHAVIORS)
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     assert {name: counts[prefix + name] for name in NAMES} == {
         name: 5 if name == BEHAVIORS else settings.partitions for name in NAMES
     }
@@ -47,7 +47,7 @@ async def test_several_may_make_them_at_once(settings: Settings) -> None:
     assert sorted(name for names in made for name in names) == sorted(
         prefix + name for name in NAMES
     )
-    counts = await partition_counts(settings.kafka_bootstrap)
+    counts = await partition_counts(settings)
     assert {counts[prefix + name] for name in NAMES} == {settings.partitions}
 
 
@@ -74,13 +74,13 @@ async def config_of(settings: Settings, topic: str, name: str) -> str:
 async def test_deleting_passes_over_what_is_not_there(settings: Settings) -> None:
     await make_topics(settings)
     names = [settings.topic_prefix + name for name in NAMES]
-    await delete_topics(settings.kafka_bootstrap, [*names, settings.topic_prefix + "nothing"])
-    assert not set(names) & set(await partition_counts(settings.kafka_bootstrap))
+    await delete_topics(settings, [*names, settings.topic_prefix + "nothing"])
+    assert not set(names) & set(await partition_counts(settings))
 
 
 async def test_a_broker_that_is_not_there_is_named() -> None:
-    nowhere = f"127.0.0.1:{free_port()}"
-    with pytest.raises(KafkaUnavailableError, match=nowhere):
+    nowhere = Settings(kafka_bootstrap=f"127.0.0.1:{free_port()}")
+    with pytest.raises(KafkaUnavailableError, match=nowhere.kafka_bootstrap):
         await ensure_topics(nowhere)
     with pytest.raises(KafkaUnavailableError, match="ONEBAR_KAFKA_BOOTSTRAP"):
         await EventProducer(nowhere).start()
@@ -96,4 +96,4 @@ async def test_what_is_too_long_is_refused_and_the_others_arrive(settings: Setti
         with pytest.raises(EventTooLargeError):
             await kafka.send(videos)
     partitions = [(settings.topic_prefix + VIDEOS, p) for p in range(settings.partitions)]
-    assert sum((await end_offsets(settings.kafka_bootstrap, partitions)).values()) == 1
+    assert sum((await end_offsets(settings, partitions)).values()) == 1

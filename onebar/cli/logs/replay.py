@@ -20,6 +20,7 @@ from onebar.cli.common import (
     print_json,
     run_to_end,
 )
+from onebar.cli.logs.mapped import open_mapped
 from onebar.errors import UsageError
 from onebar.process.console import progress, say
 
@@ -39,6 +40,19 @@ def replay(
         ),
     ],
     format: FormatOption = Format.onebar,
+    mapping: Annotated[
+        str | None,
+        typer.Option(
+            "--map",
+            metavar="NAME|FILE",
+            help="The rows are of another shape: a mapping's file, or one that comes with OneBar "
+            "(see docs/mapping.md; `list` names them).",
+        ),
+    ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option("--preview", help="Show what --map makes of the first rows; send nothing."),
+    ] = False,
     speed: SpeedOption = "max",
     check: Annotated[
         bool,
@@ -75,18 +89,30 @@ def replay(
     Example: onebar replay kuaisearch --format kuaisearch --check
 
     Example: onebar replay - < clicks.jsonl
+
+    Example: onebar replay ubi.ndjson --map ubi --preview
     """
     from stream.logs.files import EventLog
+    from stream.mapping.log import MappedLog
 
     settings = command_settings()
     pace = parse_speed(speed)
-    opened = [open_log(log, format) for log in logs]
+    opened: list[Log]
+    if mapping is None:
+        if preview:
+            raise UsageError("--preview shows what a mapping makes: name it with --map")
+        opened = [open_log(log, format) for log in logs]
+    else:
+        mapped = open_mapped(logs, mapping, as_json, preview)
+        if preview:
+            return
+        opened = list(mapped)
     if state is not None and len(opened) > 1:
         raise UsageError("--state notes how far one log is; give one, or leave it out")
     for opened_log in opened:
+        if isinstance(opened_log, (EventLog, MappedLog)) and opened_log.once and check:
+            raise UsageError(f"--check reads {opened_log.path} again; a pipe is read once")
         if isinstance(opened_log, EventLog):
-            if opened_log.once and check:
-                raise UsageError(f"--check reads {opened_log.path} again; a pipe is read once")
             opened_log.recognize()
     results, differences = run_to_end(
         _replay_all(settings, opened, pace, check, strict, from_start, state)
@@ -122,13 +148,18 @@ async def _replay_all(
     from_start: bool,
     state: Path | None,
 ) -> tuple[list[dict[str, Any]], list[str] | None]:
+    from stream.events.pseudonyms import Pseudonyms
     from stream.logs import fold_check as checking
     from stream.logs.offline import OfflineFold
 
     results = [await _replay(settings, log, speed, strict, from_start, state) for log in logs]
     if not check:
         return results, None
-    offline = OfflineFold(settings.policy, future_allowance_s=settings.future_allowance_s)
+    offline = OfflineFold(
+        settings.policy,
+        future_allowance_s=settings.future_allowance_s,
+        pseudonyms=Pseudonyms(settings.user_id_key),
+    )
     for log in logs:
         await asyncio.to_thread(offline.add_log, log)
     with progress("workers") as update:
@@ -149,12 +180,13 @@ async def _replay(
     import msgspec
 
     from stream.kafka.producer import EventProducer
-    from stream.kafka.topics import ensure_configured_topics
+    from stream.kafka.topics import ensure_topics
     from stream.logs.files import EventLog
     from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
+    from stream.mapping.log import MappedLog
 
-    await ensure_configured_topics(settings)
-    producer = EventProducer.of(settings)
+    await ensure_topics(settings)
+    producer = EventProducer(settings)
 
     def kept(file: StateFile | None) -> TypeGuard[StateFile]:
         return file is not None and file.path.exists()
@@ -164,7 +196,7 @@ async def _replay(
         def show(standing: Standing) -> None:
             update(log.fraction, f"{standing.events:,} events, {standing.invalid:,} invalid")
 
-        once = isinstance(log, EventLog) and log.once
+        once = isinstance(log, (EventLog, MappedLog)) and log.once
         file = None if once else StateFile(state or state_path(log.path))
         async with producer:
             run = Replay(

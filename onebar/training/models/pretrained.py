@@ -188,7 +188,7 @@ def _load(directory: Path, config: Any) -> Any:
         )
     with quiet_transformers():
         try:
-            model, report = BartForConditionalGeneration.from_pretrained(
+            model, report = BartForConditionalGeneration.from_pretrained(  # nosec B615
                 str(directory),
                 config=config,
                 generation_config=GenerationConfig(

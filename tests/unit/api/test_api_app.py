@@ -15,19 +15,22 @@ import pytest
 from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from api.answering.answer import from_anchors
+from api.answering.forms import from_anchors
 from api.app import create_app
 from api.http.auth import ApiKeyError, UnsafeBindError
 from api.http.problems import InvalidParameterError, ProblemError
 from api.http.schemas import is_id
-from api.routes.events import InvalidEventsError, check_events
+from api.routes.events import InvalidEventsError, all_or_none, check
 from api.routes.page import assets
-from api.routes.queries import QueriesEndpoint
+from api.routes.queries import QueriesEndpoint, wanted_of
 from api.server import AddressInUseError, free_port
 from api.services import Services
+from onebar.gating.rules import LANGUAGES
 from onebar.records import Anchor, Candidate, Features
 from onebar.settings import Settings
+from stream.events import Event
 
 NOWHERE = Settings(
     redis_url="redis://127.0.0.1:1/0", kafka_bootstrap="127.0.0.1:1", api_generate=False
@@ -160,7 +163,7 @@ async def test_every_refusal_is_a_problem(
         ("/v1/queries", "GET, HEAD, POST"),
         ("/v1/rules", "GET, HEAD"),
         ("/v1/users/u", "DELETE"),
-        ("/v1/users/u/history", "DELETE, GET, HEAD"),  # of a user that is named so
+        ("/v1/users/u/history", "GET, HEAD"),  # of a user that is named so
         ("/v1/videos/a/b/anchors", "GET, HEAD"),
     ],
 )
@@ -333,13 +336,15 @@ async def test_what_nobody_foresaw_is_a_problem_without_a_trace(app: FastAPI) ->
     transport = httpx.ASGITransport(broken, raise_app_exceptions=False)
     event = {"type": "impression", "event_id": "e", "ts": 1, "video_id": "v"}
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        for response in (
-            await http.get("/v1/queries?video_id=v"),
-            await http.post("/v1/queries", json={"requests": [{"video_id": "v"}]}),
-            await http.post("/v1/events", json=event),
-        ):
-            is_problem(response, 500)
-            assert "secret" not in response.text
+        with capture_logs() as logged:
+            for response in (
+                await http.get("/v1/queries?video_id=v"),
+                await http.post("/v1/queries", json={"requests": [{"video_id": "v"}]}),
+                await http.post("/v1/events", json=event),
+            ):
+                is_problem(response, 500)
+                assert "secret" not in response.text
+        assert [entry["event"] for entry in logged] == ["request_failed"] * 3
 
 
 KEYED = NOWHERE.model_copy(
@@ -443,7 +448,8 @@ async def test_openapi_describes_every_route(app: FastAPI, http: httpx.AsyncClie
                 if status >= "400" and path != "/readyz":
                     assert list(response["content"]) == ["application/problem+json"], where
     parameters = document["paths"]["/v1/queries"]["get"]["parameters"]
-    assert {p["name"] for p in parameters} == {"video_id", "user_id", "k", "budget_ms"}
+    batch = schemas["BatchRequest"]["properties"].keys() - {"requests"}
+    assert {p["name"] for p in parameters} == {"video_id", "user_id", *batch}
     assert "HTTPValidationError" not in schemas
 
 
@@ -452,7 +458,7 @@ def test_an_id_that_can_be_one_comes_through(text: str) -> None:
     endpoint = QueriesEndpoint(SERVICES)
     query = str(httpx.QueryParams({"video_id": text})) if is_text(text) else "video_id=%ff"
     if is_id(text) and is_text(text):
-        assert endpoint.parameters(query.encode()) == ((text, None), None, None)
+        assert endpoint.parameters(query.encode()) == ((text, None), None, None, None)
     else:
         with pytest.raises(InvalidParameterError):
             endpoint.parameters(query.encode())
@@ -466,7 +472,7 @@ def is_text(text: str) -> bool:
 def test_no_query_string_breaks_the_reader(query: bytes) -> None:
     endpoint = QueriesEndpoint(SERVICES)
     try:
-        (video_id, user_id), k, budget_ms = endpoint.parameters(query)
+        (video_id, user_id), k, budget_ms, _ = endpoint.parameters(query)
     except InvalidParameterError:
         return
     assert is_id(video_id)
@@ -481,7 +487,12 @@ SERVICES = Services(NOWHERE)
 def test_empty_users_are_nobody() -> None:
     endpoint = QueriesEndpoint(SERVICES)
     assert endpoint.parameters(b"video_id=a+b%2Fc&user_id=&x=1&x=2")[0] == ("a b/c", None)
-    assert endpoint.parameters(b"video_id=v&user_id=u&k=3&budget_ms=1.5") == (("v", "u"), 3, 1.5)
+    assert endpoint.parameters(b"video_id=v&user_id=u&k=3&budget_ms=1.5") == (
+        ("v", "u"),
+        3,
+        1.5,
+        None,
+    )
 
 
 PLAIN = st.text("abcXYZ019_.~:-", min_size=1, max_size=256)
@@ -493,7 +504,33 @@ def test_plain_ids_are_read_alike_wherever_they_stand(video_id: str, user_id: st
     user = "" if user_id is None else f"&user_id={user_id}"
     read = endpoint.parameters(f"video_id={video_id}{user}".encode())
     assert read == endpoint.parameters(f"video_id={video_id}{user}&other=1".encode())
-    assert read == ((video_id, user_id), None, None)
+    assert read == ((video_id, user_id), None, None, None)
+
+
+WANTED = st.fixed_dictionaries(
+    {},
+    optional={
+        "exclude": st.lists(st.text("ab é&=+%鞋", max_size=20), min_size=1, max_size=4),
+        "languages": st.lists(st.sampled_from([*LANGUAGES, "xx"]), min_size=1, max_size=3),
+        "max_length": st.integers(-1, 99) | st.just("x"),
+        "diversity": st.sampled_from([0, 0.25, 1, 1.5, -1, "nan", ""]),
+        "constrain": st.sampled_from(["open", "prefer", "only", "never", ""]),
+    },
+)
+
+
+@given(WANTED)
+def test_a_lookup_can_ask_for_what_a_batch_can(wanted: dict[str, Any]) -> None:
+    endpoint = QueriesEndpoint(SERVICES)
+    query = str(httpx.QueryParams({"video_id": "v", **wanted})).encode()
+    body = json.dumps({"requests": [{"video_id": "v"}], **wanted}).encode()
+    try:
+        expected: Any = wanted_of(endpoint.requests(body))
+    except InvalidParameterError:
+        with pytest.raises(InvalidParameterError):
+            endpoint.parameters(query)
+    else:
+        assert endpoint.parameters(query)[3] == expected
 
 
 def body_of(*pairs: tuple[Any, Any], **rest: Any) -> bytes:
@@ -545,8 +582,12 @@ def test_what_is_no_batch_is_refused(body: bytes, said: str) -> None:
 GOOD = {"type": "impression", "event_id": "e", "ts": 100.0, "video_id": "v"}
 
 
+def checked(values: list[Any]) -> list[Event]:
+    return all_or_none([check(index, value, latest=100.0) for index, value in enumerate(values)])
+
+
 def test_events_are_taken_or_all_refused() -> None:
-    assert len(check_events([GOOD, GOOD], latest=100.0)) == 2
+    assert len(checked([GOOD, GOOD])) == 2
     bad: list[Any] = [
         GOOD,
         {**GOOD, "ts": 100.5},
@@ -557,7 +598,7 @@ def test_events_are_taken_or_all_refused() -> None:
         {"type": "video", "event_id": "e", "ts": 1, "video_id": "v", "asr": "x" * 1_000_000},
     ]
     with pytest.raises(InvalidEventsError) as caught:
-        check_events(bad, latest=100.0)
+        checked(bad)
     assert [fault["index"] for fault in caught.value.extra["errors"]] == [1, 2, 3, 4, 6]
     assert "future" in caught.value.extra["errors"][0]["detail"]
     assert "$.ts" in caught.value.extra["errors"][3]["detail"]
@@ -565,7 +606,7 @@ def test_events_are_taken_or_all_refused() -> None:
 
 def test_a_long_list_of_faults_is_cut() -> None:
     with pytest.raises(InvalidEventsError) as caught:
-        check_events([{}] * 1000, latest=100.0)
+        checked([{}] * 1000)
     assert len(caught.value.extra["errors"]) == 100
     assert "1000 of 1000" in caught.value.detail
 

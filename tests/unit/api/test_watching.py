@@ -105,7 +105,7 @@ class Store:
     def __init__(self, known: Features) -> None:
         self.known = known
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
         return [self.known for _ in pairs]
 
 

@@ -224,3 +224,18 @@ def test_a_group_that_lost_nearly_all_takes_little() -> None:
         tracemalloc.stop()
     assert kept.get(keys[-1]) == 0
     assert full - left > 16 * 20_000  # a place in a set has 16 bytes
+
+
+def test_what_was_known_when_trust_was_lost_can_be_had_until_it_is_back() -> None:
+    kept: TrackedValues[str, int] = TrackedValues(100, count, second)
+    kept.trust()
+    with kept.reading() as reading:
+        kept.keep(reading, {"ax": 1, "by": 2})
+    assert kept.last_known("ax") is None
+    kept.distrust()
+    kept.distrust()
+    assert (kept.get("ax"), kept.last_known("ax")) == (None, 1)
+    kept.change_group("x")
+    assert (kept.last_known("ax"), kept.last_known("by")) == (None, 2)
+    kept.trust()
+    assert kept.last_known("by") is None

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[3]
 OURS = ("feature_store", "onebar", "stream", "api")
 EXCEPTIONS = {"Exception", "ValueError", "RuntimeError", "LookupError", "OSError"}
 
-_BASE = ("onebar.errors", "onebar.records", "onebar.policy", "onebar.settings", "onebar.process")
+_BASE = (
+    *("onebar.addresses", "onebar.errors", "onebar.records", "onebar.policy", "onebar.settings"),
+    "onebar.process",
+)
 _STATE = ("feature_store.*",)
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -29,8 +32,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "onebar.errors": (),
     "onebar.records": (),
     "onebar.policy": (),
-    "onebar.settings": ("onebar.policy",),
-    "onebar.process": ("onebar.errors",),
+    "onebar.addresses": (),
+    "onebar.settings": ("onebar.addresses", "onebar.errors", "onebar.policy"),
+    "onebar.process": ("onebar.errors", "onebar.settings"),
     "onebar.evidence": _BASE,
     "onebar.triggers": (*_BASE, "onebar.evidence"),
     "onebar.generator": (*_BASE, "onebar.evidence"),
@@ -38,15 +42,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "onebar.training": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
     "onebar.embedding": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.training"),
     "onebar.gating": (*_BASE, "onebar.evidence"),
+    "onebar.ranking": (*_BASE, "onebar.evidence"),
     "onebar.recommending": (
         *(*_BASE, "onebar.evidence", "onebar.gating", "onebar.generator", "onebar.embedding"),
+        "onebar.ranking",
+    ),
+    "onebar.learning": (
+        *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.gating", "onebar.generator"),
+        *("onebar.ranking", "onebar.recommending", "onebar.evaluation"),
     ),
     "onebar.teaching": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.gating", "onebar.recommending"),
     ),
     "onebar.evaluation": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
-        *("onebar.embedding", "onebar.recommending"),
+        *("onebar.embedding", "onebar.ranking", "onebar.recommending"),
     ),
     "onebar.bench": (*_BASE, "onebar.generator"),
     # Everything that speaks Redis.
@@ -54,22 +64,29 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "feature_store.writes": _BASE,
     "feature_store.keys": _BASE,
     "feature_store.buckets": (*_BASE, "feature_store.writes"),
+    "feature_store.repeats": (*_BASE, "feature_store.writes"),
     "feature_store.snapshot": (*_BASE, "feature_store.buckets"),
     "feature_store.plan": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.writes"),
-        *("feature_store.redis", "feature_store.snapshot"),
+        *("feature_store.redis", "feature_store.repeats", "feature_store.snapshot"),
     ),
     "feature_store.memory": (
-        *(*_BASE, "feature_store.buckets", "feature_store.snapshot", "feature_store.writes"),
+        *(*_BASE, "feature_store.buckets", "feature_store.repeats", "feature_store.snapshot"),
+        "feature_store.writes",
     ),
     "feature_store.store": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
         *("feature_store.redis", "feature_store.snapshot", "feature_store.writes"),
     ),
+    "feature_store.repertoire": (
+        *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
+        *("feature_store.redis", "feature_store.snapshot"),
+    ),
     "feature_store.opening": (
         *(*_BASE, "feature_store.cache", "feature_store.keys", "feature_store.redis"),
-        "feature_store.store",
+        *("feature_store.repertoire", "feature_store.store"),
     ),
+    "feature_store.limits": (*_BASE, "feature_store.keys", "feature_store.redis"),
     "feature_store.cache": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
         "feature_store.redis",
@@ -87,6 +104,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, *_STATE, "onebar.evidence", "onebar.summaries"),
         *("stream.events", "stream.kafka", "stream.workers"),
     ),
+    "stream.mapping": (*_BASE, "stream.events", "stream.logs"),
     "stream.archive": (
         *(*_BASE, "onebar.evidence", "onebar.gating", "stream.events", "stream.kafka"),
         *("stream.workers", "stream.logs"),
@@ -102,9 +120,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # HTTP.
     "api": (),
     "api.http": (*_BASE, "api", "feature_store.redis", "stream.events"),
-    "api.publisher": (*_BASE, "api.http", "stream.events"),
+    "api.breaker": (*_BASE, "api.http"),
+    "api.connections": (*_BASE, "api.http"),
+    "api.publisher": (*_BASE, "api.breaker", "api.http", "stream.events"),
     "api.answering": (
-        *(*_BASE, *_STATE, "api.http", "onebar.gating", "onebar.generator"),
+        *(*_BASE, *_STATE, "api.breaker", "api.http", "onebar.gating", "onebar.generator"),
         "onebar.recommending",
     ),
     "api.watching": (
@@ -114,31 +134,34 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api.console": (*(*_BASE, "onebar.evidence", "onebar.generator", "onebar.recommending"),),
     "api.health": (*_BASE, *_STATE, "api.answering", "api.http", "api.publisher"),
     "api.services": (
-        *(*_BASE, *_STATE, "api.answering", "api.health", "api.http", "api.publisher"),
-        *(
-            "api.watching",
-            "onebar.evidence",
-            "onebar.gating",
-            "onebar.recommending",
-            "stream.events",
-        ),
-        "stream.kafka",
+        *(*_BASE, *_STATE, "api.answering", "api.breaker", "api.health", "api.http"),
+        *("api.publisher", "api.watching", "onebar.evidence", "onebar.gating"),
+        *("onebar.recommending", "stream.events", "stream.kafka"),
     ),
     "api.routes": (
-        *(*_BASE, *_STATE, "api.http", "api.services", "onebar.evidence", "stream.events"),
+        *(*_BASE, *_STATE, "api.answering", "api.http", "api.services", "onebar.evidence"),
         *("api.console", "api.watching", "onebar", "onebar.gating", "onebar.generator"),
-        *("onebar.recommending", "stream.logs"),
+        *("onebar.recommending", "stream.events", "stream.logs"),
     ),
     "api.app": (*_BASE, "onebar", "api.http", "api.routes", "api.services", "onebar.recommending"),
-    "api.server": (*_BASE, "api", "api.app", "api.http", "api.watching"),
+    "api.server": (
+        *(*_BASE, "api", "api.app", "api.connections", "api.http", "api.watching"),
+        "onebar.evidence",
+    ),
 }
 """What each package or module of the second level may import of ours, besides itself. The command
 line and the local stack are not in it: they may import all."""
 TOP_PLACES = {"onebar.cli", "onebar.stack", "onebar.__main__"}
 ONLY_IN: dict[str, set[str]] = {
-    "redis": {"feature_store.redis.client", "feature_store.redis.connection"},
+    "redis": {
+        *("feature_store.redis.client", "feature_store.redis.connection"),
+        "feature_store.redis.login",
+    },
     "faust": {"stream.workers.faust_app"},
-    "aiokafka": {"stream.kafka.consumer", "stream.kafka.producer", "stream.kafka.topics"},
+    "aiokafka": {
+        *("stream.kafka.connection", "stream.kafka.consumer", "stream.kafka.producer"),
+        *("stream.kafka.facts", "stream.kafka.lag", "stream.kafka.topics"),
+    },
 }
 
 

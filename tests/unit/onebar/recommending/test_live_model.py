@@ -17,6 +17,7 @@ from onebar.evidence.prompt import PromptConfig
 from onebar.gating.risk import shipped_rules
 from onebar.generator.engine import Engine, EngineError
 from onebar.generator.registry import NothingPromotedError, Registry
+from onebar.generator.within import Within
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, open_configured, warm_prompt
 from onebar.recommending.pool import Taste
@@ -46,7 +47,9 @@ class FakeEngine(Engine):
         self.mute = False
         self.broken = False
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
         assert not self.closed, "asked after its end"
         if prompts[0] != WARM:
             assert self.go.wait(30)

@@ -137,6 +137,7 @@ def test_nothing_that_serves_or_trains_reads_the_truth() -> None:
         path
         for path in sources
         if "simulator.truth" in path.read_text(encoding="utf-8")
+        or "simulator.judge" in path.read_text(encoding="utf-8")
         or "load_truth" in path.read_text(encoding="utf-8")
     ]
     assert readers == []

@@ -207,21 +207,24 @@ def rules_explain(
 
 
 async def _explain(settings: Settings, query: str, video_id: str) -> list[tuple[str, str]]:
-    from feature_store.opening import open_store
+    from feature_store.opening import open_store, repertoire_beside
     from onebar.evidence.text import normalize_query
-    from onebar.gating.follow import RuleFollower
-    from onebar.gating.gate import about_of
+    from onebar.gating.follow import RepertoireFollower, RuleFollower
+    from onebar.gating.gate import about_of, own_anchors
+    from onebar.recommending.candidates import why_barred
     from onebar.recommending.loading import open_gate
 
     gate = open_gate(settings)
     store = open_store(settings)
     try:
         await RuleFollower(store, gate).look()
+        await RepertoireFollower(repertoire_beside(store), gate).look()
         [known] = await store.features([(video_id, None)])
         anchors = await store.anchors(video_id) if video_id else ()
     finally:
         await store.close()
-    steps = gate.explain(query, about_of(video_id, known), time.time())
+    own = own_anchors(known.anchors)
+    steps = gate.explain(query, about_of(video_id, known), time.time(), own)
     if video_id:
         normal = normalize_query(query)
         anchor = next((a for a in anchors if a.query == normal), None)
@@ -232,21 +235,20 @@ async def _explain(settings: Settings, query: str, video_id: str) -> list[tuple[
             if anchor.showable
             else f"asked by fewer than {settings.showable_users} users: no evidence for others"
         )
-        steps[1:1] = [("this video", _state(known)), ("people", asked)]
+        barred = why_barred(known)
+        steps[1:1] = [("this video", _state(known, barred)), ("people", asked)]
         if anchor is not None and not anchor.showable and steps[-1][1] == "may be shown":
             steps[-1] = ("verdict", "may be shown to those who asked it alone")
-    if known.sensitive:
-        steps[-1] = ("verdict", "held back")
+        if barred is not None:
+            steps[-1] = ("verdict", "held back")
     return steps
 
 
-def _state(known: Features) -> str:
+def _state(known: Features, barred: str | None) -> str:
     if known.text is None:
         return "nothing is known of it"
-    if known.text.removed:
-        return "removed: it carries no query"
-    if known.text.sensitive:
-        return "marked sensitive: it carries no query"
+    if barred is not None:
+        return f"{barred}: it carries no query"
     return known.text.title or known.text.caption or known.text.item_title or "(no title)"
 
 
@@ -266,10 +268,10 @@ async def _send(settings: Settings, changes: Sequence[RuleChange]) -> None:
     from onebar.evidence.text import clean_video
     from stream.events.fold import fold
     from stream.kafka.producer import EventProducer
-    from stream.kafka.topics import ensure_configured_topics
+    from stream.kafka.topics import ensure_topics
 
-    await ensure_configured_topics(settings)
-    async with EventProducer.of(settings) as producer:
+    await ensure_topics(settings)
+    async with EventProducer(settings) as producer:
         for at in range(0, len(changes), 1000):
             await producer.send(changes[at : at + 1000])
     store = open_store(settings)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from onebar.gating.risk import shipped_rules
+from onebar.learning.phrases import Example, learn_phrases, learn_sources
 from onebar.recommending.candidates import choose
-from onebar.recommending.learn import Example, learn_phrases, learn_sources
 from onebar.recommending.material import Material
 from onebar.recommending.pool import Taste
 from onebar.records import Candidate, VideoText

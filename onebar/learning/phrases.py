@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from onebar.gating.risk import shipped_rules
+from onebar.ranking.overlap import overlap, pairs
 from onebar.recommending.candidates import proposals
+from onebar.recommending.composed import COMPOSED
 from onebar.recommending.material import Material
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Feature, Proposal, Ranker, features, source_features
@@ -54,13 +56,13 @@ def learn_phrases(
     penalty, by L-BFGS); only features that `least` examples have are learned. Deterministic. Needs
     scipy. Raises `ValueError` where no example has a candidate near its queries.
     """
-    taste = Taste(Ranker({}), shipped_rules())
-    lists = [
-        found
-        for one in examples
-        if (found := _list(_only_text(one), taste, features, None)) is not None
-    ]
-    weights = _fit(lists, l2=l2, least=least)
+    texts = [_only_text(one) for one in examples]
+    weights: dict[str, float] = {}
+    # It takes weights to tell what to compose: some of the texts, spans only, are enough for those.
+    for some in (texts[::3], texts):
+        taste = Taste(Ranker(weights), shipped_rules())
+        lists = [found for one in some if (found := _list(one, taste, features, None)) is not None]
+        weights = {COMPOSED: 0.0, **_fit(lists, l2=l2, least=least)}
     return Ranker(weights, {"texts": len(lists), "l2": l2, **(trained or {})})
 
 
@@ -151,12 +153,12 @@ def _list(
 def _target(texts: Sequence[str], queries: Sequence[str]) -> list[float]:
     """Each query's share, the first's the greatest, goes to the candidates nearest to it, most of
     it to the nearest."""
-    pairs = [_pairs(text) for text in texts]
+    said = [pairs(text) for text in texts]
     shares = [1 / (1 + at) ** 0.5 for at in range(len(queries))]
     total = [0.0] * len(texts)
     for query, importance in zip(queries, shares, strict=True):
-        wanted = _pairs(query)
-        near = [2 * len(own & wanted) / max(1, len(own) + len(wanted)) for own in pairs]
+        wanted = pairs(query)
+        near = [overlap(own, wanted) for own in said]
         best = max(near, default=0.0)
         if best < LEAST_OVERLAP:
             continue
@@ -167,8 +169,3 @@ def _target(texts: Sequence[str], queries: Sequence[str]) -> list[float]:
         scale = importance / sum(shares) / sum(close)
         total = [before + scale * one for before, one in zip(total, close, strict=True)]
     return total
-
-
-def _pairs(text: str) -> frozenset[str]:
-    text = "".join(text.split()).lower()
-    return frozenset(text[at : at + 2] for at in range(len(text) - 1))

@@ -1,0 +1,1 @@
+"""`onebar doctor`: what is reachable, what is wrong, what to do."""

@@ -1,0 +1,175 @@
+"""A log of somebody else's rows, replayed as events of ours."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+from msgspec import Struct
+
+from stream.events import MAX_EVENT_BYTES, Event
+from stream.logs.compression import DECOMPRESSION_ERRORS, decompressed
+from stream.logs.files import (
+    CorruptLogError,
+    EmptyLogError,
+    EventLog,
+    Identity,
+    LogEntry,
+    TruncatedLogError,
+    opened,
+)
+from stream.logs.recognize import Form, Recognized, values
+from stream.mapping.mapping import EventMapping, UnmappedError
+
+
+class Row(Struct, frozen=True):
+    """One row as it came; `error` says why it is none."""
+
+    number: int
+    data: bytes
+    value: Mapping[str, Any] | None
+    error: str = ""
+
+
+class MappedLog:
+    """Rows of JSON (one on a line, or an array) or of a table, compressed or not, as a `Log`.
+
+    Positions count rows. A row that no rule of the mapping is about gives nothing and is counted in
+    `unmapped`; one that can't be made an event is an entry with its error.
+    """
+
+    def __init__(self, path: Path, mapping: EventMapping) -> None:
+        """Raises `LogNotFoundError`."""
+        self._file = EventLog(path)
+        self.path = path
+        self.once = self._file.once
+        self.mapping = mapping
+        self.fraction = 0.0
+        self.unmapped = 0
+
+    def identity(self) -> Identity:
+        return self._file.identity()
+
+    def continues(self, earlier: Identity) -> bool:
+        return self._file.continues(earlier)
+
+    def entries(self, start: int = 0, number: int = 0) -> Iterator[LogEntry]:
+        for row in self.rows():
+            if row.number <= start:
+                continue
+            if row.value is None:
+                yield LogEntry(row.number, row.number, None, row.data, row.error)
+                continue
+            made = list(self.mapping.events(row.value))
+            self.unmapped += not made
+            for place, one in enumerate(made, 1):
+                # Until all of a row is done, going on from there gives all of it again.
+                end = row.number if place == len(made) else row.number - 1
+                if isinstance(one, UnmappedError):
+                    yield LogEntry(row.number, end, None, row.data, str(one))
+                else:
+                    yield LogEntry(row.number, end, one, row.data)
+
+    def rows(self) -> Iterator[Row]:
+        """Every row. Raises a `LogError` where it is empty or does not end well."""
+        size = 0 if self.once else self.path.stat().st_size
+        number = 0
+        with opened(self.path) as file:
+            try:
+                found = Recognized(decompressed(file))
+                rows = self._table if self.mapping.is_table else _objects
+                for row in rows(found):
+                    number = row.number
+                    if size:
+                        self.fraction = file.tell() / size
+                    yield row
+            except EOFError as error:
+                raise TruncatedLogError(f"{self.path} is cut off after row {number:,}") from error
+            except DECOMPRESSION_ERRORS as error:
+                raise CorruptLogError(
+                    f"{self.path} cannot be decompressed after row {number:,}: {error}"
+                ) from error
+        if not number:
+            raise EmptyLogError(f"{self.path} is empty")
+        self.fraction = 1.0
+
+    def _table(self, found: Recognized) -> Iterator[Row]:
+        table = self.mapping.table
+        lines = io.TextIOWrapper(found.reader, "utf-8-sig", "replace", newline="")
+        reader = csv.reader(
+            (line.replace("\0", "") for line in lines),
+            delimiter=table.delimiter,
+            quotechar=table.quote or None,
+            quoting=csv.QUOTE_MINIMAL if table.quote else csv.QUOTE_NONE,
+        )
+        columns = table.columns or next(reader, [])
+        for number, cells in enumerate((row for row in reader if row), 1):
+            data = ",".join(cells).encode()[:MAX_EVENT_BYTES]
+            if len(cells) != len(columns):
+                error = f"expected {len(columns)} columns, got {len(cells)}"
+                yield Row(number, data, None, error)
+            else:
+                yield Row(number, data, dict(zip(columns, cells, strict=True)))
+
+
+def _objects(found: Recognized) -> Iterator[Row]:
+    number = 0
+    for text in _texts(found.form, found.reader):
+        number += 1
+        data = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            yield Row(number, data, None, f"not JSON: {error}")
+            continue
+        if isinstance(value, dict):
+            yield Row(number, data, value)
+        else:
+            yield Row(number, data, None, "expected a JSON object")
+
+
+def _texts(form: Form | None, reader: BinaryIO) -> Iterator[bytes]:
+    if form is not Form.lines:
+        for data, _, _ in values(reader, MAX_EVENT_BYTES):
+            yield data
+        return
+    for line in reader:
+        if data := line.strip(b" \t\r\n\0"):
+            yield data
+
+
+class Preview(Struct, frozen=True):
+    """What a mapping makes of the beginning of a log."""
+
+    rows: int
+    unmapped: int
+    events: tuple[Event, ...]
+    errors: tuple[tuple[int, str], ...]
+    """Number of the row, and why it is none."""
+
+
+def preview(log: MappedLog, rows: int = 1000) -> Preview:
+    """What the first rows of a log come to. Reads a pipe to no purpose: don't."""
+    events: list[Event] = []
+    errors: list[tuple[int, str]] = []
+    unmapped = seen = 0
+    for row in log.rows():
+        if seen == rows:
+            break
+        seen += 1
+        if row.value is None:
+            errors.append((row.number, row.error))
+            continue
+        made = list(log.mapping.events(row.value))
+        unmapped += not made
+        for one in made:
+            if isinstance(one, UnmappedError):
+                errors.append((row.number, str(one)))
+            else:
+                events.append(one)
+    return Preview(seen, unmapped, tuple(events), tuple(errors))

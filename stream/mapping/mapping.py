@@ -1,0 +1,296 @@
+"""A mapping: which of somebody else's rows are which events of ours, and where the fields stand.
+
+It is a TOML file, docs/mapping.md says how it is written:
+
+    name = "clicks of our web log"
+
+    [[event]]
+    type = "click"
+    when = { action = "tap" }
+
+    [event.fields]
+    event_id = "id"
+    ts = { path = "time", time = "ms" }
+    user_id = { path = ["user.id", "device"], prefix = "web-" }
+    video_id = "video"
+    query = "text"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import orjson
+from msgspec import UNSET, Struct, UnsetType
+
+from onebar.errors import OneBarError, UsageError
+from stream.events import EVENT_TYPES, Event, InvalidEventError, from_object
+from stream.mapping.paths import MISSING, PathError, find, steps_of
+from stream.mapping.values import InvalidValueError, TimeUnit, seconds, text
+
+READY = files("stream.mapping") / "maps"
+_TIMES = ("ts", "starts", "ends")
+_NUMBERS = ("position", "value", "propensity")
+_FLAGS = ("sensitive",)
+_LISTS = ("languages",)
+_TRUE, _FALSE = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f", "")
+
+Condition = str | int | float | bool | list[str | int | float]
+
+
+class InvalidMappingError(UsageError):
+    """A mapping that is none; the text says where and why."""
+
+
+class UnmappedError(OneBarError, ValueError):
+    """A row of which a field can't be made; the text says which, and why."""
+
+
+class FieldSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a field comes from: the first of `path` with a value, or `value`; `values` puts other
+    words for it, `time` is its unit, and `prefix` stands before it. `each` is a list, of every
+    element of which `fields` are taken."""
+
+    path: str | list[str] = []
+    value: str | int | float | bool | UnsetType = UNSET
+    values: dict[str, str | int | float | bool] = {}
+    time: TimeUnit | UnsetType = UNSET
+    prefix: str = ""
+    each: str = ""
+    fields: dict[str, str | FieldSpec] = {}
+
+
+class EventSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """One kind of event that a row may be. All of `when` have to hold: a path is one of these
+    values, or (true, false) is there or not. With `object` what stands there is an event of ours
+    already, `fields` go over its own and `defaults` where it has none."""
+
+    type: str = ""
+    when: dict[str, Condition] = {}
+    object: str = ""
+    fields: dict[str, str | FieldSpec] = {}
+    defaults: dict[str, str | FieldSpec] = {}
+
+
+class Table(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a table is written. Without `columns` its first line names them."""
+
+    delimiter: str = ","
+    columns: list[str] = []
+    quote: str = '"'
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    event: list[EventSpec]
+    name: str = ""
+    note: str = ""
+    form: Literal["json", "table"] = "json"
+    table: Table = Table()
+
+
+class _Field:
+    """A field's rule, its paths taken apart once."""
+
+    def __init__(self, name: str, spec: str | FieldSpec) -> None:
+        self.name = name
+        self.spec = FieldSpec(path=spec) if isinstance(spec, str) else spec
+        paths = [self.spec.path] if isinstance(self.spec.path, str) else self.spec.path
+        self.paths = [(path, steps_of(path)) for path in paths]
+        self.each = (self.spec.each, steps_of(self.spec.each)) if self.spec.each else None
+        self.inner = [_Field(inner, of) for inner, of in self.spec.fields.items()]
+        given = bool(self.paths) + (self.spec.value is not UNSET) + (self.each is not None)
+        if given != 1:
+            raise PathError(f"{name}: expected one of path, value and each")
+
+    def of(self, row: Any) -> Any:
+        """The field of a row, or `MISSING`. Raises `UnmappedError`."""
+        if self.each is not None:
+            return self._list(row)
+        value: Any = self.spec.value
+        if value is UNSET:
+            found = (find(row, path, steps) for path, steps in self.paths)
+            value = next((one for one in found if one is not MISSING and one != ""), MISSING)
+            if value is MISSING:
+                return MISSING
+        value = self.spec.values.get(str(value), value)
+        try:
+            return self._as_ours(value)
+        except InvalidValueError as error:
+            where = f" (from {', '.join(path for path, _ in self.paths)})" if self.paths else ""
+            raise UnmappedError(f"{self.name}{where}: {error}") from None
+
+    def _as_ours(self, value: Any) -> Any:
+        if self.name in _TIMES or self.spec.time is not UNSET:
+            return seconds(value, "auto" if self.spec.time is UNSET else self.spec.time)
+        if self.name in _FLAGS:
+            return _flag(value)
+        if self.name in _NUMBERS:
+            return _plain_number(value)
+        if isinstance(value, list):
+            words = [text(one) for one in value]
+            return words if self.name in _LISTS else self.spec.prefix + " ".join(words)
+        return self.spec.prefix + text(value)
+
+    def _list(self, row: Any) -> Any:
+        assert self.each is not None
+        found = find(row, *self.each)
+        if found is MISSING:
+            return MISSING
+        if not isinstance(found, list):
+            raise UnmappedError(f"{self.name} (from {self.each[0]}): expected a list")
+        if not self.inner:
+            return [text(one) for one in found]
+        return [{"position": place, **_fields(one, self.inner)} for place, one in enumerate(found)]
+
+
+def _flag(value: Any) -> bool:
+    word = str(value).strip().lower()
+    if word not in (*_TRUE, *_FALSE):
+        raise InvalidValueError(f"expected true or false, got {value!r:.60}")
+    return word in _TRUE
+
+
+def _plain_number(value: Any) -> float | int:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise InvalidValueError(f"expected a number, got {value!r:.60}") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidValueError(f"expected a number, got {value!r:.60}")
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _fields(row: Any, fields: list[_Field]) -> dict[str, Any]:
+    found = ((field.name, field.of(row)) for field in fields)
+    return {name: value for name, value in found if value is not MISSING}
+
+
+class _Rule:
+    def __init__(self, number: int, spec: EventSpec) -> None:
+        self.number = number
+        self.spec = spec
+        known = {kind.__struct_config__.tag: kind for kind in EVENT_TYPES}
+        if not spec.object and spec.type not in known:
+            raise PathError(f"type: expected one of {', '.join(map(str, known))}")
+        self.object = (spec.object, steps_of(spec.object)) if spec.object else None
+        self.when = [(path, steps_of(path), wanted) for path, wanted in spec.when.items()]
+        self.fields = [_Field(name, of) for name, of in spec.fields.items()]
+        self.defaults = [_Field(name, of) for name, of in spec.defaults.items()]
+        if not spec.object:
+            ours = {"type", *known[spec.type].__struct_fields__}
+            strange = [f.name for f in (*self.fields, *self.defaults) if f.name not in ours]
+            if strange:
+                raise PathError(
+                    f"{', '.join(strange)}: no field of {spec.type!r}, which has "
+                    f"{', '.join(sorted(ours - {'type'}))}"
+                )
+
+    def holds(self, row: Any) -> bool:
+        """Whether a row is such an event."""
+        if self.object is not None and not isinstance(find(row, *self.object), Mapping):
+            return False
+        return all(_is(find(row, path, steps), wanted) for path, steps, wanted in self.when)
+
+    def event(self, row: Any) -> Event:
+        """Raises `UnmappedError`."""
+        made: dict[str, Any] = {"type": self.spec.type} if self.spec.type else {}
+        if self.object is not None:
+            made = {**find(row, *self.object), **made}
+        made |= _fields(row, self.fields)
+        for name, value in _fields(row, self.defaults).items():
+            made.setdefault(name, value)
+        if "event_id" not in made:
+            made["event_id"] = row_id(row, self.number)
+        try:
+            return from_object(made)
+        except InvalidEventError as error:
+            raise UnmappedError(str(error)) from None
+
+
+def _is(value: Any, wanted: Condition) -> bool:
+    if isinstance(wanted, bool):
+        return wanted == (value is not MISSING and value != "")
+    if value is MISSING:
+        return False
+    return str(value) in [str(one) for one in (wanted if isinstance(wanted, list) else [wanted])]
+
+
+def row_id(row: Any, number: int = 0) -> str:
+    """The event_id of a row that has none of its own: the same for the same row, so that a log that
+    is sent again counts once."""
+    data = orjson.dumps(row, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return blake2b(data + str(number).encode(), digest_size=16).hexdigest()
+
+
+class EventMapping:
+    """Makes events of rows. Pure."""
+
+    def __init__(self, data: Mapping[str, Any], source: str) -> None:
+        """`source` names it in errors. Raises `InvalidMappingError`."""
+        try:
+            self._file = msgspec.convert(data, _File)
+        except msgspec.ValidationError as error:
+            raise InvalidMappingError(f"{source} is no mapping: {error}") from None
+        self.name = self._file.name or source
+        self.note = self._file.note
+        self.rules: list[_Rule] = []
+        for number, spec in enumerate(self._file.event):
+            try:
+                self.rules.append(_Rule(number, spec))
+            except PathError as error:
+                where = f"event {number + 1} ({spec.type or spec.object})"
+                raise InvalidMappingError(f"{source} is no mapping: {where}: {error}") from None
+        if not self.rules:
+            raise InvalidMappingError(f"{source} is no mapping: it has no [[event]]")
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is of a table, not of JSON objects."""
+        return self._file.form == "table"
+
+    @property
+    def table(self) -> Table:
+        """How its tables are written."""
+        return self._file.table
+
+    def events(self, row: Mapping[str, Any]) -> Iterator[Event | UnmappedError]:
+        """What a row is: an event for each rule that holds, or why it can't be made; nothing where
+        none holds."""
+        for rule in self.rules:
+            if rule.holds(row):
+                try:
+                    yield rule.event(row)
+                except UnmappedError as error:
+                    yield error
+
+
+def ready_mappings() -> list[str]:
+    """The names of those that come with OneBar."""
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in READY.iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def open_mapping(name: str) -> EventMapping:
+    """The mapping of a file, or one that comes with OneBar. Raises `InvalidMappingError`."""
+    if name in ready_mappings():
+        return EventMapping(tomllib.loads((READY / f"{name}.toml").read_text("utf-8")), name)
+    path = Path(name)
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError:
+        raise InvalidMappingError(
+            f"expected a mapping's file or one of {', '.join(ready_mappings())}, got {name!r}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidMappingError(f"{path} is no TOML: {error}") from None
+    return EventMapping(data, str(path))
