@@ -22,8 +22,9 @@ from onebar.recommending.pool import POOL, Pool, Taste, shipped_taste
 from onebar.recommending.ranker import Proposal
 from onebar.records import Candidate
 
-EVEN_ODDS = log(0.5)
-"""A beam's first need not be likely: where a hundred queries share the rest, one in ten leads."""
+SURE = log(0.9)
+"""A rejection counts from here: with even odds two of a hundred harmless texts would get nothing,
+with these one; what is to be rejected is mostly far above."""
 
 
 class Reason(StrEnum):
@@ -83,8 +84,8 @@ def choose(
     as the one that is read, by the ranker: 0 at most.
 
     `beam` is a generation ordered best first, empty where there was none. Where its first is
-    `[REJECT]`, and likelier than not, only anchors that touch the video's text are shown; else it
-    is dropped. Anchors worth a search at least are always among the queries, the strongest where
+    `[REJECT]`, with nine in ten at least, only anchors that touch the video's text are shown; else
+    it is dropped. Anchors worth a search at least are always among the queries, the strongest where
     there is no room.
     `from_text=False` leaves out the spans of the video's text. Pure: equal material and beam, equal
     queries.
@@ -95,7 +96,7 @@ def choose(
         return Chosen(reason=reason)
     pool = Pool(material, taste)
     pool.add_anchors()
-    rejected = bool(beam) and beam[0].text.strip() == REJECT and beam[0].score >= EVEN_ODDS
+    rejected = bool(beam) and beam[0].text.strip() == REJECT and beam[0].score >= SURE
     if rejected:
         pool.keep_anchors_of_the_text()
     else:

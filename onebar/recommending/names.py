@@ -58,12 +58,18 @@ def role(word: Word) -> str:
     """What part a word of Latin script plays in the name of a thing: `H` its head, `Q` what
     qualifies it, `B` both, `U` a name of its own (capital), `u` none that is known, `n` a number or
     a model, `f` it only joins others; and what is said of anything: `v` what one does, `p` who, `t`
-    when, `j` how good or how many. Empty for other scripts."""
-    if script(word) != "l":
-        return ""
+    when, `j` how good or how many. In other scripts `o`, or what is said of anything; empty for
+    Chinese."""
+    kind = script(word)
+    if kind != "l":
+        return "" if kind == "z" else "f" if word.function else _common().get(word.key, "o")
     if word.function:
         return "f"
     return "n" if word.tag in "mc" else _role(word.key, word.text[0].isupper())
+
+
+COMMON = frozenset("vptjfn")
+"""Roles of words that are about nothing in particular."""
 
 
 def joint_features(found: Sequence[Word]) -> list[str]:

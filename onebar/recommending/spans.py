@@ -11,6 +11,7 @@ from typing import NamedTuple
 from onebar.evidence.evidence import stop_words
 from onebar.evidence.words import Word, words
 from onebar.recommending.names import (
+    COMMON,
     chinese_kinds,
     go_together,
     is_known,
@@ -115,6 +116,8 @@ def _word_features(text: str, key: str, tag: str, function: bool) -> tuple[str, 
                 found.append("x:s")
         shape = "l" if text[0].islower() else "U" if text.isupper() and len(text) > 1 else "C"
         found.append(f"s:{tag}:{shape}")
+    else:
+        found += (f"r:{role(word)}", f"le:{text[-2:]}")
     return tuple(found)
 
 
@@ -258,10 +261,12 @@ def extents(field: Field) -> Iterator[Extent]:
     """Every span of a field that has the shape of a query.
 
     At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
-    neither begins nor ends with a function word, says no word twice and isn't only numbers and
-    measures. None has a word that only shops say, or begins or ends inside a thing's name.
+    neither begins nor ends with a function word, says no word twice, and isn't only numbers,
+    measures and what is said of anything. None has a word that only shops say, or begins or ends
+    inside a thing's name.
     """
-    found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
+    found, cuts, scripts, roles = field.words, field.cuts, field.scripts, field.roles
+    inside = field.inside
     kinds = chinese_kinds() if "z" in scripts else {}
     for first, start in enumerate(found):
         if start.function or inside[first]:
@@ -269,7 +274,7 @@ def extents(field: Field) -> Iterator[Extent]:
         lang = scripts[first]
         most_words, most_chars = MAX_WORDS, MAX_CHARS
         keys: set[str] = set()
-        numbers = True
+        empty = True
         for last in range(first, min(len(found), first + MAX_HAN_WORDS)):
             word = found[last]
             if (last > first and cuts[last]) or kinds.get(word.text) == "selling":
@@ -280,8 +285,8 @@ def extents(field: Field) -> Iterator[Extent]:
             if last - first >= most_words or chars > most_chars or word.key in keys:
                 break
             keys.add(word.key)
-            numbers = numbers and word.tag in ("m", "q")
-            if not word.function and chars > 1 and not numbers and not inside[last + 1]:
+            empty = empty and (word.tag in ("m", "q") or roles[last] in _ABOUT_NOTHING)
+            if not word.function and chars > 1 and not empty and not inside[last + 1]:
                 yield Extent(first, last, chars, lang)
 
 
@@ -337,6 +342,7 @@ def _either(field: Field, at: int) -> bool:
     return field.text[before.end : word.start].strip() == "/" and not field.cuts[at + 1]
 
 
+_ABOUT_NOTHING = COMMON - {"n"}
 _HEADS = ("H", "B")
 _LEADS = ("U", "u", "Q", "B")
 

@@ -14,10 +14,13 @@ from recommend_world import Cache, Store, until
 from small_checkpoints import damage, make
 
 from onebar.evidence.prompt import PromptConfig
+from onebar.gating.risk import shipped_rules
 from onebar.generator.engine import Engine, EngineError
 from onebar.generator.registry import NothingPromotedError, Registry
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, open_configured, warm_prompt
+from onebar.recommending.pool import Taste
+from onebar.recommending.ranker import Ranker
 from onebar.records import Candidate, QueryResult
 from onebar.settings import Settings
 
@@ -87,7 +90,8 @@ class World:
         engine = FakeEngine(name)
         self.prepare(engine)
         self.engines.append(engine)
-        return LoadedModel(engine, PromptConfig())
+        # All that may be said is as good: what is said tells who was asked.
+        return LoadedModel(engine, PromptConfig(), taste=Taste(Ranker({}), shipped_rules()))
 
     async def ask(self, video: str = "shoes", user: str | None = None) -> QueryResult:
         recommender = self.live.recommender

@@ -27,7 +27,8 @@ from onebar.records import VideoText
         ("weekend", "t"),
         ("favourite", "j"),
         ("键盘", ""),
-        ("кофе", ""),
+        ("кофе", "o"),
+        ("бабушка", "p"),
     ],
 )
 def test_the_part_a_word_plays(word: str, part: str) -> None:
