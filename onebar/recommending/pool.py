@@ -38,7 +38,7 @@ from onebar.recommending.spans import signature
 from onebar.recommending.variety import varied
 from onebar.records import Candidate
 
-LEAST_SHARE = 0.08
+LEAST_SHARE = 0.04
 """Candidates less likely than this part of the likeliest are better not shown at all."""
 LEAST = 1e-12
 """No candidate's merit is less, so that it has a logarithm."""

@@ -265,8 +265,8 @@ def extents(field: Field) -> Iterator[Extent]:
     measures and what is said of anything. None has a word that only shops say, or begins or ends
     inside a thing's name.
     """
-    found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
-    roles = field.roles
+    found, cuts, scripts, roles = field.words, field.cuts, field.scripts, field.roles
+    inside = field.inside
     kinds = chinese_kinds() if "z" in scripts else {}
     for first, start in enumerate(found):
         if start.function or inside[first]:
