@@ -269,14 +269,7 @@ class Recommender:
 
     def chosen(self, grounding: Grounding, beam: Sequence[Candidate]) -> Chosen:
         """What is shown of a beam and all else of the evidence, before the gate; pure."""
-        return choose(
-            grounding.material,
-            beam,
-            self._k,
-            self._taste,
-            harmful=True,
-            bounds=self._bounds(grounding),
-        )
+        return self._choose(beam, grounding.material, grounding)
 
     async def recommend(
         self,

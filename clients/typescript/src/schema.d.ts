@@ -1152,9 +1152,10 @@ export interface components {
          *
          *         `position` is its place in the list, from 0; else `held` says why it has none: `rule`,
          *         `personal` or `harmful` by the gate (`detail`: which rule or kind), `unlikely` or `no_room` by
-         *         the ranker, or what `onebar.recommending.grounding.Drop` names. `score` is the ranker's log
-         *         probability, None where it was dropped before; `model` the generator's log probability, where
-         *         the generator said it; `weight` the anchor's, in steps.
+         *         the ranker, or what `onebar.recommending.grounding.Drop` names. `score` is that of the answer
+         *         where the ranker chose it, else its log probability by the ranker, and None where it was dropped
+         *         before; `model` is the generator's log probability, where the generator said it; `weight` the
+         *         anchor's, in steps.
          */
         ToldCandidate: {
             text: string;
