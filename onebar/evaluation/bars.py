@@ -17,7 +17,7 @@ from itertools import combinations
 from onebar.evidence.text import normalize_query
 from onebar.evidence.words import words
 from onebar.ranking.overlap import overlap, pairs
-from onebar.recommending.spans import signature
+from onebar.recommending.phrases.spans import signature
 from onebar.triggers import Shown, Trigger
 
 CLIP = 10.0

@@ -11,8 +11,8 @@ from msgspec import Struct
 from onebar.gating.risk import shipped_rules
 from onebar.ranking.overlap import overlap, pairs
 from onebar.recommending.candidates import proposals
-from onebar.recommending.composed import COMPOSED
 from onebar.recommending.material import Material
+from onebar.recommending.phrases.composed import COMPOSED
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Feature, Proposal, Ranker, features, source_features
 from onebar.records import Candidate

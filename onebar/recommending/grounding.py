@@ -15,7 +15,7 @@ from onebar.errors import OneBarError
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
 from onebar.evidence.words import Word, is_chinese_word, parts, words
-from onebar.recommending.names import COMMON, go_together, names, role, script
+from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
 from onebar.records import Candidate
 
 MAX_CANDIDATE_CHARS = 64

@@ -25,6 +25,7 @@ from onebar.recommending.grounding import (
     trimmed,
 )
 from onebar.recommending.material import VOICE, Material
+from onebar.recommending.phrases.spans import signature
 from onebar.recommending.ranker import (
     Proposal,
     Ranker,
@@ -34,7 +35,6 @@ from onebar.recommending.ranker import (
     spread,
     worth,
 )
-from onebar.recommending.spans import signature
 from onebar.recommending.variety import varied
 from onebar.records import Candidate
 

@@ -15,7 +15,8 @@ import msgspec
 from onebar.errors import OneBarError
 from onebar.evidence.words import Word
 from onebar.ranking.overlap import masks
-from onebar.recommending.composed import (
+from onebar.recommending.material import Material
+from onebar.recommending.phrases.composed import (
     COMPOSED,
     Join,
     Pair,
@@ -28,9 +29,8 @@ from onebar.recommending.composed import (
     pieces,
     then_features,
 )
-from onebar.recommending.material import Material
-from onebar.recommending.names import go_together, joint_feature, joint_features, script
-from onebar.recommending.spans import (
+from onebar.recommending.phrases.names import go_together, joint_feature, joint_features, script
+from onebar.recommending.phrases.spans import (
     Extent,
     Field,
     Span,

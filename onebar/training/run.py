@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from onebar.evidence.prompt import PromptConfig
 from onebar.evidence.tokens import PromptTokenizer
-from onebar.generator.checkpoint import CARD as CHECKPOINT_CARD
 from onebar.generator.checkpoint import (
+    BOOK,
+    CLICKS,
     LEXICON,
     MODEL,
     OUTPUTS,
@@ -26,6 +27,7 @@ from onebar.generator.checkpoint import (
     GenerationConfig,
     open_checkpoint,
 )
+from onebar.generator.checkpoint import CARD as CHECKPOINT_CARD
 from onebar.process.files import replacing
 from onebar.training.batches import BatchT
 from onebar.training.loop import Loop, LoopConfig, Progress, Stage, make_accelerator
@@ -42,7 +44,7 @@ _NOT_OF_THE_RESULT = {"threads", "device", "save_every_s", "log_every", "progres
 """Settings that change how a run is watched, not what comes of it."""
 
 
-BESIDE = (RANKER, LEXICON)
+BESIDE = (RANKER, LEXICON, CLICKS, BOOK)
 """Files of a checkpoint that go along with its weights from stage to stage."""
 
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from onebar.evidence.text import clean_video
 from onebar.evidence.words import words
 from onebar.recommending.candidates import choose
-from onebar.recommending.composed import COMPOSED, Pair, apart, compose, pieces
 from onebar.recommending.material import Material
-from onebar.recommending.names import chinese_kinds
+from onebar.recommending.phrases.composed import COMPOSED, Pair, apart, compose, pieces
+from onebar.recommending.phrases.names import chinese_kinds
+from onebar.recommending.phrases.spans import Field, fields, signature, spans
 from onebar.recommending.ranker import Proposal, Ranker, features, shipped_ranker
-from onebar.recommending.spans import Field, fields, signature, spans
 from onebar.records import VideoText
 
 _THINGS = ("苏泊尔", "不粘", "炒锅", "家用", "女", "夏季", "连衣裙", "收纳", "盒", "手机壳", "红烧")

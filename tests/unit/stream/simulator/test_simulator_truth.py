@@ -10,10 +10,10 @@ import pytest
 
 from stream.simulator import SimulatorConfig, Truth, TruthError, load_truth, write_log
 from stream.simulator.config import LANGS, Lang
-from stream.simulator.lexicon import load_lexicon
+from stream.simulator.texts.lexicon import load_lexicon
+from stream.simulator.texts.wording import likely_wordings, make_intent, sample_wording
 from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_truth
 from stream.simulator.users import make_user
-from stream.simulator.wording import likely_wordings, make_intent, sample_wording
 
 ROOT = Path(__file__).resolve().parents[4]
 

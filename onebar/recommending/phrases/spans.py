@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from onebar.evidence.evidence import stop_words
 from onebar.evidence.words import Word, words
-from onebar.recommending.names import (
+from onebar.recommending.phrases.names import (
     COMMON,
     chinese_kinds,
     go_together,

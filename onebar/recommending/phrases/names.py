@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onebar.evidence.words import Word, is_chinese_word, words
 
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parents[1] / "data"
 
 
 def _rows(name: str) -> Iterator[list[str]]:

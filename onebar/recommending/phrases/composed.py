@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from onebar.evidence.words import Word
-from onebar.recommending.names import chinese_kinds, is_known, script
-from onebar.recommending.spans import (
+from onebar.recommending.phrases.names import chinese_kinds, is_known, script
+from onebar.recommending.phrases.spans import (
     MAX_HAN_CHARS,
     Extent,
     Field,

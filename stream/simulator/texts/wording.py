@@ -11,7 +11,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import SUBSET_WEIGHTS, SUBSETS, Lexicon, Product
+from stream.simulator.texts.lexicon import SUBSET_WEIGHTS, SUBSETS, Lexicon, Product
 
 Rand = Callable[[], float]
 """`random.Random(...).random`: the one draw whose stream is the same on every Python."""

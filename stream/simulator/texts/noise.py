@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stream.simulator.config import Lang
-from stream.simulator.wording import Rand
+from stream.simulator.texts.wording import Rand
 
 _NEIGHBOURS = {
     "a": "s", "b": "v", "c": "x", "d": "s", "e": "r", "f": "g", "g": "h", "h": "j", "i": "o",

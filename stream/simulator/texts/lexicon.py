@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from onebar.errors import OneBarError
 from stream.simulator.config import Lang, SimulatorConfig
 
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parents[1] / "data"
 
 SUBSETS = ("a", "none", "u", "ab", "r", "au", "b", "ra")
 """Which parts of an intent a wording names: attributes a and b, use u, brand r."""

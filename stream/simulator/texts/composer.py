@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import Lexicon, Product
-from stream.simulator.noise import hashtag, misspell, pick, shout
-from stream.simulator.wording import Intent, Rand
+from stream.simulator.texts.lexicon import Lexicon, Product
+from stream.simulator.texts.noise import hashtag, misspell, pick, shout
+from stream.simulator.texts.wording import Intent, Rand
 
 
 class Upload(Struct, frozen=True, eq=False):
