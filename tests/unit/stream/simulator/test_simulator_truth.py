@@ -119,6 +119,8 @@ MAY_READ_THE_TRUTH = (
     "stream/cli.py",
     "onebar/cli/main.py",
     "onebar/stack/demo.py",
+    "onebar/stack/showcase.py",
+    "onebar/cli/logs/simulate.py",
     "onebar/cli/evaluation/evaluate.py",
 )
 """What writes it, and the evaluation that is told to measure relevance by it."""
