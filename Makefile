@@ -97,10 +97,11 @@ clean: ## remove the virtual environments, caches and build results
 
 ## Write what is generated
 
-schemas: $(VENV)/.installed-local ## docs/schemas, docs/configuration.md, docs/commands.md, from the code
+schemas: $(VENV)/.installed-local ## docs/schemas, openapi.json, configuration.md, commands.md, from the code
 	$(BIN)/python -m stream.events.schemas
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_commands.py
+	$(BIN)/python docs/make_openapi.py
 
 docs: $(VENV)/.installed-dev ## the docs as a site in build/site (ARGS=serve: while you write); needs the network once
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m uv tool run --from mkdocs --with-requirements docs/requirements.txt \

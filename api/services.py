@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from api.answering.answer import Answerer
 from api.answering.coalesce import Coalescer
+from api.answering.explore import Exploration
 from api.answering.misses import READ_TOGETHER, Misses
 from api.answering.model import Model
 from api.answering.recheck import Recheck
@@ -31,13 +32,19 @@ from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
 from feature_store.limits import SharedBuckets
-from feature_store.opening import cache_beside, connect_configured, open_store
+from feature_store.opening import (
+    cache_beside,
+    connect_configured,
+    open_store,
+    repertoire_beside,
+)
 from feature_store.redis.client import StoreUnavailableError, tells_changes
 from onebar.errors import OneBarError
 from onebar.evidence.text import clean_video
-from onebar.gating.follow import RuleFollower
-from onebar.gating.gate import about_of
+from onebar.gating.follow import RepertoireFollower, RuleFollower
+from onebar.gating.gate import about_of, own_anchors
 from onebar.process.tasks import end_tasks
+from onebar.recommending.candidates import why_barred
 from onebar.recommending.loading import LoadedModel, load_model, open_gate
 from onebar.records import Anchor, CacheEntry, Features, Pair
 from onebar.settings import Settings
@@ -84,21 +91,25 @@ class Services:
         self.cache = cache_beside(self.store, settings)
         read = partial(_guarded, self.redis, self.store.features)
         self.features: Coalescer[Pair, Features] = Coalescer(read, max_items=READ_TOGETHER)
+        read_counted = partial(_guarded, self.redis, partial(self.store.features, counted=True))
+        counted: Coalescer[Pair, Features] = Coalescer(read_counted, max_items=READ_TOGETHER)
         self.near = self._near_cache() if tells_changes(self.store.client) else None
         lookup = partial(_guarded, self.redis, _counted(self.cache, self.near))
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
         self.results = TogetherCache(self.cache, self.redis)
         self.gate = open_gate(settings)
         self.rules = RuleFollower(self.store, self.gate)
+        self.repertoire = RepertoireFollower(repertoire_beside(self.store), self.gate)
         self.model = Model(
-            settings, TogetherStore(self.features), self.results, gate=self.gate, load=load
+            settings, TogetherStore(self.features, counted), self.results, gate=self.gate, load=load
         )
         self.refresher = Refresher(self.model)
         recheck = Recheck(
-            gate=self.gate, features=self.features, refresher=self.refresher, k=settings.k
+            gate=self.gate, features=self.features, refresher=self.refresher, k=settings.kept
         )
         misses = Misses(
             features=self.features,
+            counted=counted,
             model=self.model,
             gate=self.gate,
             recheck=recheck,
@@ -106,6 +117,7 @@ class Services:
             k=settings.k,
             max_batched=BATCHES_AHEAD * settings.batch_size * settings.engine_workers,
             max_generating=max(MIN_GENERATING, 4 * settings.queue_size),
+            leave_out=settings.leave_out,
         )
         self.answerer = Answerer(
             lookups=lookups,
@@ -120,10 +132,13 @@ class Services:
             refresher=self.refresher,
             gate=self.gate,
             budget_ms=settings.budget_ms,
+            k=settings.k,
+            exploration=_exploration(settings),
         )
         self.publisher = Publisher(partial(EventProducer, settings))
         self.health = ReadinessProbe(self.store, self.publisher, self.model)
-        self.watchers = Watchers(TogetherStore(self.features), self.model, self.gate)
+        together = TogetherStore(self.features, counted)
+        self.watchers = Watchers(together, self.model, self.gate)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -134,9 +149,9 @@ class Services:
         with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
             async with asyncio.timeout(RULES_WITHIN_S):
                 await self.rules.look()
-        following = [
-            asyncio.create_task(each) for each in (self.rules.follow(), self.health.watch())
-        ]
+                await self.repertoire.look()
+        followers = self.rules.follow(), self.repertoire.follow(), self.health.watch()
+        following = [asyncio.create_task(each) for each in followers]
         try:
             yield
         finally:
@@ -185,12 +200,16 @@ class Services:
 
     def may_be_shown(self, video_id: str, known: Features) -> tuple[Anchor, ...]:
         """The anchors of a video that anybody may be shown at this moment."""
-        if not self.gate.open or known.sensitive:
+        if not self.gate.open or why_barred(known) is not None:
             return ()
-        about, now = about_of(video_id, known), time.time()
+        about, now, own = about_of(video_id, known), time.time(), own_anchors(known.anchors)
         if self.gate.barred(about, now) is not None:
             return ()
-        return tuple(a for a in known.anchors if self.gate.judge(a.query, about, now) is None)
+        return tuple(
+            anchor
+            for anchor in known.anchors
+            if self.gate.judge(anchor.query, about, now, anchors=own) is None
+        )
 
     async def forget(self, user_id: str, ts: float) -> None:
         """Delete a user in the store; nothing personal is served from here once this returns."""
@@ -199,6 +218,12 @@ class Services:
         await self.store.delete_user(user_id, ts)
         if self.near is not None:
             await self.near.settle()
+
+
+def _exploration(settings: Settings) -> Exploration | None:
+    if not settings.exploration:
+        return None
+    return Exploration(settings.exploration, settings.exploration_slot)
 
 
 def _is_away(error: Exception) -> bool:
@@ -238,11 +263,15 @@ def _nothing(pairs: Sequence[Pair], now: float) -> list[CachedBody | None]:
 class TogetherStore:
     """A `FeatureReader` whose calls of one tick share a round trip."""
 
-    def __init__(self, features: Coalescer[Pair, Features]) -> None:
+    def __init__(
+        self, features: Coalescer[Pair, Features], counted: Coalescer[Pair, Features]
+    ) -> None:
         self._features = features
+        self._counted = counted
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
-        return await asyncio.gather(*map(self._features.ask, pairs))
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
+        source = self._counted if counted else self._features
+        return await asyncio.gather(*map(source.ask, pairs))
 
 
 class TogetherCache:

@@ -25,8 +25,8 @@ from msgspec import Struct
 from sources import make_simulated
 
 from onebar.cli.main import app
+from onebar.evaluation.evaluate import evaluation_triggers
 from onebar.evaluation.predict import EnginePredictor
-from onebar.evaluation.read import evaluation_triggers
 from onebar.triggers import open_dataset
 
 STAGES = ("q2v", "all")

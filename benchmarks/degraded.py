@@ -1,6 +1,6 @@
 """What is answered, and how late, while something is away, slow, hung or too much.
 
-    python benchmarks/degraded.py                # every mode, the table of docs/degraded-modes.md
+    python benchmarks/degraded.py                 # every mode: the table of docs/degraded-modes.md
     python benchmarks/degraded.py --modes redis_stopped posting --lookups 2000 --json
 
 For each mode the local servers (Valkey, a Kafka broker) and one API process are started, 200
@@ -112,7 +112,7 @@ class Client:
         most = rate_of(self.run(2))
         half = most / 2
         pause_ms = 1000 * CONNECTIONS / half
-        said = self.run(max(4.0, count / half * 1.1), pause_ms)
+        said = self.run(max(4.0, count / half * 1.3), pause_ms)
         found = re.search(
             r"late: (\d+) of (\d+), refused: (\d+), broken: (\d+), max: ([\d.]+)", said
         )
@@ -266,10 +266,9 @@ def redis_comes_and_goes(world: World) -> Iterator[None]:
     child = world.child("valkey")
 
     def hang() -> None:
-        child.signal(signal.SIGSTOP)
-        time.sleep(1)
-        child.signal(signal.SIGCONT)
-        time.sleep(1)
+        for signum in (signal.SIGSTOP, signal.SIGCONT):
+            child.signal(signum)
+            time.sleep(1)
 
     with beside(hang):
         yield
@@ -470,7 +469,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         world = World(work, children, **settings)
         if name == "model_swapped":
             _registry(work / "registry")
-            world.settings = {"ONEBAR_REGISTRY": str(work / "registry"), "ONEBAR_REGISTRY_POLL_S": "0.5"}  # fmt: skip
+            world.settings = {
+                "ONEBAR_REGISTRY": str(work / "registry"),
+                "ONEBAR_REGISTRY_POLL_S": "0.5",
+            }
         if name == "redis_slow":
             port = free_port()
             line = [sys.executable, str(HERE / "degraded.py"), "--line", str(port), world.redis_url]
@@ -546,7 +548,10 @@ def main() -> None:
         return serve_hung()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: on Debian, apt-get install wrk")
-    table = Table("mode", "lookups/s", "late", "p50", "p99", "max", "batches/s", "late", "p99", "max", "MiB")  # fmt: skip
+    table = Table(
+        *("mode", "lookups/s", "late", "p50", "p99", "max"),
+        *("batches/s", "late", "p99", "max", "MiB"),
+    )
     for name in track(options.modes, "measuring", transient=True, disable=options.json):
         found = measure(name, options)
         if options.json:

@@ -41,7 +41,13 @@ class Experiment(Struct, frozen=True):
 PRETRAIN: Changes = {"steps": 800, "batch_size": PAIRS}
 RATE = 2e-3
 """Of stage 1, on what stage 0 made."""
-SFT: Changes = {"steps": 2000, "batch_size": PAIRS, "learning_rate": RATE}
+SFT: Changes = {
+    "steps": 2000,
+    "batch_size": PAIRS,
+    "learning_rate": RATE,
+    "privileged": 0.2,
+    "pointing": 0.5,
+}
 SHORT: Changes = {**SFT, "steps": 500}
 """For comparisons within stage 1, which cost less this way."""
 LISTWISE: Changes = {"steps": 200, "batch_size": LISTS, "learning_rate": 1e-4}

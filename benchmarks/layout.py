@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from experiments import BY_NAME
+
 from onebar.evaluation.outcomes import Outcomes
 
 
@@ -15,8 +17,13 @@ def dataset_directory(work: Path, source: str) -> Path:
     return source_directory(work, source) / "dataset"
 
 
+def seed_of(name: str, seed: int) -> int:
+    """Pre-training is done once, and every seed begins with it."""
+    return 0 if BY_NAME[name].stage == "pretrain" else seed
+
+
 def checkpoint_of(work: Path, name: str, seed: int) -> Path:
-    return work / f"seed-{seed}" / name
+    return work / f"seed-{seed_of(name, seed)}" / name
 
 
 def outcomes_of(work: Path, name: str, seed: int) -> Path:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from onebar.evidence.text import clean_video, normalize_query
 from onebar.process.console import Update, say
+from onebar.ranking.overlap import likeness
 from onebar.records import VideoText
 from onebar.teaching.answers import read_answer
 from onebar.teaching.checks import check_of
@@ -40,17 +41,6 @@ class Answered(Struct, frozen=True):
 
     key: str
     queries: tuple[str, ...]
-
-
-def pairs_of(text: str) -> set[str]:
-    text = re.sub(r"\s", "", text.lower())
-    return {text[at : at + 2] for at in range(len(text) - 1)}
-
-
-def overlap(one: str, other: str) -> float:
-    """F1 of character pairs, without spaces and case."""
-    a, b = pairs_of(one), pairs_of(other)
-    return 2 * len(a & b) / max(1, len(a) + len(b))
 
 
 def checkpoint_answers(path: Path, rows: Sequence[Row], k: int, update: Update) -> list[Answered]:
@@ -147,7 +137,7 @@ def likeliest_spans(each: OpenSet, k: int) -> list[Answered]:
         title = normalize_query(headline(row.video))
         for query in row.queries:
             best, first, length = max(
-                ((overlap(span, query), -first, -length) for first, length, span in spans(title)),
+                ((likeness(span, query), -first, -length) for first, length, span in spans(title)),
                 default=(0.0, 0, 0),
             )
             counts[-first, -length] += best**2

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from open_answers import Answered, overlap
+from open_answers import Answered
 from qbqtc import components
 
 from onebar.evidence.text import normalize_query
+from onebar.ranking.overlap import likeness
 from onebar.records import VideoText
 
 FIELDS = ("title", "caption", "item_title", "ocr", "asr", "summary", "author", "category")
@@ -215,9 +216,9 @@ def _pairs(rows: Sequence[Row], answered: Mapping[str, Sequence[Answered]]) -> l
     ]
     for name, answers in answered.items():
         pairs = [(row.queries, answer.queries) for row, answer in zip(rows, answers, strict=False)]
-        best = [max((overlap(s, q) for s in said for q in asked), default=0.0)
+        best = [max((likeness(s, q) for s in said for q in asked), default=0.0)
                 for asked, said in pairs]  # fmt: skip
-        first = [max((overlap(s, q) for s in said[:1] for q in asked), default=0.0)
+        first = [max((likeness(s, q) for s in said[:1] for q in asked), default=0.0)
                  for asked, said in pairs]  # fmt: skip
         hits = [float(not set(said).isdisjoint(asked)) for asked, said in pairs]
         firsts = [float(not set(said[:1]).isdisjoint(asked)) for asked, said in pairs]

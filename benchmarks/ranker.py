@@ -32,8 +32,9 @@ from onebar.evidence.text import clean_video
 from onebar.gating.risk import shipped_rules
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
+from onebar.learning.phrases import Example, learn_phrases, learn_sources
+from onebar.ranking.overlap import likeness
 from onebar.recommending.candidates import choose
-from onebar.recommending.learn import Example, learn_phrases, learn_sources
 from onebar.recommending.material import Material, told
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import SHIPPED, Ranker
@@ -90,16 +91,6 @@ def clicks(triggers: Iterable[Trigger], most: int, weight: float = 1.0) -> list[
     return [Example(told(t.evidence), (t.target,), (), weight) for t in islice(triggers, most)]
 
 
-def overlap(one: str, other: str) -> float:
-    a, b = _pairs(one), _pairs(other)
-    return 2 * len(a & b) / max(1, len(a) + len(b))
-
-
-def _pairs(text: str) -> set[str]:
-    text = "".join(text.lower().split())
-    return {text[at : at + 2] for at in range(len(text) - 1)}
-
-
 class Overlaps(NamedTuple):
     """Of the eight with what would be asked."""
 
@@ -110,8 +101,8 @@ class Overlaps(NamedTuple):
 
 def of_text(ranker: Ranker, one: Example) -> Overlaps:
     shown = [query.text for query in choose(one.material, (), 8, _taste(ranker)).queries]
-    near = [max((overlap(text, query) for text in shown), default=0.0) for query in one.queries]
-    first = max(overlap(shown[0], query) for query in one.queries) if shown else 0.0
+    near = [max((likeness(text, query) for text in shown), default=0.0) for query in one.queries]
+    first = max(likeness(shown[0], query) for query in one.queries) if shown else 0.0
     return Overlaps(max(near), sum(near) / len(near), first)
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from experiments import BY_NAME, EXPERIMENTS, QBQTC, SIMULATOR
 from layout import checkpoint_of, load_outcomes, outcomes_of
-from sources import Oracle, dataset_of, relevance_of, test_triggers
+from sources import Oracle, dataset_of, relevance_of, taps_of, test_triggers
 
 from onebar.evaluation.baselines.cascade import Cascade
 from onebar.evaluation.baselines.simple import AnchorsAlone, Popularity, TitleCopy
-from onebar.evaluation.metrics import Interval, Runs, compare, mean_of, summary
+from onebar.evaluation.metrics import (
+    Interval,
+    Measured,
+    Runs,
+    compare,
+    holm,
+    mean_of,
+    summary,
+)
 from onebar.evaluation.outcomes import Outcomes, measure
 from onebar.evaluation.predict import Predictor
 from onebar.generator.checkpoint import open_checkpoint
@@ -29,6 +37,7 @@ BASELINES = {
     SIMULATOR: ("title", "popularity", "anchors", "cascade", "oracle"),
     QBQTC: ("title", "popularity", "cascade"),
 }
+SURE = 0.05
 RATIO = 2.8
 """The paper's HR@8 over that of retrieval alone."""
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -60,7 +69,13 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 """Title, the run that the others are compared with (the one before, where empty), and the runs."""
 
 
-def baselines(work: Path, source: str, triggers: Sequence[Trigger]) -> dict[str, Outcomes]:
+Differences = list[tuple[str, str]]
+"""A run, and the one that it is compared with."""
+
+
+def baselines(
+    work: Path, source: str, triggers: Sequence[Trigger], propensity: Sequence[float] = ()
+) -> dict[str, Outcomes]:
     """The outcomes of everything that is no generator; what was measured before is read."""
     found: dict[str, Outcomes] = {}
     train: list[Trigger] = []
@@ -83,7 +98,13 @@ def baselines(work: Path, source: str, triggers: Sequence[Trigger]) -> dict[str,
                 predictor = Cascade(train)
             case _:
                 predictor = Oracle(work)
-        found[name] = measure(predictor, triggers, relevance=relevance_of(work, source))
+        found[name] = measure(
+            predictor,
+            triggers,
+            relevance=relevance_of(work, source),
+            taps=taps_of(work) if source == SIMULATOR else None,
+            propensity=propensity,
+        )
         found[name].save(path)
     return found
 
@@ -149,7 +170,7 @@ def _simulated(work: Path, names: Sequence[str], seeds: int, limit: int) -> list
         f"{int(first.has_target.sum()):,} clicks and {int(first.is_reject.sum()):,} rejects of the "
         "test part.",
         "",
-        *_table([(name, summary(outcomes)) for name, outcomes in known.items()]),
+        *table([(name, summary(outcomes)) for name, outcomes in known.items()]),
         "",
         "`oracle` knows the video's subject and the user's way of putting things. What a query is "
         "worth beyond the log is told by `relevance@8` (0 to 3, the simulator's hidden truth, mean "
@@ -158,9 +179,7 @@ def _simulated(work: Path, names: Sequence[str], seeds: int, limit: int) -> list
         "",
         "## The runs",
         "",
-        *_table(
-            [(f"{BY_NAME[name].title} (`{name}`)", summary(run)) for name, run in runs.items()]
-        ),
+        *table([(f"{BY_NAME[name].title} (`{name}`)", summary(run)) for name, run in runs.items()]),
         "",
         *_targets(known, runs),
     ]
@@ -193,12 +212,12 @@ def _chinese(work: Path, runs: dict[str, Runs], limit: int) -> list[str]:
     for kind in kinds:
         mask = np.array([kind in ("all", trigger.category) for trigger in triggers])
         title = "All of them" if kind == "all" else f"Titles that look like `{kind}`"
-        table = _table([(name, summary(found, mask)) for name, found in rows], CLICKED)
-        lines += ["", f"{title} ({int(mask.sum()):,}):", "", *table]
+        found_of_kind = table([(name, summary(found, mask)) for name, found in rows], CLICKED)
+        lines += ["", f"{title} ({int(mask.sum()):,}):", "", *found_of_kind]
     return lines
 
 
-def _table(
+def table(
     rows: Sequence[tuple[str, dict[str, Interval]]], columns: Sequence[str] = COLUMNS
 ) -> list[str]:
     names = [name for name in columns if any(name in found for _, found in rows)]
@@ -246,23 +265,40 @@ def _group(title: str, reference: str, members: Sequence[str], runs: dict[str, R
     return [*lines, *_differences(rows)]
 
 
-def _differences(rows: Sequence[tuple[str, dict[str, Interval]]]) -> list[str]:
-    names = [name for name in COLUMNS if any(name in found for _, found in rows)]
+def differences(
+    runs: Mapping[str, Measured], pairs: Differences, columns: Sequence[str]
+) -> list[str]:
+    """Paired differences of these runs, each from the one it is compared with."""
+    rows = [
+        (f"`{one}` less `{other}`", compare(runs[other], runs[one]))
+        for one, other in pairs
+        if one in runs and other in runs
+    ]
+    return _differences(rows, columns)
 
-    def cell(interval: Interval) -> str:
-        sure = interval.low > 0 or interval.high < 0
+
+def _differences(
+    rows: Sequence[tuple[str, dict[str, Interval]]], columns: Sequence[str] = COLUMNS
+) -> list[str]:
+    names = [name for name in columns if any(name in found for _, found in rows)]
+    family = {f"{at}:{name}": rows[at][1][name].p for at in range(len(rows)) for name in names
+              if name in rows[at][1]}  # fmt: skip
+    corrected = holm(family)
+
+    def cell(at: int, name: str) -> str:
+        interval = rows[at][1][name]
         text = f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
-        return f"**{text}**" if sure else text
+        return f"**{text}**" if corrected[f"{at}:{name}"] < SURE else text
 
     return [
         "| paired difference | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
         *(
-            f"| {title} | " + " | ".join(cell(found[name]) for name in names) + " |"
-            for title, found in rows
+            f"| {title} | " + " | ".join(cell(at, name) for name in names) + " |"
+            for at, (title, _) in enumerate(rows)
         ),
         "",
-        "Bold: the interval leaves out 0.",
+        f"Bold: p < {SURE} after correction for all comparisons of this table (Holm).",
     ]
 
 

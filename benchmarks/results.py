@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import BY_NAME, PRESET, QBQTC, SIMULATOR, Experiment
-from layout import checkpoint_of, dataset_directory, outcomes_of
+from layout import checkpoint_of, dataset_directory, outcomes_of, seed_of
 from report import write_report
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sources import make_qbqtc, make_simulated, relevance_of, test_triggers
@@ -105,9 +105,10 @@ def run_all(names: list[str], options: argparse.Namespace) -> None:
     """Every run of every seed, `jobs` at a time, each in a process of its own; of those that can
     begin, the first in the list of experiments."""
     graph = {
-        (name, seed): {(other, seed) for other in before}
+        (name, seed): {(other, seed_of(other, seed)) for other in before}
         for seed in range(options.seeds)
         for name, before in needed(names).items()
+        if seed_of(name, seed) == seed
     }
     order = TopologicalSorter(graph)
     order.prepare()

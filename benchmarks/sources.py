@@ -14,7 +14,7 @@ from experiments import QBQTC, SIMULATOR
 from layout import dataset_directory, source_directory
 from qbqtc import make_dataset
 
-from onebar.evaluation.outcomes import RelevanceGrade
+from onebar.evaluation.outcomes import RelevanceGrade, TapChances
 from onebar.evaluation.predict import Prediction
 from onebar.triggers import Trigger, TriggerDataset, open_dataset
 
@@ -72,6 +72,13 @@ def test_triggers(work: Path, source: str, limit: int) -> list[Trigger]:
 def relevance_of(work: Path, source: str) -> RelevanceGrade | None:
     """The grade of (video, query) by the simulator's hidden truth; nobody knows it elsewhere."""
     return _truth(work).relevance if source == SIMULATOR else None
+
+
+def taps_of(work: Path) -> TapChances:
+    """How likely each query of a bar is tapped, by the simulator's hidden truth."""
+    from stream.simulator.loop.judge import Judge
+
+    return Judge(_truth(work)).chances
 
 
 def _truth(work: Path) -> Any:

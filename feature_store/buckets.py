@@ -17,7 +17,7 @@ from typing import TypeVar
 from feature_store.writes import MILLI, BehaviorAdd, InvalidWriteError
 from onebar.errors import OneBarError
 from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
-from onebar.records import Anchor, QueryCounts
+from onebar.records import MAX_COUNTED, Anchor, QueryCounts
 
 BUCKET_CHARS = 6
 MAX_BUCKETS: int = 36**BUCKET_CHARS
@@ -189,6 +189,15 @@ def total_counts(counts: Mapping[BucketedQuery, QueryCounts]) -> dict[str, Query
         total = totals.get(query, QueryCounts())
         totals[query] = add_counts(total, more)
     return totals
+
+
+def most_exposed(counts: Mapping[str, QueryCounts]) -> tuple[tuple[str, int, int, int], ...]:
+    """(query, exposures, clicks, engagements) of what a ranker looks at, the most exposed first."""
+    order = sorted(counts, key=lambda query: (-counts[query].exposures, query))[:MAX_COUNTED]
+    return tuple(
+        (query, counts[query].exposures, counts[query].clicks, counts[query].engagements)
+        for query in order
+    )
 
 
 def rank_anchors(

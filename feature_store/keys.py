@@ -18,13 +18,15 @@ _UNSAFE = re.compile(r"[^!#-$&-9;-z|~\x80-\U0010ffff]")
 _ESCAPED = re.compile(r"%([0-9a-f]{2})")
 _ANSWERING = re.compile(r"\{u:([^{}:]*)\}:d|\{v:([^{}:]*)\}:(?:(l)|q(?::([^{}:]*))?)")
 
-StatePart = Literal["text", "anchors", "counters", "history", "deletion"]
+StatePart = Literal["text", "anchors", "counters", "history", "deletion", "tapped", "shown"]
 _STATE: dict[str, StatePart] = {
     "v}:t": "text",
     "v}:a": "anchors",
     "v}:c": "counters",
     "u}:h": "history",
     "u}:d": "deletion",
+    "u}:t": "tapped",
+    "u}:x": "shown",
 }
 """By the kind of the entity and the suffix."""
 
@@ -80,6 +82,17 @@ class RuleKeys(NamedTuple):
     """sorted set: rule id -> the version that it came with."""
     history: str
     """sorted set: change -> its ts, the newest kept."""
+
+
+class RepertoireKeys(NamedTuple):
+    """The keys of the repertoire, in the slot of the rules."""
+
+    queries: str
+    """sorted set: query -> the version that it came with."""
+    gone: str
+    """sorted set: query -> the version that took it out, the newest kept."""
+    version: str
+    """string: how often it changed, and the version that last took a query out."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,14 @@ class Keys:
         """sorted set: query -> newest ts, times 2**22 (see user.lua)."""
         return self._user(user_id, "h")
 
+    def tapped(self, user_id: str) -> str:
+        """sorted set: "t" or "o" (ordered by) and query -> newest ts, as `history`."""
+        return self._user(user_id, "t")
+
+    def shown(self, user_id: str) -> str:
+        """sorted set: digest of the event, then query -> ts, as `history`."""
+        return self._user(user_id, "x")
+
     def deletion(self, user_id: str) -> str:
         """string: ts up to which this user is forgotten, and when that was applied."""
         return self._user(user_id, "d")
@@ -208,6 +229,22 @@ class Keys:
         """Of all rules, in one slot."""
         stem = f"{self.prefix}{{rules}}:"
         return RuleKeys(f"{stem}r", f"{stem}v", f"{stem}c", f"{stem}h")
+
+    @property
+    def all_counters(self) -> tuple[str, str]:
+        """What the names of the counters of all videos begin and end with."""
+        return f"{self.prefix}{{v:", "}:c"
+
+    @property
+    def repertoire(self) -> RepertoireKeys:
+        """Of the repertoire."""
+        stem = f"{self.prefix}{{rules}}:"
+        return RepertoireKeys(f"{stem}q", f"{stem}g", f"{stem}qv")
+
+    @property
+    def repertoire_due(self) -> str:
+        """string: there while the repertoire need not be worked out anew."""
+        return f"{self.prefix}{{rules}}:qd"
 
     def reached(self, topic: str, partition: int) -> str:
         """string: the last offset of this partition whose effect is in this state."""

@@ -19,25 +19,36 @@ from feature_store.buckets import (
     bucket_prefix,
     count_increments,
     merge_neighbors,
+    most_exposed,
     newest,
     rank_anchors,
     showable,
     shown_anchors,
     total_counts,
 )
+from feature_store.reactions import members, reactions, size_of, tired_of
 from feature_store.repeats import count_change, dedupe_window, recorded_at
 from feature_store.snapshot import RuleState, StateSnapshot, UserState, VideoState
 from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    ReactionPut,
     RulePut,
     UserDelete,
     VideoPut,
     Write,
 )
 from onebar.policy import StatePolicy
-from onebar.records import Anchor, Features, HistoryEntry, Pair, QueryCounts, VideoText
+from onebar.records import (
+    Anchor,
+    Features,
+    HistoryEntry,
+    Pair,
+    QueryCounts,
+    Reactions,
+    VideoText,
+)
 
 _NOTHING = QueryCounts()
 
@@ -56,6 +67,8 @@ class _Video(Struct):
 class _User(Struct):
     history: dict[str, float] = {}
     deleted_before: float | None = None
+    tapped: dict[str, float] = {}
+    shown: dict[str, float] = {}
 
 
 class MemoryStore:
@@ -79,6 +92,8 @@ class MemoryStore:
                 self._add_behavior(write, position)
             case HistoryPut():
                 self._put_history(write)
+            case ReactionPut():
+                self._put_reaction(write)
             case UserDelete():
                 self._delete_user(write)
             case RulePut():
@@ -106,9 +121,14 @@ class MemoryStore:
             if video.version or video.anchors or video.counts
         }
         users = {
-            user_id: UserState(history=dict(user.history), deleted_before=user.deleted_before)
+            user_id: UserState(
+                history=dict(user.history),
+                deleted_before=user.deleted_before,
+                tapped=dict(user.tapped),
+                shown=dict(user.shown),
+            )
             for user_id, user in self._users.items()
-            if user.history or user.deleted_before is not None
+            if user.history or user.tapped or user.shown or user.deleted_before is not None
         }
         return StateSnapshot(videos=videos, users=users, rules=dict(self._rules))
 
@@ -118,8 +138,10 @@ class MemoryStore:
         *,
         now: float | None = None,
         max_anchors: int = MAX_ANCHORS,
+        counted: bool = False,
     ) -> list[Features]:
-        """What is known of each (video, user), in their order."""
+        """What is known of each (video, user), in their order; with `counted` the videos'
+        counters, too."""
         now = time.time() if now is None else now
         features = []
         for video_id, user_id in pairs:
@@ -130,6 +152,9 @@ class MemoryStore:
                     text=video.text,
                     anchors=merge_neighbors(own, video.neighbors, max_anchors),
                     history=self.history(user_id) if user_id is not None else (),
+                    counts=most_exposed(self.counts(video_id)) if counted else (),
+                    tired=tired_of(self.counts(video_id), self.policy),
+                    reactions=self._reactions(user_id),
                 )
             )
         return features
@@ -199,15 +224,26 @@ class MemoryStore:
         limit = self.policy.max_entries
         return entries if len(entries) <= limit * SLACK else dict(newest(entries, limit))
 
+    def _reactions(self, user_id: str | None) -> Reactions:
+        user = _User() if user_id is None else self._users.get(user_id, _User())
+        return reactions(user.tapped, user.shown, self.policy)
+
     def _put_history(self, write: HistoryPut) -> None:
         user = self._users.setdefault(write.user_id, _User())
         if user.deleted_before is not None and write.ts <= user.deleted_before:
             return
-        ts = write.ts + 0.0
-        user.history[write.query] = max(ts, user.history.get(write.query, ts))
-        if len(user.history) > self.policy.history_size:
-            oldest = min(user.history.items(), key=lambda item: (item[1], item[0]))
-            del user.history[oldest[0]]
+        _keep_newest(user.history, write.query, write.ts, self.policy.history_size)
+
+    def _put_reaction(self, write: ReactionPut) -> None:
+        size = size_of(write, self.policy)
+        if not size:
+            return
+        user = self._users.setdefault(write.user_id, _User())
+        if user.deleted_before is not None and write.ts <= user.deleted_before:
+            return
+        into = user.shown if write.kind == "shown" else user.tapped
+        for member in members(write):
+            _keep_newest(into, member, write.ts, size)
 
     def _delete_user(self, write: UserDelete) -> None:
         user = self._users.setdefault(write.user_id, _User())
@@ -216,3 +252,13 @@ class MemoryStore:
             user.deleted_before = ts
         horizon = user.deleted_before
         user.history = {query: ts for query, ts in user.history.items() if ts > horizon}
+        user.tapped = {member: ts for member, ts in user.tapped.items() if ts > horizon}
+        user.shown = {member: ts for member, ts in user.shown.items() if ts > horizon}
+
+
+def _keep_newest(entries: dict[str, float], name: str, ts: float, size: int) -> None:
+    """Note the newest time of a name; of more than `size` the oldest goes."""
+    entries[name] = max(ts + 0.0, entries.get(name, ts + 0.0))
+    if len(entries) > size:
+        oldest = min(entries.items(), key=lambda item: (item[1], item[0]))
+        del entries[oldest[0]]

@@ -7,6 +7,7 @@ from feature_store.keys import Keys
 from feature_store.redis.client import Client, connect
 from feature_store.redis.connection import Watcher
 from feature_store.redis.login import Login
+from feature_store.repertoire import RepertoireStore
 from feature_store.store import FeatureStore
 from onebar.settings import Settings
 
@@ -38,6 +39,11 @@ def open_store(settings: Settings) -> FeatureStore:
         Keys(settings.namespace, settings.state_version),
         settings.policy,
     )
+
+
+def repertoire_beside(store: FeatureStore) -> RepertoireStore:
+    """The repertoire beside a store, by the same connection: closed with the store."""
+    return RepertoireStore(store.client, store.keys, store.policy)
 
 
 def cache_beside(store: FeatureStore, settings: Settings) -> QueryCache:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from feature_store.buckets import CorruptStateError, asker_of, encode_field
 from feature_store.keys import Keys
+from feature_store.reactions import members, size_of
 from feature_store.redis.client import Command, load_script
 from feature_store.redis.connection import Argument
 from feature_store.repeats import dedupe_window, recorded_at
@@ -24,6 +25,7 @@ from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    ReactionPut,
     RulePut,
     UserDelete,
     VideoPut,
@@ -39,6 +41,10 @@ REACHED = load_script("reached")
 NOW = load_script("now")
 RULE = load_script("rule", "may", "bytes")
 PROBE = load_script("probe")
+
+_HISTORY, _TAPPED, _SHOWN = 1, 2, 3
+"""The sets of a user, as `user.lua` counts them."""
+UserWrite = HistoryPut | ReactionPut | UserDelete
 
 SEEN_WINDOWS = 2
 """Dedupe windows for which what was seen stays in Redis after its own has passed: one that the log
@@ -86,7 +92,7 @@ def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: Sta
     """The commands of a batch. Raises `BucketRangeError` before anything is sent."""
     behaviors: dict[str, list[tuple[BehaviorAdd, Position | None]]] = {}
     videos: dict[str, VideoPut] = {}
-    users: dict[str, list[HistoryPut | UserDelete]] = {}
+    users: dict[str, list[UserWrite]] = {}
     rules: list[RulePut] = []
     idempotent = 0
     for write, position in batch:
@@ -100,6 +106,9 @@ def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: Sta
                     videos[write.video_id] = write
             case HistoryPut() | UserDelete():
                 users.setdefault(write.user_id, []).append(write)
+            case ReactionPut():
+                if size_of(write, policy):
+                    users.setdefault(write.user_id, []).append(write)
             case RulePut():
                 rules.append(write)
         idempotent += 1
@@ -191,24 +200,33 @@ def _video(put: VideoPut, keys: Keys, policy: StatePolicy) -> Command:
     )
 
 
-def _user(
-    user_id: str, writes: Sequence[HistoryPut | UserDelete], keys: Keys, policy: StatePolicy
-) -> Command:
+def _user(user_id: str, writes: Sequence[UserWrite], keys: Keys, policy: StatePolicy) -> Command:
     reach = policy.deletion_reach_s
     deletions = [write.ts + reach for write in writes if isinstance(write, UserDelete)]
-    history: dict[str, float] = {}
+    newest: dict[tuple[int, str], float] = {}
     for write in writes:
-        if isinstance(write, HistoryPut):
-            history[write.query] = max(write.ts, history.get(write.query, write.ts))
+        match write:
+            case HistoryPut():
+                put = [(_HISTORY, write.query)]
+            case ReactionPut():
+                into = _SHOWN if write.kind == "shown" else _TAPPED
+                put = [(into, member) for member in members(write)]
+            case _:
+                put = []
+        for entry in put:
+            newest[entry] = max(write.ts, newest.get(entry, write.ts))
     args: list[Argument] = [
         policy.history_size,
+        policy.tapped_size,
+        policy.shown_size,
         _milliseconds(policy.user_ttl_s),
         _milliseconds(policy.deletion_ttl_s),
         number(max(deletions)) if deletions else "",
     ]
-    for query, ts in history.items():
-        args += (number(ts), query)
-    return Command(USER, (keys.history(user_id), keys.deletion(user_id)), tuple(args))
+    for (into, member), ts in newest.items():
+        args += (into, number(ts), member)
+    names = keys.history(user_id), keys.tapped(user_id), keys.shown(user_id)
+    return Command(USER, (*names, keys.deletion(user_id)), tuple(args))
 
 
 def _rules(puts: Sequence[RulePut], keys: Keys) -> Command:

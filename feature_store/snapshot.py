@@ -27,10 +27,13 @@ class VideoState(Struct):
 
 
 class UserState(Struct):
-    """What is kept of a user: query -> newest ts, and the ts up to which all is forgotten."""
+    """What is kept of a user: query -> newest ts, the ts up to which all is forgotten, and what
+    they had to do with what was shown to them, by `feature_store.reactions.members`."""
 
     history: dict[str, float] = {}
     deleted_before: float | None = None
+    tapped: dict[str, float] = {}
+    shown: dict[str, float] = {}
 
 
 class RuleState(Struct):

@@ -16,6 +16,7 @@ from feature_store.buckets import (
     decode_anchors,
     decode_counts,
     merge_neighbors,
+    most_exposed,
     rank_anchors,
     showable,
     shown_anchors,
@@ -37,6 +38,7 @@ from feature_store.plan import (
     plan,
     seal_of,
 )
+from feature_store.reactions import reactions, tired_of
 from feature_store.redis import client as redis_client
 from feature_store.redis.client import (
     Client,
@@ -49,7 +51,18 @@ from feature_store.redis.fitness import Fitness, Vitals, examine, vitals
 from feature_store.snapshot import StateSnapshot, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 from onebar.policy import StatePolicy
-from onebar.records import NO_SEAL, Anchor, Features, HistoryEntry, Pair, QueryCounts, Rule, Seals
+from onebar.records import (
+    NO_REACTIONS,
+    NO_SEAL,
+    Anchor,
+    Features,
+    HistoryEntry,
+    Pair,
+    QueryCounts,
+    Reactions,
+    Rule,
+    Seals,
+)
 
 PROBE_TTL_MS = 60_000
 CLUSTER_PROBES = 16
@@ -113,11 +126,13 @@ class FeatureStore:
         *,
         now: float | None = None,
         max_anchors: int = MAX_ANCHORS,
+        counted: bool = False,
     ) -> list[Features]:
         """What is known of each (video, user), in their order, in one round trip.
 
         Weights are decayed to `now` (UTC epoch seconds; default: the present), but the order of
-        anchors does not depend on it. Neighbour anchors follow the behaviour anchors.
+        anchors does not depend on it. Neighbour anchors follow the behaviour anchors. With
+        `counted` the videos' counters are read, too.
         """
         now = time.time() if now is None else now
         videos = list(dict.fromkeys(video_id for video_id, _ in pairs))
@@ -128,6 +143,8 @@ class FeatureStore:
         # By its source, not by its digest: it must not be sent again behind the others.
         commands = [Command("EVAL", (), (NOW.source, 1, self.keys.text(videos[0])))]
         commands += [command for video_id in videos for command in self._video_commands(video_id)]
+        if counted:
+            commands += [self._counts_command(video_id) for video_id in videos]
         commands += [command for user_id in users for command in self._user_commands(user_id)]
         read_at, *found = await pipelined(self.client, commands)
         seconds = int(read_at) / 1e6
@@ -135,38 +152,57 @@ class FeatureStore:
         known = {}
         for video_id in videos:
             (text, neighbors), anchors = next(replies), next(replies)
+            counts = next(replies) if self.policy.tired_shows else None
             stored = None if text is None else decode_text(text)
             own = shown_anchors(self._ranked(anchors, now))
             known[video_id] = (
                 None if stored is None else stored.text,
                 merge_neighbors(own, _neighbors(neighbors), max_anchors),
                 NO_SEAL if stored is None else stored.seal,
+                frozenset() if counts is None else tired_of(self._totals(counts), self.policy),
             )
-        histories = {
-            user_id: (seal_of(next(replies)), tuple(decode_history(next(replies))))
-            for user_id in users
+        counts = {
+            video_id: most_exposed(self._totals(next(replies))) if counted else ()
+            for video_id in videos
         }
+        histories: dict[str | None, tuple[bytes, tuple[HistoryEntry, ...], Reactions]] = {
+            None: (NO_SEAL, (), NO_REACTIONS)
+        }
+        for user in users:
+            user_seal, history = seal_of(next(replies)), tuple(decode_history(next(replies)))
+            tapped = self._scored(next(replies)) if self.policy.tapped_size else {}
+            shown = self._scored(next(replies)) if self.policy.shown_size else {}
+            histories[user] = user_seal, history, reactions(tapped, shown, self.policy)
         features = []
         for video_id, user_id in pairs:
-            text, anchors, seal = known[video_id]
-            user_seal, history = (NO_SEAL, ()) if user_id is None else histories[user_id]
-            features.append(Features(text, anchors, history, Seals(seal, user_seal, seconds)))
+            text, anchors, seal, tired = known[video_id]
+            user_seal, history, mine = histories[user_id]
+            seals = Seals(seal, user_seal, seconds)
+            features.append(Features(text, anchors, history, seals, counts[video_id], tired, mine))
         return features
 
     async def anchors(self, video_id: str, *, now: float | None = None) -> tuple[Anchor, ...]:
         """All anchors of a video, behaviour's first, as `features` orders them; those that may not
         be shown to others among them."""
         moment = time.time() if now is None else now
-        replies = await pipelined(self.client, self._video_commands(video_id))
+        replies = await pipelined(self.client, self._video_commands(video_id)[:2])
         (_, neighbors), anchors = replies
         return merge_neighbors(self._ranked(anchors, moment), _neighbors(neighbors), limit=2**31)
 
     async def counts(self, video_id: str) -> dict[str, QueryCounts]:
         """Counts per query of a video."""
-        [reply] = await pipelined(
-            self.client, [Command("HGETALL", (self.keys.counters(video_id),))]
-        )
+        [reply] = await pipelined(self.client, [self._counts_command(video_id)])
+        return self._totals(reply)
+
+    def _counts_command(self, video_id: str) -> Command:
+        return Command("HGETALL", (self.keys.counters(video_id),))
+
+    def _totals(self, reply: Any) -> dict[str, QueryCounts]:
         return total_counts(decode_counts(decode_hash(reply), self.policy.max_entries))
+
+    @staticmethod
+    def _scored(reply: Any) -> dict[str, float]:
+        return {entry.query: entry.ts for entry in decode_history(reply)}
 
     async def history(self, user_id: str) -> tuple[HistoryEntry, ...]:
         """The user's queries, newest first."""
@@ -312,7 +348,7 @@ class FeatureStore:
             for (_, (part, entity)), reply in zip(batch, replies, strict=True):
                 if not reply:  # it expired since it was listed
                     continue
-                if part == "history" or part == "deletion":
+                if part in _OF_USERS:
                     _fill_user(users.setdefault(entity, UserState()), part, reply)
                 else:
                     self._fill_video(videos.setdefault(entity, VideoState()), part, reply)
@@ -347,20 +383,28 @@ class FeatureStore:
         return rank_anchors(entries, self.policy, now, showable(askers, self.policy, now))
 
     def _video_commands(self, video_id: str) -> list[Command]:
-        """Reply with (text, neighbours), then anchors."""
+        """Reply with (text, neighbours), then anchors, then counters where they matter."""
         keys = self.keys.video(video_id)
-        return [
+        commands = [
             Command("MGET", (keys.text, keys.neighbors)),
             Command("HGETALL", (keys.anchors,)),
         ]
+        if self.policy.tired_shows:
+            commands.append(Command("HGETALL", (keys.counters,)))
+        return commands
 
     def _user_commands(self, user_id: str) -> list[Command]:
-        """Reply with the deletion, then the history."""
-        return [Command("GET", (self.keys.deletion(user_id),)), self._history_command(user_id)]
+        """Reply with the deletion, then the history, then what of the user's reactions is kept."""
+        policy, keys = self.policy, self.keys
+        commands = [Command("GET", (keys.deletion(user_id),)), self._history_command(user_id)]
+        if policy.tapped_size:
+            commands.append(_newest(keys.tapped(user_id), policy.tapped_size))
+        if policy.shown_size:
+            commands.append(_newest(keys.shown(user_id), policy.shown_size))
+        return commands
 
     def _history_command(self, user_id: str) -> Command:
-        last = self.policy.history_size - 1
-        return Command("ZREVRANGE", (self.keys.history(user_id),), (0, last, "WITHSCORES"))
+        return _newest(self.keys.history(user_id), self.policy.history_size)
 
     async def _forget_cached(self, users: Sequence[str]) -> None:
         """Drop the users' own cached queries. The index goes last, so that it can be repeated."""
@@ -382,6 +426,10 @@ class FeatureStore:
         await pipelined(self.client, entries)
 
 
+def _newest(name: str, size: int) -> Command:
+    return Command("ZREVRANGE", (name,), (0, size - 1, "WITHSCORES"))
+
+
 def _neighbors(value: bytes | None) -> tuple[Anchor, ...]:
     if value is None:
         return ()
@@ -392,16 +440,26 @@ def _neighbors(value: bytes | None) -> tuple[Anchor, ...]:
 
 
 def _fill_user(user: UserState, part: StatePart, reply: Any) -> None:
-    if part == "history":
-        user.history = {entry.query: entry.ts for entry in decode_history(reply)}
-    else:
+    if part == "deletion":
         user.deleted_before = decode_deletion(reply)[0]
+        return
+    entries = {entry.query: entry.ts for entry in decode_history(reply)}
+    if part == "history":
+        user.history = entries
+    elif part == "tapped":
+        user.tapped = entries
+    else:
+        user.shown = entries
 
 
 _READS: dict[StatePart, Callable[[str], Command]] = {
     "text": lambda key: Command("GET", (key,)),
     "anchors": lambda key: Command("HGETALL", (key,)),
     "counters": lambda key: Command("HGETALL", (key,)),
-    "history": lambda key: Command("ZREVRANGE", (key,), (0, -1, "WITHSCORES")),
+    **dict.fromkeys(
+        ("history", "tapped", "shown"),
+        lambda key: Command("ZREVRANGE", (key,), (0, -1, "WITHSCORES")),
+    ),
     "deletion": lambda key: Command("GET", (key,)),
 }
+_OF_USERS: frozenset[StatePart] = frozenset(("history", "deletion", "tapped", "shown"))

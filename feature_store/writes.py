@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 from msgspec import Struct
 
@@ -105,6 +106,25 @@ class HistoryPut(_Write, frozen=True, tag=True):
         self._check(self.ts, (self.user_id, self.query))
 
 
+Reaction = Literal["shown", "tapped", "ordered"]
+"""What became of a query before a user: they had it before their eyes, tapped it, bought by it."""
+
+
+class ReactionPut(_Write, frozen=True, tag=True):
+    """What a user had to do with queries that a bar showed: the newest N stay, so repeating changes
+    nothing. Of what was `shown` each event counts; of the others the newest time of a query does.
+    """
+
+    user_id: str
+    ts: float
+    event_id: str
+    kind: Reaction
+    queries: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self._check(self.ts, (self.user_id, self.event_id, *self.queries))
+
+
 class UserDelete(_Write, frozen=True, tag=True):
     """Forget everything of a user up to and including `ts` and the policy's reach beyond it; older
     events stay forgotten."""
@@ -129,4 +149,4 @@ class RulePut(_Write, frozen=True, tag=True):
         self._check(self.ts, (self.rule_id, self.event_id, *texts))
 
 
-Write = VideoPut | BehaviorAdd | HistoryPut | UserDelete | RulePut
+Write = VideoPut | BehaviorAdd | HistoryPut | ReactionPut | UserDelete | RulePut

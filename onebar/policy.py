@@ -44,7 +44,28 @@ class StatePolicy(Struct, frozen=True):
     it; 1 to `MAX_SHOWABLE_USERS`."""
     showable_lookback_s: float = 30 * DAY
     """How far back they count, in whole time buckets."""
+    shown_size: int = 0
+    """Newest queries shown to a user that are kept, one for each time each was shown; 0 keeps
+    none."""
+    tapped_size: int = 0
+    """Newest queries kept that a user tapped, or ordered by; 0 keeps none."""
+    tired_shows: int = 0
+    """Times that a query is shown under a video, and tapped by nobody, from which all are tired of
+    it there; 0: nobody ever is."""
+    tired_user_shows: int = 0
+    """Times that a query is shown to a user, under whatever video, since they last tapped it, from
+    which they are tired of it; 0: never."""
 
     def bucket(self, ts: float) -> int:
         """The time bucket of an event at `ts` (UTC epoch seconds, >= 0)."""
         return int(ts // self.bucket_s)
+
+
+class RepertoirePolicy(Struct, frozen=True):
+    """Which queries are of the repertoire: under some video others may be shown them, and over all
+    videos they were shown `exposures` times and tapped at `click_rate` of them at least; of more
+    than `size` those tapped most."""
+
+    exposures: int = 20
+    click_rate: float = 0.02
+    size: int = 100_000

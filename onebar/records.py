@@ -74,6 +74,9 @@ class QueryCounts(Struct, frozen=True):
     engagements: int = 0
 
 
+MAX_COUNTED = 64
+"""Queries of a video whose counters a ranker looks at: the most exposed."""
+
 NO_SEAL = bytes(8)
 """The seal of what is not there."""
 
@@ -94,6 +97,18 @@ class Seals(Struct, frozen=True):
 UNSEALED = Seals()
 
 
+class Reactions(Struct, frozen=True):
+    """What a user had to do with what bars showed them: the queries that they are tired of, tapped,
+    and ordered by."""
+
+    tired: frozenset[str] = frozenset()
+    tapped: frozenset[str] = frozenset()
+    ordered: frozenset[str] = frozenset()
+
+
+NO_REACTIONS = Reactions()
+
+
 class Features(Struct, frozen=True):
     """All that is known of one (video, user) pair: what one round trip to the store returns.
 
@@ -105,6 +120,13 @@ class Features(Struct, frozen=True):
     anchors: tuple[Anchor, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     seals: Seals = UNSEALED
+    counts: tuple[tuple[str, int, int, int], ...] = ()
+    """(query, exposures, clicks, engagements) under the video, the most exposed first, at most
+    `MAX_COUNTED`; empty unless they were asked for."""
+    tired: frozenset[str] = frozenset()
+    """Queries that all are tired of under this video."""
+    reactions: Reactions = NO_REACTIONS
+    """The user's own; none where no user was named."""
 
     @property
     def known(self) -> bool:
@@ -167,6 +189,8 @@ class CacheEntry(Struct, frozen=True):
     seals: Seals = UNSEALED
     made: QueryResult | None = None
     passed: int = 0
+    kept: bool = True
+    """Whether the pair is served it from now on; else only what has the same digest is."""
 
 
 class Rule(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -20,7 +20,7 @@ from pydantic_settings import (
 
 from onebar.addresses import check_redis_url
 from onebar.errors import UsageError
-from onebar.policy import MAX_SHOWABLE_USERS, StatePolicy
+from onebar.policy import MAX_SHOWABLE_USERS, RepertoirePolicy, StatePolicy
 
 USER_ID_KEY_LENGTH = 16
 """Characters that a key for pseudonyms has at least."""
@@ -152,8 +152,38 @@ class Settings(BaseSettings):
     showable_lookback_s: float = Field(default=StatePolicy().showable_lookback_s, gt=0)
     """How far back they count, in whole time buckets."""
 
+    shown_size: int = Field(default=StatePolicy().shown_size, ge=0, le=10_000)
+    """Newest queries shown to a user that are kept, once for each time; `tired_user_shows` counts
+    them. 0 keeps none. Where it changes, build the state anew."""
+    tapped_size: int = Field(default=StatePolicy().tapped_size, ge=0, le=10_000)
+    """Newest queries kept that a user tapped, or ordered by; `leave_out` reads them. 0 keeps none.
+    Where it changes, build the state anew."""
+    tired_shows: int = Field(default=StatePolicy().tired_shows, ge=0)
+    """Times that a query is shown under a video, and tapped by nobody, from which it stands behind
+    all others there; 0: it never does."""
+    tired_user_shows: int = Field(default=StatePolicy().tired_user_shows, ge=0)
+    """Times that a query is shown to a user since they last tapped it, under whatever video, from
+    which it stands behind all others for them; 0: it never does. Needs `shown_size`."""
+    leave_out: Literal["nothing", "ordered", "tapped"] = "nothing"
+    """What a user is not shown again: queries that they ordered by, or all that they tapped. Needs
+    `tapped_size`. A request can leave out more (`exclude`)."""
+
     market: str = ""
     """Which market this is, for rules that hold in one alone."""
+
+    # Repertoire
+    constrain: Literal["open", "prefer", "only"] = "open"
+    """How strictly queries are of the repertoire (queries that did well where they were shown, and
+    a video's own anchors, and what a rule allows): `open` not at all, `prefer` those of it first,
+    `only` no others, from whatever source. A request may ask for more, never for less."""
+    repertoire_exposures: int = Field(default=RepertoirePolicy().exposures, ge=1)
+    """Exposures, over all videos, from which a query may be of the repertoire."""
+    repertoire_click_rate: float = Field(default=RepertoirePolicy().click_rate, ge=0, le=1)
+    """Least clicks to an exposure of a query of the repertoire."""
+    repertoire_size: int = Field(default=RepertoirePolicy().size, ge=1)
+    """Most queries of the repertoire, those clicked most."""
+    repertoire_refresh_s: float = Field(default=300.0, gt=0)
+    """How often a generator worker works it out anew, unless generation is `open`."""
 
     # Stream worker
     stream_batch: int = Field(default=500, ge=1)
@@ -219,6 +249,15 @@ class Settings(BaseSettings):
     near_cache_mb: float = Field(default=32.0, ge=0, le=1_000_000)
     """Cached queries that each API process keeps in its own memory, in MiB, until Redis says that
     they changed (`CLIENT TRACKING`); 0 asks Redis each time. A Redis Cluster is always asked."""
+
+    # Exploration
+    exploration: float = Field(default=0.0, ge=0, lt=1)
+    """Share of answers that show, in one place, a query from behind it instead, so that a log tells
+    what would be tapped there. The answer says how likely each was to stand where it does."""
+    exploration_slot: int = Field(default=3, ge=0, le=63)
+    """The place, from 0."""
+    exploration_reserve: int = Field(default=4, ge=0, le=64)
+    """Queries kept behind the `k` that are shown, to be explored as well."""
 
     # HTTP
     api_host: str = "127.0.0.1"
@@ -375,6 +414,20 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("tired_user_shows")
+    @classmethod
+    def _has_what_was_shown(cls, value: int, info: ValidationInfo) -> int:
+        if value and not info.data.get("shown_size"):
+            raise ValueError("it counts what ONEBAR_SHOWN_SIZE keeps: set that too, to 200 say")
+        return value
+
+    @field_validator("leave_out")
+    @classmethod
+    def _has_what_was_tapped(cls, value: str, info: ValidationInfo) -> str:
+        if value != "nothing" and not info.data.get("tapped_size"):
+            raise ValueError("it reads what ONEBAR_TAPPED_SIZE keeps: set that too, to 100 say")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -407,6 +460,20 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def repertoire(self) -> RepertoirePolicy:
+        """What is of the repertoire, by these settings."""
+        return RepertoirePolicy(
+            exposures=self.repertoire_exposures,
+            click_rate=self.repertoire_click_rate,
+            size=self.repertoire_size,
+        )
+
+    @property
+    def kept(self) -> int:
+        """Queries kept of an answer: the `k` that are shown, and with exploration some behind."""
+        return self.k + (self.exploration_reserve if self.exploration else 0)
+
+    @property
     def policy(self) -> StatePolicy:
         """The state policy these settings describe."""
         return StatePolicy(
@@ -420,6 +487,10 @@ class Settings(BaseSettings):
             deletion_reach_s=self.future_allowance_s,
             showable_users=self.showable_users,
             showable_lookback_s=self.showable_lookback_s,
+            shown_size=self.shown_size,
+            tapped_size=self.tapped_size,
+            tired_shows=self.tired_shows,
+            tired_user_shows=self.tired_user_shows,
         )
 
 

@@ -69,11 +69,22 @@ class Preference(Struct, frozen=True):
 
 
 class Shown(Struct, frozen=True):
-    """A query that stood in the bar at a position (from 0), and whether it was tapped."""
+    """A query that stood in the bar at a position (from 0), whether it was tapped, and how likely
+    it was to stand there: 1 where nothing was left to chance, or it was not told."""
 
     query: str
     position: int
     clicked: bool
+    propensity: float = 1.0
+
+
+class Counted(Struct, frozen=True):
+    """How often a query was exposed, clicked and engaged with under one video."""
+
+    query: str
+    exposures: int = 0
+    clicks: int = 0
+    engagements: int = 0
 
 
 class Trigger(Struct, frozen=True, kw_only=True):
@@ -95,6 +106,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     text: str = ""
     summary: str = ""
     anchors: tuple[str, ...] = ()
+    anchor_weights: tuple[float, ...] = ()
+    """Of `anchors`, in their order, decayed to `ts`; empty in datasets that did not keep them."""
     history: tuple[str, ...] = ()
     recent: tuple[str, ...] = ()
     """The user's newest queries, newest first: what `history` was chosen from."""
@@ -103,6 +116,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     """Best first, at most one a level; the first is the target where the user clicked."""
     shown: tuple[Shown, ...] = ()
     """By position."""
+    counts: tuple[Counted, ...] = ()
+    """The video's counters before `ts`, of the queries most exposed; most exposed first."""
     video_behaviors: int = 0
     """Searches, clicks and engagements under the video before `ts`: 0 is a cold start."""
     video_age_s: float = 0.0
@@ -168,6 +183,14 @@ class TriggerDataset(Struct, frozen=True):
                     f"{self.path / split}.parquet holds a row that is no trigger ({error}): make "
                     "the dataset again"
                 ) from None
+
+    def bars(self, split: Split) -> Iterator[Trigger]:
+        """What stood in the bars of a split's clicks, searches and impressions without a tap, and
+        nothing else of them: much sooner read than all. Raises `DatasetCorruptError`."""
+        columns = ["trigger_id", "kind", "ts", "video_id", "user_id", "shown"]
+        for row in _rows(self.path / f"{split}.parquet", columns):
+            if row["shown"] and row["kind"] != "reject":
+                yield msgspec.convert(row, Trigger)
 
     def size(self, split: Split, kinds: tuple[Kind, ...] = ()) -> int:
         """How many triggers `read` gives, as the card says."""
@@ -260,27 +283,42 @@ def schema() -> Any:
     preference = pa.struct(
         {"query": pa.string(), "level": pa.int8(), "exposures": pa.int64(), "clicks": pa.int64()}
     )
-    shown = pa.struct({"query": pa.string(), "position": pa.int32(), "clicked": pa.bool_()})
+    shown = pa.struct(
+        {
+            "query": pa.string(),
+            "position": pa.int32(),
+            "clicked": pa.bool_(),
+            "propensity": pa.float64(),
+        }
+    )
+    counted = pa.struct(
+        {
+            "query": pa.string(),
+            **{name: pa.int64() for name in ("exposures", "clicks", "engagements")},
+        }
+    )
     types = {
         "ts": pa.float64(),
         "anchors": pa.list_(pa.string()),
+        "anchor_weights": pa.list_(pa.float64()),
         "history": pa.list_(pa.string()),
         "recent": pa.list_(pa.string()),
         "preferences": pa.list_(preference),
         "shown": pa.list_(shown),
+        "counts": pa.list_(counted),
         "video_behaviors": pa.int64(),
         "video_age_s": pa.float64(),
     }
     return pa.schema([(name, types.get(name, pa.string())) for name in Trigger.__struct_fields__])
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=4096):
+            for batch in file.iter_batches(batch_size=4096, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DatasetCorruptError(f"{path} can't be read ({error}): make it again") from None

@@ -10,7 +10,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
+
 from api.answering.coalesce import Coalescer
+from api.answering.explore import Exploration
 from api.answering.forms import CACHED, Ask, Hit, from_body, values_of, why
 from api.answering.misses import Miss, Misses, count
 from api.answering.model import Model
@@ -22,6 +25,7 @@ from api.http.metrics import ANSWERS, STALE
 from api.http.schemas import Reason
 from feature_store.cache.codec import CachedBody, Lookup
 from onebar.gating.gate import Gate
+from onebar.gating.repertoire import stricter
 from onebar.gating.wants import Wants
 from onebar.process.turns import turns
 from onebar.records import Pair
@@ -60,6 +64,8 @@ class Answerer:
         refresher: Refresher,
         gate: Gate,
         budget_ms: float,
+        k: int = 8,
+        exploration: Exploration | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lookups = lookups
@@ -74,6 +80,8 @@ class Answerer:
         self._refresher = refresher
         self._gate = gate
         self._budget_ms = budget_ms
+        self._k = k
+        self._exploration = exploration
         self._clock = clock
 
     @property
@@ -96,7 +104,19 @@ class Answerer:
         """
         granted = self._budget_ms if budget_ms is None else budget_ms
         deadline = arrived - self._lag.seconds + self._allowance_s(granted)
-        return Ask(deadline, k, granted > 0, wants=wants)
+        ask = Ask(deadline, k, granted > 0, wants=wants)
+        if wants is not None and wants.constrain is not None:
+            mode = stricter(self._gate.constrain, wants.constrain)
+            if mode != self._gate.constrain:
+                ask = msgspec.structs.replace(ask, constrain=mode)
+        if self._exploration is None:
+            return ask
+        return msgspec.structs.replace(ask, k=k or self._k, exploration=self._exploration)
+
+    def peek(self, arrived: float) -> Ask:
+        """The terms of a look that generates nothing, leaves no trace, and nothing to chance."""
+        terms = self.ask(arrived, k=None, budget_ms=0)
+        return msgspec.structs.replace(terms, peek=True, exploration=None)
 
     def _allowance_s(self, budget_ms: float) -> float:
         budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
@@ -119,8 +139,10 @@ class Answerer:
             if body is None:
                 return await self._misses.one(pair, found, ask)
             now = self._clock()
-        if body.passed != self._gate.passed(now):
+        if body.passed != self._gate.passed(now) or ask.constrain is not None:
             checked = await self._recheck.checked(pair, body, ask)
+            if checked is None:
+                return await self._misses.one(pair, Lookup(), ask)
             if not isinstance(checked, CachedBody):
                 return self._misses.empty(pair, ask, checked)
             body, now = checked, self._clock()
@@ -142,7 +164,9 @@ class Answerer:
             made = await self._read(pairs, bodies, ask)
             now = self._clock()
         passed = self._gate.passed(now)
-        if any(body is not None and body.passed != passed for body in bodies):
+        if ask.constrain is not None or any(
+            body is not None and body.passed != passed for body in bodies
+        ):
             made |= await self._check_all(pairs, bodies, passed, ask)
             now = self._clock()
         hits = [(pair, body) for pair, body in zip(pairs, bodies, strict=True) if body is not None]
@@ -180,7 +204,7 @@ class Answerer:
     async def _without_redis(self, pair: Pair, ask: Ask, reason: Reason) -> bytes:
         """What was last known to answer the pair, where it may still be shown; else nothing."""
         [body] = self._last_known((pair,), self._clock())
-        if body is not None and self._recheck.due(body):
+        if body is not None and self._recheck.due(body, ask):
             checked = await self._recheck.checked(pair, body, ask)
             body = checked if isinstance(checked, CachedBody) else None
         if body is None:
@@ -193,8 +217,12 @@ class Answerer:
     ) -> dict[int, bytes]:
         """Put into `bodies` what the rules of this moment let pass; the answers for those of which
         that can't be said."""
-        at = [n for n, body in enumerate(bodies) if body is not None and body.passed != passed]
-        found: list[CachedBody | Reason] = []
+        at = [
+            n
+            for n, body in enumerate(bodies)
+            if body is not None and (body.passed != passed or ask.constrain is not None)
+        ]
+        found: list[CachedBody | Reason | None] = []
         for start in range(0, len(at), CHECKED_TOGETHER):
             some = at[start : start + CHECKED_TOGETHER]
             await turns().turn()
@@ -206,12 +234,19 @@ class Answerer:
                 )
             )
         made: dict[int, bytes] = {}
+        missed: list[int] = []
         for number, checked in zip(at, found, strict=True):
             if isinstance(checked, CachedBody):
                 bodies[number] = checked
+                continue
+            bodies[number] = None
+            if checked is None:
+                missed.append(number)
             else:
-                bodies[number] = None
                 made[number] = self._misses.empty(pairs[number], ask, checked)
+        if missed:
+            lost = [(pairs[number], Lookup()) for number in missed]
+            made |= dict(zip(missed, await self._misses.many(lost, ask), strict=True))
         return made
 
     def _renew(self, hits: Sequence[Hit], now: float) -> None:

@@ -12,9 +12,11 @@ import orjson
 import structlog
 from msgspec import Struct
 
+from api.answering.explore import Exploration, explored
 from api.http.schemas import Answer, Fallback, Reason
 from feature_store.cache.codec import CachedBody
 from feature_store.redis.client import StoreUnavailableError
+from onebar.gating.repertoire import Constrain
 from onebar.gating.wants import Wants, select
 from onebar.recommending.candidates import Reason as Rejection
 from onebar.recommending.candidates import choose
@@ -35,8 +37,9 @@ class Ask(Struct, frozen=True, gc=False):
     """How a request wants to be answered.
 
     `deadline` is in loop time. `k` None takes the queries as they are kept, and `wants` None all of
-    them. Without `generate` only the cache and the fallbacks are used. A `peek` leaves no trace: it
-    is not counted, and renews nothing.
+    them; with an `exploration` there is a `k`. Without `generate` only the cache and the fallbacks
+    are used. A `peek` leaves no trace: it is not counted, and renews nothing. `constrain` is there
+    where it is stricter than the gate's.
     """
 
     deadline: float
@@ -44,6 +47,8 @@ class Ask(Struct, frozen=True, gc=False):
     generate: bool = True
     peek: bool = False
     wants: Wants | None = None
+    constrain: Constrain | None = None
+    exploration: Exploration | None = None
 
 
 def why(pair: Pair, error: BaseException) -> Reason:
@@ -65,7 +70,8 @@ def from_anchors(known: Features) -> tuple[Candidate, ...] | Rejection:
     They are chosen as for an answer with a generation (`choose`), the strongest first. The score
     is the anchor's weight.
     """
-    chosen = choose(material(known, ()), (), len(known.anchors) or 1, from_text=False)
+    most = len(known.anchors) or 1
+    chosen = choose(material(known, ()), (), most, from_text=False, harmful=True)
     if chosen.reason is not None:
         return chosen.reason
     weights = {presentable(anchor.query): anchor.weight for anchor in reversed(known.anchors)}
@@ -97,12 +103,12 @@ CACHED = form(b'"cache"')
 
 def values_of(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float, ...]:
     """For each pair its cached bytes and the fields of this answer that go behind them."""
-    as_kept = ask.k is None and ask.wants is None
+    as_kept = ask.k is None and ask.wants is None  # so without exploration too
     values: list[bytes | float] = []
     for ((_, user_id), body), request_id in zip(hits, _request_ids(len(hits)), strict=True):
         age_s = now - body.generated_at
         values += (
-            body.body if as_kept else cut(body, ask),
+            body.body if as_kept else cut(body, ask, request_id),
             request_id,
             _json(user_id),
             age_s if age_s > 0 else 0.0,
@@ -110,16 +116,23 @@ def values_of(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float,
     return tuple(values)
 
 
-def cut(body: CachedBody, ask: Ask) -> bytes:
-    """Cached bytes with the queries that are wanted; parsed only where they may not be all."""
-    if ask.wants is None and (ask.k is None or body.body.count(_QUERY) <= ask.k):
+def cut(body: CachedBody, ask: Ask, named: bytes) -> bytes:
+    """Cached bytes with the queries that are wanted in the answer named so; parsed only where they
+    may not be all."""
+    whole = ask.wants is None and ask.exploration is None
+    if whole and (ask.k is None or body.body.count(_QUERY) <= ask.k):
         return body.body
     result = body.result()
-    return encode(msgspec.structs.replace(result, queries=wanted(result.queries, ask)))[:-1]
+    queries = wanted(result.queries, ask, named.decode())
+    return encode(msgspec.structs.replace(result, queries=queries))[:-1]
 
 
-def wanted(queries: tuple[Candidate, ...], ask: Ask) -> tuple[Candidate, ...]:
-    return (queries if ask.wants is None else select(queries, ask.wants))[: ask.k]
+def wanted(queries: tuple[Candidate, ...], ask: Ask, named: str) -> tuple[Candidate, ...]:
+    """The queries as the answer named so shows them."""
+    found = queries if ask.wants is None else select(queries, ask.wants)
+    if ask.exploration is None or ask.k is None:
+        return found[: ask.k]
+    return explored(found, ask.k, ask.exploration, named)
 
 
 def age_of(now: float, generated_at: float) -> float:
@@ -150,11 +163,11 @@ def empty(pair: Pair, reason: Reason, *, rejected: bool = False) -> bytes:
     )
 
 
-def anchors(pair: Pair, queries: tuple[Candidate, ...], reason: Reason) -> bytes:
-    """An answer of what other people searched after the video."""
+def anchors(pair: Pair, queries: tuple[Candidate, ...], reason: Reason, named: str) -> bytes:
+    """The answer named so: what other people searched after the video."""
     return encode(
         Answer(
-            request_id=request_id(),
+            request_id=named,
             video_id=pair[0],
             user_id=pair[1],
             queries=queries,
@@ -168,12 +181,13 @@ def anchors(pair: Pair, queries: tuple[Candidate, ...], reason: Reason) -> bytes
 
 def from_result(pair: Pair, result: QueryResult, ask: Ask, now: float) -> bytes:
     """An answer that was generated."""
+    named = request_id()
     return encode(
         Answer(
-            request_id=request_id(),
+            request_id=named,
             video_id=pair[0],
             user_id=pair[1],
-            queries=wanted(result.queries, ask),
+            queries=wanted(result.queries, ask, named),
             source="generated",
             rejected=result.rejected,
             rejection=result.rejection,

@@ -18,6 +18,7 @@ from api.answering.forms import (
     from_anchors,
     from_body,
     from_result,
+    request_id,
     wanted,
     why,
 )
@@ -28,12 +29,13 @@ from api.http.metrics import ANSWERS, FALLBACKS, SHEDS
 from api.http.schemas import Fallback, Reason
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.redis.client import StoreUnavailableError
-from onebar.gating.gate import Gate, about_of
+from onebar.gating.gate import Gate, about_of, own_anchors
 from onebar.gating.held import count_held
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.process.turns import PIECE_S, turns
 from onebar.recommending.candidates import Reason as Rejection
 from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
+from onebar.recommending.settling import LeaveOut, settle
 from onebar.records import Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)
@@ -63,10 +65,12 @@ Miss = tuple[Pair, Lookup]
 
 
 class Fallen(Struct, frozen=True):
-    """What is shown where nothing was generated: the anchors, or nothing. `verdict` is why nothing
-    may be shown, whatever kept the generation from being made."""
+    """What is shown where nothing was generated: the anchors, or nothing; `named` is what the
+    answer is called. `verdict` is why nothing may be shown, whatever kept the generation from being
+    made."""
 
     queries: tuple[Candidate, ...] = ()
+    named: str = ""
     verdict: Reason | None = None
 
 
@@ -77,6 +81,7 @@ class Misses:
         self,
         *,
         features: Coalescer[Pair, Features],
+        counted: Coalescer[Pair, Features],
         model: Model,
         gate: Gate,
         recheck: Recheck,
@@ -84,9 +89,11 @@ class Misses:
         k: int,
         max_generating: int,
         max_batched: int,
+        leave_out: LeaveOut = "nothing",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._features = features
+        self._counted = counted
         self._model = model
         self._gate = gate
         self._recheck = recheck
@@ -94,6 +101,7 @@ class Misses:
         self._k = k
         self._max_generating = max_generating
         self._max_batched = max_batched
+        self._leave_out: LeaveOut = leave_out
         self._clock = clock
         self.generating = 0
         """Pairs that queries are being made for."""
@@ -162,7 +170,10 @@ class Misses:
         loop = asyncio.get_running_loop()
         began = loop.time()
         pairs = list(dict.fromkeys(pair for pair, _ in misses))
-        reading = [self._features.ask(pair, ask.deadline) for pair in pairs]
+        recommender = self._model.recommender
+        counted = recommender is not None and recommender.counted
+        source = self._counted if counted else self._features
+        reading = [source.ask(pair, ask.deadline) for pair in pairs]
         for pair, read in zip(
             pairs, await asyncio.gather(*reading, return_exceptions=True), strict=True
         ):
@@ -182,11 +193,16 @@ class Misses:
                 now = self._clock()
                 groundings = await turns().over(
                     pairs,
-                    lambda pair: recommender.ground(pair, known[pair], now),
+                    lambda pair: recommender.ground(pair, known[pair], now, ask.constrain),
                     until=ask.deadline,
                 )
                 answering = asyncio.ensure_future(
-                    recommender.answer(groundings, deadline=ask.deadline, answers=outcomes)
+                    recommender.answer(
+                        groundings,
+                        deadline=ask.deadline,
+                        constrain=ask.constrain,
+                        answers=outcomes,
+                    )
                 )
                 try:
                     soon = began + FALLBACKS_FROM * (ask.deadline - began) - loop.time()
@@ -279,7 +295,9 @@ class Misses:
         self.working += 1
         outcome: QueryResult | Exception
         try:
-            [outcome] = await recommender.recommend([pair], deadline=ask.deadline)
+            [outcome] = await recommender.recommend(
+                [pair], deadline=ask.deadline, constrain=ask.constrain
+            )
         except Exception as error:
             outcome = error
         finally:
@@ -311,10 +329,10 @@ class Misses:
 
     async def _of_video(self, pair: Pair, body: CachedBody, reason: Reason, ask: Ask) -> bytes:
         """What everyone gets under the video."""
-        if self._recheck.due(body):
+        if self._recheck.due(body, ask):
             checked = await self._recheck.checked((pair[0], None), body, ask)
             if not isinstance(checked, CachedBody):
-                return self.empty(pair, ask, checked)
+                return self.empty(pair, ask, checked or reason)
             body = checked
         count("video", reason, ask)
         return from_body("video", reason, pair, body, ask, self._clock())
@@ -326,15 +344,23 @@ class Misses:
             if chosen in _BARRED:
                 return Fallen(verdict=_BARRED[chosen])
             chosen = ()
-        gated = self._gate.apply(chosen, about_of(pair[0], known), self._clock())
+        settled = settle(chosen, known, leave_out=self._leave_out, personal=True)
+        gated = self._gate.apply(
+            settled,
+            about_of(pair[0], known),
+            self._clock(),
+            anchors=own_anchors(known.anchors),
+            constrain=ask.constrain,
+        )
         count_held(gated.held)
-        queries = wanted(gated.queries, ask)[: ask.k or self._k]
-        return Fallen(queries, None if queries or known.known else "unknown_video")
+        named = request_id()
+        queries = wanted(gated.queries, ask, named)[: ask.k or self._k]
+        return Fallen(queries, named, None if queries or known.known else "unknown_video")
 
     def _told(self, pair: Pair, fallen: Fallen, reason: Reason, ask: Ask) -> bytes:
         if fallen.queries:
             count("anchors", reason, ask)
-            return anchors(pair, fallen.queries, reason)
+            return anchors(pair, fallen.queries, reason, fallen.named)
         verdict = fallen.verdict
         return self.empty(pair, ask, verdict or reason, rejected=verdict in _BARRED.values())
 

@@ -14,7 +14,7 @@ from api.answering.refresh import Refresher
 from api.http.schemas import Reason
 from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import CachedBody
-from onebar.gating.gate import Gate, about_of
+from onebar.gating.gate import NOTHING, Gate, about_of, own_anchors
 from onebar.gating.held import count_held
 from onebar.gating.rules import About
 from onebar.recommending.candidates import Reason as Rejection
@@ -39,28 +39,40 @@ class Recheck:
         self._k = k
         self._clock = clock
 
-    def due(self, body: CachedBody) -> bool:
-        """Whether a body passed other rules than those of this moment."""
-        return body.passed != self._gate.passed(self._clock())
+    def due(self, body: CachedBody, ask: Ask) -> bool:
+        """Whether a body passed other rules than those of this moment, or less strict ones than the
+        request's."""
+        return body.passed != self._gate.passed(self._clock()) or ask.constrain is not None
 
-    async def checked(self, pair: Pair, body: CachedBody, ask: Ask) -> CachedBody | Reason:
+    async def checked(self, pair: Pair, body: CachedBody, ask: Ask) -> CachedBody | Reason | None:
         """The body as the rules of this moment let it pass, or why that can't be said. It is also
-        due to be made anew, for what they hold back no more and what they pin."""
-        self._refresher.want(pair)
-        about = About(pair[0])
-        if self._gate.rules.asks_about:
+        due to be made anew, for what they hold back no more and what they pin. None where the
+        request is stricter than the rules and nothing is left: there may be other queries."""
+        if body.passed != self._gate.passed(self._clock()):
+            self._refresher.want(pair)
+        about, anchors = About(pair[0]), NOTHING
+        if self._gate.asks_about or ask.constrain is not None:
             try:
                 async with asyncio.timeout_at(ask.deadline):
                     known = await self._features.ask((pair[0], None))
             except Exception as error:
                 return why(pair, error)
-            about = about_of(pair[0], known)
+            about, anchors = about_of(pair[0], known), own_anchors(known.anchors)
         try:
             result = body.result()
         except CorruptStateError as error:
             return why(pair, error)
-        gated = self._gate.apply(result.queries, about, self._clock(), pins=not result.rejected)
+        gated = self._gate.apply(
+            result.queries,
+            about,
+            self._clock(),
+            pins=not result.rejected,
+            anchors=anchors,
+            constrain=ask.constrain,
+        )
         count_held(gated.held)
+        if not gated.queries and result.queries and ask.constrain is not None:
+            return None
         queries = gated.queries[: self._k]
         shown = msgspec.structs.replace(result, queries=queries, rejected=not queries)
         if shown.rejected and not result.rejected:

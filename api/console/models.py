@@ -124,9 +124,10 @@ def shadow(
     loaded = load_model(settings.model_copy(update={"registry": None, "checkpoint": path}))
     try:
         prompts = [build_prompt(each.evidence, loaded.prompt_config) for each in groundings]
-        loaded.engine.generate(prompts[:1], settings.k)  # the first one warms it
+        wide = max(settings.k, loaded.taste.beam if loaded.taste else 0)
+        loaded.engine.generate(prompts[:1], wide)  # the first one warms it
         began = time.perf_counter()
-        beams = loaded.engine.generate(prompts, settings.k)
+        beams = loaded.engine.generate(prompts, wide)
         then_ms = (time.perf_counter() - began) * 1000 / max(1, len(prompts))
         then = [
             choose(each.material, beam, settings.k, loaded.taste)

@@ -115,7 +115,7 @@ class RequestMiddleware:
             return
         method, head = scope["method"], scope["method"] == "HEAD"
         if head:
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "onebar.head": True}
         scope["onebar.arrived"] = asyncio.get_running_loop().time()
         began = perf_counter()
         status, started = 500, False

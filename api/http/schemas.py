@@ -20,6 +20,8 @@ MAX_EVENTS = 1000
 
 Language = Literal["ja", "zh", "ko", "th", "ar", "he", "hi", "bn", "ru", "el", "en"]
 """`onebar.gating.rules.LANGUAGES`."""
+Constrain = Literal["open", "prefer", "only"]
+"""`onebar.gating.repertoire.Constrain`."""
 Source = Literal["cache", "generated", "fallback"]
 Fallback = Literal["video", "anchors", "last_known", "empty"]
 Reason = Literal[
@@ -139,6 +141,16 @@ class BatchRequest(Struct, frozen=True):
             "is left out.",
         ),
     ] = 0.0
+    constrain: (
+        Annotated[
+            Constrain,
+            Meta(
+                description="How strictly queries are of the repertoire: not at all, those of it "
+                "first, or no others. Never less than the server is set to."
+            ),
+        ]
+        | None
+    ) = None
 
 
 class BatchAnswer(Struct, frozen=True):

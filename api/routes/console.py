@@ -26,7 +26,7 @@ from feature_store.redis.client import StoreUnavailableError
 from onebar import __version__
 from onebar.errors import OneBarError
 from onebar.generator.registry import Registry
-from onebar.recommending.candidates import Chosen, choose
+from onebar.recommending.candidates import Chosen
 from onebar.records import Pair
 from stream.events import InvalidEventError
 from stream.logs.dead_letters import (
@@ -372,7 +372,7 @@ async def shadow_model(services: ServicesDep, name: ModelName) -> Response:
     began = time.perf_counter()
     for each in groundings:
         beam = await recommender.beam(each)
-        now.append(choose(each.material, beam, services.settings.k, recommender.taste))
+        now.append(recommender.chosen(each, beam))
     now_ms = (time.perf_counter() - began) * 1000 / max(1, len(groundings))
     found = await _registry(shadow, services.settings, registry, name, groundings, now, now_ms)
     return _json(found)

@@ -67,7 +67,7 @@ async def get_evidence(
     would see them. `digest` and `model` are null while this server has no model; `shared` is
     true where the user gets what everyone gets."""
     pair = services.pair(video_id, user_id)
-    [known] = await _read(services.store.features([pair]))
+    [known] = await _read(services.store.features([pair], counted=True))
     if not known.known:
         raise ProblemError(404, "unknown-video", f"Nothing is known of the video {video_id!r}.")
     return _json(_evidence(services, pair, known))

@@ -57,8 +57,7 @@ async def get_feed(
     except (TimeoutError, StoreUnavailableError):
         raise UnavailableError("store-unavailable", "Redis does not answer.") from None
     arrived = asyncio.get_running_loop().time()
-    terms = services.answerer.ask(arrived, k=None, budget_ms=0)
-    answered = await services.answerer.many(pairs, msgspec.structs.replace(terms, peek=True))
+    answered = await services.answerer.many(pairs, services.answerer.peek(arrived))
     answers = msgspec.json.decode(answered, type=list[Answer])
     videos = []
     for (each, seen_at), features, answer in zip(recent, known, answers, strict=True):

@@ -30,7 +30,9 @@ from api.http.schemas import (
 )
 from api.routes.deps import documented_keys
 from api.services import Services
-from onebar.gating.wants import wants_of
+from onebar.gating.repertoire import STRICTNESS
+from onebar.gating.rules import LANGUAGES
+from onebar.gating.wants import Wants, wants_of
 from onebar.records import Pair
 from onebar.settings import Settings
 
@@ -78,11 +80,11 @@ class QueriesEndpoint:
         """The answer for one pair, named in the query string."""
         access = self._services.access
         key = access.admit(scope, "read")
-        pair, k, budget_ms = self.parameters(scope["query_string"])
+        pair, k, budget_ms, wants = self.parameters(scope["query_string"])
         if self._services.pseudonyms:
             pair = self._services.pair(*pair)
         answerer = self._services.answerer
-        ask = answerer.ask(arrived, k=k, budget_ms=budget_ms)
+        ask = answerer.ask(arrived, k=k, budget_ms=budget_ms, wants=wants)
         if access.limiter is not None:
             return self._limited(scope, key, pair, ask)
         return answerer.one(pair, ask)
@@ -104,8 +106,9 @@ class QueriesEndpoint:
                 if services.pseudonyms:
                     pairs = [services.pair(*pair) for pair in pairs]
                 answerer = services.answerer
-                wants = wants_of(batch.exclude, batch.languages, batch.max_length, batch.diversity)
-                ask = answerer.ask(arrived, k=batch.k, budget_ms=batch.budget_ms, wants=wants)
+                ask = answerer.ask(
+                    arrived, k=batch.k, budget_ms=batch.budget_ms, wants=wanted_of(batch)
+                )
                 return b'{"results":%b}' % await answerer.many(pairs, ask)
 
     def requests(self, body: bytes) -> BatchRequest:
@@ -138,17 +141,23 @@ class QueriesEndpoint:
             raise InvalidParameterError(faults)
         return batch
 
-    def parameters(self, query: bytes) -> tuple[Pair, int | None, float | None]:
-        """The pair, k and the budget. Raises `InvalidParameterError` naming each fault."""
+    def parameters(self, query: bytes) -> Parameters:
+        """The pair, k, the budget, and what else is wanted. Raises `InvalidParameterError` naming
+        each fault."""
         plain = _PLAIN.fullmatch(query)
         if plain is not None:
             video, user = plain.groups()
-            return (video.decode(), None if user is None else user.decode()), None, None
+            return (video.decode(), None if user is None else user.decode()), None, None, None
         values: dict[bytes, bytes] = {}
+        listed: dict[str, list[str]] = {}
         faults: list[dict[str, str]] = []
         for part in query.split(b"&"):
             name, _, value = part.partition(b"=")
             if name not in _KNOWN:
+                continue
+            if name in _LISTS:
+                text = _decoded(value, name.decode(), faults)
+                listed.setdefault(name.decode(), []).append(text or "")
                 continue
             if name in values:
                 faults.append({"name": name.decode(), "detail": "named more than once"})
@@ -165,13 +174,51 @@ class QueriesEndpoint:
         budget_ms = None
         if b"budget_ms" in values:
             budget_ms = _budget(values[b"budget_ms"], self._max_budget_ms, faults)
+        wants = None
+        if listed or not values.keys().isdisjoint(_WANTS):
+            wants = _wants(listed, values, faults)
         if faults:
             raise InvalidParameterError(faults)
         assert video_id
-        return (video_id, user_id), k, budget_ms
+        return (video_id, user_id), k, budget_ms, wants
 
 
-_KNOWN = frozenset((b"video_id", b"user_id", b"k", b"budget_ms"))
+Parameters = tuple[Pair, int | None, float | None, Wants | None]
+_LISTS = frozenset((b"exclude", b"languages"))
+"""May be named more than once."""
+_WANTS = frozenset((b"max_length", b"diversity", b"constrain"))
+_NUMBERS = {b"max_length": r"[1-9]\d{0,8}", b"diversity": r"[01](\.\d{1,9})?"}
+_KNOWN = frozenset((b"video_id", b"user_id", b"k", b"budget_ms")) | _LISTS | _WANTS
+
+
+def _wants(
+    listed: dict[str, list[str]], values: dict[bytes, bytes], faults: list[dict[str, str]]
+) -> Wants | None:
+    """As a batch has it: the same checks, by the same record."""
+    fields: dict[str, Any] = dict(listed)
+    for name in _WANTS & values.keys():
+        text = values[name].decode("latin-1")
+        if name in _NUMBERS:
+            if re.fullmatch(_NUMBERS[name], text) is None:
+                faults.append({"name": name.decode(), "detail": "expected a number"})
+                return None
+            fields[name.decode()] = orjson.loads(text)
+        else:
+            fields[name.decode()] = text
+    try:
+        asked = msgspec.convert({"requests": [{"video_id": "-"}], **fields}, BatchRequest)
+    except msgspec.ValidationError as error:
+        detail, _, path = str(error).partition(" - at `$.")
+        faults.append({"name": path.partition("[")[0].rstrip("`"), "detail": detail})
+        return None
+    return wanted_of(asked)
+
+
+def wanted_of(batch: BatchRequest) -> Wants | None:
+    """What a batch asks for beside its pairs; None where it asks for nothing in particular."""
+    return wants_of(
+        *(batch.exclude, batch.languages, batch.max_length, batch.diversity, batch.constrain)
+    )
 
 
 def _fault(body: bytes, found: Exception) -> str:
@@ -192,17 +239,21 @@ def _text(value: bytes | None, name: str, faults: list[dict[str, str]]) -> str |
     """A decoded id; an empty one is for the caller to judge. None where it is missing or wrong."""
     if value is None:
         return None
-    if b"+" in value or b"%" in value:
-        value = unquote_to_bytes(value.replace(b"+", b" "))
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        faults.append({"name": name, "detail": "not UTF-8"})
-        return None
+    text = _decoded(value, name, faults)
     if text and not is_id(text):
         faults.append({"name": name, "detail": ID_RULE})
         return None
     return text
+
+
+def _decoded(value: bytes, name: str, faults: list[dict[str, str]]) -> str | None:
+    if b"+" in value or b"%" in value:
+        value = unquote_to_bytes(value.replace(b"+", b" "))
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        faults.append({"name": name, "detail": "not UTF-8"})
+        return None
 
 
 def _integer(value: bytes, most: int, faults: list[dict[str, str]]) -> int | None:
@@ -335,5 +386,37 @@ def _parameters(settings: Settings) -> list[dict[str, Any]]:
                 "default": settings.budget_ms,
             },
             settings.budget_ms,
+        ),
+        parameter(
+            "exclude",
+            "A query that is not wanted: tapped already, ordered. May be named again.",
+            {"type": "array", "items": {"type": "string"}, "maxItems": 1000},
+            ["hiking boots"],
+        ),
+        parameter(
+            "languages",
+            "Only queries in this language, by their script. May be named again.",
+            {"type": "array", "items": {"type": "string", "enum": list(LANGUAGES)}},
+            ["en", "zh"],
+        ),
+        parameter(
+            "max_length",
+            "Only queries of at most so many characters.",
+            {"type": "integer", "minimum": 1},
+            24,
+        ),
+        parameter(
+            "diversity",
+            "A query that shares more than 1 less this of its words with one before it is left "
+            "out.",
+            {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+            0.3,
+        ),
+        parameter(
+            "constrain",
+            "How strictly queries are of the repertoire: not at all, those of it first, or no "
+            "others. Never less than the server is set to.",
+            {"type": "string", "enum": list(STRICTNESS)},
+            "only",
         ),
     ]

@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import aclosing
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from api.http.problems import ProblemError, UnavailableError
@@ -22,7 +23,7 @@ from feature_store.redis.client import StoreUnavailableError
 from onebar.errors import OneBarError
 from onebar.records import Pair
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 6.0
 
 router = APIRouter(tags=["state"], dependencies=[needs("read")])
 
@@ -78,26 +79,25 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
         raise ProblemError(404, "unknown-video", f"Nothing is known of the video {pair[0]!r}.")
     now = asyncio.get_running_loop().time()
     try:
-        beam = await recommender.beam(grounding, deadline=now + TIMEOUT_S / 2)
+        beam = await recommender.beam(grounding, deadline=now + TIMEOUT_S - 1)
     except OneBarError as error:
         raise UnavailableError("model-unavailable", f"The model did not answer: {error}") from None
-    terms = services.answerer.ask(asyncio.get_running_loop().time(), k=None, budget_ms=0)
-    answer = await services.answerer.one(pair, msgspec.structs.replace(terms, peek=True))
-    return ExplanationAnswer(
-        pair[0],
-        pair[1],
-        recommender.model,
-        msgspec.json.decode(answer, type=Answer),
-        explain(
-            grounding,
-            beam,
-            recommender.taste,
-            services.gate,
-            services.settings.k,
-            time.time(),
-            counts,
-        ),
+    terms = services.answerer.peek(asyncio.get_running_loop().time())
+    answer = await services.answerer.one(pair, terms)
+    # In a thread: what takes a few milliseconds for a person is not to hold up a lookup.
+    explanation = await asyncio.to_thread(
+        explain,
+        grounding,
+        beam,
+        recommender.chosen(grounding, beam),
+        recommender.taste,
+        services.gate,
+        services.settings.k,
+        time.time(),
+        counts,
     )
+    found = msgspec.json.decode(answer, type=Answer)
+    return ExplanationAnswer(pair[0], pair[1], recommender.model, found, explanation)
 
 
 @router.get(
@@ -114,7 +114,11 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
     },
 )
 async def get_watch(
-    services: ServicesDep, video_id: VideoQuery, user_id: UserQuery = None
+    request: Request,
+    services: ServicesDep,
+    video_id: VideoQuery,
+    user_id: UserQuery = None,
+    most: Annotated[int | None, Query(ge=1, description="End after so many events.")] = None,
 ) -> Response:
     """One event at once, and one whenever the evidence, the rules or the model are others: the
     queries as they are now, what they were before, and the lines of evidence that changed. They are
@@ -123,13 +127,22 @@ async def get_watch(
     if services.watchers.full:
         raise UnavailableError("too-many-watchers", "Too many watch this server already.")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    lines = _lines(services, services.pair(video_id, user_id))
+    if request.scope.get("onebar.head"):
+        most = 0
+    lines = _lines(services, services.pair(video_id, user_id), most)
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
 
-async def _lines(services: Services, pair: Pair) -> AsyncIterator[bytes]:
-    async for told in services.watchers.watch(pair):
-        yield b": still here\n\n" if told is None else _event(told)
+async def _lines(services: Services, pair: Pair, most: int | None) -> AsyncIterator[bytes]:
+    if most == 0:
+        return
+    sent = 0
+    async with aclosing(services.watchers.watch(pair)) as telling:
+        async for told in telling:
+            yield b": still here\n\n" if told is None else _event(told)
+            sent += told is not None
+            if sent == most:
+                return
 
 
 def _event(told: Told) -> bytes:

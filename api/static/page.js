@@ -23,7 +23,7 @@ const params = new URLSearchParams(location.search);
 const me = kept.get("me", "") || `you-${unique().slice(0, 6)}`;
 kept.set("me", me);
 let user = params.has("u") ? params.get("u") : kept.get("user", me);
-const tappedHere = kept.get("tapped", {});
+const tappedHere = forNow.get("tapped", {});
 
 const texts = (list) => list.map((each) => each.text);
 const tapped = () => new Set(tappedHere[user]?.[view.id] || []);
@@ -238,7 +238,7 @@ async function act(kind, text, events) {
 function remember(text) {
   const mine = (tappedHere[user] ??= {});
   mine[view.id] = [...new Set([...(mine[view.id] || []), text])].slice(-20);
-  kept.set("tapped", tappedHere);
+  forNow.set("tapped", tappedHere);
 }
 
 function tap() {

@@ -56,7 +56,7 @@ export function showChange(what) {
     ? t("made_in", { total: Math.round(own.ms), what: t(own.kind === "tap" ? "tap" : "typed"), made })
     : t("made_alone", { made }), "soft timing"));
   const same = JSON.stringify(what.before) === JSON.stringify(what.after);
-  if (same) parts.push(element("p", t("same_list"), "soft"));
+  if (same) parts.push(element("p", t(own ? "same_list_own" : "same_list"), "soft"));
   if (same && !own) {
     $("changed").replaceChildren(...parts);
     return;
@@ -108,7 +108,7 @@ function candidate(each, top) {
   meter.style.setProperty("--w", `${Math.max(2, (share / top) * 100)}%`);
   const row = element("span", each.text, "q");
   const origins = element("span", undefined, "origins");
-  for (const origin of each.origins) origins.append(chip({ model: "G", anchor: "A", neighbor: "A", history: "H", text: "T", pinned: "P" }[origin], t(`o_${origin}`)));
+  for (const origin of each.origins) origins.append(chip({ model: "G", anchor: "A", neighbor: "A", history: "H", text: "T", known: "K", pinned: "P" }[origin], t(`o_${origin}`)));
   item.append(row, origins, element("span", percent(share), "num"), meter);
   item.title = t("chance", { p: percent(share) });
   return item;
@@ -162,9 +162,19 @@ function showAnchors(anchors) {
   table.replaceChildren(head, ...rows);
 }
 
+function showHistory(history) {
+  $("history-box").hidden = !history.length;
+  $("history").replaceChildren(...history.slice(0, 10).map((entry) => {
+    const item = element("li", entry.query, entry.used ? "used" : "soft");
+    item.title = t(entry.used ? "bears" : "bears_not");
+    return item;
+  }));
+}
+
 export function showWhy(found, lookup) {
   showFacts(found, lookup);
   showPrompt(found.explanation.segments);
+  showHistory(found.explanation.history);
   showCandidates(found.explanation.candidates);
   showAnchors(found.explanation.anchors);
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log
+from math import exp, log
 from typing import Literal
 
 from msgspec import Struct
@@ -11,14 +11,14 @@ from msgspec import Struct
 from onebar.evidence.prompt import PART
 from onebar.evidence.text import REJECT, SEP
 from onebar.gating.gate import Gate, about_of
-from onebar.recommending.candidates import choose, proposals
+from onebar.recommending.candidates import Chosen, proposals
 from onebar.recommending.grounding import presentable
-from onebar.recommending.pool import LEAST_SHARE, Pool, Taste
+from onebar.recommending.pool import LEAST_SHARE, POOL, Pool, Taste
 from onebar.recommending.ranker import Proposal
 from onebar.recommending.recommend import Grounding
 from onebar.records import AnchorSource, Candidate, HistoryEntry, QueryCounts
 
-Origin = Literal["model", "anchor", "neighbor", "history", "text", "pinned"]
+Origin = Literal["model", "anchor", "neighbor", "history", "text", "known", "pinned"]
 FieldName = Literal["T", "M", "A", "H"]
 FIELDS: tuple[FieldName, ...] = ("T", "M", "A", "H")
 MOST_SPANS = 6
@@ -57,9 +57,10 @@ class ToldCandidate(Struct, frozen=True):
 
     `position` is its place in the list, from 0; else `held` says why it has none: `rule`,
     `personal` or `harmful` by the gate (`detail`: which rule or kind), `unlikely` or `no_room` by
-    the ranker, or what `onebar.recommending.grounding.Drop` names. `score` is the ranker's log
-    probability, None where it was dropped before; `model` the generator's log probability, where
-    the generator said it; `weight` the anchor's, in steps.
+    the ranker, or what `onebar.recommending.grounding.Drop` names. `score` is that of the answer
+    where the ranker chose it, else its log probability by the ranker, and None where it was dropped
+    before; `model` is the generator's log probability, where the generator said it; `weight` the
+    anchor's, in steps.
     """
 
     text: str
@@ -89,6 +90,7 @@ class Explanation(Struct, frozen=True):
 def explain(
     grounding: Grounding,
     beam: Sequence[Candidate],
+    chosen: Chosen,
     taste: Taste,
     gate: Gate,
     k: int,
@@ -96,22 +98,22 @@ def explain(
     counts: Mapping[str, QueryCounts],
 ) -> Explanation:
     """The list for `grounding`, taken apart. `beam` is what the model gives for its prompt (empty
-    where nothing is generated), `counts` what became of each query under the video."""
-    chosen = choose(grounding.material, beam, k, taste)
+    where nothing is generated), `chosen` what the recommender makes of it, `counts` what became of
+    each query under the video."""
     about = about_of(grounding.pair[0], grounding.features)
     gated = gate.apply(chosen.queries, about, now, pins=not grounding.sensitive)
-    every = [] if grounding.unfit else proposals(grounding.material, beam, taste)
-    scores = (taste.scorer or taste.ranker).scores(every) if every else []
+    every = [] if grounding.unfit else proposals(grounding.material, beam, taste, spans=POOL)
+    scores = (taste.scorer or taste.ranker).scores(every, grounding.material) if every else []
     raw = {proposal.text: score for proposal, score in zip(every, scores, strict=True)}
-    # The ranker's scores as log probabilities, on the scale of those that are shown.
-    total = next((raw[q.text] - q.score for q in chosen.queries if q.text in raw), 0.0)
-    least = max(raw.values(), default=0.0) - total + log(LEAST_SHARE)
+    top = max(raw.values(), default=0.0)
+    total = top + log(sum(exp(score - top) for score in scores) or 1.0)
+    served = {query.text: query.score for query in chosen.queries}
     place = {query.text: at for at, query in enumerate(gated.queries[:k])}
     held = {why.query: why for why in gated.held}
     told: list[ToldCandidate] = []
     spans = 0
     for proposal in sorted(every, key=lambda each: -raw[each.text]):
-        score = raw[proposal.text] - total
+        score = served.get(proposal.text, raw[proposal.text] - total)
         origins = _origins(proposal)
         if proposal.text not in place and proposal.text not in held and origins == ("text",):
             spans += 1
@@ -121,7 +123,7 @@ def explain(
         if (gate_says := held.get(proposal.text.casefold()) or held.get(proposal.text)) is not None:
             why, detail = gate_says.reason, gate_says.detail
         elif proposal.text not in place:
-            why = "unlikely" if score < least else "no_room"
+            why = "unlikely" if raw[proposal.text] < top + log(LEAST_SHARE) else "no_room"
         told.append(
             ToldCandidate(
                 text=proposal.text,
@@ -175,6 +177,8 @@ def _origins(proposal: Proposal) -> tuple[Origin, ...]:
         found.append("history")
     if proposal.span is not None:
         found.append("text")
+    if proposal.book is not None:
+        found.append("known")
     return tuple(found)
 
 

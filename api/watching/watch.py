@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Literal, Protocol
 
@@ -60,7 +60,7 @@ class Told(Struct, frozen=True, omit_defaults=True):
 class Reader(Protocol):
     """Reads what is known of pairs."""
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]: ...
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]: ...
 
 
 class Watchers:
@@ -95,7 +95,7 @@ class Watchers:
         """End all watching: the server is to stop."""
         self.closed.set()
 
-    async def watch(self, pair: Pair) -> AsyncIterator[Told | None]:
+    async def watch(self, pair: Pair) -> AsyncGenerator[Told | None, None]:
         """What is to be told of a pair, until `close`; None after ten seconds without news, so that
         a line that is dead is noticed."""
         with self._counted():
@@ -129,7 +129,8 @@ class Watchers:
             return seen.say(Told(self._clock(), "away", detail=f"model: {why}"))
         try:
             async with asyncio.timeout(READ_WITHIN_S):
-                [known] = await self._store.features([pair])
+                counted = recommender.taste.scorer is not None
+                [known] = await self._store.features([pair], counted=counted)
         except (TimeoutError, StoreUnavailableError):
             return seen.say(Told(self._clock(), "away", detail="Redis does not answer"))
         if not known.known:

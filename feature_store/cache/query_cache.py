@@ -76,20 +76,27 @@ class QueryCache:
             value = encode_body(result, seals, entry.passed)
             name = self.keys.cached(result.video_id)
             if entry.user_id is not None:
-                others += self._index(result.video_id, entry.user_id, now, ttl)
+                if entry.kept:
+                    others += self._index(result.video_id, entry.user_id, now, ttl)
                 deletions.append(Command("GET", (self.keys.deletion(entry.user_id),)))
                 name = self.keys.cached_for(result.video_id, entry.user_id)
                 if entry.shared:
                     value = encode_mark(result.generated_at, seals)
             elif entry.shared:
                 raise ValueError("expected a user_id in a shared cache entry, got None")
-            bodies.append(Command(CACHED, (name, self.keys.seal(result.video_id)), (value, ttl)))
+            seal = self.keys.seal(result.video_id)
+            bodies.append(
+                Command(CACHED, (name, seal), (value, ttl))
+                if entry.kept
+                else Command("GET", (seal,))
+            )
             made = entry.made or result
             digests[made.evidence_digest] = structs.replace(made, video_id="")
         for digest, made in digests.items():
             name = self.keys.digest(digest)
             others.append(Command("SET", (name,), (encode_body(made), "PX", ttl)))
-        others += self._recent({entry.result.video_id for entry in entries}, now, ttl)
+        kept = {entry.result.video_id for entry in entries if entry.kept}
+        others += self._recent(kept, now, ttl)
         # What is put for a user who is forgotten meanwhile is void by its seal, or told of here.
         replies = await pipelined(self.client, [*bodies, *others, *deletions])
         deleted = iter(replies[len(bodies) + len(others) :])

@@ -303,9 +303,13 @@ async def infos(client: Client) -> list[dict[str, str]]:
     ]
 
 
-async def scan(client: Client, prefix: str) -> AsyncIterator[str]:
-    """Every key that begins with `prefix`, each once. Raises `StoreUnavailableError`."""
-    pattern = "".join(f"\\{c}" if c in "*?[]^\\" else c for c in prefix) + "*"
+async def scan(client: Client, prefix: str, suffix: str = "") -> AsyncIterator[str]:
+    """Every key that begins with `prefix` and ends with `suffix`, each once. Raises
+    `StoreUnavailableError`."""
+    begin, end = (
+        "".join(f"\\{c}" if c in "*?[]^\\" else c for c in text) for text in (prefix, suffix)
+    )
+    pattern = f"{begin}*{end}"
     seen: set[bytes] = set()
     try:
         async for key in client.scan_iter(match=pattern, count=1000):

@@ -43,7 +43,7 @@ def dataset(
     ] = True,
     shown_share: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="Impressions without a click to keep for training."),
+        typer.Option(min=0.0, max=1.0, help="Impressions without a click kept for training."),
     ] = 0.0,
     visibility_lag_s: Annotated[
         float, typer.Option(min=0.0, help="How long after it happens a behaviour is known.")

@@ -63,7 +63,7 @@ async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
 
     from feature_store.opening import cache_beside, open_store
     from onebar.gating.follow import RuleFollower
-    from onebar.gating.gate import about_of
+    from onebar.gating.gate import about_of, own_anchors
     from onebar.recommending.loading import open_gate
 
     store = open_store(settings)
@@ -79,12 +79,12 @@ async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
         await store.close()
     if not features.known and not counts and not anchors:
         return None
-    about, now = about_of(video_id, features), time.time()
+    about, now, own = about_of(video_id, features), time.time(), own_anchors(anchors)
     bar = gate.barred(about, now)
     held = {
         anchor.query: {"reason": why.reason, "detail": why.detail}
         for anchor in anchors
-        if (why := bar or gate.judge(anchor.query, about, now)) is not None
+        if (why := bar or gate.judge(anchor.query, about, now, anchors=own)) is not None
     }
     found: dict[str, Any] = msgspec.to_builtins(
         {

@@ -14,13 +14,13 @@ from onebar.cli import (
     dead_letters,
     inspect,
     models,
-    rules,
     stack,
     summarize,
     teach,
 )
 from onebar.cli.common import USAGE, JsonOption, print_json
 from onebar.cli.evaluation import embed, evaluate
+from onebar.cli.gating import repertoire, rules
 from onebar.cli.logs import replay, simulate
 from onebar.cli.training import train
 from onebar.errors import OneBarError, UsageError
@@ -62,6 +62,7 @@ app.add_typer(train.train, name="train")
 app.add_typer(embed.embed, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(rules.rules, name="rules")
+app.add_typer(repertoire.repertoire, name="repertoire")
 app.add_typer(bench.bench, name="bench")
 
 

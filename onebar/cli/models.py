@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onebar.cli.common import JsonOption, command_settings, print_json
+from onebar.cli.common import JsonOption, command_settings, print_json, write_json
+from onebar.errors import UsageError
 from onebar.process.console import say
 
 if TYPE_CHECKING:
+    from onebar.evaluation.comparing.acceptance import Acceptance
     from onebar.generator.registry import RegisteredCheckpoint, Registry
 
 models = typer.Typer(
@@ -82,20 +84,115 @@ def models_add(
 
 @models.command("promote")
 def models_promote(
-    name: NameArgument, registry: RegistryOption = None, as_json: JsonOption = False
+    name: NameArgument,
+    registry: RegistryOption = None,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate", help="Only where it is no worse than the current one on a replayed slice."
+        ),
+    ] = False,
+    dataset: Annotated[
+        Path | None, typer.Option(help="With --gate: the dataset whose test part is the slice.")
+    ] = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="With --gate: the archive whose last days are the slice.")
+    ] = None,
+    days: Annotated[
+        float, typer.Option(min=0.01, help="Of --archive: how many days before its last event.")
+    ] = 1.0,
+    limit: Annotated[int, typer.Option(min=1, help="Most impressions of the slice.")] = 5000,
+    max_taps: Annotated[
+        float, typer.Option(min=0, help="Part of the taps an impression (IPS) that may be lost.")
+    ] = 0.05,
+    max_rejects: Annotated[
+        float, typer.Option(min=0, help="Share of impressions that may lose their queries.")
+    ] = 0.02,
+    max_unsafe: Annotated[
+        float,
+        typer.Option(min=0, help="More videos that must carry none but get some, a share."),
+    ] = 0.0,
+    max_language: Annotated[
+        float, typer.Option(min=0, help="More queries in another script than the video, a share.")
+    ] = 0.01,
+    max_grounding: Annotated[
+        float, typer.Option(min=0, help="More words that the evidence does not have, a share.")
+    ] = 0.02,
+    max_latency: Annotated[
+        float, typer.Option(min=0, help="Times as long that a prompt may take.")
+    ] = 1.5,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = 1,
+    report: Annotated[Path | None, typer.Option(help="Write what was found as JSON, too.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Have every worker and API that follows the registry go on to this checkpoint.
 
     It is hashed, loaded and asked one prompt first; if that fails, nothing changes.
 
+    With --gate it is compared first with the one that is current, on impressions of a log that
+    neither was trained on: where taps, rejections, what must not be shown, language, grounding or
+    latency got worse than allowed, it is refused, each reason is told, and the exit status is 1. A
+    timer can run it (docs/models.md).
+
     Example: onebar models promote demo-1a2b3c4d
+
+    Example: onebar models promote demo-1a2b3c4d --gate --archive archive --days 1 --json
     """
     opened = _open(registry)
+    found: Acceptance | None = None
+    if gate:
+        from onebar.cli.evaluation.accept import accepted
+        from onebar.evaluation.comparing.acceptance import Bounds
+
+        if (dataset is None) == (archive is None):
+            raise UsageError("--gate compares on a slice: name --dataset or --archive")
+        current = opened.current()
+        if current not in (None, name):
+            bounds = Bounds(
+                taps=max_taps,
+                rejects=max_rejects,
+                unsafe=max_unsafe,
+                language=max_language,
+                grounding=max_grounding,
+                latency=max_latency,
+            )
+            found = accepted(
+                opened.open(current).path,
+                opened.open(name).path,
+                dataset=dataset,
+                archive=archive,
+                days=days,
+                limit=limit,
+                bounds=bounds,
+                threads=threads,
+            )
+            if report is not None:
+                write_json(report, found)
+            if not as_json:
+                print_acceptance(found)
+            if not found.accepted:
+                if as_json:
+                    print_json({"current": current, "promoted": False, "gate": found})
+                else:
+                    say(f"{name} is refused; {current} stays current")
+                raise typer.Exit(1)
+        else:
+            say("there is nothing to compare with: " + ("it is current" if current else "none is"))
+    elif dataset is not None or archive is not None or report is not None:
+        raise UsageError("--dataset, --archive and --report are for --gate")
     new = opened.promote(name)
     if as_json:
-        print_json({"current": name, "promoted": new})
+        print_json({"current": name, "promoted": new, **({"gate": found} if found else {})})
     else:
         print(f"{name} is current" if new else f"{name} is current, as it was")
+
+
+def print_acceptance(found: Acceptance) -> None:
+    """A line a check."""
+    print(f"current   {found.current}\ncandidate {found.candidate}")
+    print(f"{found.shadow.triggers:,} impressions, {found.shadow.clicks:,} with a tap")
+    for name, check in found.checks.items():
+        print(f"  {'ok ' if check.passed else 'NO '} {name:10} {check.reason}")
 
 
 @models.command("rollback")

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -40,6 +40,30 @@ LONGEST_BACKOFF_S = 2.0
 
 Lookup = str | tuple[str, str | None]
 """A video, and who watches it, if anybody in particular."""
+
+
+class Options(TypedDict, total=False):
+    """What a lookup may ask for beside the pair; what is left out, or None, is as the server has
+    it."""
+
+    k: int | None
+    """Most queries."""
+    budget_ms: float | None
+    """How long the server may take to generate what it has not cached."""
+    exclude: Sequence[str]
+    """Queries that are not wanted: tapped already, ordered."""
+    languages: Sequence[str]
+    """Only queries in these, by their script."""
+    max_length: int | None
+    """Only queries of at most so many characters."""
+    diversity: float | None
+    """A query that shares more than 1 less this of its words with one before it is left out."""
+    constrain: Literal["open", "prefer", "only"] | None
+    """How strictly queries are to be of the repertoire; never less than the server is set to."""
+
+
+LONGEST_URL = 4000
+"""Characters of parameters in one; what is longer goes in a body."""
 T = TypeVar("T")
 
 
@@ -48,7 +72,7 @@ class Request(Struct, frozen=True):
 
     method: str
     path: str
-    params: dict[str, str] = {}
+    params: dict[str, str | list[str]] = {}
     content: bytes | None = None
 
 
@@ -168,31 +192,36 @@ def retry_after_s(reply: Reply) -> float | None:
 def look_up(
     video_id: str,
     user_id: str | None,
+    options: Options,
     *,
-    k: int | None,
-    budget_ms: float | None,
     deadline: float,
     policy: Policy,
 ) -> Call[Answer]:
     """The queries of one video."""
-    params = {"video_id": video_id, "user_id": user_id, "k": k, "budget_ms": budget_ms}
-    given = {name: str(value) for name, value in params.items() if value is not None}
+    params = {"video_id": video_id, "user_id": user_id, **_given(options)}
+    given = {
+        name: list(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in params.items()
+        if value is not None
+    }
+    if len(str(given)) > LONGEST_URL:
+        lookup = (video_id, user_id)
+        [answer] = yield from look_up_many([lookup], options, deadline=deadline, policy=policy)
+        return answer
     body = yield from attempts(Request("GET", "/v1/queries", given), deadline, policy)
     return _decode(body, Answer)
 
 
 def look_up_many(
     lookups: Iterable[Lookup],
+    options: Options,
     *,
-    k: int | None,
-    budget_ms: float | None,
     deadline: float,
     policy: Policy,
 ) -> Call[list[Answer]]:
     """The queries of many videos, in order, by as many requests as it takes."""
     asked = list(lookups)
-    options = {"k": k, "budget_ms": budget_ms}
-    given = {name: value for name, value in options.items() if value is not None}
+    given = _given(options)
     answers: list[Answer] = []
     for at in range(0, len(asked), MAX_LOOKUPS):
         part = [_named(lookup) for lookup in asked[at : at + MAX_LOOKUPS]]
@@ -205,6 +234,17 @@ def look_up_many(
             raise ClientError(f"asked for {len(part)} videos, got {len(results)} answers")
         answers += results
     return answers
+
+
+def _given(options: Options) -> dict[str, Any]:
+    """What is asked for, as JSON has it. Raises `TypeError` for what is no option."""
+    if unknown := options.keys() - Options.__annotations__.keys():
+        raise TypeError(f"no such option: {', '.join(sorted(unknown))}")
+    return {
+        name: list(value) if name in ("exclude", "languages") else value  # type: ignore[call-overload]
+        for name, value in options.items()
+        if value is not None
+    }
 
 
 def _named(lookup: Lookup) -> dict[str, str | None]:

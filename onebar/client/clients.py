@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import httpx
 
 from onebar.client import calls
-from onebar.client.calls import Attempt, Call, Lookup, Lost, Pause, Policy, Reply
+from onebar.client.calls import Attempt, Call, Lookup, Lost, Options, Pause, Policy, Reply
 from onebar.client.errors import InvalidRequestError
 from onebar.client.records import Answer
 
@@ -38,35 +38,17 @@ class _Shared:
         return self._policy.clock() + (self.timeout_s if timeout_s is None else timeout_s)
 
     def _look_up(
-        self,
-        video_id: str,
-        user_id: str | None,
-        k: int | None,
-        budget_ms: float | None,
-        timeout_s: float | None,
+        self, video_id: str, user_id: str | None, timeout_s: float | None, options: Options
     ) -> Call[Answer]:
         return calls.look_up(
-            video_id,
-            user_id,
-            k=k,
-            budget_ms=budget_ms,
-            deadline=self._deadline(timeout_s),
-            policy=self._policy,
+            video_id, user_id, options, deadline=self._deadline(timeout_s), policy=self._policy
         )
 
     def _look_up_many(
-        self,
-        lookups: Iterable[Lookup],
-        k: int | None,
-        budget_ms: float | None,
-        timeout_s: float | None,
+        self, lookups: Iterable[Lookup], timeout_s: float | None, options: Options
     ) -> Call[list[Answer]]:
         return calls.look_up_many(
-            lookups,
-            k=k,
-            budget_ms=budget_ms,
-            deadline=self._deadline(timeout_s),
-            policy=self._policy,
+            lookups, options, deadline=self._deadline(timeout_s), policy=self._policy
         )
 
     def _send(self, events: Events, timeout_s: float | None) -> Call[int]:
@@ -99,25 +81,24 @@ class Client(_Shared):
         video_id: str,
         user_id: str | None = None,
         *,
-        k: int | None = None,
-        budget_ms: float | None = None,
         timeout_s: float | None = None,
+        **options: Unpack[Options],
     ) -> Answer:
-        """What to show under a video to this user, or to anyone: at most `k` queries. `budget_ms`
-        is how long the server may take to generate what it has not cached."""
-        return self._run(self._look_up(video_id, user_id, k, budget_ms, timeout_s))
+        """What to show under a video to this user, or to anyone. `options` are those of
+        `onebar.client.calls.Options`: `k`, `budget_ms`, `exclude`, `languages`, `max_length`,
+        `diversity`, `constrain`."""
+        return self._run(self._look_up(video_id, user_id, timeout_s, options))
 
     def queries_many(
         self,
         lookups: Iterable[Lookup],
         *,
-        k: int | None = None,
-        budget_ms: float | None = None,
         timeout_s: float | None = None,
+        **options: Unpack[Options],
     ) -> list[Answer]:
         """The same for many: video ids or (video id, user id) pairs. Answers come in their order;
         `timeout_s` is for all, `budget_ms` for each 256 of them."""
-        return self._run(self._look_up_many(lookups, k, budget_ms, timeout_s))
+        return self._run(self._look_up_many(lookups, timeout_s, options))
 
     def send(self, events: Events, *, timeout_s: float | None = None) -> int:
         """Send one event or many; how many, once Kafka has them all. Those without an `event_id`
@@ -197,23 +178,21 @@ class AsyncClient(_Shared):
         video_id: str,
         user_id: str | None = None,
         *,
-        k: int | None = None,
-        budget_ms: float | None = None,
         timeout_s: float | None = None,
+        **options: Unpack[Options],
     ) -> Answer:
         """As `Client.queries`."""
-        return await self._run(self._look_up(video_id, user_id, k, budget_ms, timeout_s))
+        return await self._run(self._look_up(video_id, user_id, timeout_s, options))
 
     async def queries_many(
         self,
         lookups: Iterable[Lookup],
         *,
-        k: int | None = None,
-        budget_ms: float | None = None,
         timeout_s: float | None = None,
+        **options: Unpack[Options],
     ) -> list[Answer]:
         """As `Client.queries_many`."""
-        return await self._run(self._look_up_many(lookups, k, budget_ms, timeout_s))
+        return await self._run(self._look_up_many(lookups, timeout_s, options))
 
     async def send(self, events: Events, *, timeout_s: float | None = None) -> int:
         """As `Client.send`."""

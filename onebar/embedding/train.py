@@ -43,7 +43,7 @@ from onebar.embedding.relations import (
     RelationKind,
     open_relations,
 )
-from onebar.process.files import occupied, publish, staging
+from onebar.process.files import occupied, publish, replacing, staging
 from onebar.process.quiet import quiet_transformers
 from onebar.training.batches import Rows
 from onebar.training.loop import Backward, Loop, LoopConfig, Metrics, make_accelerator
@@ -308,10 +308,9 @@ def _begin(config: EmbedConfig, relations: Sequence[Relation], directory: Path) 
 
         path = directory / "tokenizer.json"
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
             texts = sorted({text for r in relations for text in (r.left, r.right)})
-            train_tokenizer(texts, temporary, vocab_size=config.vocab_size)
-            temporary.replace(path)
+            with replacing(path, durable=False) as temporary:
+                train_tokenizer(texts, temporary, vocab_size=config.vocab_size)
         table = StaticEmbedding(Tokenizer.from_file(str(path)), embedding_dim=config.dim)
         return SentenceTransformer(modules=[table, Normalize()], device="cpu")
     base = load_sentence_transformer(config.base)

@@ -1,4 +1,5 @@
-"""Metrics over outcomes, with intervals from a bootstrap over users.
+"""Metrics over outcomes, with intervals from a bootstrap over users, and over seeds where a model
+was trained with several.
 
 Every metric is a ratio of two sums over triggers, or a statistic of the first queries' counts, so
 a resample of users is a vector of weights and a thousand of them are one matrix product.
@@ -6,8 +7,9 @@ a resample of users is a vector of weights and a thousand of them are one matrix
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -24,11 +26,29 @@ _CELLS = 8_000_000
 
 
 class Interval(Struct, frozen=True):
-    """A value and the 2.5 % and 97.5 % points of its resamples; NaN where nothing was counted."""
+    """A value and the 2.5 % and 97.5 % points of its resamples; NaN where nothing was counted.
+
+    Of a difference `p` is how likely one as far from 0 is where there is none: twice the share of
+    resamples on the other side of 0, never less than what so many resamples can tell.
+    """
 
     value: float
     low: float
     high: float
+    p: float = float("nan")
+
+
+def holm(chances: Mapping[str, float]) -> dict[str, float]:
+    """p-values of a family of comparisons, corrected for their number (Holm 1979): the least is
+    multiplied by how many there are, the next by one less, and none is below one before it. NaN is
+    no comparison and stays."""
+    known = sorted((p, name) for name, p in chances.items() if not np.isnan(p))
+    found = dict(chances)
+    most = 0.0
+    for at, (p, name) in enumerate(known):
+        most = max(most, min(1.0, p * (len(known) - at)))
+        found[name] = most
+    return found
 
 
 class Runs(Struct, frozen=True):
@@ -78,10 +98,23 @@ def compare(
     values_a, samples_a = _bootstrap(first, mask, resamples, seed)
     values_b, samples_b = _bootstrap(second, mask, resamples, seed)
     return {
-        name: _interval(name, values_b[name] - values_a[name], samples_b[name] - samples_a[name])
+        name: _difference(name, values_b[name] - values_a[name], samples_b[name] - samples_a[name])
         for name in values_a
         if name in values_b
     }
+
+
+def _difference(name: str, value: float, samples: Floats) -> Interval:
+    found = _interval(name, value, samples)
+    known = samples[~np.isnan(samples)]
+    if np.isnan(found.low):
+        return found
+    if not known.any():
+        return msgspec.structs.replace(found, p=1.0)  # nothing differs in any resample
+    shift = (found.low - float(np.quantile(known, 0.025))) if name in (*COUNTED, COVERAGE) else 0.0
+    below, above = (known + shift <= 0).mean(), (known + shift >= 0).mean()
+    p = max(1 / len(known), 2 * float(min(below, above)))
+    return msgspec.structs.replace(found, p=min(1.0, p))
 
 
 def _runs(measured: Measured) -> tuple[Outcomes, ...]:
@@ -119,10 +152,20 @@ def ratios(o: Outcomes) -> dict[str, tuple[Floats, Floats]]:
         ),
         "answered": ((o.count > 0).astype(np.float64), one),
     }
+    found[f"hung_f1@{o.k}"] = (o.hung_f1 * target, target)
+    bar = ~np.isnan(o.ips_taps)
+    if bar.any():
+        taps = np.where(bar, o.ips_taps, 0.0)
+        found[f"ips_taps@{o.k}"] = (taps, bar.astype(np.float64))
+        found[f"snips_taps@{o.k}"] = (taps, np.where(bar, o.ips_looks, 0.0))
     for name, column in (
+        ("true_tap@1", o.true_first),
+        (f"true_tap@{o.k}", o.true_bar),
         (f"relevance@{o.k}", o.relevance),
         (f"relevant@{o.k}", o.good),
         (f"bas@{o.k}", o.closeness),
+        (f"diversity@{o.k}", o.diversity),
+        (f"repeats@{o.k}", o.repeats),
     ):
         known = ~np.isnan(column)
         if known.any():
@@ -147,6 +190,7 @@ COUNTED: dict[str, Callable[[Floats], float]] = {
     "entropy_first": _entropy,
 }
 """Statistics of how often each first query was given, over triggers with a target."""
+COVERAGE = "coverage"
 
 
 def _bootstrap(
@@ -156,9 +200,10 @@ def _bootstrap(
     rows = np.ones(len(runs[0]), dtype=np.bool_) if mask is None else mask
     users, user = np.unique(runs[0].user[rows], return_inverse=True)
     weigh = np.ones((1, len(users)))
-    values = {name: float(v[0]) for name, v in _weighted(runs, rows, user, weigh).items()}
+    once = np.ones((1, len(runs)))
+    values = {name: float(v[0]) for name, v in _weighted(runs, rows, user, weigh, once).items()}
     parts: list[dict[str, Floats]] = []
-    rng = np.random.default_rng(seed)
+    rng, others = np.random.default_rng(seed), np.random.default_rng((seed, len(runs)))
     step = max(1, _CELLS // max(1, len(users)))
     for at in range(0, resamples, step):
         size = (min(step, resamples - at), len(users))
@@ -167,17 +212,21 @@ def _bootstrap(
             if len(users)
             else np.zeros(size)
         )
-        parts.append(_weighted(runs, rows, user, draws.astype(np.float64)))
+        # Seeds are drawn as users are; as many seeds of another model, the same ones.
+        again = np.full(len(runs), 1 / len(runs))
+        seeds = others.multinomial(len(runs), again, size=size[0]).astype(np.float64)
+        parts.append(_weighted(runs, rows, user, draws.astype(np.float64), seeds))
     return values, {name: np.concatenate([part[name] for part in parts]) for name in values}
 
 
 def _weighted(
-    runs: Sequence[Outcomes], rows: Mask, user: NDArray[np.intp], weights: Floats
+    runs: Sequence[Outcomes], rows: Mask, user: NDArray[np.intp], weights: Floats, seeds: Floats
 ) -> dict[str, Floats]:
-    """Every metric under each row of user weights, (resamples, users)."""
+    """Every metric under each row of user weights, (resamples, users): the mean over the seeds,
+    each counted as often as `seeds`, (resamples, runs), says."""
     each = [_weighted_run(run, rows, user, weights) for run in runs]
     return {
-        name: np.mean([found[name] for found in each], axis=0)
+        name: np.average([found[name] for found in each], axis=0, weights=seeds.T)
         for name in each[0]
         if all(name in found for found in each)
     }
@@ -198,6 +247,23 @@ def _weighted_run(
     counts = [np.bincount(query, row[who], len(names)).astype(np.float64) for row in weights]
     for name, statistic in COUNTED.items():
         found[name] = np.array([statistic(count) for count in counts])
+    found[COVERAGE] = _coverage(run, rows, user, weights)
+    return found
+
+
+def _coverage(run: Outcomes, rows: Mask, user: NDArray[np.intp], weights: Floats) -> Floats:
+    """Different queries for each that was given, 0 to 1, over triggers with a target."""
+    answered = run.has_target[rows]
+    lists = [text.split("\n") if text else [] for text in run.given[rows][answered]]
+    every = [query for queries in lists for query in queries]
+    if not every:
+        return np.full(len(weights), np.nan)
+    names, query = np.unique(np.array(every), return_inverse=True)
+    who = np.repeat(user[answered], [len(queries) for queries in lists])
+    found = np.empty(len(weights))
+    for at, row in enumerate(weights):
+        counts = np.bincount(query, row[who], len(names))
+        found[at] = np.count_nonzero(counts) / max(1.0, counts.sum())
     return found
 
 
@@ -208,5 +274,5 @@ def _interval(name: str, value: float, samples: Floats) -> Interval:
     if np.isnan(value) or not len(known):
         return Interval(value, float("nan"), float("nan"))
     low, high = np.quantile(known, (0.025, 0.975))
-    shift = value - float(known.mean()) if name in COUNTED else 0.0
+    shift = value - float(known.mean()) if name in (*COUNTED, COVERAGE) else 0.0
     return Interval(value, float(low) + shift, float(high) + shift)

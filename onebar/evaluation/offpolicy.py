@@ -22,19 +22,20 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from onebar.evaluation.bars import CLIP, up_to_tap
 from onebar.evaluation.metrics import RESAMPLES, SEED, Interval
-from onebar.triggers import Trigger
+from onebar.triggers import Shown, Trigger
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CLIP = 10.0
-"""Largest weight of one shown query."""
 MOST_POSITIONS = 16
 """Places behind these count as the last of them."""
 ENOUGH_SHOWN = 200
 """Times the same (video, query) must have stood at two neighbouring positions before the ratio of
 their click rates is believed."""
+ROUNDS, MORE_ROUNDS = 60, 8
+"""Of estimating the propensities: of the whole log, and of a resample from there."""
 ENOUGH_CLICKS = 30
 """Logged taps on a model's queries below which nothing is concluded."""
 
@@ -80,8 +81,20 @@ class Slots(Struct, frozen=True):
     """Index of the (video, query)."""
 
 
+def bars(triggers: Sequence[Trigger]) -> list[Sequence[Shown]]:
+    """What stood in each bar, up to the tap.
+
+    Whoever taps leaves the bar. What stands behind the tap was not passed over, and to count it
+    as untapped makes the places behind look worse than they are (Chapelle & Zhang 2009). In a log
+    with several taps on one bar people stay: there all of it counts.
+    """
+    if any(sum(item.clicked for item in trigger.shown) > 1 for trigger in triggers):
+        return [trigger.shown for trigger in triggers]
+    return [up_to_tap(trigger.shown) for trigger in triggers]
+
+
 def slots(triggers: Sequence[Trigger]) -> Slots:
-    """What the impressions showed, in their order."""
+    """What the impressions showed, in their order, as far as it was passed over (`bars`)."""
     known: dict[tuple[str, str], int] = {}
     rows = [
         (
@@ -90,8 +103,8 @@ def slots(triggers: Sequence[Trigger]) -> Slots:
             item.clicked,
             known.setdefault((trigger.video_id, item.query), len(known)),
         )
-        for at, trigger in enumerate(triggers)
-        for item in trigger.shown
+        for at, (trigger, bar) in enumerate(zip(triggers, bars(triggers), strict=True))
+        for item in bar
     ]
     table = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     return Slots(len(triggers), table[0], table[1], table[2].astype(np.float64), table[3])
@@ -100,11 +113,13 @@ def slots(triggers: Sequence[Trigger]) -> Slots:
 class Examination:
     """e(p) by position, e(0) = 1, never rising: how likely a place is looked at.
 
-    Intervention harvesting (Agarwal et al. 2019): where one (video, query) stood now at p and now
-    at p+1, the ratio of its click rates there is that of the places, for the query is the same.
-    Ratios of neighbours are chained; where too little stood at both, the ratio of all click rates
-    stands in, which also has the ranking's own judgement in it. Which of the two is decided once,
-    on the whole log, and holds for its resamples.
+    Intervention harvesting (Agarwal et al. 2019): where one (video, query) stood now at one place
+    and now at another, the ratio of its click rates there is that of the places, for the query is
+    the same. Of all such pairs of places at once: the e that make the places of the taps of each
+    query likeliest, given how often it stood at each (conditional likelihood, by
+    minorisation-maximisation). Where too little stood at both of two neighbours, the ratio of all
+    click rates stands in, which also has the ranking's own judgement in it. Which of the two is
+    decided once, on the whole log, and holds for its resamples.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -123,22 +138,36 @@ class Examination:
         shown, _ = self._table(np.ones(len(slots.position)))
         both = np.minimum(shown[:, :-1], shown[:, 1:]).sum(0)
         self._believed = both >= ENOUGH_SHOWN
+        self._start = np.ones(self._places)
+        self._start = self._likeliest(np.ones(len(slots.position)), ROUNDS)
 
     def __call__(self, weight: Floats) -> Floats:
         """The propensities where each slot counts `weight` times."""
-        shown, tapped = self._table(weight)
-        rate = np.divide(tapped, shown, out=np.zeros_like(tapped), where=shown > 0)
-        both = np.minimum(shown[:, :-1], shown[:, 1:])
-        near, far = (both * rate[:, :-1]).sum(0), (both * rate[:, 1:]).sum(0)
+        looked = self._likeliest(weight, MORE_ROUNDS)
         taps = _count(self._position, weight * self._tapped, self._places)
         plain = taps / np.maximum(_count(self._position, weight, self._places), 1e-9)
         ratio = np.ones(self._places - 1)
         for at in range(self._places - 1):
-            if self._believed[at] and near[at] > 0 and far[at] > 0:
-                ratio[at] = far[at] / near[at]
+            if self._believed[at] and looked[at] > 0 and looked[at + 1] > 0:
+                ratio[at] = looked[at + 1] / looked[at]
             elif plain[at] > 0 and plain[at + 1] > 0:
                 ratio[at] = plain[at + 1] / plain[at]
         return np.concatenate(([1.0], np.cumprod(np.minimum(1.0, ratio))))
+
+    def _likeliest(self, weight: Floats, rounds: int) -> Floats:
+        """The likeliest e after so many rounds from where the whole log ended, e(0) = 1; 0 where
+        nothing that moved was tapped."""
+        shown, tapped = self._table(weight)
+        per_query, per_place = tapped.sum(1), tapped.sum(0)
+        some = per_query > 0
+        shown, per_query = shown[some], per_query[some]
+        looked = self._start
+        for _ in range(rounds):
+            share = per_query / np.maximum(shown @ looked, 1e-12)
+            expected = share @ shown
+            looked = np.divide(per_place, expected, out=np.zeros_like(looked), where=expected > 0)
+            looked = looked / looked[0] if looked[0] > 0 else looked
+        return looked
 
     def _table(self, weight: Floats) -> tuple[Floats, Floats]:
         """How often each moved query was shown at each place, and tapped there."""
@@ -162,9 +191,9 @@ class Listed:
         self, triggers: Sequence[Trigger], answers: Sequence[Sequence[str]], slots: Slots
     ) -> None:
         ranks: list[int] = []
-        for trigger, queries in zip(triggers, answers, strict=True):
+        for bar, queries in zip(bars(triggers), answers, strict=True):
             place = {query: rank for rank, query in enumerate(queries)}
-            ranks += [place.get(item.query, -1) for item in trigger.shown]
+            ranks += [place.get(item.query, -1) for item in bar]
         rank = np.array(ranks, dtype=np.int64)
         self._places = int(slots.position.max(initial=0)) + 1
         self._rows = np.flatnonzero(rank >= 0)

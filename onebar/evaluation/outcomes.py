@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onebar.errors import OneBarError
+from onebar.evaluation.bars import diversity, hung_f1, logged_taps, references, repeats
 from onebar.evaluation.predict import Prediction, Predictor
 from onebar.evidence.text import REJECT, normalize_query
 from onebar.triggers import Trigger
@@ -23,6 +24,9 @@ RelevanceGrade = Callable[[str, str], int]
 """Grade 0 to 3 of (video_id, query); raises KeyError for a video it does not know."""
 Closeness = Callable[[Sequence[Trigger], Sequence[Sequence[str]]], Sequence[float]]
 """Mean cosine of each trigger and the queries it was answered with; NaN where there are none."""
+TapChances = Callable[[str, str, Sequence[str]], Sequence[float]]
+"""How likely each query of a bar, given (video_id, user_id), is tapped where none before it was, by
+a simulator's hidden truth; raises KeyError for a video or a user it does not know."""
 Progress = Callable[[int, int], None]
 """Told how many triggers are done, of how many."""
 
@@ -70,6 +74,23 @@ class Outcomes:
     good: NDArray[np.float64]
     """Share of the queries given with a grade of 3."""
     closeness: NDArray[np.float64]
+    hung_f1: NDArray[np.float64]
+    """CTR-HungF1 (`onebar.evaluation.bars`), 0 to 1."""
+    diversity: NDArray[np.float64]
+    """1 less the mean overlap of two queries given; NaN where there are fewer than two."""
+    repeats: NDArray[np.float64]
+    """Queries given that say what one before them says; NaN where none was given."""
+    true_first: NDArray[np.float64]
+    """How likely the first query is tapped by the hidden truth; NaN where nobody knows it."""
+    true_bar: NDArray[np.float64]
+    """How likely any of them is."""
+    ips_taps: NDArray[np.float64]
+    """Logged taps on queries given, each weighed e(rank)/e(position); NaN where the trigger showed
+    no bar, or the propensities e are not known."""
+    ips_looks: NDArray[np.float64]
+    """Looks at the logged queries that are given, weighed alike."""
+    given: NDArray[np.str_]
+    """The queries given, a line each."""
     slices: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Rows by the name of a slice."""
 
@@ -119,14 +140,17 @@ def measure(
     *,
     relevance: RelevanceGrade | None = None,
     closeness: Closeness | None = None,
+    taps: TapChances | None = None,
+    propensity: Sequence[float] | None = None,
     progress: Progress | None = None,
 ) -> Outcomes:
     """Ask the predictor about every trigger and compare with what was clicked.
 
     A target counts where there is one and it is not `[REJECT]`. Queries are normalised and each
-    counted once before they are compared.
+    counted once before they are compared. `propensity` is how likely a place of the logged bars is
+    looked at, the first place's 1 (`onebar.evaluation.offpolicy.Examination`).
     """
-    score = _Scorer(relevance)
+    score = _Scorer(relevance, taps, propensity)
     rows: list[tuple[Any, ...]] = []
     close: list[float] = []
     for at in range(0, len(triggers), CHUNK):
@@ -168,13 +192,26 @@ _SCORED: dict[str, Any] = {
     "first": np.str_,
     "relevance": np.float64,
     "good": np.float64,
+    "hung_f1": np.float64,
+    "diversity": np.float64,
+    "repeats": np.float64,
+    "true_first": np.float64,
+    "true_bar": np.float64,
+    "ips_taps": np.float64,
+    "ips_looks": np.float64,
+    "given": np.str_,
 }
 
 
 class _Scorer:
     """The row of one trigger, in the order of `_SCORED`."""
 
-    def __init__(self, relevance: RelevanceGrade | None) -> None:
+    def __init__(
+        self,
+        relevance: RelevanceGrade | None,
+        taps: TapChances | None,
+        propensity: Sequence[float] | None,
+    ) -> None:
         from rapidfuzz.distance import Levenshtein
         from sacrebleu.metrics import BLEU
 
@@ -182,6 +219,8 @@ class _Scorer:
         self._words = BLEU(effective_order=True, tokenize="13a")
         self._chars = BLEU(effective_order=True, tokenize="char")
         self._relevance = relevance
+        self._taps = taps
+        self._propensity = propensity
 
     def __call__(
         self, trigger: Trigger, queries: tuple[str, ...], *, rejected: bool
@@ -197,7 +236,21 @@ class _Scorer:
         return (
             *(trigger.kind == "reject", bool(target), rank, near, bleu),
             *(rejected, len(queries), first, mean, good),
+            hung_f1(queries, references(trigger)) if target else 0.0,
+            *(diversity(queries), repeats(queries), *self._true(trigger, queries)),
+            *logged_taps(trigger, queries, self._propensity),
+            "\n".join(queries),
         )
+
+    def _true(self, trigger: Trigger, queries: tuple[str, ...]) -> tuple[float, float]:
+        if self._taps is None or trigger.kind == "reject":
+            return math.nan, math.nan
+        try:
+            chances = self._taps(trigger.video_id, trigger.user_id, queries)
+        except KeyError:
+            return math.nan, math.nan
+        left = math.prod(1.0 - chance for chance in chances)
+        return (chances[0] if chances else 0.0), 1.0 - left
 
     def _near(self, query: str, target: str) -> bool:
         return self._distance(query, target, score_cutoff=EDIT_DISTANCE) <= EDIT_DISTANCE

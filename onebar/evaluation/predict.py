@@ -8,6 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from onebar.recommending.material import Material, seen, told
 from onebar.triggers import Trigger
 
 BATCH = 64
@@ -36,6 +37,13 @@ class Predictor(Protocol):
         ...
 
 
+def material_of(trigger: Trigger) -> Material:
+    """What candidates for a logged impression would have been made from, and ordered by."""
+    made = told(trigger.evidence, trigger.anchor_weights)
+    counts = ((c.query, c.exposures, c.clicks, c.engagements) for c in trigger.counts)
+    return seen(made, trigger.recent, counts)
+
+
 class EnginePredictor:
     """A checkpoint, as serving runs it: its own prompt and engine, candidates from all the
     evidence, and what orders them."""
@@ -54,24 +62,28 @@ class EnginePredictor:
         self.name = name or opened.name
         self._prompt = opened.card.prompt
         self._taste = open_taste(opened)
-        self._beam_size = beam_size
-        self._engine = load_engine(opened, beam_size=beam_size, workers=threads)
+        self._beam_size = max(beam_size, self._taste.beam)
+        self._engine = load_engine(opened, beam_size=self._beam_size, workers=threads)
 
     def predict(self, triggers: Sequence[Trigger], k: int) -> list[Prediction]:
         from onebar.evidence.prompt import build_prompt
         from onebar.recommending.candidates import choose
-        from onebar.recommending.material import told
 
         found: list[Prediction] = []
         for at in range(0, len(triggers), BATCH):
-            evidence = [trigger.evidence for trigger in triggers[at : at + BATCH]]
-            prompts = [build_prompt(one, self._prompt) for one in evidence]
+            chunk = triggers[at : at + BATCH]
+            prompts = [build_prompt(one.evidence, self._prompt) for one in chunk]
             beams = self._engine.generate(prompts, self._beam_size)
-            for one, beam in zip(evidence, beams, strict=True):
-                chosen = choose(told(one), beam, k, self._taste)
+            for one, beam in zip(chunk, beams, strict=True):
+                chosen = choose(self._material(one), beam, k, self._taste)
                 queries = tuple(candidate.text for candidate in chosen.queries)
                 found.append(Prediction(queries, chosen.rejected))
         return found
+
+    def _material(self, trigger: Trigger) -> Material:
+        if self._taste.scorer is None:
+            return told(trigger.evidence)
+        return material_of(trigger)
 
     def close(self) -> None:
         """Free the model."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from html import unescape
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,9 @@ _DATA = Path(__file__).parent / "data"
 _SPECIAL = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS), re.IGNORECASE)
 _SPACES = re.compile(r"\s+")
 _URL = re.compile(r"(?:https?://|www\.)[^\s\u3000-\u9fff]{1,2048}", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,6}|#[xX][0-9a-fA-F]{2,5});")
+_ELEMENT = re.compile(r"<(script|style)\b[^<>]{0,300}>[^<]{0,4000}</\1\s{0,9}>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,300}>|<!--[^<>]{0,300}-->")
 _MENTION = re.compile(rf"@[\w{MARKS}.\-]{{1,64}}:?")
 _HASHTAG = re.compile(r"#([^\s#@]{1,64})(?:#(?=\s|$))?")
 _WEIBO_TAG = re.compile(r"#([^\s#@]{1,32})#")
@@ -241,10 +245,23 @@ def _fresh_segments(text: str, seen: set[str]) -> list[str]:
     return fresh
 
 
+def _without_markup(text: str) -> str:
+    """What a page would show of it: no tags, and characters in the place of their names."""
+    for _ in range(3):
+        before = text
+        if "&" in text:
+            text = _ENTITY.sub(lambda entity: unescape(entity[0]), text)
+        if "<" in text:
+            text = _TAG.sub(" ", _ELEMENT.sub(" ", text))
+        if text == before:
+            break
+    return text
+
+
 def _clean(text: str, seen: set[str], *, mentions: bool) -> str:
     if not text:
         return ""
-    text = neutralize(_plain(text, RAW_LIMIT))
+    text = neutralize(_plain(_without_markup(text[:RAW_LIMIT]), RAW_LIMIT))
     text = _URL.sub(" ", text)
     text = text.replace("@", " ") if mentions else _MENTION.sub(" ", text)
     text = _promo().sub(" ", _hashtags(text))
@@ -257,7 +274,7 @@ def clean_text(text: str) -> str:
     """One field without noise (paper: T is cleaned of noisy hashtags and @mentions, other
     accounts' ads and profile text, low-information and duplicated text).
 
-    Gone: control and format characters, emoji, links, @mentions, promotion phrases, noisy
+    Gone: HTML, control and format characters, emoji, links, @mentions, promotion phrases, noisy
     hashtags and tag clouds (the first `MAX_HASHTAGS` informative hashtags stay as words, split
     at capitals and underscores), repeated sentences, words and characters, special tokens.
     One line as it was written (NFC) of at most `FIELD_LIMIT` characters.

@@ -1,9 +1,9 @@
-"""A gate whose rules follow those in a store."""
+"""A gate whose rules and repertoire follow those in a store."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -23,6 +23,11 @@ AT_ONCE = 500
 RULES = Gauge("onebar_rules", "Rules that hold in this process.", multiprocess_mode="max")
 
 
+REPERTOIRE = Gauge(
+    "onebar_repertoire", "Queries of the repertoire in this process.", multiprocess_mode="max"
+)
+
+
 class RuleSource(Protocol):
     """Where rules are kept: `feature_store.store.FeatureStore`."""
 
@@ -33,6 +38,62 @@ class RuleSource(Protocol):
     async def rules_since(self, version: int) -> Mapping[str, Rule | None]:
         """What changed after a version; None for a rule that was taken back."""
         ...
+
+
+class RepertoireSource(Protocol):
+    """Where the repertoire is kept: `feature_store.repertoire.RepertoireStore`."""
+
+    async def version(self) -> tuple[int, int]:
+        """Another first number, another repertoire; the second is the version that last took a
+        query out."""
+        ...
+
+    async def since(self, version: int) -> tuple[Sequence[str], Sequence[str]] | None:
+        """What came and what went after a version; None where that is not known any more."""
+        ...
+
+
+class RepertoireFollower:
+    """Keeps a gate's repertoire that of the store. While the store is away it stays as it was."""
+
+    def __init__(self, store: RepertoireSource, gate: Gate, *, poll_s: float = POLL_S) -> None:
+        self._store = store
+        self._repertoire = gate.repertoire
+        self._poll_s = poll_s
+
+    async def follow(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except OneBarError as error:
+                log.warning("repertoire_unread", error=str(error))
+                await asyncio.sleep(4 * self._poll_s)
+            await asyncio.sleep(self._poll_s)
+
+    async def look(self) -> None:
+        """Take in what changed since the last look. Raises what the store does."""
+        repertoire = self._repertoire
+        version, cut = await self._store.version()
+        if version == repertoire.version:
+            return
+        # Where there are fewer versions than before, they are those of another state.
+        changed = None
+        if repertoire.version < version:
+            changed = await self._store.since(repertoire.version)
+        if changed is None:
+            every, _ = await self._store.since(0) or ((), ())
+            changed = every, sorted(repertoire.all_known().difference(every))
+        added, gone = changed
+        for number, (change, query) in enumerate(
+            [*((repertoire.remove, q) for q in gone), *((repertoire.add, q) for q in added)]
+        ):
+            change(query)
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        repertoire.version, repertoire.cut = version, cut
+        REPERTOIRE.set(len(repertoire))
+        log.info("repertoire_read", queries=len(repertoire), came=len(added), went=len(gone))
 
 
 class RuleFollower:
@@ -66,12 +127,9 @@ class RuleFollower:
         changed = await self._store.rules_since(since)
         if since == 0:
             for rule_id in [rule.rule_id for rule in rules if rule.rule_id not in changed]:
-                rules.remove(rule_id)
+                self._gate.take(rule_id, None)
         for number, (rule_id, rule) in enumerate(changed.items()):
-            if rule is None:
-                rules.remove(rule_id)
-            else:
-                rules.put(rule)
+            self._gate.take(rule_id, rule)
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
         rules.version = version

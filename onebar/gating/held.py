@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from onebar.gating.gate import Held
 
 HELD = Counter("onebar_held_queries", "Queries that were held back, by reason.", ["reason"])
-REASONS = ("rule", "personal", "harmful")
+REASONS = ("rule", "personal", "harmful", "repertoire")
 for _reason in REASONS:
     HELD.labels(_reason)  # seen at 0 first, the first one counts as an increase
 

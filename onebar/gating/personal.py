@@ -11,7 +11,7 @@ from onebar.errors import OneBarError
 from onebar.gating.linear import Pattern, PatternError, PatternSet, compile_pattern
 
 SHIPPED = Path(__file__).parent / "data" / "personal.tsv"
-_MAY_HOLD = re.compile(r"[\d@.:/：]|[(\[]at[)\]]|微信|wechat|vx|v信|qq|telegram|whatsapp")
+_MAY_HOLD = re.compile(r"[\d@.:/：]|[(\[]at[)\]]| dot |微 ?信|wechat|vx|v信|qq|telegram|whatsapp")
 """What every pattern of the file needs at least: most queries have none of it."""
 
 
@@ -42,7 +42,7 @@ def iban(text: str) -> bool:
 
 
 CHECKS: Mapping[str, Callable[[str], bool]] = {"luhn": luhn, "cn_id": cn_id, "iban": iban}
-_NOT_COUNTED = re.compile(r"[ -]")
+_NOT_COUNTED = re.compile(r"[ .-]")
 
 
 class PersonalPatterns:

@@ -21,7 +21,8 @@ from msgspec import Struct, structs
 
 from onebar.errors import OneBarError
 from onebar.evidence.text import normalize_query
-from onebar.gating.linear import Pattern, PatternError, PatternSet, compile_pattern
+from onebar.gating.linear import PatternError, PatternSet, compile_pattern
+from onebar.gating.skeleton import skeleton, squeezed
 from onebar.records import Rule
 
 _TOKEN = re.compile(r"[^\W_]+")
@@ -51,6 +52,10 @@ def language_of(text: str) -> str:
     """The language a query counts as, by its script: one of `LANGUAGES`, empty for what holds no
     letters of any. Whatever is in Latin letters alone counts as `en`, in Cyrillic as `ru`."""
     return next((name for name, script in _SCRIPTS if script.search(text)), "")
+
+
+TOGETHER = 64
+"""Patterns that are looked for together."""
 
 
 class RuleError(OneBarError, ValueError):
@@ -130,12 +135,13 @@ class RuleBook:
         self.market = market
         self._rules: dict[str, Rule] = {}
         self._exact: dict[str, list[Rule]] = {}
+        self._squeezed: dict[str, list[Rule]] = {}
+        """Those that hold an exact query back, by its letters alone."""
         self._words: dict[str, list[Rule]] = {}
         self._chars: dict[str, list[Rule]] = {}
         self._broad: dict[str, list[Rule]] = {}
         self._pins: dict[str, list[Rule]] = {}
-        self._patterns: dict[str, tuple[Rule, Pattern]] = {}
-        self._pattern_set: tuple[PatternSet, list[Rule]] | None = None
+        self._patterns = _Patterns()
         self._boundaries: list[float] = []
         self._about = 0
         for rule in rules:
@@ -163,8 +169,7 @@ class RuleBook:
         for key, shelf in self._shelves(rule):
             shelf.setdefault(key, []).append(rule)
         if rule.pattern:
-            self._patterns[rule.rule_id] = rule, compile_pattern(_anycase(rule.pattern))
-            self._pattern_set = None
+            self._patterns.put(rule)
         for moment in (rule.starts, rule.ends):
             if moment is not None:
                 bisect.insort(self._boundaries, moment)
@@ -182,8 +187,7 @@ class RuleBook:
             else:
                 del shelf[key]
         if rule.pattern:
-            del self._patterns[rule_id]
-            self._pattern_set = None
+            self._patterns.remove(rule_id)
         for moment in (rule.starts, rule.ends):
             if moment is not None:
                 del self._boundaries[bisect.bisect_left(self._boundaries, moment)]
@@ -212,6 +216,19 @@ class RuleBook:
                 best, rank = rule, found
         return UNDECIDED if best is None else Decision(best)
 
+    def generated(self, query: str) -> bool | None:
+        """Whether rules about exactly this query have it generated: yes where one allows or pins it
+        somewhere; no where one blocks it without any scope or period; None where none says so."""
+        rules = self._exact.get(query, ())
+        if any(rule.action not in ("block", "learn") for rule in rules):
+            return True
+        for rule in rules:
+            scoped = rule.video_id or rule.author or rule.category or rule.languages
+            timed = rule.starts is not None or rule.ends is not None
+            if not (scoped or timed) and rule.market in ("", self.market):
+                return False
+        return None
+
     def pinned(self, about: About, now: float) -> list[Rule]:
         """The pins that hold under a video: those of the video first, then by when they were
         made."""
@@ -232,6 +249,8 @@ class RuleBook:
         found = []
         if rule.query:
             found.append((rule.query, self._exact))
+            if rule.action in ("block", "learn") and (letters := squeezed(skeleton(rule.query))):
+                found.append((letters, self._squeezed))
         elif rule.word:
             words = _phrase(rule.word)
             if _UNSPACED.search(rule.word):
@@ -245,6 +264,17 @@ class RuleBook:
         return found
 
     def _matching(self, query: str) -> Iterator[Rule]:
+        """What matches the query as it is written; of what holds back, also how it reads."""
+        yield from self._written(query)
+        reads = skeleton(query)
+        if self._squeezed:
+            yield from self._squeezed.get(squeezed(reads), ())
+        if reads != query:
+            for rule in self._written(reads):
+                if rule.action in ("block", "learn"):
+                    yield rule
+
+    def _written(self, query: str) -> Iterator[Rule]:
         yield from self._exact.get(query, ())
         if self._words:
             words = _TOKEN.findall(query)
@@ -260,14 +290,7 @@ class RuleBook:
                     for rule in self._chars.get(key, ()):
                         if text.startswith(_phrase(rule.word)[0], at):
                             yield rule
-        if self._patterns:
-            if self._pattern_set is None:
-                kept = list(self._patterns.values())
-                texts = [_anycase(rule.pattern) for rule, _ in kept]
-                self._pattern_set = PatternSet(texts), [rule for rule, _ in kept]
-            patterns, rules = self._pattern_set
-            for number in patterns.matching(query):
-                yield rules[number]
+        yield from self._patterns.matching(query)
 
     def _holds(self, rule: Rule, about: About, query: str, now: float) -> bool:
         return (
@@ -279,6 +302,46 @@ class RuleBook:
             and (rule.ends is None or now < rule.ends)
             and (not rule.languages or not query or language_of(query) in rule.languages)
         )
+
+
+class _Patterns:
+    """Rules by pattern, some together in a set: with one changed, one set is built anew, and so few
+    are in each that this takes no time that a request would notice."""
+
+    def __init__(self) -> None:
+        self._sets: list[dict[str, Rule]] = []
+        self._built: list[PatternSet | None] = []
+        self._place: dict[str, int] = {}
+
+    def put(self, rule: Rule) -> None:
+        at = next((n for n, some in enumerate(self._sets) if len(some) < TOGETHER), None)
+        if at is None:
+            at = len(self._sets)
+            self._sets.append({})
+            self._built.append(None)
+        self._sets[at][rule.rule_id] = rule
+        self._place[rule.rule_id] = at
+        self._built[at] = None
+        if len(self._sets[at]) == TOGETHER:
+            self._set(at)
+
+    def remove(self, rule_id: str) -> None:
+        at = self._place.pop(rule_id)
+        del self._sets[at][rule_id]
+        self._built[at] = None
+
+    def matching(self, query: str) -> Iterator[Rule]:
+        for at, some in enumerate(self._sets):
+            if found := self._set(at).matching(query):
+                rules = list(some.values())
+                yield from (rules[number] for number in found)
+
+    def _set(self, at: int) -> PatternSet:
+        built = self._built[at]
+        if built is None:
+            texts = [_anycase(rule.pattern) for rule in self._sets[at].values()]
+            built = self._built[at] = PatternSet(texts)
+        return built
 
 
 def _rank(rule: Rule) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from onebar.evidence.text import normalize_query
 from onebar.evidence.words import words
+from onebar.gating.repertoire import Constrain
 from onebar.gating.rules import language_of
 from onebar.records import Candidate
 
@@ -16,22 +17,26 @@ class Wants(Struct, frozen=True):
     """`exclude` are normalised queries that are not wanted again (tapped, ordered); `languages` are
     those of `onebar.gating.rules.LANGUAGES`, none for any; `max_length` is in characters. With a
     `diversity` of d (0 to 1) a query is left out that shares more than 1 - d of its words with one
-    before it.
+    before it. `constrain` is for whoever makes the answer: how strictly it is of the repertoire.
     """
 
     exclude: frozenset[str] = frozenset()
     languages: frozenset[str] = frozenset()
     max_length: int | None = None
     diversity: float = 0.0
+    constrain: Constrain | None = None
 
 
 def wants_of(
-    exclude: Sequence[str], languages: Sequence[str], max_length: int | None, diversity: float
+    exclude: Sequence[str],
+    languages: Sequence[str],
+    max_length: int | None,
+    diversity: float,
+    constrain: Constrain | None = None,
 ) -> Wants | None:
     """What a request asks for; None where it asks for nothing in particular."""
-    wants = Wants(
-        frozenset(map(normalize_query, exclude)), frozenset(languages), max_length, diversity
-    )
+    excluded = frozenset(map(normalize_query, exclude))
+    wants = Wants(excluded, frozenset(languages), max_length, diversity, constrain)
     return None if wants == Wants() else wants
 
 

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from onebar.errors import OneBarError
 from onebar.generator.engine import Engine, EngineError
+from onebar.generator.within import Within
 from onebar.records import Candidate
 
 log = structlog.get_logger(__name__)
@@ -44,12 +45,27 @@ class BatcherStoppedError(EngineError):
 
 
 class _Job:
-    __slots__ = ("company", "created", "deadline", "future", "pinned", "prompt", "waiters")
+    __slots__ = (
+        "company",
+        "created",
+        "deadline",
+        "future",
+        "pinned",
+        "prompt",
+        "waiters",
+        "within",
+    )
 
     def __init__(
-        self, prompt: str, company: Hashable, created: float, deadline: float | None
+        self,
+        prompt: str,
+        within: Within | None,
+        company: Hashable,
+        created: float,
+        deadline: float | None,
     ) -> None:
         self.prompt = prompt
+        self.within = within
         self.company = company
         self.created = created
         self.deadline = deadline
@@ -57,6 +73,9 @@ class _Job:
         self.future.add_done_callback(_retrieve)
         self.waiters = 0
         self.pinned = False
+
+
+_Named = tuple[str, Within | None]
 
 
 def _retrieve(future: asyncio.Future[list[Candidate]]) -> None:
@@ -96,8 +115,8 @@ class Batcher:
         self._max_wait_s = 0.0 if self._picks else max_wait_s
         self._queue_size = queue_size
         self._workers = workers
-        self._waiting: dict[str, _Job] = {}
-        self._running: dict[str, _Job] = {}
+        self._waiting: dict[_Named, _Job] = {}
+        self._running: dict[_Named, _Job] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._threads: ThreadPoolExecutor | None = None
         self._arrived = asyncio.Event()
@@ -140,16 +159,17 @@ class Batcher:
         self._threads = None
 
     def begin(
-        self, prompt: str, *, deadline: float | None = None
+        self, prompt: str, *, within: Within | None = None, deadline: float | None = None
     ) -> asyncio.Future[list[Candidate]]:
-        """Queue a prompt, or join the one that waits or runs already; does not wait.
+        """Queue a prompt (and what its queries are held `within`), or join the one that waits or
+        runs already; does not wait.
 
         The future is shared: wait for it with `asyncio.wait` or `asyncio.shield`, never cancel
         it. It fails with `DeadlineExceededError` if the prompt could not be *begun* by `deadline`
         (loop time; None is never), or with `EngineError`. A computation that has begun runs to
         its end. Raises `QueueFullError` and `BatcherStoppedError` at once.
         """
-        job = self._join(prompt, deadline)
+        job = self._join((prompt, within), deadline)
         job.pinned = True
         return job.future
 
@@ -163,7 +183,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         if deadline is not None and loop.time() >= deadline:
             raise DeadlineExceededError("the deadline had passed before the prompt was queued")
-        job = self._join(prompt, deadline)
+        job = self._join((prompt, None), deadline)
         job.waiters += 1
         try:
             async with asyncio.timeout_at(deadline):
@@ -177,10 +197,10 @@ class Batcher:
             if job.waiters == 0 and not job.pinned:
                 self._forget(job)
 
-    def _join(self, prompt: str, deadline: float | None) -> _Job:
+    def _join(self, name: _Named, deadline: float | None) -> _Job:
         if not self._open:
             raise BatcherStoppedError("the batcher takes no prompts: start() it first")
-        job = self._waiting.get(prompt) or self._running.get(prompt)
+        job = self._waiting.get(name) or self._running.get(name)
         if job is None:
             if len(self._waiting) >= self._queue_size:
                 OUTCOMES.labels("queue_full").inc()
@@ -188,8 +208,8 @@ class Batcher:
                     f"{len(self._waiting)} prompts wait for the engine, as many as the queue holds"
                 )
             now = asyncio.get_running_loop().time()
-            job = _Job(prompt, self.engine.company(prompt), now, deadline)
-            self._waiting[prompt] = job
+            job = _Job(*name, self.engine.company(name[0]), now, deadline)
+            self._waiting[name] = job
             WAITING.set(len(self._waiting))
             self._arrived.set()
         elif job.deadline is not None:
@@ -197,8 +217,9 @@ class Batcher:
         return job
 
     def _forget(self, job: _Job) -> None:
-        if self._waiting.get(job.prompt) is job:
-            del self._waiting[job.prompt]
+        name = job.prompt, job.within
+        if self._waiting.get(name) is job:
+            del self._waiting[name]
             WAITING.set(len(self._waiting))
             OUTCOMES.labels("abandoned").inc()
 
@@ -224,19 +245,19 @@ class Batcher:
         """The oldest that can still be in time, and the next oldest of its company."""
         now = asyncio.get_running_loop().time()
         batch: list[_Job] = []
-        for prompt, job in list(self._waiting.items()):
+        for name, job in list(self._waiting.items()):
             if len(batch) == self._max_batch:
                 break
             if batch and job.company != batch[0].company:
                 continue
-            del self._waiting[prompt]
+            del self._waiting[name]
             if job.deadline is not None and now >= job.deadline:
                 OUTCOMES.labels("late").inc()
                 job.future.set_exception(
                     DeadlineExceededError("the deadline passed while the prompt waited")
                 )
                 continue
-            self._running[prompt] = job
+            self._running[name] = job
             batch.append(job)
         WAITING.set(len(self._waiting))
         return batch
@@ -255,9 +276,11 @@ class Batcher:
         loop = asyncio.get_running_loop()
         started = loop.time()
         prompts = [job.prompt for job in batch]
+        within = [job.within for job in batch]
+        held = () if not any(within) else (within,)
         try:
             results = await loop.run_in_executor(
-                self._threads, self.engine.generate, prompts, self.k
+                self._threads, self.engine.generate, prompts, self.k, *held
             )
             if len(results) != len(batch):
                 raise EngineError(f"{len(batch)} prompts gave {len(results)} results")
@@ -274,6 +297,6 @@ class Batcher:
                 job.future.set_result(candidates)
         finally:
             for job in batch:
-                self._running.pop(job.prompt, None)
+                self._running.pop((job.prompt, job.within), None)
             BATCH_SIZE.observe(len(batch))
             ENGINE_SECONDS.observe(loop.time() - started)

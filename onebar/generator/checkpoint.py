@@ -5,6 +5,8 @@ onebar.json         the card: name, preset, prompt and generation config, sizes 
 tokenizer.json      how text becomes ids (`onebar.evidence.tokens`)
 config.json         the architecture, as transformers reads it
 ranker.json         weights that order the candidates (optional, `onebar.recommending.ranker`)
+clicks.bin          trees that order them as people tap (optional, `onebar.recommending.clicks`)
+queries.bin         queries that people asked (optional, `onebar.ranking.book`)
 lexicon.bin         the words it was trained on (optional, `onebar.recommending.grounding`)
 embedder/           tells which of a user's queries touch a video (optional, `onebar.embedding`)
 ct2/                CTranslate2 weights, int8 (optional)
@@ -27,7 +29,7 @@ from msgspec import Struct
 from onebar.errors import OneBarError
 from onebar.evidence.prompt import PromptConfig
 from onebar.evidence.tokens import FieldTokens, PromptTokenizer, TokenizerMismatchError
-from onebar.process.files import occupied, publish
+from onebar.process.files import occupied, publish, replace_file
 
 CARD = "onebar.json"
 TOKENIZER = "tokenizer.json"
@@ -42,6 +44,8 @@ SHORTLIST = f"{CTRANSLATE2}/vmap.txt"
 EMBEDDER = "embedder"
 RANKER = "ranker.json"
 LEXICON = "lexicon.bin"
+CLICKS = "clicks.bin"
+BOOK = "queries.bin"
 FORMAT = 1
 _FIRST = frozenset(
     {
@@ -152,10 +156,6 @@ class Checkpoint(Struct, frozen=True):
         return SHORTLIST in self.card.files
 
     @property
-    def has_weights(self) -> bool:
-        return WEIGHTS in self.card.files
-
-    @property
     def embedder(self) -> Path | None:
         """The embedder that chose the histories it was trained on; None: terms did."""
         return self.path / EMBEDDER if f"{EMBEDDER}/embedder.json" in self.card.files else None
@@ -220,15 +220,13 @@ def annotate(path: Path, facts: Mapping[str, Any]) -> Checkpoint:
 
 
 def _write_card(directory: Path, card: Card) -> None:
-    temporary = directory / f".{CARD}.tmp"
     full = {
         **msgspec.structs.asdict(card),
         # Every setting is written, so that a card keeps its meaning whatever defaults become.
         "prompt": msgspec.structs.asdict(card.prompt),
         "generation": msgspec.structs.asdict(card.generation),
     }
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(full), indent=2) + b"\n")
-    temporary.replace(directory / CARD)
+    replace_file(directory / CARD, msgspec.json.format(msgspec.json.encode(full), indent=2) + b"\n")
 
 
 def _read_card(directory: Path) -> Card:

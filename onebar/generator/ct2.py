@@ -9,14 +9,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from onebar.evidence.tokens import PromptTokenizer
+from onebar.evidence.tokens import UNK, PromptTokenizer
 from onebar.generator.checkpoint import MODEL, Checkpoint
 from onebar.generator.engine import Engine, EngineError, ended_hypotheses, ordered
+from onebar.generator.within import Within
 from onebar.records import Candidate
 
 ROWS = 48
 """Most hypotheses that are decoded together: six prompts with eight beams. With fewer, weights are
 read more often; with more, a prompt of `demo` took longer, one of `deep` as long."""
+SCORED = 8
+"""Queries that are scored for a prompt which is held within some: half a millisecond each."""
 REMEMBERED = 1024
 """Prompts whose tokens are kept, so that those that waited are not read twice."""
 
@@ -83,9 +86,56 @@ class CTranslate2Engine(Engine):
     def _limit(self, beams: int) -> int:
         return max(1, ROWS // beams) if self._grouped else 1
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
         """See `onebar.generator.engine.Engine`. The beam is as wide as `beam_size` and `k` ask
-        for."""
+        for. CTranslate2's search can't be held to a trie: what a prompt is held within is what of
+        the beam is inside, and what is near, scored (`SCORED` of it)."""
+        found = self._generate(prompts, k)
+        for at, each in enumerate(within):
+            if each is not None:
+                found[at] = self._constrained(prompts[at], k, found[at], each)
+        return found
+
+    def _constrained(
+        self, prompt: str, k: int, beam: list[Candidate], within: Within
+    ) -> list[Candidate]:
+        said = {candidate.text for candidate in beam}
+        wanted = list(dict.fromkeys((*within.more, *within.near)))
+        scored = self._score(prompt, [query for query in wanted if query not in said][:SCORED])
+        every = ordered([*beam, *scored])
+        inside = [each for each in every if within.holds(each.text)][:k]
+        return ordered([*inside, *beam]) if within.prefer else inside
+
+    def _score(self, prompt: str, queries: Sequence[str]) -> list[Candidate]:
+        """These with their log probabilities; without what is too long to be generated, or made of
+        entries that the checkpoint can't say."""
+        translator = self._translator
+        if translator is None:
+            raise EngineError("the engine is closed")
+        most = self._generation.max_target_tokens - 1
+        pieces = {
+            query: self._tokenizer.tokens(ids)
+            for query, ids in zip(queries, self._tokenizer.pieces(queries), strict=True)
+            if 0 < len(ids) <= most
+        }
+        if not pieces:
+            return []
+        results = translator.score_batch(
+            [self._source(prompt)] * len(pieces),
+            list(pieces.values()),
+            max_input_length=0,
+            max_batch_size=1,
+        )
+        penalty = self._generation.length_penalty
+        return [
+            Candidate(query, min(0.0, sum(each.log_probs) / len(each.log_probs) ** penalty))
+            for query, each in zip(pieces, results, strict=True)
+            if UNK not in each.tokens
+        ]
+
+    def _generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
         translator, exact = self._translator, self._exact
         if translator is None:
             raise EngineError("the engine is closed")

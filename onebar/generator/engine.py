@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from onebar.errors import OneBarError
+from onebar.generator.within import Within
 from onebar.records import Candidate
 
 PATIENCE = 1.5
@@ -30,11 +31,14 @@ class Engine(Protocol):
         """The checkpoint's name: part of every evidence digest."""
         ...
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
         """Up to `k` (1 <= k <= beam size) candidates for each prompt, best first.
 
         A rejecting output appears as `Candidate("[REJECT]", score)`. What a prompt gets depends
-        on nothing but the prompt and the checkpoint, not on the batch it ran in.
+        on nothing but the prompt, what it is held `within` (one for each prompt, or none at all)
+        and the checkpoint, not on the batch it ran in. Held within, `k` is for what is inside.
         """
         ...
 

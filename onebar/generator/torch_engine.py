@@ -11,6 +11,8 @@ from torch import Tensor
 from onebar.generator.bart import Bart, Cache
 from onebar.generator.checkpoint import CONFIG, WEIGHTS, Checkpoint
 from onebar.generator.engine import Engine, EngineError, ended_hypotheses, ordered
+from onebar.generator.trie import Trie
+from onebar.generator.within import Follower, Within
 from onebar.records import Candidate
 
 NEVER = -1e9
@@ -39,6 +41,7 @@ class TorchEngine(Engine):
         self._generation = checkpoint.card.generation
         self._name = checkpoint.name
         self._beam_size = beam_size
+        self._follower = Follower(self._tokenizer)
         self._lock = threading.Lock()
         self._bart: Bart | None = Bart(
             checkpoint.need(CONFIG), checkpoint.need(WEIGHTS), self._device
@@ -49,9 +52,17 @@ class TorchEngine(Engine):
         """The checkpoint's name."""
         return self._name
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
         """See `onebar.generator.engine.Engine`. The beam is as wide as `beam_size` and `k` ask
-        for."""
+        for. What a prompt is held within masks each step of its search, which runs by itself; what
+        is outside comes from a second one."""
+        if any(each is not None for each in within):
+            return [
+                self._constrained(prompt, k, each)
+                for prompt, each in zip(prompts, within, strict=True)
+            ]
         sources = self._tokenizer.encode(prompts)
         size = len(sources) if self._device.type != "cpu" else 1
         results: list[list[Candidate]] = []
@@ -67,7 +78,25 @@ class TorchEngine(Engine):
         with self._lock:
             self._bart = None
 
-    def _search(self, bart: Bart, sources: list[list[int]], k: int) -> list[list[Candidate]]:
+    def _constrained(self, prompt: str, k: int, within: Within | None) -> list[Candidate]:
+        outside: list[Candidate] = []
+        if within is None or within.prefer:
+            [outside] = self.generate([prompt], k)
+        if within is None:
+            return outside
+        tries = (
+            self._follower.trie(within.everywhere),
+            Trie(self._follower.sequences(within.more)),
+        )
+        with self._lock, torch.inference_mode():
+            if self._bart is None:
+                raise EngineError("the engine is closed")
+            [inside] = self._search(self._bart, self._tokenizer.encode([prompt]), k, tries)
+        return ordered([*filter(lambda each: within.holds(each.text), inside), *outside])
+
+    def _search(
+        self, bart: Bart, sources: list[list[int]], k: int, tries: Sequence[Trie] = ()
+    ) -> list[list[Candidate]]:
         beams = max(self._beam_size, k)
         most = self._generation.max_target_tokens
         source, hidden = _pad(sources, bart.architecture.pad_token_id, self._device)
@@ -78,6 +107,7 @@ class TorchEngine(Engine):
             hypotheses=ended_hypotheses(beams),
             most=most,
             length_penalty=self._generation.length_penalty,
+            tries=tries,
         )
         return [
             ordered(
@@ -99,6 +129,7 @@ def search(
     hypotheses: int,
     most: int,
     length_penalty: float,
+    tries: Sequence[Trie] = (),
 ) -> tuple[Tensor, Tensor]:
     """Beam search: ids (B, hypotheses, most) padded with the end token, scores (B, hypotheses),
     best first.
@@ -107,7 +138,8 @@ def search(
     was ahead of all that went on, so that none of these can become the first. Those that never
     end are cut at `most` ids. A hypothesis' score is its log probability over (ids with the end
     token) to the power of `length_penalty`. Only hypotheses among the best `beams` of a step may
-    end in it.
+    end in it. With `tries` every hypothesis is a sequence of one of them; its log probability stays
+    that among all of the vocabulary. There are fewer then where there are no more.
     """
     prompts = cache.hidden.shape[0]
     device = cache.hidden.device
@@ -128,6 +160,8 @@ def search(
 
     for at in range(most):
         log_probs = bart.step(newest, cache).view(prompts, beams, -1)
+        if tries:
+            log_probs = log_probs + _mask(tries, ids[:, :, :at], running, log_probs.shape[-1], end)
         vocabulary = log_probs.shape[-1]
         totals = (log_probs + running[:, :, None]).flatten(1)
         best, flat = totals.topk(2 * beams, dim=1)
@@ -136,7 +170,7 @@ def search(
         grown[:, :, at] = token
 
         last = at + 1 == most
-        stops = (token == end) | last
+        stops = (token == end) | (last and not tries)
         score = best / float(at + 1) ** length_penalty
         score = score.masked_fill(~(stops & (rank < beams)) | done, NEVER)
         ended, chosen = torch.cat([ended, score], 1).topk(hypotheses, dim=1)
@@ -144,14 +178,27 @@ def search(
         ended_ids = pool.gather(1, chosen[:, :, None].expand(-1, -1, most))
         won |= token[:, :1] == end
         done = (ended[:, -1:] > NEVER / 2) & won
-        if last or bool(done.all()):
+        running, kept = best.masked_fill(token == end, NEVER).topk(beams, dim=1)
+        if last or bool((done | (running[:, :1] <= NEVER / 2)).all()):
             break
 
-        running, kept = best.masked_fill(token == end, NEVER).topk(beams, dim=1)
         ids = grown.gather(1, kept[:, :, None].expand(-1, -1, most))
         newest = token.gather(1, kept).view(-1, 1)
         cache.reorder((origin.gather(1, kept) + base).view(-1))
     return ended_ids, ended
+
+
+def _mask(tries: Sequence[Trie], ids: Tensor, running: Tensor, vocabulary: int, end: int) -> Tensor:
+    """What to add to log probabilities (B, W, V): 0 where a trie goes on, else never. `ids`
+    (B, W, T) are those chosen so far, `running` (B, W) their scores."""
+    mask = torch.full((*ids.shape[:2], vocabulary), NEVER, device=ids.device)
+    for row, (beams, scores) in enumerate(zip(ids.tolist(), running.tolist(), strict=True)):
+        for beam, (prefix, score) in enumerate(zip(beams, scores, strict=True)):
+            if score > NEVER / 2:
+                for trie in tries:
+                    followers = trie.followers(prefix, end)
+                    mask[row, beam, torch.tensor(followers, dtype=torch.long)] = 0.0
+    return mask
 
 
 def _pad(sources: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

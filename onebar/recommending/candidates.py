@@ -18,12 +18,14 @@ from onebar.evidence.text import REJECT
 from onebar.evidence.words import words
 from onebar.gating.risk import RiskClassifier
 from onebar.recommending.material import Material
-from onebar.recommending.pool import POOL, Pool, Taste, shipped_taste
+from onebar.recommending.material import material as material_of
+from onebar.recommending.pool import POOL, Bounds, Pool, Taste, shipped_taste
 from onebar.recommending.ranker import Proposal
-from onebar.records import Candidate
+from onebar.records import Candidate, Features
 
-EVEN_ODDS = log(0.5)
-"""A beam's first need not be likely: where a hundred queries share the rest, one in ten leads."""
+SURE = log(0.9)
+"""A rejection counts from here: with even odds two of a hundred harmless texts would get nothing,
+with these one; what is to be rejected is mostly far above."""
 
 
 class Reason(StrEnum):
@@ -43,6 +45,10 @@ class Reason(StrEnum):
     """No candidate may be shown."""
     HELD_BACK = "held_back"
     """The gate let none pass: a rule, personal data, or harm."""
+
+
+BARRED = (Reason.REMOVED, Reason.SENSITIVE, Reason.RISKY)
+"""Why nothing is shown under a video whatever is pinned to it."""
 
 
 class Chosen(Struct, frozen=True):
@@ -71,6 +77,13 @@ def unfit(material: Material, risk: RiskClassifier) -> Reason | None:
     return None
 
 
+def why_barred(known: Features) -> Reason | None:
+    """Why a video carries no query at all, whatever is pinned to it: it is removed or marked, or
+    its own text is about something harmful."""
+    reason = unfit(material_of(known, ()), shipped_taste().risk)
+    return reason if reason in BARRED else None
+
+
 def choose(
     material: Material,
     beam: Sequence[Candidate],
@@ -78,42 +91,59 @@ def choose(
     taste: Taste | None = None,
     *,
     from_text: bool = True,
+    harmful: bool = False,
+    bounds: Bounds | None = None,
 ) -> Chosen:
     """At most `k` (>= 1) queries, best first; their scores are logarithms of what each is `worth`
     as the one that is read, by the ranker: 0 at most.
 
     `beam` is a generation ordered best first, empty where there was none. Where its first is
-    `[REJECT]`, and likelier than not, only anchors that touch the video's text are shown; else it
-    is dropped. Anchors worth a search at least are always among the queries, the strongest where
+    `[REJECT]`, with nine in ten at least, only anchors that touch the video's text are shown; else
+    it is dropped. Anchors worth a search at least are always among the queries, the strongest where
     there is no room.
-    `from_text=False` leaves out the spans of the video's text. Pure: equal material and beam, equal
-    queries.
+    `from_text=False` leaves out the spans of the video's text. With `harmful` those harmful ones
+    come on top that would be among the `k`: for a gate that knows whether a rule allows them. With
+    `bounds` candidates of all sources are held to a repertoire, or those of it come first. Pure:
+    equal material and beam, equal queries.
     """
     taste = taste or shipped_taste()
     reason = unfit(material, taste.risk)
     if reason is not None:
         return Chosen(reason=reason)
-    pool = Pool(material, taste)
+    pool = Pool(material, taste, bounds)
     pool.add_anchors()
-    rejected = bool(beam) and beam[0].text.strip() == REJECT and beam[0].score >= EVEN_ODDS
+    rejected = bool(beam) and beam[0].text.strip() == REJECT and beam[0].score >= SURE
     if rejected:
         pool.keep_anchors_of_the_text()
     else:
         pool.add_history()
         pool.add_beam(beam)
+        pool.add_book()
         if from_text and taste.from_text:
             pool.add_spans(POOL)
-    queries = pool.best(k)
+    queries = pool.best(k, harmful=harmful)
     nothing = Reason.REJECTED if rejected else Reason.NOTHING_LEFT
     return Chosen(queries, None if queries else nothing, pool.dropped)
 
 
-def proposals(material: Material, beam: Sequence[Candidate], taste: Taste) -> list[Proposal]:
+def proposals(
+    material: Material,
+    beam: Sequence[Candidate],
+    taste: Taste,
+    *,
+    also: Sequence[str] = (),
+    exact: bool = False,
+    spans: int | None = None,
+) -> list[Proposal]:
     """All candidates that a ranker chooses from, whatever it thinks of them: what one is trained
-    on."""
-    pool = Pool(material, taste)
+    on. `also` are queries that need no source; with `exact` candidates of the same words in
+    another order are two; `spans` are the most spans of the text, None for all."""
+    pool = Pool(material, taste, exact=exact)
     pool.add_anchors()
     pool.add_history()
     pool.add_beam(beam)
-    pool.add_spans(None)
+    pool.add_book()
+    pool.add_spans(spans)
+    for query in also:
+        pool.add(query)
     return pool.proposals()

@@ -15,7 +15,7 @@ from onebar.errors import OneBarError
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
 from onebar.evidence.words import Word, is_chinese_word, parts, words
-from onebar.recommending.names import names, script
+from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
 from onebar.records import Candidate
 
 MAX_CANDIDATE_CHARS = 64
@@ -31,8 +31,8 @@ class Drop(StrEnum):
     BROKEN = "broken"
     """Half a character, a special token, no letter or digit, or too long."""
     FRAGMENT = "fragment"
-    """A piece of a sentence: it begins or ends with a word that only joins others, or spans two
-    sentences."""
+    """A piece of a sentence: it begins or ends with a word that only joins others, says nothing but
+    what is said of anything, or spans two sentences."""
     REPEATED = "repeated"
     """A word twice."""
     UNGROUNDED = "ungrounded"
@@ -44,8 +44,12 @@ class Drop(StrEnum):
     """A script that the evidence doesn't use."""
     IMPROBABLE = "improbable"
     """Below the checkpoint's floor."""
+    STRANGE = "strange"
+    """A word that the evidence hasn't, beside one that it doesn't go with."""
     RISKY = "risky"
     """It says what a bar must not say."""
+    REPERTOIRE = "repertoire"
+    """Not of the repertoire, where nothing else is to be generated."""
     DUPLICATE = "duplicate"
     """The same words as a better one, in another order, number or with trivial ones more."""
 
@@ -56,6 +60,7 @@ _OPEN_HYPHEN = re.compile(r"\w[-‐‑](?!\w)")
 
 _LOOSE = re.compile(r"^[\s·•,;:!?|/\\)\]}、。，]+|[\s·•,;:|/\\(\[{、，]+$")
 """Punctuation that no query begins or ends with."""
+_UNKNOWN = ("u", "U", "o")
 _JOINS = frozenset(["and", "at", "but", "by", "from", "into", "of", "onto", "or", "than", "with"])
 """What no English query begins with, as one may with *how to* or *in ear*."""
 
@@ -120,8 +125,12 @@ class Lexicon:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Lexicon:
-        """The words of some texts: what a model was trained on."""
-        keys = {key for text in texts for word in words(text) for key in parts(word)}
+        """The words of some texts, and which stand side by side: what a model was trained on."""
+        keys: set[str] = set()
+        for text in texts:
+            found = words(text)
+            keys.update(key for word in found for key in parts(word))
+            keys.update(pair_key(one, other) for one, other in pairwise(found))
         return cls(array("I", sorted(set(map(_hash, keys)))))
 
     @classmethod
@@ -145,6 +154,11 @@ class Lexicon:
         path.write_bytes(self.content)
 
 
+def pair_key(one: Word, other: Word) -> str:
+    """What a lexicon has neighbours under."""
+    return f"{one.key} {other.key}"
+
+
 def _hash(key: str) -> int:
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return int.from_bytes(digest, "little")
@@ -160,12 +174,16 @@ class Ground:
         self._stems: set[str] = set()
         self._inside: set[str] = set()
         """Characters that stand in longer Chinese words."""
+        self._beside: set[tuple[str, str]] = set()
+        """Words that stand side by side."""
         self.add(texts)
 
     def add(self, texts: Iterable[str]) -> None:
         """These are evidence, too."""
         for text in texts:
-            for word in words(text):
+            found = words(text)
+            self._beside.update((one.key, other.key) for one, other in pairwise(found))
+            for word in found:
                 self.scripts.add(_script(word))
                 if word.function:
                     continue
@@ -196,13 +214,47 @@ class Ground:
         keys = [word.key for word in said if word.tag != "m"]
         if len(set(keys)) < len(keys):
             return Drop.REPEATED
-        if any((used := _script(word)) and used not in self.scripts for word in found):
+        if not all(map(self.in_script, found)):
             return Drop.SCRIPT
         if not any(map(self.touches, said)):
             return Drop.UNGROUNDED
-        if not all(self._exists(word, lexicon) for word in found if not word.function):
+        if not all(self._exists(word, lexicon) for word in said):
             return Drop.NONWORD
+        if all(word.tag == "m" or role(word) in COMMON - {"n"} for word in said):
+            return Drop.FRAGMENT
+        if lexicon is not None and not self._fits(found, lexicon):
+            return Drop.STRANGE
         return None
+
+    def _fits(self, found: Sequence[Word], lexicon: Lexicon) -> bool:
+        """Whether a word that the evidence hasn't goes with its neighbours: all are of one script,
+        and in Latin a name of the taxonomy or a text that the model was trained on has the two
+        side by side. And two words that no taxonomy knows stand side by side in the evidence."""
+        latin = [script(word) == "l" for word in found]
+        for at, word in enumerate(found):
+            if word.function or self.touches(word):
+                continue
+            if any(one != latin[at] for one in latin):
+                return False
+            pairs = [(found[i], found[i + 1]) for i in (at - 1, at) if 0 <= i < len(found) - 1]
+            if latin[at] and not all(
+                go_together(one, other) or pair_key(one, other) in lexicon for one, other in pairs
+            ):
+                return False
+        return not any(
+            role(one) in _UNKNOWN and role(other) in _UNKNOWN and not self.beside(one, other)
+            for one, other in pairwise(found)
+            if pair_key(one, other) not in lexicon
+        )
+
+    def beside(self, one: Word, other: Word) -> bool:
+        """Whether the evidence has one right before the other."""
+        return (one.key, other.key) in self._beside
+
+    def in_script(self, word: Word) -> bool:
+        """Whether the evidence has a word in this one's script, or it is in any: a number."""
+        used = _script(word)
+        return not used or used in self.scripts
 
     def touches(self, word: Word) -> bool:
         """Whether the evidence has the word, a form of it, or (Chinese) two of its characters."""
@@ -215,9 +267,9 @@ class Ground:
     def _exists(self, word: Word, lexicon: Lexicon | None) -> bool:
         if word.key in self.keys:
             return True
-        if word.tag in "mct":
+        if word.tag in "mct" and not HAN_CHARACTER.match(word.text):
             # A number, a model's name: right to the letter, or made up.
-            return word.tag == "t" or not word.text.isascii()
+            return word.tag == "t"
         if script(word) == "z":
             return (
                 # Half a word of the text is none, though its character is one elsewhere; but many a

@@ -214,7 +214,7 @@ class LiveModel:
         settings = self._settings
         batcher = Batcher(
             model.engine,
-            k=settings.k,
+            k=max(settings.k, model.taste.beam if model.taste else 0),
             max_batch=settings.batch_size,
             max_wait_s=settings.batch_wait_s,
             queue_size=self._queue_size,
@@ -228,7 +228,8 @@ class LiveModel:
             relevance=model.relevance,
             taste=model.taste,
             gate=self._gate,
-            k=settings.k,
+            k=settings.kept,
+            leave_out=settings.leave_out,
         )
         fresh = _Served(model, batcher, recommender)
         try:

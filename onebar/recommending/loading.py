@@ -13,6 +13,8 @@ from onebar.gating.risk import SHIPPED as SHIPPED_RISK
 from onebar.gating.risk import shipped_rules
 from onebar.gating.rules import RuleBook
 from onebar.generator.checkpoint import (
+    BOOK,
+    CLICKS,
     LEXICON,
     RANKER,
     Checkpoint,
@@ -22,6 +24,9 @@ from onebar.generator.checkpoint import (
 from onebar.generator.engine import Engine
 from onebar.generator.load import EngineName, load_engine
 from onebar.generator.registry import Registry
+from onebar.ranking.book import Book, BookError
+from onebar.ranking.trees import TreesError
+from onebar.recommending.clicks import ClickRanker
 from onebar.recommending.grounding import Lexicon, LexiconError
 from onebar.recommending.pool import Taste, shipped_taste
 from onebar.recommending.ranker import Ranker, RankerError
@@ -82,15 +87,16 @@ def load_model(settings: Settings) -> LoadedModel:
     """The model of the checkpoint that the settings name. Takes a second or so; call it in a
     thread. Raises `CheckpointError` and `RegistryError`."""
     checkpoint = open_configured(settings)
+    taste = open_taste(checkpoint)
     engine = load_engine(
         checkpoint,
         engine=settings.engine,
-        beam_size=max(settings.beam_size, settings.k),
+        beam_size=max(settings.beam_size, settings.k, taste.beam),
         workers=settings.engine_workers,
         threads=settings.engine_threads,
     )
     relevance = open_relevance(checkpoint)
-    return LoadedModel(engine, checkpoint.card.prompt, relevance, open_taste(checkpoint))
+    return LoadedModel(engine, checkpoint.card.prompt, relevance, taste)
 
 
 def open_taste(checkpoint: Checkpoint) -> Taste:
@@ -98,14 +104,19 @@ def open_taste(checkpoint: Checkpoint) -> Taste:
     `CheckpointError`."""
     shipped = shipped_taste()
     ranker, lexicon = checkpoint.optional(RANKER), checkpoint.optional(LEXICON)
+    clicks, queries = checkpoint.optional(CLICKS), checkpoint.optional(BOOK)
     try:
+        weights = Ranker.load(ranker) if ranker else shipped.ranker
+        book = Book.load(queries) if queries else None
         return Taste(
-            ranker=Ranker.load(ranker) if ranker else shipped.ranker,
+            ranker=weights,
             risk=shipped.risk,
+            scorer=ClickRanker.load(clicks, weights, book) if clicks else None,
+            book=book,
             lexicon=Lexicon.load(lexicon) if lexicon else None,
             floor=checkpoint.card.generation.floor,
         )
-    except (RankerError, LexiconError) as error:
+    except (RankerError, LexiconError, TreesError, BookError) as error:
         raise CheckpointUnusableError(f"{checkpoint.name}: {error}") from error
 
 
@@ -125,7 +136,14 @@ def open_gate(settings: Settings) -> Gate:
     """The gate of a process, with the harm and personal data that the package knows of. It stays
     closed until somebody has read the rules."""
     rules = SHIPPED_RISK.read_text(encoding="utf-8")
-    gate = Gate(RuleBook(market=settings.market), risk=shipped_rules(), risk_name=rules)
+    # What was kept for another number of queries is looked at again, as under other rules.
+    named = f"{rules}\0{settings.kept}" if settings.exploration else rules
+    gate = Gate(
+        RuleBook(market=settings.market),
+        risk=shipped_rules(),
+        risk_name=named,
+        constrain=settings.constrain,
+    )
     gate.open = False
     return gate
 

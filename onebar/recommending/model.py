@@ -46,10 +46,12 @@ class Model:
         threads: int = 1,
     ) -> None:
         self._checkpoint = checkpoint
-        self._beam_size = beam_size
         self._relevance = open_relevance(checkpoint)
         self._taste = open_taste(checkpoint)
-        self._engine = load_engine(checkpoint, engine=engine, beam_size=beam_size, threads=threads)
+        self._beam_size = max(beam_size, self._taste.beam)
+        self._engine = load_engine(
+            checkpoint, engine=engine, beam_size=self._beam_size, threads=threads
+        )
 
     @property
     def name(self) -> str:
@@ -95,7 +97,8 @@ class Model:
         sensitive or about something risky, nothing is known of it, or the model rejects it."""
         features = _features(video, anchors, history)
         evidence = self._assemble(features)
-        made_from = material(features, evidence.history)
+        clicks = self._taste.scorer is not None
+        made_from = material(features, evidence.history, clicks=clicks)
         if unfit(made_from, self._taste.risk) is not None:
             return ()
         [beam] = self.generate([self.prompt(evidence)], self._beam_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import exp, log
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from msgspec import Struct
 
 from onebar.evidence.text import REJECT, normalize_query
-from onebar.evidence.words import words
+from onebar.evidence.words import Word, words
 from onebar.gating.risk import RiskClassifier, shipped_rules
+from onebar.ranking.book import Book
+from onebar.recommending.clicks import known
 from onebar.recommending.grounding import (
     Drop,
     Ground,
@@ -23,6 +25,7 @@ from onebar.recommending.grounding import (
     trimmed,
 )
 from onebar.recommending.material import VOICE, Material
+from onebar.recommending.phrases.spans import signature
 from onebar.recommending.ranker import (
     Proposal,
     Ranker,
@@ -32,15 +35,19 @@ from onebar.recommending.ranker import (
     spread,
     worth,
 )
-from onebar.recommending.spans import signature
+from onebar.recommending.variety import varied
 from onebar.records import Candidate
 
-LEAST_SHARE = 0.08
+LEAST_SHARE = 0.04
 """Candidates less likely than this part of the likeliest are better not shown at all."""
 LEAST = 1e-12
 """No candidate's merit is less, so that it has a logarithm."""
 POOL = 20
 """Best candidates that the list is spread over."""
+
+
+KNOWN = 48
+"""Known queries that are candidates."""
 
 
 class Taste(Struct, frozen=True):
@@ -51,6 +58,8 @@ class Taste(Struct, frozen=True):
     risk: RiskClassifier
     scorer: Scorer | None = None
     """Orders the candidates of all sources; None: the ranker does."""
+    book: Book | None = None
+    """Known queries, candidates to a `scorer`."""
     lexicon: Lexicon | None = None
     floor: float | None = None
     """Least `token_log_probability` of a generated candidate."""
@@ -58,10 +67,16 @@ class Taste(Struct, frozen=True):
     """Whether spans of the text are candidates."""
 
     @property
+    def beam(self) -> int:
+        """Candidates of the generator that are to be chosen from; 0: as many as there are."""
+        return 0 if self.scorer is None else self.scorer.beam
+
+    @property
     def digest(self) -> bytes:
         """Names what orders the candidates."""
         scorer = self.ranker if self.scorer is None else self.scorer
-        return f"{self.ranker.digest} {scorer.digest}".encode()
+        book = "" if self.book is None else f" {self.book.digest}"
+        return f"{self.ranker.digest} {scorer.digest}{book}".encode()
 
 
 @lru_cache(maxsize=1)
@@ -70,15 +85,40 @@ def shipped_taste() -> Taste:
     return Taste(shipped_ranker(), shipped_rules())
 
 
+class Bounds(Struct, frozen=True):
+    """What candidates of every source are held to where generation is constrained: `inside` says
+    whether a query is of the repertoire; with `prefer` what isn't stands behind."""
+
+    inside: Callable[[str], bool]
+    prefer: bool = False
+
+
 class Pool:
     """Proposals by what they say."""
 
-    def __init__(self, material: Material, taste: Taste) -> None:
-        """Empty. Sources are added one after another."""
+    def __init__(
+        self,
+        material: Material,
+        taste: Taste,
+        bounds: Bounds | None = None,
+        *,
+        exact: bool = False,
+    ) -> None:
+        """Empty. Sources are added one after another. `exact`: candidates of the same words in
+        another order are two; so are they to a `Taste.scorer`."""
         self._material = material
         self._taste = taste
+        self._bounds = bounds
         self._text = Ground(material.texts())
+        # A ranker that has learned from clicks tells orders of words apart, as those who tap do.
+        self._same: Callable[[str, tuple[Word, ...]], str] = (
+            (lambda query, found: signature(found))
+            if taste.scorer is None and not exact
+            else (lambda query, found: query)
+        )
         self._found: dict[str, Proposal] = {}
+        self._harmful: dict[str, Proposal] = {}
+        """By themselves: only a rule can have them shown."""
         self.dropped: Counter[str] = Counter()
 
     def _put(self, text: str, **facts: Any) -> None:
@@ -91,21 +131,31 @@ class Pool:
         if not found:
             self.dropped[Drop.BROKEN] += 1
             return
-        key = signature(found)
-        known = self._found.get(key)
+        if self._outside(query):
+            self.dropped[Drop.REPERTOIRE] += 1
+            return
+        key = self._same(query, found)
+        shelf = self._harmful if key in self._harmful else self._found
+        known = shelf.get(key)
         if known is not None:
             first = {name: value for name, value in facts.items() if _missing(known, name)}
             self.dropped[Drop.DUPLICATE] += query != known.text
-            self._found[key] = known._replace(**first)
-        elif self._taste.risk.risk((query,)) is not None:
+            shelf[key] = known._replace(**first)
+            return
+        if self._taste.risk.risk((query,)) is not None:
             self.dropped[Drop.RISKY] += 1
-        else:
-            said = [at for at, word in enumerate(found) if not word.function] or [
-                *range(len(found))
-            ]
-            strange = tuple(at for at in said if not self._text.touches(found[at]))
-            covered = 1 - len(strange) / len(said)
-            self._found[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
+            shelf = self._harmful
+        said = [at for at, word in enumerate(found) if not word.function] or [*range(len(found))]
+        strange = tuple(at for at in said if not self._text.touches(found[at]))
+        covered = 1 - len(strange) / len(said)
+        shelf[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
+
+    def _outside(self, query: str) -> bool:
+        bounds = self._bounds
+        return bounds is not None and not bounds.prefer and not bounds.inside(query)
+
+    def _inside(self, query: str) -> bool:
+        return self._bounds is not None and self._bounds.inside(query)
 
     def add_anchors(self) -> None:
         own = [a for a in self._material.anchors if a.source == "behavior"]
@@ -116,15 +166,25 @@ class Pool:
             self._put(anchor.query, anchor=rank, weight=anchor.weight, near=True)
 
     def keep_anchors_of_the_text(self) -> None:
-        self._found = {
-            key: proposal
-            for key, proposal in self._found.items()
-            if not proposal.near and proposal.covered > 0
-        }
+        self._found, self._harmful = (
+            {
+                key: proposal
+                for key, proposal in shelf.items()
+                if not proposal.near and proposal.covered > 0
+            }
+            for shelf in (self._found, self._harmful)
+        )
 
     def add_history(self) -> None:
         for rank, query in enumerate(self._material.history):
             self._put(query, history=rank)
+
+    def add_book(self, most: int = KNOWN) -> None:
+        """Known queries that share a word with the evidence, if the checkpoint brings any."""
+        if self._taste.book is None:
+            return
+        for rank, (query, match) in enumerate(known(self._taste.book, self._material, most)):
+            self._put(query, book=rank, match=match)
 
     def add_beam(self, beam: Sequence[Candidate]) -> None:
         taste = self._taste
@@ -159,23 +219,53 @@ class Pool:
         They are part of a text that was found harmless as a whole, and are judged again only where
         they are shown.
         """
-        spans = self._taste.ranker.best_spans(self._material.video, most, frozenset(self._found))
+        # All of them are needed only to tell which are of the repertoire.
+        wanted = None if self._bounds else most
+        also = frozenset(signature(proposal.words) for proposal in self._found.values())
+        spans = self._taste.ranker.best_spans(self._material.video, wanted, also)
         for rank, span in enumerate(spans):
-            key = signature(span.words)
+            text = normalize_query(span.text)
+            key = self._same(text, span.words)
             known = self._found.get(key)
             if known is not None:
                 self._found[key] = known._replace(span=span, words=span.words)
-            elif most is None or rank < most:
-                self._found[key] = Proposal(normalize_query(span.text), span.words, span)
+            elif self._outside(text):
+                self.dropped[Drop.REPERTOIRE] += 1
+            elif most is None or rank < most or self._inside(text):
+                self._found[key] = Proposal(text, span.words, span)
+
+    def add(self, query: str) -> None:
+        """A query that need not have a source."""
+        self._put(query)
 
     def proposals(self) -> list[Proposal]:
         return list(self._found.values())
 
-    def best(self, k: int) -> tuple[Candidate, ...]:
-        proposals = self.proposals()
-        if not proposals:
+    def best(self, k: int, *, harmful: bool = False) -> tuple[Candidate, ...]:
+        """The `k` best; with `harmful` also those that a rule alone could have shown and that would
+        be among them, in their places."""
+        chosen = self._preferred(self.proposals(), k)
+        if not harmful or not self._harmful:
+            return chosen
+        texts = {proposal.text for proposal in self._harmful.values()}
+        among = self._best([*self.proposals(), *self._harmful.values()], k)
+        beside = [candidate for candidate in among if candidate.text in texts]
+        return tuple(sorted((*chosen, *beside), key=lambda each: (-each.score, each.text)))
+
+    def _preferred(self, proposals: Sequence[Proposal], k: int) -> tuple[Candidate, ...]:
+        bounds = self._bounds
+        if bounds is None or not bounds.prefer:
+            return self._best(proposals, k)
+        first = self._best([each for each in proposals if bounds.inside(each.text)], k)
+        rest = [each for each in proposals if not bounds.inside(each.text)]
+        return (*first, *self._best(rest, k - len(first)))
+
+    def _best(self, proposals: Sequence[Proposal], k: int) -> tuple[Candidate, ...]:
+        if not proposals or k < 1:
             return ()
-        scores = (self._taste.scorer or self._taste.ranker).scores(proposals)
+        if self._taste.scorer is not None:
+            return self._tapped_most(proposals, self._taste.scorer, k)
+        scores = self._taste.ranker.scores(proposals)
         order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
         sure = [at for at in order if _must(proposals[at])]
         if len(sure) > k:
@@ -193,6 +283,20 @@ class Pool:
         return tuple(
             Candidate(proposals[pool[one]].text, round(log(max(merit[one], LEAST)), 5) + 0.0)
             for one in shown
+        )
+
+    def _tapped_most(
+        self, proposals: Sequence[Proposal], scorer: Scorer, k: int
+    ) -> tuple[Candidate, ...]:
+        """By a scorer that has seen what is tapped: it has weighed the anchors, too."""
+        scores = scorer.scores(proposals, self._material)
+        order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
+        texts = [proposals[at].text for at in order]
+        ranked = [scores[at] for at in order]
+        total = sum(exp(score - ranked[0]) for score in ranked)
+        return tuple(
+            Candidate(texts[at], round(ranked[at] - ranked[0] - log(total), 5) + 0.0)
+            for at in varied(texts, ranked, k, scorer.variety)
         )
 
 

@@ -14,7 +14,9 @@ import msgspec
 
 from onebar.errors import OneBarError
 from onebar.evidence.words import Word
-from onebar.recommending.composed import (
+from onebar.ranking.overlap import masks
+from onebar.recommending.material import Material
+from onebar.recommending.phrases.composed import (
     COMPOSED,
     Join,
     Pair,
@@ -27,8 +29,8 @@ from onebar.recommending.composed import (
     pieces,
     then_features,
 )
-from onebar.recommending.names import go_together, joint_feature, joint_features, script
-from onebar.recommending.spans import (
+from onebar.recommending.phrases.names import go_together, joint_feature, joint_features, script
+from onebar.recommending.phrases.spans import (
     Extent,
     Field,
     Span,
@@ -83,26 +85,46 @@ class Proposal(NamedTuple):
     """Whether it is only a near video's or a near query of the log."""
     history: int | None = None
     """Its rank in the relevant history, newest first."""
+    book: int | None = None
+    """Its rank among the known queries that are found by the evidence's words."""
+    match: float = 0.0
+    """How well these words find it."""
     covered: float = 1.0
     """Share of its words that the video's text has."""
     strange: tuple[int, ...] = ()
     """Where those stand that the text has not, among `words`."""
+
+    @property
+    def sourced(self) -> bool:
+        """Whether anything names it."""
+        found = (self.span, self.beam, self.anchor, self.history, self.book)
+        return any(one is not None for one in found)
 
 
 Feature = tuple[str, float]
 
 
 class Scorer(Protocol):
-    """What orders proposals: the shipped sum of weights, or one learned from clicks."""
+    """What orders proposals of all sources in the place of a `Ranker`: learned from clicks."""
+
+    @property
+    def variety(self) -> float:
+        """How much less a query is worth in a bar that has one like it, 0 to 1."""
+        ...
+
+    @property
+    def beam(self) -> int:
+        """Candidates of the generator that it wants to choose from; 0: as many as there are."""
+        ...
 
     @property
     def digest(self) -> str:
         """Names it: part of the digest of every answer that it ordered."""
         ...
 
-    def scores(self, proposals: Sequence[Proposal]) -> list[float]:
+    def scores(self, proposals: Sequence[Proposal], material: Material) -> list[float]:
         """A number for each, higher is better; exp of it is proportional to a probability. Pure:
-        what one gets depends on the proposals of its list alone."""
+        what one gets depends on the proposals of its list, and on what they were made from."""
         ...
 
 
@@ -226,7 +248,9 @@ class Ranker:
         )
         path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=0) + b"\n")
 
-    def scores(self, proposals: Sequence[Proposal]) -> list[float]:
+    def scores(
+        self, proposals: Sequence[Proposal], material: Material | None = None
+    ) -> list[float]:
         return [self._score(proposal) for proposal in proposals]
 
     def _score(self, proposal: Proposal) -> float:
@@ -430,17 +454,16 @@ def nearness(texts: Sequence[str], weights: Sequence[float]) -> list[list[float]
     pairs) times the probability that it is the one. What has less than a hundredth of the greatest
     weight doesn't count as wanted.
     """
-    bits: dict[str, int] = {}
-    masks = [_pair_mask(text, bits) for text in texts]
-    sizes = [mask.bit_count() for mask in masks]
+    bits = masks(texts)
+    sizes = [mask.bit_count() for mask in bits]
     least = max(weights, default=0.0) / 100
     wanted = [at for at, weight in enumerate(weights) if weight >= least]
     return [
         [
-            weights[at] * 2 * (mask & masks[at]).bit_count() / max(1, size + sizes[at])
+            weights[at] * 2 * (mask & bits[at]).bit_count() / max(1, size + sizes[at])
             for at in wanted
         ]
-        for mask, size in zip(masks, sizes, strict=True)
+        for mask, size in zip(bits, sizes, strict=True)
     ]
 
 
@@ -475,12 +498,3 @@ def worth(near: Sequence[Sequence[float]], weights: Sequence[float]) -> list[flo
     Of two that are as likely the nearer goes first: where it is wrong, it is less so.
     """
     return [sqrt(sum(to_all) * weight) for to_all, weight in zip(near, weights, strict=True)]
-
-
-def _pair_mask(text: str, bits: dict[str, int]) -> int:
-    """The pairs of neighbouring characters of a text, white space left out, as a set of bits."""
-    text = text.replace(" ", "").lower()
-    mask = 0
-    for at in range(len(text) - 1):
-        mask |= 1 << bits.setdefault(text[at : at + 2], len(bits))
-    return mask

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -18,14 +19,18 @@ from msgspec import UNSET, Struct
 from onebar.errors import OneBarError
 from onebar.evidence.evidence import Evidence, Relevance, assemble, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt, evidence_digest
-from onebar.gating.gate import Gate, about_of
+from onebar.evidence.text import normalize_query
+from onebar.gating.gate import Gate, about_of, own_anchors
 from onebar.gating.held import count_held
+from onebar.gating.repertoire import Constrain, stricter
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.generator.engine import EngineError
+from onebar.generator.within import Within
 from onebar.process.turns import turns
-from onebar.recommending.candidates import Chosen, Reason, choose, unfit
+from onebar.recommending.candidates import BARRED, Chosen, Reason, choose, unfit
 from onebar.recommending.material import Material, material
-from onebar.recommending.pool import Taste, shipped_taste
+from onebar.recommending.pool import Bounds, Taste, shipped_taste
+from onebar.recommending.settling import LeaveOut, settle
 from onebar.records import CacheEntry, Candidate, Features, Pair, QueryResult
 
 log = structlog.get_logger(__name__)
@@ -50,8 +55,10 @@ class EvidenceChangedError(OneBarError):
         self.video_id = video_id
 
 
-_BARRED = (Reason.REMOVED, Reason.SENSITIVE, Reason.RISKY)
-"""Why nothing is shown under a video whatever is pinned to it."""
+NEAR = 32
+"""Queries of the repertoire that a constrained generation is told of beside its prompt."""
+BEAMS = 1024
+"""Prompts whose candidates are remembered, where each user may get them in another order."""
 ATTEMPTS = 3
 """Times that queries are made anew because their evidence changed meanwhile."""
 
@@ -59,8 +66,8 @@ ATTEMPTS = 3
 class FeatureReader(Protocol):
     """Where evidence comes from."""
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
-        """What is known of each pair, in one round trip."""
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
+        """What is known of each pair, in one round trip; with `counted` the videos' counters."""
         ...
 
 
@@ -87,7 +94,7 @@ class PromptRunner(Protocol):
     def model(self) -> str: ...
 
     def begin(
-        self, prompt: str, *, deadline: float | None = None
+        self, prompt: str, *, within: Within | None = None, deadline: float | None = None
     ) -> asyncio.Future[list[Candidate]]: ...
 
 
@@ -97,7 +104,7 @@ class Grounding(Struct, frozen=True):
     `video_prompt`, `video_material` and `video_digest` are those of the video whoever watches;
     equal to `prompt`, `material` and `digest` where the user's history adds nothing. `unfit` says
     why nothing is generated from it, whoever watches. `read_at` is when the features were read, at
-    the latest (UTC epoch seconds).
+    the latest (UTC epoch seconds). `constrain` says how strictly its queries are of the repertoire.
     """
 
     pair: Pair
@@ -111,6 +118,7 @@ class Grounding(Struct, frozen=True):
     video_digest: str
     read_at: float
     unfit: Reason | None = None
+    constrain: Constrain = "open"
 
     @property
     def known(self) -> bool:
@@ -127,6 +135,30 @@ class Grounding(Struct, frozen=True):
         return self.digest == self.video_digest
 
 
+class Remembered:
+    """What was generated for the latest prompts. A ranker that has learned from clicks puts the
+    same candidates in another order for each user; the generation is made once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._beams: OrderedDict[str, list[Candidate]] = OrderedDict()
+
+    def get(self, prompt: str) -> list[Candidate] | None:
+        """The candidates of a prompt; None where they are not remembered."""
+        found = self._beams.get(prompt)
+        if found is not None:
+            self._beams.move_to_end(prompt)
+        return found
+
+    def put(self, prompt: str, beam: list[Candidate]) -> None:
+        """Remember it; the one that was not asked for the longest goes."""
+        if self._most:
+            self._beams[prompt] = beam
+            self._beams.move_to_end(prompt)
+            if len(self._beams) > self._most:
+                self._beams.popitem(last=False)
+
+
 class Recommender:
     """Answers pairs. One instance serves many concurrent calls on one event loop."""
 
@@ -141,6 +173,7 @@ class Recommender:
         taste: Taste | None = None,
         gate: Gate | None = None,
         k: int = 8,
+        leave_out: LeaveOut = "nothing",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -149,8 +182,11 @@ class Recommender:
         self._config = prompt_config or PromptConfig()
         self._relevance = relevance
         self._taste = taste or shipped_taste()
+        self.counted = self._taste.scorer is not None
+        self._beams = Remembered(BEAMS if self.counted else 0)
         self.gate = Gate() if gate is None else gate
         self._k = k
+        self._leave_out = leave_out
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -159,9 +195,16 @@ class Recommender:
         """The name of the checkpoint that answers."""
         return self._runner.model
 
-    def ground(self, pair: Pair, features: Features, now: float | None = None) -> Grounding:
+    def ground(
+        self,
+        pair: Pair,
+        features: Features,
+        now: float | None = None,
+        constrain: Constrain | None = None,
+    ) -> Grounding:
         """Evidence, prompt and digest of one pair. `now` is when the features were read, where they
-        don't say so themselves."""
+        don't say so themselves; `constrain` holds where it is stricter than the gate's."""
+        mode = stricter(self.gate.constrain, constrain)
         read_at = features.seals.read_at
         if read_at is None:
             read_at = self._clock() if now is None else now
@@ -173,33 +216,38 @@ class Recommender:
             relevance=self._relevance,
         )
         prompt = build_prompt(evidence, self._config)
-        made_from = material(features, evidence.history)
+        made_from = material(features, evidence.history, clicks=self.counted)
         reason = unfit(made_from, self._taste.risk)
-        digest = self._digest(prompt, made_from, reason)
+        digest = self._digest(prompt, made_from, reason, mode)
         whoever = prompt, made_from, digest
-        if evidence.history and reason is None:
+        if (evidence.history or made_from.recent) and reason is None:
             alone = msgspec.structs.replace(evidence, history=())
             video_prompt = build_prompt(alone, self._config)
-            video_material = msgspec.structs.replace(made_from, history=())
-            video_digest = self._digest(video_prompt, video_material, None)
+            video_material = msgspec.structs.replace(made_from, history=(), recent=())
+            video_digest = self._digest(video_prompt, video_material, None, mode)
             whoever = video_prompt, video_material, video_digest
         return Grounding(
-            pair, features, evidence, prompt, made_from, digest, *whoever, read_at, reason
+            pair, features, evidence, prompt, made_from, digest, *whoever, read_at, reason, mode
         )
 
-    def _digest(self, prompt: str, made_from: Material, reason: Reason | None) -> str:
+    def _digest(
+        self, prompt: str, made_from: Material, reason: Reason | None, mode: Constrain
+    ) -> str:
         # A verdict on the evidence is part of the digest: a harmless video may read the same.
         parts = (made_from.encoded(), self._taste.digest, (reason or "").encode())
-        return evidence_digest(prompt, self.model, *parts)
+        constrained = () if mode == "open" else (mode.encode(),)
+        return evidence_digest(prompt, self.model, *parts, *constrained)
 
-    async def evidence(self, pairs: Sequence[Pair]) -> list[Grounding]:
+    async def evidence(
+        self, pairs: Sequence[Pair], constrain: Constrain | None = None
+    ) -> list[Grounding]:
         """What each pair's generation would stand on: one round trip to the store."""
         if not pairs:
             return []
         now = self._clock()
-        features = await self._store.features(pairs)
+        features = await self._store.features(pairs, counted=self.counted)
         known = list(zip(pairs, features, strict=True))
-        return await turns().over(known, lambda one: self.ground(*one, now))
+        return await turns().over(known, lambda one: self.ground(*one, now, constrain))
 
     @property
     def taste(self) -> Taste:
@@ -216,10 +264,19 @@ class Recommender:
         """
         if grounding.unfit is not None:
             return ()
-        return await self._runner.begin(grounding.prompt, deadline=deadline)
+        within = self._within(grounding)
+        return await self._runner.begin(grounding.prompt, within=within, deadline=deadline)
+
+    def chosen(self, grounding: Grounding, beam: Sequence[Candidate]) -> Chosen:
+        """What is shown of a beam and all else of the evidence, before the gate; pure."""
+        return self._choose(beam, grounding.material, grounding)
 
     async def recommend(
-        self, pairs: Sequence[Pair], *, deadline: float | None = None
+        self,
+        pairs: Sequence[Pair],
+        *,
+        deadline: float | None = None,
+        constrain: Constrain | None = None,
     ) -> list[QueryResult | Exception]:
         """A result, or the reason there is none, for each pair in order.
 
@@ -232,30 +289,33 @@ class Recommender:
 
         At `deadline` (loop time) the pairs not ready get `DeadlineExceededError`, while what the
         engine had begun for them still goes to the cache, for the next one who asks; `drain` waits
-        for that. Duplicate pairs cost nothing extra.
+        for that. Duplicate pairs cost nothing extra. Where `constrain` is stricter than the gate's,
+        nothing is written back for the pairs: others are served what the gate's allows.
         """
-        return await self._answers(pairs, None, deadline)
+        return await self._answers(pairs, None, deadline, constrain)
 
     async def answer(
         self,
         groundings: Sequence[Grounding],
         *,
         deadline: float | None = None,
+        constrain: Constrain | None = None,
         answers: dict[Pair, QueryResult | Exception] | None = None,
     ) -> list[QueryResult | Exception]:
-        """`recommend` for pairs whose evidence this recommender has read already. What becomes of
-        each is put into `answers` as soon as it is known."""
+        """`recommend` for pairs whose evidence this recommender has read already, under the same
+        `constrain`. What becomes of each is put into `answers` as soon as it is known."""
         pairs = [grounding.pair for grounding in groundings]
-        return await self._answers(pairs, groundings, deadline, answers)
+        return await self._answers(pairs, groundings, deadline, constrain, answers)
 
     async def _answers(
         self,
         pairs: Sequence[Pair],
         groundings: Sequence[Grounding] | None,
         deadline: float | None,
+        constrain: Constrain | None,
         answers: dict[Pair, QueryResult | Exception] | None = None,
     ) -> list[QueryResult | Exception]:
-        run = _Run(dict.fromkeys(pairs), deadline, {} if answers is None else answers)
+        run = _Run(dict.fromkeys(pairs), deadline, constrain, {} if answers is None else answers)
         task = asyncio.create_task(self._recommend(run, groundings))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -287,12 +347,12 @@ class Recommender:
 
     async def _recommend(self, run: _Run, read: Sequence[Grounding] | None) -> None:
         if read is None:
-            read = await self.evidence(run.pairs)
+            read = await self.evidence(run.pairs, run.constrain)
         for _ in range(ATTEMPTS):
             changed = await self._attempt(run, read)
             if not changed:
                 return
-            read = await self.evidence(list(changed))
+            read = await self.evidence(list(changed), run.constrain)
         for pair in changed:
             run.answer(pair, EvidenceChangedError(pair[0]))
 
@@ -307,9 +367,9 @@ class Recommender:
         changed = await self._settle(run, groundings, self._without_model(groundings))
         # What was asked for goes first; the videos' own is for whoever comes next.
         fit = [grounding for grounding in groundings if grounding.unfit is None]
-        wanted = {one.digest: (one.prompt, one.material) for one in fit}
+        wanted = {one.digest: (one.prompt, one.material, one) for one in fit}
         for one in fit:
-            wanted.setdefault(one.video_digest, (one.video_prompt, one.video_material))
+            wanted.setdefault(one.video_digest, (one.video_prompt, one.video_material, one))
         if not wanted:
             return changed
         cached = await self._cache.by_digest(list(wanted))
@@ -318,11 +378,17 @@ class Recommender:
 
         def begin(one: tuple[str, CachedResult | None]) -> None:
             digest, body = one
+            prompt, made_from, grounding = wanted[digest]
             if body is not None:
                 outcomes[digest] = _chosen(body.result())
                 return
+            beam = self._beams.get(prompt) if grounding.constrain == "open" else None
+            if beam is not None:
+                outcomes[digest] = self._choose(beam, made_from, grounding)
+                return
             try:
-                future = self._runner.begin(wanted[digest][0], deadline=run.deadline)
+                within = self._within(grounding)
+                future = self._runner.begin(prompt, within=within, deadline=run.deadline)
             except (QueueFullError, EngineError) as error:
                 outcomes[digest] = error
             else:
@@ -333,7 +399,7 @@ class Recommender:
         while pending:
             done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             ended = [(digest, future) for future in done for digest in pending.pop(future)]
-            chosen = await turns().over(ended, lambda one: self._outcome(one[1], wanted[one[0]][1]))
+            chosen = await turns().over(ended, lambda one: self._outcome(one[1], *wanted[one[0]]))
             outcomes = {digest: own for (digest, _), own in zip(ended, chosen, strict=True)}
             changed |= await self._settle(run, groundings, outcomes)
         return changed
@@ -345,13 +411,49 @@ class Recommender:
             if grounding.unfit is not None
         }
 
+    def _within(self, grounding: Grounding) -> Within | None:
+        """What a generation is held within: the repertoire and the video's own anchors."""
+        if grounding.constrain == "open":
+            return None
+        texts = (*grounding.material.texts(), *grounding.material.queries())
+        return Within(
+            self.gate.repertoire,
+            tuple(sorted(own_anchors(grounding.features.anchors))),
+            self.gate.repertoire.near(texts, NEAR),
+            grounding.constrain == "prefer",
+        )
+
+    def _bounds(self, grounding: Grounding) -> Bounds | None:
+        """The same for candidates of every source."""
+        if grounding.constrain == "open":
+            return None
+        about = about_of(grounding.pair[0], grounding.features)
+        anchors, now = own_anchors(grounding.features.anchors), self._clock()
+
+        def inside(text: str) -> bool:
+            return self.gate.of_repertoire(normalize_query(text), about, now, anchors)
+
+        return Bounds(inside, grounding.constrain == "prefer")
+
     def _outcome(
-        self, future: asyncio.Future[list[Candidate]], made_from: Material
+        self,
+        future: asyncio.Future[list[Candidate]],
+        prompt: str,
+        made_from: Material,
+        grounding: Grounding,
     ) -> Chosen | Exception:
         error = future.exception()
         if isinstance(error, Exception):
             return error
-        return choose(made_from, future.result(), self._k, self._taste)
+        if grounding.constrain == "open":
+            self._beams.put(prompt, future.result())
+        return self._choose(future.result(), made_from, grounding)
+
+    def _choose(
+        self, beam: Sequence[Candidate], made_from: Material, grounding: Grounding
+    ) -> Chosen:
+        bounds = self._bounds(grounding)
+        return choose(made_from, beam, self._k, self._taste, harmful=True, bounds=bounds)
 
     async def _settle(
         self,
@@ -397,7 +499,12 @@ class Recommender:
     def _entry(
         self, grounding: Grounding, digest: str, chosen: Chosen, user_id: str | None
     ) -> CacheEntry:
-        """What was chosen, as it may be shown under the video at this moment."""
+        """What was chosen, as it may be shown under the video at this moment, to this user."""
+        known = grounding.features
+        anybody = settle(chosen.queries, known, leave_out=self._leave_out, personal=False)
+        mine = anybody
+        if user_id is not None:
+            mine = settle(chosen.queries, known, leave_out=self._leave_out, personal=True)
         video_id, why = grounding.pair[0], UNSET if chosen.reason is None else str(chosen.reason)
         made = QueryResult(
             video_id,
@@ -410,22 +517,31 @@ class Recommender:
         )
         now = self._clock()
         shown, passed = made, self.gate.passed(now)
-        if grounding.unfit not in _BARRED:
-            gated = self.gate.apply(chosen.queries, about_of(video_id, grounding.features), now)
+        if grounding.unfit not in BARRED:
+            gated = self.gate.apply(
+                mine,
+                about_of(video_id, known),
+                now,
+                anchors=own_anchors(known.anchors),
+                constrain=grounding.constrain,
+            )
             count_held(gated.held)
             kept = gated.queries[: self._k]
             if kept:
                 why = UNSET
-            elif chosen.queries:
+            elif mine:
                 why = str(Reason.HELD_BACK)
+            elif chosen.queries:
+                why = str(Reason.NOTHING_LEFT)
             shown = msgspec.structs.replace(made, queries=kept, rejected=not kept, rejection=why)
         return CacheEntry(
             shown,
             user_id,
-            user_id is not None and grounding.shared,
-            grounding.features.seals,
+            user_id is not None and grounding.shared and mine == anybody,
+            known.seals,
             made,
             passed,
+            kept=grounding.constrain == self.gate.constrain,
         )
 
 
@@ -441,10 +557,12 @@ class _Run:
         self,
         pairs: Iterable[Pair],
         deadline: float | None,
+        constrain: Constrain | None,
         answers: dict[Pair, QueryResult | Exception],
     ) -> None:
         self.pairs = tuple(pairs)
         self.deadline = deadline
+        self.constrain = constrain
         self.answers = answers
         self.answered = asyncio.Event()
 

@@ -14,10 +14,10 @@ from onebar.errors import OneBarError
 from stream.events import Event, Impression, Video
 from stream.simulator import Lang, SimulatorConfig
 from stream.simulator.feed import FeedVideo
-from stream.simulator.lexicon import Lexicon, Product, load_lexicon
 from stream.simulator.policy import Shelf
+from stream.simulator.texts.lexicon import Lexicon, Product, load_lexicon
+from stream.simulator.texts.wording import Intent
 from stream.simulator.truth import UserTruth, VideoTruth, WorldTruth
-from stream.simulator.wording import Intent
 from stream.simulator.world import World
 
 FIELDS = ("title", "caption", "author", "item_title", "ocr", "asr", "summary")
@@ -57,7 +57,7 @@ class Showcase(Struct, frozen=True):
             events=events,
             start_ts=now - past * DAYS * 86400 - 60,
             days=DAYS,
-            videos=len(self.videos),
+            videos=len(self.videos) + 1,  # the last one comes when all is over
             active_videos=len(self.videos),
             users=USERS,
             typo_rate=0.0,

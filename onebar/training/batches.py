@@ -181,14 +181,6 @@ def share(rows: Rows, rank: int, processes: int) -> Rows:
     return rows[rank::processes] if len(rows) >= processes else rows[rank % len(rows) :][:1]
 
 
-def epoch_batches(
-    examples: Examples[BatchT_co], size: int, *, seed: int, epoch: int
-) -> Iterator[BatchT_co]:
-    """All batches of one epoch, as a single process reads them."""
-    for rows in examples.order(size, seed=seed, epoch=epoch):
-        yield examples.batch(rows, seed=seed, epoch=epoch)
-
-
 def picked(items: Iterable[Item], most: int) -> list[Item]:
     """At most so many of them, evenly from all; the same ones every time."""
     found = list(items)

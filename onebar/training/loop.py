@@ -19,6 +19,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from onebar.process.files import replacing
 from onebar.training.batches import BatchT, Examples, share
 from onebar.training.progress import TrainingProgress
 from onebar.training.validation import validate
@@ -424,18 +425,15 @@ class Loop(Generic[BatchT]):
 
         if not self.accelerator.is_main_process:
             return
-        temporary = self._state.with_suffix(".tmp")
-        torch.save(
-            {
-                "fingerprint": self._fingerprint,
-                "model": self.model.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "progress": msgspec.to_builtins(self.progress),
-                "best": self._best,
-            },
-            temporary,
-        )
-        temporary.replace(self._state)
+        state = {
+            "fingerprint": self._fingerprint,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "progress": msgspec.to_builtins(self.progress),
+            "best": self._best,
+        }
+        with replacing(self._state, durable=False) as temporary:
+            torch.save(state, temporary)
 
 
 class Curves:

@@ -163,12 +163,6 @@ def fgm_perturbation(gradient: Tensor, epsilon: float) -> Tensor:
     return torch.where(norm > 0, epsilon * gradient / norm.clamp(min=1e-30), 0.0 * gradient)
 
 
-def rollout_mask(ids: Tensor, end: int) -> Tensor:
-    """True up to and including the first end token: ids (B, L) → (B, L)."""
-    ended = (ids == end).int().cumsum(1)
-    return (ended == 0) | ((ids == end) & (ended == 1))
-
-
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` is true; 0 where it is nowhere."""
     kept = torch.where(mask, values, torch.zeros_like(values))

@@ -15,8 +15,20 @@ from msgspec import Struct
 
 from onebar.evidence.prompt import PromptConfig
 from onebar.evidence.tokens import PromptTokenizer
+from onebar.generator.checkpoint import (
+    BOOK,
+    CLICKS,
+    LEXICON,
+    MODEL,
+    OUTPUTS,
+    RANKER,
+    TOKENIZER,
+    Card,
+    GenerationConfig,
+    open_checkpoint,
+)
 from onebar.generator.checkpoint import CARD as CHECKPOINT_CARD
-from onebar.generator.checkpoint import TOKENIZER, Card, GenerationConfig, open_checkpoint
+from onebar.process.files import replacing
 from onebar.training.batches import BatchT
 from onebar.training.loop import Loop, LoopConfig, Progress, Stage, make_accelerator
 from onebar.training.models.export import EXACT_WITHIN, export_checkpoint
@@ -30,6 +42,10 @@ log = structlog.get_logger(__name__)
 
 _NOT_OF_THE_RESULT = {"threads", "device", "save_every_s", "log_every", "progress", "curves"}
 """Settings that change how a run is watched, not what comes of it."""
+
+
+BESIDE = (RANKER, LEXICON, CLICKS, BOOK)
+"""Files of a checkpoint that go along with its weights from stage to stage."""
 
 
 class RunConfig(LoopConfig, frozen=True, kw_only=True):
@@ -146,7 +162,8 @@ def train(config: RunConfig, make_stage: Callable[[Start], Stage[BatchT]]) -> Pa
                 **config.facts,
             },
             embedder=start.dataset.embedder,
-            outputs=outputs_of(start.dataset, start.tokenizer),
+            outputs=_outputs(start, config),
+            beside=_beside(config.init),
             weights=config.weights,
         )
         shutil.rmtree(directory)
@@ -162,11 +179,10 @@ def begin(config: RunConfig, directory: Path) -> Start:
         generation = config.generation or GenerationConfig(exact_within=EXACT_WITHIN)
         path = directory / TOKENIZER
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
-            train_tokenizer(
-                _not_empty(dataset), temporary, vocab_size=preset(config.preset).vocab_size
-            )
-            temporary.replace(path)
+            with replacing(path, durable=False) as temporary:
+                train_tokenizer(
+                    _not_empty(dataset), temporary, vocab_size=preset(config.preset).vocab_size
+                )
         tokenizer = generation.tokenizer(path)
         from transformers import BartForConditionalGeneration
 
@@ -197,6 +213,27 @@ def parent_card(init: str | None) -> Card | None:
     if init is None or not (Path(init) / CHECKPOINT_CARD).is_file():
         return None
     return open_checkpoint(init, verify=False).card
+
+
+def _outputs(start: Start, config: RunConfig) -> tuple[int, ...]:
+    """What queries are made of: what the dataset's are, and what the model's before were."""
+    found = set(outputs_of(start.dataset, start.tokenizer))
+    if start.parent is not None and config.init is not None:
+        before = open_checkpoint(config.init, verify=False)
+        if (path := before.optional(OUTPUTS)) is not None:
+            tokens: list[str] = msgspec.json.decode(path.read_bytes())
+            found.update(start.tokenizer.ids(tokens))
+        elif before.optional(MODEL) is not None:
+            found.update(range(start.tokenizer.vocab_size))
+    return tuple(sorted(found))
+
+
+def _beside(init: str | None) -> dict[str, bytes]:
+    """What the checkpoint before brought that no stage changes."""
+    if init is None or parent_card(init) is None:
+        return {}
+    before = open_checkpoint(init, verify=False)
+    return {name: path.read_bytes() for name in BESIDE if (path := before.optional(name))}
 
 
 def _device_name(device: Any) -> str:

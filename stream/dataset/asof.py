@@ -16,6 +16,7 @@ from stream.dataset.outcomes import first_of
 from stream.dataset.tables import Table, Tables, behaviors
 
 SUMS = ("milli", "exposures", "clicks", "engagements")
+SHOWN = ("query", "position", "propensity")
 VERSION = (*TEXT_FIELDS, "sensitive")
 
 
@@ -159,8 +160,8 @@ def shown_of(triggers: Table, tables: Tables) -> Table:
     exposures = triggers.filter(triggers.exposure.notnull()).select(
         "trigger_id", event_id="exposure"
     )
-    found = exposures.join(tables.shown.select("event_id", "query", "position"), "event_id")
-    item = ibis.struct({"query": found["query"], "position": found.position})
+    found = exposures.join(tables.shown.select("event_id", *SHOWN), "event_id")
+    item = ibis.struct({name: found[name] for name in SHOWN})
     return found.group_by("trigger_id").agg(shown=item.collect())
 
 

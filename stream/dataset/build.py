@@ -35,7 +35,7 @@ from stream.dataset.causality import in_order
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import ROWS, Workspace, rows_of, workspace
 from stream.dataset.outcomes import outcomes
-from stream.dataset.records import trigger_of, video_text
+from stream.dataset.records import may_be_learnt, trigger_of, video_text
 from stream.dataset.tables import Table, Tables, read_tables
 
 log = structlog.get_logger(__name__)
@@ -159,7 +159,7 @@ def choose(
     decided = found.clicked.notnull()
     if config.searches:
         decided = decided | found.searched.notnull()
-    kept = decided | (found.ts >= bounds["test"][0]) | (found.chance < below(config.shown_share))
+    kept = decided | (found.ts >= bounds["valid"][0]) | (found.chance < below(config.shown_share))
     chosen = found.filter(found.flagged | kept)
 
     place = ibis.row_number().over(
@@ -214,11 +214,12 @@ def _write(
 
 def _kept(trigger: Trigger, split: Split, chance: str, config: DatasetConfig) -> bool:
     """Whether to keep an impression that brought nothing: by the same draw as in `choose`."""
-    return bool(trigger.shown) and (split == "test" or chance < below(config.shown_share))
+    return bool(trigger.shown) and (split != "train" or chance < below(config.shown_share))
 
 
 def _write_texts(tables: Tables, path: Path, until: float) -> int:
-    """Every distinct cleaned text of a video and every query from before `until`; how many."""
+    """Every distinct cleaned text of a video and every query from before `until` that may be
+    learnt from; how many."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -250,7 +251,8 @@ def _texts(tables: Tables, until: float) -> Iterator[str]:
         distinct=True,
     )
     for row in rows_of(queries.order_by("query")):
-        yield row["query"]
+        if may_be_learnt(row["query"]):
+            yield row["query"]
 
 
 def _batched(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -32,8 +32,8 @@ class DatasetConfig(Struct, frozen=True, kw_only=True):
     searches: bool = True
     """Whether a query typed after a video is a target, where it shares a term with the evidence."""
     shown_share: float = 0.0
-    """Of impressions with neither, how many of the train and valid parts are kept; the test part
-    keeps all (off-policy evaluation needs them)."""
+    """Of impressions with neither, how many of the train part are kept; the valid and the test part
+    keep all (the click ranker learns from the one, off-policy evaluation needs the other)."""
     rejects_per_video: int = 2
     max_target_chars: int = 64
     """Longer queries are no targets: they are no queries for a bar."""

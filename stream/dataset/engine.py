@@ -34,8 +34,10 @@ class Workspace:
         self._kept: list[str] = []
 
     def read_parquet(self, files: str) -> Any:
-        """The rows of these Parquet files (a glob)."""
-        return self._engine.read_parquet(files)
+        """The rows of these Parquet files (a glob), with the columns of all of them: later ones may
+        have more."""
+        known = {"duckdb": {"union_by_name": True}, "pyspark": {"mergeSchema": True}}
+        return self._engine.read_parquet(files, **known.get(self._engine.name, {}))
 
     def keep(self, name: str, rows: Any) -> Any:
         """The rows of an expression or an Arrow table, worked out now and once."""

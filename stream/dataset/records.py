@@ -13,6 +13,7 @@ import msgspec
 
 from feature_store.buckets import (
     MAX_ANCHORS,
+    most_exposed,
     newest,
     rank_anchors,
     showable,
@@ -21,10 +22,9 @@ from feature_store.buckets import (
 )
 from onebar.evidence.evidence import Evidence, assemble, terms
 from onebar.evidence.text import REJECT, clean_video
-from onebar.gating.personal import shipped_patterns
-from onebar.gating.risk import shipped_rules
+from onebar.gating.gate import never_shown
 from onebar.records import TEXT_FIELDS, Features, HistoryEntry, QueryCounts, VideoText
-from onebar.triggers import Kind, Preference, Shown, Trigger
+from onebar.triggers import Counted, Kind, Preference, Shown, Trigger
 from stream.dataset.config import DatasetConfig
 from stream.dataset.preferences import candidates, preference_list
 
@@ -34,9 +34,9 @@ _clean = lru_cache(maxsize=8192)(clean_video)
 
 
 @lru_cache(maxsize=65536)
-def _may_be_learnt(query: str) -> bool:
-    """Whether a query is a target: not where it could never be shown."""
-    return shipped_patterns().kind(query) is None and shipped_rules().risk((query,)) is None
+def may_be_learnt(query: str) -> bool:
+    """Whether a query may be learnt from: not where it could never be shown."""
+    return never_shown(query) is None
 
 
 def video_text(row: Row) -> VideoText:
@@ -80,11 +80,17 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
     no use to anybody."""
     features, counts = features_of(row, config)
     evidence = assemble(features, max_anchors=config.max_anchors, max_history=config.max_history)
+    weights = {anchor.query: anchor.weight for anchor in features.anchors}
     kind, target = _outcome(row, evidence, config)
     shown = tuple(
         sorted(
             (
-                Shown(item["query"], item["position"], item["query"] == row["clicked"])
+                Shown(
+                    item["query"],
+                    item["position"],
+                    item["query"] == row["clicked"],
+                    item["propensity"],
+                )
                 for item in row["shown"] or ()
             ),
             key=lambda item: (item.position, item.query),
@@ -101,6 +107,7 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
             anchors={anchor.query for anchor in features.anchors},
             pool=sorted(row["pool"] or ()),
         )
+        levels = {level: list(filter(may_be_learnt, found)) for level, found in levels.items()}
         words = " ".join((evidence.text, evidence.summary, *evidence.anchors))
         preferences = preference_list(levels, counts, words, config, row["trigger_id"])
     return Trigger(
@@ -113,11 +120,13 @@ def trigger_of(row: Row, config: DatasetConfig) -> Trigger:
         text=evidence.text,
         summary=evidence.summary,
         anchors=evidence.anchors,
+        anchor_weights=tuple(round(weights.get(query, 0.0), 4) for query in evidence.anchors),
         history=evidence.history,
         recent=tuple(entry.query for entry in features.history),
         target=target,
         preferences=preferences,
         shown=shown,
+        counts=tuple(Counted(*one) for one in most_exposed(counts)),
         video_behaviors=row["behaviors"] or 0,
         video_age_s=row["ts"] - row["born"] if row["born"] is not None else 0.0,
     )
@@ -127,7 +136,7 @@ def _outcome(row: Row, evidence: Evidence, config: DatasetConfig) -> tuple[Kind,
     if row["flagged"]:
         return "reject", REJECT
     clicked, searched = (
-        None if query is None or not _may_be_learnt(query) else query
+        None if query is None or not may_be_learnt(query) else query
         for query in (row["clicked"], row["searched"])
     )
     if clicked is not None and len(clicked) <= config.max_target_chars:

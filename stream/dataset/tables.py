@@ -16,7 +16,7 @@ from onebar.policy import StatePolicy
 from onebar.records import TEXT_FIELDS
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
-from stream.events.fold import FoldWeights
+from stream.events.fold import LOWER, FoldWeights
 
 if TYPE_CHECKING:
     pass
@@ -53,7 +53,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "video_id": _STRING,
         "user_id": _STRING,
         "request_id": _STRING,
-        "queries": "array<struct<query: string, position: int32>>",
+        "queries": "array<struct<query: string, position: int32, propensity: float64>>",
     },
     "click": {
         "event_id": _STRING,
@@ -62,6 +62,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "user_id": _STRING,
         "request_id": _STRING,
         "query": _STRING,
+        "position": "int32",
     },
     "engagement": {
         "event_id": _STRING,
@@ -109,7 +110,11 @@ def read_tables(work: Workspace, files: Mapping[str, str | None], config: Datase
     shown = exposed.select(
         "event_id", "ts", "video_id", "user_id", "request_id", item=exposed.queries.unnest()
     )
-    shown = shown.mutate(query=shown.item.query, position=shown.item.position).drop("item")
+    shown = shown.mutate(
+        query=shown.item["query"],
+        position=shown.item.position,
+        propensity=shown.item.propensity.fill_null(1.0),
+    ).drop("item")
     spelling = _spelling(work, [events["search"], events["click"], events["engagement"], shown])
 
     def spelled(table: Table) -> Table:
@@ -118,8 +123,10 @@ def read_tables(work: Workspace, files: Mapping[str, str | None], config: Datase
 
     # A query named twice in one exposure was shown once, at its first place.
     shown = spelled(shown)
-    first = shown.group_by("event_id", "query").agg(position=shown.position.min())
-    shown = shown.drop("position").distinct().join(first, ["event_id", "query"])
+    first = shown.group_by("event_id", "query").agg(
+        position=shown.position.min(), propensity=shown.propensity.argmin(shown.position)
+    )
+    shown = shown.drop("position", "propensity").distinct().join(first, ["event_id", "query"])
     return Tables(
         events["video"],
         events["impression"],
@@ -169,7 +176,21 @@ def _read(work: Workspace, files: str | None, columns: dict[str, str]) -> Table:
 
     if files is None:
         return ibis.memtable([], schema=columns)
-    return work.read_parquet(files).select(*columns).cast(columns)
+    table = work.read_parquet(files).select(*columns)
+    if "queries" in columns and "propensity" not in table.queries.type().value_type.names:
+        # Written before there were any.
+        table = table.mutate(
+            queries=table.queries.map(
+                lambda item: ibis.struct(
+                    {
+                        "query": item["query"],
+                        "position": item.position,
+                        "propensity": ibis.null("float64"),
+                    }
+                )
+            )
+        )
+    return table.cast(columns)
 
 
 def _once(work: Workspace, name: str, table: Table, config: DatasetConfig) -> Table:
@@ -235,9 +256,16 @@ def behaviors(tables: Tables, weights: FoldWeights, policy: StatePolicy) -> Tabl
         ),
         else_=ibis.literal(0, "int64"),
     )
+    lower = (tables.clicks.position > 0).fill_null(False)
+    way = ibis.ifelse(lower, ibis.literal(LOWER, _STRING), ibis.literal("click", _STRING))
+    tapped = ibis.ifelse(
+        lower,
+        ibis.literal(round(weights.tap(True) * 1000), "int64"),
+        ibis.literal(round(weights.tap(False) * 1000), "int64"),
+    )
     every = ibis.union(
         row(tables.searches, "search", round(weights.search * 1000)),
-        row(tables.clicks, "click", round(weights.click * 1000), clicks=1),
+        row(tables.clicks, way, tapped, clicks=1),
         row(engaged, engaged.kind, kinds, engagements=1),
         row(tables.shown, "exposure", 0, exposures=1),
     )

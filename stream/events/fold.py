@@ -14,6 +14,7 @@ from feature_store.writes import (
     MILLI,
     BehaviorAdd,
     HistoryPut,
+    ReactionPut,
     RulePut,
     UserDelete,
     VideoPut,
@@ -44,11 +45,20 @@ class FoldWeights(Struct, frozen=True):
     """How much one behaviour ties its query to its video, in units of one search (> 0)."""
 
     search: float = 1.0
-    click: float = 2.0
+    """Typed by oneself: nobody had to show it."""
+    click: float = 0.5
+    """On the first query of a bar, or where no position was told: everybody looks there, and many a
+    tap is for the place."""
+    click_lower: float = 1.0
+    """On one below it, which had to be looked for."""
     dwell: float = 0.5
     item_click: float = 2.0
     cart: float = 3.0
     order: float = 4.0
+
+    def tap(self, lower: bool) -> float:
+        """The weight of a tap, below the first query of its bar or on it."""
+        return self.click_lower if lower else self.click
 
     def engagement(self, kind: EngagementKind) -> float:
         """The weight of an engagement of this kind."""
@@ -56,6 +66,7 @@ class FoldWeights(Struct, frozen=True):
         return weight
 
 
+LOWER = "click_lower"
 DEFAULT_WEIGHTS = FoldWeights()
 REMOVED = VideoText(removed=True)
 """What is kept of a video that is gone."""
@@ -80,7 +91,12 @@ def fold(event: Event, clean: Clean, weights: FoldWeights = DEFAULT_WEIGHTS) -> 
             return (UserDelete(event.user_id, event.ts),)
         case Exposure():
             shown = _queries(item.query for item in event.queries)
-            return (_add(event, event.video_id, exposures=shown),) if shown else ()
+            if not shown:
+                return ()
+            return (
+                _add(event, event.video_id, exposures=shown),
+                ReactionPut(event.user_id, event.ts, event.event_id, "shown", shown),
+            )
         case Search() | Click() | Engagement():
             return _behavior(event, weights)
 
@@ -113,6 +129,11 @@ def rule_of(event: RuleChange) -> Rule | None:
         raise InvalidEventError(f"rule {event.rule_id!r}: {error}") from None
 
 
+def is_lower(event: Click) -> bool:
+    """Whether a tap was below the first query of its bar."""
+    return event.position is not UNSET and event.position > 0
+
+
 def _behavior(event: Search | Click | Engagement, weights: FoldWeights) -> tuple[Write, ...]:
     queries = _queries([event.query])
     if not queries:
@@ -125,12 +146,23 @@ def _behavior(event: Search | Click | Engagement, weights: FoldWeights) -> tuple
                 return (history,)
             return (_add(event, event.video_id, anchor=(query, weights.search)), history)
         case Click():
-            anchor = (query, weights.click)
-            return (_add(event, event.video_id, anchor=anchor, clicks=queries), history)
+            # Which of the two it was is part of its kind, so that which came first is no matter.
+            lower = is_lower(event)
+            anchor = (query, weights.tap(lower))
+            kind = LOWER if lower else event.type
+            return (
+                _add(event, event.video_id, anchor=anchor, clicks=queries, kind=kind),
+                history,
+                ReactionPut(event.user_id, event.ts, event.event_id, "tapped", queries),
+            )
         case Engagement():
             anchor = (query, weights.engagement(event.kind))
+            added = _add(event, event.video_id, anchor=anchor, engagements=queries, kind=event.kind)
+            if event.kind != "order":
+                return (added,)
             return (
-                _add(event, event.video_id, anchor=anchor, engagements=queries, kind=event.kind),
+                added,
+                ReactionPut(event.user_id, event.ts, event.event_id, "ordered", queries),
             )
 
 

@@ -125,8 +125,11 @@ class EventProducer:
         `KafkaUnavailableError` where some may not have arrived: send all of them again, a repeated
         event_id counts once.
         """
-        named = [self._pseudonyms.event(e) for e in events] if self._pseudonyms else events
-        await self.send_messages(await turns().over(named, _message))
+        await self.send_messages(await turns().over(events, self._message))
+
+    def _message(self, event: Event) -> Message:
+        named = self._pseudonyms.event(event)
+        return named.topic, named.key.encode(), encode(named), ()
 
     async def send_raw(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()
@@ -236,10 +239,6 @@ class EventProducer:
         if self._producer is None:
             raise KafkaUnavailableError(self.bootstrap, "the producer was not started")
         return self._producer
-
-
-def _message(event: Event) -> Message:
-    return event.topic, event.key.encode(), encode(event), ()
 
 
 _LARGE = "is longer than"

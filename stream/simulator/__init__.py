@@ -8,7 +8,7 @@ from stream.simulator.config import (
     SimulatorConfigError,
     config_of,
 )
-from stream.simulator.lexicon import LexiconError
+from stream.simulator.texts.lexicon import LexiconError
 from stream.simulator.truth import Truth, TruthError, load_truth
 from stream.simulator.writer import simulate, truth_path_of, write_log
 

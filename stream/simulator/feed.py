@@ -8,8 +8,8 @@ from collections.abc import Callable
 from itertools import accumulate
 
 from stream.simulator.policy import Shelf
+from stream.simulator.texts.wording import Intent
 from stream.simulator.users import Session
-from stream.simulator.wording import Intent
 
 REFRESH = 256
 """Impressions after which what everybody watches is looked at anew."""

@@ -12,8 +12,8 @@ from operator import itemgetter
 from msgspec import Struct
 
 from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import SUBSETS, Lexicon, Product
-from stream.simulator.wording import Intent, Rand, Wording, make_wording
+from stream.simulator.texts.lexicon import SUBSETS, Lexicon, Product
+from stream.simulator.texts.wording import Intent, Rand, Wording, make_wording
 
 POOL_LIMIT = 64
 ANCHOR_LIMIT = 16

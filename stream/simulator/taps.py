@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stream.simulator.lexicon import SUBSET_WEIGHTS
+from stream.simulator.texts.lexicon import SUBSET_WEIGHTS
+from stream.simulator.texts.wording import Intent, Wording
 from stream.simulator.users import Session, User
-from stream.simulator.wording import Intent, Wording
 
 EXAMINED = (1.0, 0.8, 0.65, 0.52, 0.43, 0.36, 0.31, 0.27)
 """How likely a query at a position is looked at."""

@@ -16,8 +16,8 @@ from msgspec import Struct
 from onebar.errors import OneBarError
 from stream.logs.compression import DECOMPRESSION_ERRORS, decompressed
 from stream.simulator.config import LATER, SimulatorConfig
-from stream.simulator.lexicon import Lexicon, Product, world_lexicon
-from stream.simulator.wording import Intent, Traits, likely_wordings
+from stream.simulator.texts.lexicon import Lexicon, Product, world_lexicon
+from stream.simulator.texts.wording import Intent, Traits, likely_wordings
 
 
 class TruthError(OneBarError, ValueError):

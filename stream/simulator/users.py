@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from stream.simulator.config import SimulatorConfig
-from stream.simulator.lexicon import Lexicon
-from stream.simulator.wording import Traits, Wording
+from stream.simulator.texts.lexicon import Lexicon
+from stream.simulator.texts.wording import Traits, Wording
 
 SEEN_LIMIT = 12
 """Things per user whose last wording the logging policy remembers."""

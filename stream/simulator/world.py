@@ -26,17 +26,17 @@ from stream.events import (
     ShownQuery,
     Video,
 )
-from stream.simulator.composer import compose
 from stream.simulator.config import SimulatorConfig
 from stream.simulator.feed import Feed, FeedVideo
-from stream.simulator.lexicon import Lexicon, new_things, world_lexicon
-from stream.simulator.noise import misspell
 from stream.simulator.policy import LoggingPolicy, Shelf
 from stream.simulator.taps import examined, fit, interest, weariness
+from stream.simulator.texts.composer import compose
+from stream.simulator.texts.lexicon import Lexicon, new_things, world_lexicon
+from stream.simulator.texts.noise import misspell
+from stream.simulator.texts.wording import NO_THING, Wording, make_intent, sample_wording
 from stream.simulator.trends import Trends
 from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_truth
 from stream.simulator.users import Session, User, make_user
-from stream.simulator.wording import NO_THING, Wording, make_intent, sample_wording
 
 HOUR = 3600.0
 DAY = 24 * HOUR

@@ -42,12 +42,12 @@ def to_pair(record: Record, pseudonyms: Pseudonyms = NONE) -> Pair:
     return event.video_id, None if event.user_id is UNSET else event.user_id
 
 
-def query_message(pair: Pair, result: QueryResult) -> Message:
-    """What is told on `onebar.queries` of one generation."""
+def query_message(pair: Pair, result: QueryResult, k: int | None = None) -> Message:
+    """What is told on `onebar.queries` of one generation: its first `k` queries, all where None."""
     video_id, user_id = pair
     body: dict[str, object] = {
         "video_id": video_id,
-        "queries": [{"text": query.text, "score": query.score} for query in result.queries],
+        "queries": [{"text": query.text, "score": query.score} for query in result.queries[:k]],
         "rejected": result.rejected,
         "model": result.model,
         "evidence_digest": result.evidence_digest,
@@ -81,7 +81,9 @@ def is_fresh(lookup: Lookup, grounding: Grounding, now: float, passed: int) -> b
     return found is not None and found.evidence_digest == grounding.digest
 
 
-def untold(record: Record, pair: Pair, lookup: Lookup, passed: int) -> Iterator[Message]:
+def untold(
+    record: Record, pair: Pair, lookup: Lookup, passed: int, k: int | None = None
+) -> Iterator[Message]:
     """What is cached for an impression and has passed its rules, as a message, where it was made
     since the impression came: a worker may have been ended between the cache and the topic, and
     this be its impression again. Told twice is better than never."""
@@ -90,7 +92,7 @@ def untold(record: Record, pair: Pair, lookup: Lookup, passed: int) -> Iterator[
         return
     result = cached(pair, lookup)
     if result is not None and result.generated_at >= record.timestamp - CLOCKS_APART_S:
-        yield query_message(pair, result)
+        yield query_message(pair, result, k)
 
 
 class Models(Protocol):
@@ -111,6 +113,7 @@ class Generation:
         *,
         late_after_s: float,
         pseudonyms: Pseudonyms = NONE,
+        k: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._pseudonyms = pseudonyms
@@ -119,6 +122,7 @@ class Generation:
         self._producer = producer
         self._health = health
         self._late_after_s = late_after_s
+        self._k = k
         self._clock = clock
 
     async def take(self, records: Sequence[Record]) -> list[Record]:
@@ -173,7 +177,7 @@ class Generation:
         await self._tell(
             message
             for pair, lookup in zip(pairs, lookups, strict=True)
-            for message in untold(late[pair], pair, lookup, passed)
+            for message in untold(late[pair], pair, lookup, passed, self._k)
         )
 
     async def _tell(self, messages: Iterable[Message]) -> None:
@@ -220,7 +224,7 @@ class Generation:
         messages: list[Message] = []
         for grounding, lookup in zip(read, lookups, strict=True):
             if is_fresh(lookup, grounding, started, passed):
-                messages += untold(wanted[grounding.pair], grounding.pair, lookup, passed)
+                messages += untold(wanted[grounding.pair], grounding.pair, lookup, passed, self._k)
             else:
                 groundings.append(grounding)
         due = [grounding.pair for grounding in groundings]
@@ -242,7 +246,7 @@ class Generation:
             if isinstance(result, QueryResult):
                 COUNT.labels("rejected" if result.rejected else "generated").inc()
                 CACHED_SECONDS.observe(max(0.0, now - wanted[pair].timestamp))
-                messages.append(query_message(pair, result))
+                messages.append(query_message(pair, result, self._k))
             elif isinstance(result, (UnknownVideoError, EvidenceChangedError)):
                 unknown[pair] = wanted[pair]
             else:

@@ -6,13 +6,18 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 
 import structlog
 
-from feature_store.opening import cache_beside
-from onebar.gating.follow import RuleFollower
+from feature_store.opening import cache_beside, repertoire_beside
+from feature_store.repertoire import RepertoireStore
+from onebar.errors import OneBarError
+from onebar.gating.follow import RepertoireFollower, RuleFollower
+from onebar.gating.gate import Gate
+from onebar.gating.rules import About
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.start import begin
 from onebar.process.tasks import end_tasks
@@ -43,6 +48,8 @@ HOLD_WAITS_S = (0.1, 0.3, 0.6, 1.0)
 be a moment behind. After the last it is given up and counted."""
 STOP_WITHIN_S = 3.5
 """How long what is in hand may take to finish once the worker is told to stop."""
+REPERTOIRE_LOOK_S = 5.0
+"""How often a worker asks whether it is its turn to work the repertoire out."""
 COMMIT_WITHIN_S = 1.0
 """And how long the last commit may take."""
 
@@ -147,6 +154,29 @@ class GeneratorLoop:
             self._tracker.committed(offsets)
 
 
+async def keep_repertoire(shelf: RepertoireStore, gate: Gate, settings: Settings) -> None:
+    """Work the repertoire out anew every so often, one worker at a time, until cancelled."""
+    while True:
+        try:
+            if await shelf.due(settings.repertoire_refresh_s):
+                await work_out(shelf, gate, settings)
+        except OneBarError as error:
+            log.warning("repertoire_not_made", error=str(error))
+        await asyncio.sleep(min(settings.repertoire_refresh_s / 4, REPERTOIRE_LOOK_S))
+
+
+async def work_out(shelf: RepertoireStore, gate: Gate, settings: Settings) -> int:
+    """Work the repertoire out, of what the gate lets pass anywhere; how many queries it has."""
+
+    def may(query: str) -> bool:
+        return gate.judge(query, About(), time.time(), anchors=(query,)) is None
+
+    queries = await shelf.work_out(settings.repertoire, may)
+    came, went = await shelf.put(queries)
+    log.info("repertoire_made", queries=len(queries), came=came, went=went)
+    return len(queries)
+
+
 async def run_generator(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then finish what is in hand and commit.
 
@@ -166,7 +196,10 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
     cache = cache_beside(runtime.store, settings)
     gate = open_gate(settings)
     rules = RuleFollower(runtime.store, gate)
+    shelf = repertoire_beside(runtime.store)
+    repertoire = RepertoireFollower(shelf, gate)
     await until_back(rules.look, runtime.health)
+    await until_back(repertoire.look, runtime.health)
     live = LiveModel(
         settings,
         runtime.store,
@@ -177,7 +210,10 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
         on_warning=partial(runtime.health.warn, "model"),
     )
     await live.open(model)
-    following = [asyncio.create_task(each) for each in (live.follow(), rules.follow())]
+    followers = [live.follow(), rules.follow(), repertoire.follow()]
+    if settings.constrain != "open":
+        followers.append(keep_repertoire(shelf, gate, settings))
+    following = [asyncio.create_task(each) for each in followers]
     try:
         generation = Generation(
             live,
@@ -186,6 +222,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             runtime.health,
             late_after_s=settings.late_after_s,
             pseudonyms=Pseudonyms(settings.user_id_key),
+            k=settings.k,
         )
         loop = GeneratorLoop(settings, generation, runtime.health, runtime.stop)
         async with watching(runtime, loop.lags):

@@ -106,6 +106,7 @@ async def watch_groups(runtime: Runtime, every_s: float = GROUPS_EVERY_S) -> Non
         "stream": (stream_group(settings), INPUTS),
         "generator": (generator_group(settings), (IMPRESSIONS,)),
     }
+    await asyncio.sleep(every_s / 3)  # a worker that starts has better to do
     while True:
         try:
             async with asyncio.timeout(every_s):

@@ -21,7 +21,9 @@ SWITCHES = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-READY_S = 60.0
+READY_S = 120.0
+STOP_S = 150.0
+"""On servers that outlive it, its topics are deleted."""
 PAGE = re.compile(r"The page: (\S+)")
 
 
@@ -60,8 +62,8 @@ def demo(run_dir: Path, *arguments: str) -> Iterator[str]:
         try:
             yield _page_of(process, log)
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_S)
 
 
 def _page_of(process: subprocess.Popen[bytes], log: Path) -> str:

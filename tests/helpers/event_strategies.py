@@ -34,13 +34,19 @@ _COMMON: dict[str, Any] = {"event_id": IDS, "ts": TIMES}
 def events() -> st.SearchStrategy[Event]:
     """Any event."""
     pair: dict[str, Any] = {**_COMMON, "video_id": IDS, "user_id": IDS}
-    shown = st.lists(st.builds(ShownQuery, QUERIES, st.integers(0, 1000)), min_size=1, max_size=5)
+    item = st.builds(
+        ShownQuery,
+        QUERIES,
+        st.integers(0, 1000),
+        st.just(UNSET) | st.floats(0, 1, exclude_min=True),
+    )
+    shown = st.lists(item, min_size=1, max_size=5)
     return st.one_of(
         st.builds(Video, **_COMMON, video_id=IDS, **dict.fromkeys(TEXT_FIELDS, TEXT)),
         st.builds(Impression, **_COMMON, video_id=IDS, user_id=MAYBE_ID),
         st.builds(Search, **_COMMON, user_id=IDS, query=QUERIES, video_id=MAYBE_ID),
         st.builds(Exposure, **pair, queries=shown),
-        st.builds(Click, **pair, query=QUERIES),
+        st.builds(Click, **pair, query=QUERIES, position=st.just(UNSET) | st.integers(0, 1000)),
         st.builds(
             Engagement,
             **pair,

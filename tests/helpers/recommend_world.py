@@ -6,11 +6,18 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
+from msgspec import structs
+
 from onebar.evidence.prompt import PromptConfig
+from onebar.gating.gate import Gate
+from onebar.gating.repertoire import Constrain
 from onebar.generator.batching import Batcher
 from onebar.generator.engine import Engine
+from onebar.generator.within import Within
+from onebar.recommending.pool import Taste
 from onebar.recommending.recommend import Recommender
 from onebar.records import (
+    NO_REACTIONS,
     NO_SEAL,
     Anchor,
     CacheEntry,
@@ -19,6 +26,7 @@ from onebar.records import (
     HistoryEntry,
     Pair,
     QueryResult,
+    Reactions,
     VideoText,
 )
 
@@ -44,12 +52,19 @@ class Store:
             "runner": (HistoryEntry("red trail shoes", 5.0),),
             "cook": (HistoryEntry("wok", 5.0),),
         }
+        self.reactions: dict[str, Reactions] = {}
         self.calls = 0
+        self.counted = False
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
         self.calls += 1
+        self.counted |= counted
         return [
-            Features(known.text, known.anchors, self.history.get(user or "", ()), known.seals)
+            structs.replace(
+                known,
+                history=self.history.get(user or "", ()),
+                reactions=self.reactions.get(user or "", NO_REACTIONS),
+            )
             for video, user in pairs
             for known in [self.videos.get(video, Features())]
         ]
@@ -81,7 +96,7 @@ class Cache:
             self.before_put()
         for entry in entries:
             self.entries.append(entry)
-            self.digests[entry.result.evidence_digest] = Body(entry.result)
+            self.digests[entry.result.evidence_digest] = Body(entry.made or entry.result)
         return [entry.seals.video == self.seal for entry in entries]
 
     @property
@@ -96,10 +111,15 @@ class HeldEngine(Engine):
         self.gate = threading.Event()
         self.gate.set()
         self.prompts: list[str] = []
+        self.within: list[Within | None] = []
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
+        """Says the last word of each prompt, and heeds no bounds."""
         assert self.gate.wait(30)
         self.prompts += prompts
+        self.within += within
         if any("explode" in prompt for prompt in prompts):
             raise ValueError("boom")
         return [
@@ -114,15 +134,23 @@ class HeldEngine(Engine):
 
 
 class World:
-    def __init__(self, **options: int) -> None:
+    def __init__(
+        self, gate: Gate | None = None, taste: Taste | None = None, **options: int
+    ) -> None:
         self.store, self.cache, self.engine = Store(), Cache(), HeldEngine()
         self.batcher = Batcher(self.engine, k=8, max_wait_s=0.001, **options)
         self.recommender = Recommender(
-            self.store, self.cache, self.batcher, prompt_config=PromptConfig(), clock=lambda: 100.0
+            *(self.store, self.cache, self.batcher),
+            prompt_config=PromptConfig(),
+            gate=gate,
+            taste=taste,
+            clock=lambda: 100.0,
         )
 
-    async def ask(self, *pairs: Pair, deadline: float | None = None) -> list[QueryResult]:
-        answers = await self.recommender.recommend(pairs, deadline=deadline)
+    async def ask(
+        self, *pairs: Pair, deadline: float | None = None, constrain: Constrain | None = None
+    ) -> list[QueryResult]:
+        answers = await self.recommender.recommend(pairs, deadline=deadline, constrain=constrain)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer

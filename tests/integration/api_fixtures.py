@@ -18,6 +18,7 @@ from api.services import Services
 from onebar.evidence.prompt import PromptConfig
 from onebar.gating.risk import shipped_rules
 from onebar.generator.engine import Engine
+from onebar.generator.within import Within
 from onebar.recommending.loading import LoadedModel, warm_prompt
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Ranker
@@ -42,7 +43,9 @@ class HeldEngine(Engine):
         self.go.set()
         self.prompts: list[str] = []
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
         self.prompts += [prompt for prompt in prompts if prompt != WARM]
         if not self.go.wait(HOLD_S):
             raise TimeoutError("nobody let the engine go")

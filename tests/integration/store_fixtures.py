@@ -30,7 +30,15 @@ SMALL = StatePolicy(
     deletion_reach_s=3.0,
     showable_users=1,
 )
-STRICT = msgspec.structs.replace(SMALL, showable_users=2, showable_lookback_s=20.0)
+STRICT = msgspec.structs.replace(
+    SMALL,
+    showable_users=2,
+    showable_lookback_s=20.0,
+    shown_size=5,
+    tapped_size=3,
+    tired_shows=2,
+    tired_user_shows=2,
+)
 
 Result = TypeVar("Result")
 

@@ -13,7 +13,18 @@ from feature_store.snapshot import StateSnapshot
 from feature_store.writes import Position
 from onebar.evidence.text import clean_video
 from onebar.settings import Settings
-from stream.events import Click, Engagement, Event, Exposure, Search, ShownQuery, Video
+from stream.events import (
+    Click,
+    Deletion,
+    Engagement,
+    Event,
+    Exposure,
+    Removal,
+    RuleChange,
+    Search,
+    ShownQuery,
+    Video,
+)
 from stream.events.fold import fold
 from stream.kafka.consumer import RecordConsumer, end_offsets, group_lag
 from stream.kafka.groups import generator_group, stream_group
@@ -49,6 +60,41 @@ def make_events(count: int, *, videos: int = 12, users: int = 30, seed: int = 7)
             case _:
                 event = rng.choice(events)
         events.append(event)
+    return events
+
+
+def decisions(count: int, *, videos: int = 12, users: int = 30, seed: int = 11) -> list[Event]:
+    """Rules made, changed and taken back, videos gone and come again, users forgotten: in no order
+    of their times, and some events twice."""
+    rng = random.Random(seed)
+    events: list[Event] = []
+    while len(events) < count:
+        common = {"event_id": f"d{len(events)}", "ts": NOW + rng.randrange(2 * count) * 0.5}
+        video_id = f"v{rng.randrange(videos)}"
+        event: Event
+        match rng.randrange(6):
+            case 0 | 1:
+                event = RuleChange(
+                    **common,
+                    rule_id=f"r{rng.randrange(30)}",
+                    action=rng.choice(["block", "allow", "learn", "pin"]),
+                    query=rng.choice(QUERIES),
+                    video_id=video_id,
+                )
+            case 2:
+                event = RuleChange(**common, rule_id=f"r{rng.randrange(30)}", action="remove")
+            case 3:
+                event = Removal(**common, video_id=video_id)
+            case 4:
+                event = Deletion(**common, user_id=f"u{rng.randrange(users)}")
+            case _:
+                event = Video(
+                    **common,
+                    video_id=video_id,
+                    caption=f"come again {len(events)}",
+                    sensitive=rng.random() < 0.3,
+                )
+        events += [event] * rng.choice([1, 1, 2])
     return events
 
 

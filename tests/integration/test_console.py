@@ -167,6 +167,22 @@ async def test_click_rates_and_explanations_read_the_state(
         assert known["videos"][0]["seen_at"] is None
 
 
+async def test_a_bar_is_watched_over_http(settings: Settings, store: FeatureStore) -> None:
+    await put(store, video("v1", "Hiking boots"))
+    async with running(settings) as api:
+        watched = await api.http.get("/v1/watch", params={"video_id": "v1", "most": 1})
+        assert watched.headers["content-type"].startswith("text/event-stream")
+        name, data = watched.text.strip().split("\n")
+        assert name == "event: bar"
+        told = json.loads(data.removeprefix("data: "))
+        assert told["state"] == "told"
+        answer = await get(api, "/v1/queries", video_id="v1")
+        assert told["queries"] == answer["queries"]
+        assert api.services.watchers.count == 0
+        headed = await api.http.head("/v1/watch", params={"video_id": "v1"})
+        assert (headed.status_code, headed.content) == (200, b"")
+
+
 async def test_all_of_it_needs_the_scope_admin(settings: Settings) -> None:
     import hashlib
 

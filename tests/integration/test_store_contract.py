@@ -18,6 +18,7 @@ from feature_store.writes import (
     BehaviorAdd,
     HistoryPut,
     Position,
+    ReactionPut,
     RulePut,
     UserDelete,
     VideoPut,
@@ -61,6 +62,14 @@ behavior_adds = st.builds(
     st.sampled_from(["search", "click"]),
 )
 history_puts = st.builds(HistoryPut, user_ids, queries, times)
+reaction_puts = st.builds(
+    ReactionPut,
+    user_ids,
+    times,
+    event_ids,
+    st.sampled_from(["shown", "tapped", "ordered"]),
+    st.lists(queries, max_size=3, unique=True).map(tuple),
+)
 deletions = st.builds(UserDelete, user_ids, times)
 rule_puts = st.builds(
     RulePut,
@@ -70,7 +79,8 @@ rule_puts = st.builds(
     st.none() | st.builds(Rule, st.just("r"), st.just("block"), query=queries, who=queries),
 )
 writes = st.one_of(
-    video_puts, behavior_adds, behavior_adds, history_puts, history_puts, deletions, rule_puts
+    *(video_puts, behavior_adds, behavior_adds, history_puts, history_puts),
+    *(reaction_puts, reaction_puts, deletions, rule_puts),
 )
 
 
@@ -174,8 +184,10 @@ def test_redis_reaches_the_state_of_a_clean_pass(
             assert diff(expected, found) == []
             assert found == expected
             pairs = [(v, u) for v in expected.videos for u in (*expected.users, None)]
-            features = await store.features(pairs, now=45.0)
-            assert [unsealed(f) for f in features] == memory.features(pairs, now=45.0)
+            for counted in (False, True):
+                features = await store.features(pairs, now=45.0, counted=counted)
+                expected_features = memory.features(pairs, now=45.0, counted=counted)
+                assert [unsealed(f) for f in features] == expected_features
             for video_id in expected.videos:
                 assert await store.counts(video_id) == memory.counts(video_id)
                 anchors = await store.anchors(video_id, now=45.0)

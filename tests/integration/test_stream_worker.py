@@ -12,7 +12,16 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 from api_fixtures import Line
-from stream_fixtures import NOW, add_partitions, folded, lag, make_events, producer, values
+from stream_fixtures import (
+    NOW,
+    add_partitions,
+    decisions,
+    folded,
+    lag,
+    make_events,
+    producer,
+    values,
+)
 from support import Workers, eventually
 
 from feature_store.buckets import add_counts
@@ -26,7 +35,7 @@ from onebar.policy import DAY
 from onebar.settings import Settings
 from onebar.stack.processes import Child
 from onebar.stack.servers import free_port
-from stream.events import BEHAVIORS, VIDEOS, Deletion, Event, Search, Video, encode
+from stream.events import BEHAVIORS, RULES, VIDEOS, Deletion, Event, Search, Video, encode
 from stream.events.fold import fold
 from stream.kafka.records import Record
 from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
@@ -36,6 +45,8 @@ from stream.workers.ingest import Ingester
 from stream.workers.runtime import WorkerCrashedError
 from stream.workers.stream import EXIT_S, run_stream_worker
 
+RULE_ACTIONS = ("block", "allow", "learn", "pin")
+
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 
 
@@ -43,7 +54,7 @@ async def caught_up(settings: Settings) -> None:
     """Everything is processed and committed."""
 
     async def none_left() -> bool:
-        return await lag(settings, VIDEOS, BEHAVIORS) == 0
+        return await lag(settings, VIDEOS, BEHAVIORS, RULES) == 0
 
     await eventually(none_left, 60, interval=0.2, what="lag of the stream worker")
 
@@ -110,7 +121,11 @@ async def test_what_a_repeat_is_the_log_alone_says(
 async def test_killed_workers_lose_and_repeat_nothing(
     settings: Settings, store: FeatureStore, workers: Workers
 ) -> None:
+    """With what people decide among what they do: rules, removals, thresholds, deletions."""
+    settings = settings.model_copy(update={"showable_users": 3})
     events = make_events(4000, videos=40)
+    for at, decision in enumerate(decisions(400, videos=40)):
+        events.insert(9 * at + 40, decision)
     await send(settings, events)
     for _ in range(2):
         worker = workers.start("stream")
@@ -122,7 +137,24 @@ async def test_killed_workers_lose_and_repeat_nothing(
         workers.kill(worker)
     workers.start("stream")
     await caught_up(settings)
-    await assert_state(store, folded(events, settings))
+    expected = folded(events, settings)
+    await assert_state(store, expected)
+    # What follows from it: which rules hold, and what enough users asked for others to see it.
+    rules = {name: kept.rule for name, kept in expected.rules.items()}
+    assert await store.rules_since(0) == rules
+    assert {None, *RULE_ACTIONS} == {rule and rule.action for rule in rules.values()}
+    assert any(video.text is not None and video.text.removed for video in expected.videos.values())
+    reference = MemoryStore(settings.policy)
+    for event in events:
+        for write in fold(event, clean_video):
+            reference.apply(write, None)
+    judged = FeatureStore(store.client, store.keys, settings.policy)
+    verdicts = []
+    for name in expected.videos:
+        found = await judged.anchors(name, now=NOW)
+        assert found == reference.anchors(name, now=NOW)
+        verdicts += [anchor.showable for anchor in found]
+    assert {True, False} == set(verdicts)
 
 
 async def test_two_workers_share_and_survive_the_loss_of_one(

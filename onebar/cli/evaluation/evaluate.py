@@ -15,7 +15,7 @@ from onebar.cli.common import INTERRUPTED, JsonOption, print_json, write_json
 from onebar.process.console import progress, say
 
 if TYPE_CHECKING:
-    from onebar.evaluation.outcomes import Outcomes, RelevanceGrade
+    from onebar.evaluation.outcomes import Outcomes, RelevanceGrade, TapChances
     from onebar.evaluation.predict import Predictor
     from onebar.triggers import TriggerDataset
 
@@ -63,7 +63,8 @@ def evaluate(
     truth: Annotated[
         list[Path] | None,
         typer.Option(
-            help="LOG.truth.jsonl of a simulated log: relevance of every query. May be repeated."
+            help="LOG.truth.jsonl of a simulated log: relevance of every query, and how likely a "
+            "bar is tapped. May be repeated."
         ),
     ] = None,
     slices: Annotated[
@@ -117,7 +118,7 @@ def evaluate(
             split=split,
             limit=limit,
             k=k,
-            relevance=_relevance(truth) if truth else None,
+            truth=_truth(truth) if truth else None,
             slices=slices,
             embedder=embedder,
         )
@@ -157,17 +158,19 @@ def _measure(
     split: SplitName,
     limit: int | None,
     k: int,
-    relevance: RelevanceGrade | None,
+    truth: tuple[RelevanceGrade, TapChances] | None,
     slices: bool,
     embedder: str | None,
 ) -> list[Outcomes]:
     from onebar.evaluation.closeness import embedder_closeness
+    from onebar.evaluation.evaluate import evaluation_triggers, propensities
     from onebar.evaluation.outcomes import measure
-    from onebar.evaluation.read import evaluation_triggers
     from onebar.evaluation.slices import click_counts
     from onebar.evaluation.slices import slices as slice_masks
 
     triggers = evaluation_triggers(dataset, split.value, limit)
+    looked = propensities(dataset, split.value)
+    relevance, taps = truth or (None, None)
     closeness = embedder_closeness(embedder) if embedder else None
     masks = slice_masks(triggers, click_counts(dataset.read("train"))) if slices else {}
     found = []
@@ -178,6 +181,8 @@ def _measure(
                 triggers,
                 k,
                 relevance=relevance,
+                taps=taps,
+                propensity=looked,
                 closeness=closeness,
                 progress=lambda done, of: update(done / of, f"{done}/{of}"),
             )
@@ -185,11 +190,13 @@ def _measure(
     return found
 
 
-def _relevance(paths: Sequence[Path]) -> RelevanceGrade:
-    """Grades by the truths of simulated logs, the first that knows the video."""
+def _truth(paths: Sequence[Path]) -> tuple[RelevanceGrade, TapChances]:
+    """Grades and taps by the truths of simulated logs, the first that knows the video."""
+    from stream.simulator.loop.judge import Judge
     from stream.simulator.truth import load_truth
 
     truths = [load_truth(path) for path in paths]
+    judges = [Judge(truth) for truth in truths]
 
     @lru_cache(maxsize=100_000)
     def grade(video_id: str, query: str) -> int:
@@ -198,7 +205,13 @@ def _relevance(paths: Sequence[Path]) -> RelevanceGrade:
                 return truth.relevance(video_id, query)
         raise KeyError(video_id)
 
-    return grade
+    def taps(video_id: str, user_id: str, queries: Sequence[str]) -> Sequence[float]:
+        for truth, judge in zip(truths, judges, strict=True):
+            if video_id in truth.videos:
+                return judge.chances(video_id, user_id, queries)
+        raise KeyError(video_id)
+
+    return grade, taps
 
 
 def _tell(

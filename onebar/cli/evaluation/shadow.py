@@ -10,9 +10,9 @@ from onebar.cli.common import print_json, write_json
 from onebar.process.console import progress
 
 if TYPE_CHECKING:
+    from onebar.evaluation.comparing.shadow import ShadowReport
     from onebar.evaluation.metrics import Interval
     from onebar.evaluation.offpolicy import Estimate
-    from onebar.evaluation.shadow import ShadowReport
     from onebar.triggers import Split, TriggerDataset
 
 
@@ -29,8 +29,8 @@ def run_shadow(
     out: Path | None,
 ) -> None:
     """Run both on the slice and print the difference. Raises as `shadow` does."""
+    from onebar.evaluation.comparing.shadow import shadow
     from onebar.evaluation.predict import EnginePredictor
-    from onebar.evaluation.shadow import shadow
     from onebar.triggers import EmptyDatasetError
 
     kept = dataset.card.settings.get("shown_share", 1.0)

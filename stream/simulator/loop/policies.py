@@ -14,7 +14,7 @@ from onebar.client.clients import AsyncClient
 from onebar.client.errors import ClientError
 from onebar.errors import UsageError
 from stream.events import Event, ShownQuery
-from stream.simulator.wording import likely_wordings
+from stream.simulator.texts.wording import likely_wordings
 from stream.simulator.world import Visit, World
 
 WAIT_S = 60.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from stream.simulator.lexicon import SUBSETS, Lexicon, Product
 from stream.simulator.taps import fit
+from stream.simulator.texts.lexicon import SUBSETS, Lexicon, Product
+from stream.simulator.texts.wording import NO_THING, Intent, Wording, make_wording
 from stream.simulator.truth import says
 from stream.simulator.users import User
-from stream.simulator.wording import NO_THING, Intent, Wording, make_wording
 
 ODD = -1
 """The `phrasing` of a text that no template of the world makes: nobody's preferred one."""

@@ -24,9 +24,10 @@ from api.http.problems import InvalidParameterError, ProblemError
 from api.http.schemas import is_id
 from api.routes.events import InvalidEventsError, all_or_none, check
 from api.routes.page import assets
-from api.routes.queries import QueriesEndpoint
+from api.routes.queries import QueriesEndpoint, wanted_of
 from api.server import AddressInUseError, free_port
 from api.services import Services
+from onebar.gating.rules import LANGUAGES
 from onebar.records import Anchor, Candidate, Features
 from onebar.settings import Settings
 from stream.events import Event
@@ -162,7 +163,7 @@ async def test_every_refusal_is_a_problem(
         ("/v1/queries", "GET, HEAD, POST"),
         ("/v1/rules", "GET, HEAD"),
         ("/v1/users/u", "DELETE"),
-        ("/v1/users/u/history", "DELETE, GET, HEAD"),  # of a user that is named so
+        ("/v1/users/u/history", "GET, HEAD"),  # of a user that is named so
         ("/v1/videos/a/b/anchors", "GET, HEAD"),
     ],
 )
@@ -447,7 +448,8 @@ async def test_openapi_describes_every_route(app: FastAPI, http: httpx.AsyncClie
                 if status >= "400" and path != "/readyz":
                     assert list(response["content"]) == ["application/problem+json"], where
     parameters = document["paths"]["/v1/queries"]["get"]["parameters"]
-    assert {p["name"] for p in parameters} == {"video_id", "user_id", "k", "budget_ms"}
+    batch = schemas["BatchRequest"]["properties"].keys() - {"requests"}
+    assert {p["name"] for p in parameters} == {"video_id", "user_id", *batch}
     assert "HTTPValidationError" not in schemas
 
 
@@ -456,7 +458,7 @@ def test_an_id_that_can_be_one_comes_through(text: str) -> None:
     endpoint = QueriesEndpoint(SERVICES)
     query = str(httpx.QueryParams({"video_id": text})) if is_text(text) else "video_id=%ff"
     if is_id(text) and is_text(text):
-        assert endpoint.parameters(query.encode()) == ((text, None), None, None)
+        assert endpoint.parameters(query.encode()) == ((text, None), None, None, None)
     else:
         with pytest.raises(InvalidParameterError):
             endpoint.parameters(query.encode())
@@ -470,7 +472,7 @@ def is_text(text: str) -> bool:
 def test_no_query_string_breaks_the_reader(query: bytes) -> None:
     endpoint = QueriesEndpoint(SERVICES)
     try:
-        (video_id, user_id), k, budget_ms = endpoint.parameters(query)
+        (video_id, user_id), k, budget_ms, _ = endpoint.parameters(query)
     except InvalidParameterError:
         return
     assert is_id(video_id)
@@ -485,7 +487,12 @@ SERVICES = Services(NOWHERE)
 def test_empty_users_are_nobody() -> None:
     endpoint = QueriesEndpoint(SERVICES)
     assert endpoint.parameters(b"video_id=a+b%2Fc&user_id=&x=1&x=2")[0] == ("a b/c", None)
-    assert endpoint.parameters(b"video_id=v&user_id=u&k=3&budget_ms=1.5") == (("v", "u"), 3, 1.5)
+    assert endpoint.parameters(b"video_id=v&user_id=u&k=3&budget_ms=1.5") == (
+        ("v", "u"),
+        3,
+        1.5,
+        None,
+    )
 
 
 PLAIN = st.text("abcXYZ019_.~:-", min_size=1, max_size=256)
@@ -497,7 +504,33 @@ def test_plain_ids_are_read_alike_wherever_they_stand(video_id: str, user_id: st
     user = "" if user_id is None else f"&user_id={user_id}"
     read = endpoint.parameters(f"video_id={video_id}{user}".encode())
     assert read == endpoint.parameters(f"video_id={video_id}{user}&other=1".encode())
-    assert read == ((video_id, user_id), None, None)
+    assert read == ((video_id, user_id), None, None, None)
+
+
+WANTED = st.fixed_dictionaries(
+    {},
+    optional={
+        "exclude": st.lists(st.text("ab é&=+%鞋", max_size=20), min_size=1, max_size=4),
+        "languages": st.lists(st.sampled_from([*LANGUAGES, "xx"]), min_size=1, max_size=3),
+        "max_length": st.integers(-1, 99) | st.just("x"),
+        "diversity": st.sampled_from([0, 0.25, 1, 1.5, -1, "nan", ""]),
+        "constrain": st.sampled_from(["open", "prefer", "only", "never", ""]),
+    },
+)
+
+
+@given(WANTED)
+def test_a_lookup_can_ask_for_what_a_batch_can(wanted: dict[str, Any]) -> None:
+    endpoint = QueriesEndpoint(SERVICES)
+    query = str(httpx.QueryParams({"video_id": "v", **wanted})).encode()
+    body = json.dumps({"requests": [{"video_id": "v"}], **wanted}).encode()
+    try:
+        expected: Any = wanted_of(endpoint.requests(body))
+    except InvalidParameterError:
+        with pytest.raises(InvalidParameterError):
+            endpoint.parameters(query)
+    else:
+        assert endpoint.parameters(query)[3] == expected
 
 
 def body_of(*pairs: tuple[Any, Any], **rest: Any) -> bytes:

@@ -12,7 +12,6 @@ from api.http.access import AccessControl
 from api.http.auth import KeyRing
 from api.http.problems import ProblemError
 from api.http.proxies import TRACES, Proxies
-from api.http.rate_limits import RateLimiter
 
 
 def request(peer: str, *headers: tuple[str, str]) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def test_the_caller_is_the_last_who_is_no_proxy_of_ours(
 
 
 def admitted(scope: dict[str, Any], *proxies: str) -> bool:
-    access = AccessControl(KeyRing(), RateLimiter(0), Proxies(proxies))
+    access = AccessControl(KeyRing(), None, Proxies(proxies))
     try:
         access.admit(scope, "admin")
     except ProblemError as problem:

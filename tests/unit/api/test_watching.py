@@ -93,7 +93,7 @@ class Runner:
 
     model = "fixed-00000000"
 
-    def begin(self, prompt: str, *, deadline: float | None = None) -> asyncio.Future[Any]:
+    def begin(self, prompt: str, **_: Any) -> asyncio.Future[Any]:
         future = asyncio.get_running_loop().create_future()
         future.set_result(list(BEAM))
         return future
@@ -105,7 +105,7 @@ class Store:
     def __init__(self, known: Features) -> None:
         self.known = known
 
-    async def features(self, pairs: Sequence[Pair]) -> list[Features]:
+    async def features(self, pairs: Sequence[Pair], *, counted: bool = False) -> list[Features]:
         return [self.known for _ in pairs]
 
 
@@ -130,7 +130,9 @@ async def explained(known: Features, which: Gate, k: int = 8) -> Any:
     grounding = made.ground(("v", "u"), known)
     counts = {"waterproof hiking boots": QueryCounts(10, 3, 1)}
     beam = await made.beam(grounding)
-    return grounding, explain(grounding, beam, made.taste, which, k, 100.0, counts)
+    return grounding, explain(
+        grounding, beam, made.chosen(grounding, beam), made.taste, which, k, 100.0, counts
+    )
 
 
 async def test_an_explanation_shows_the_list_that_is_chosen_and_why_the_rest_is_not() -> None:

@@ -70,6 +70,10 @@ def test_an_offset_already_passed_has_no_effect() -> None:
 def test_one_exposure_counts_each_query() -> None:
     store = stored(BehaviorAdd("v", 1.0, "e", (), ("a", "b", "a"), ("a",), ("b",)))
     assert store.counts("v") == {"a": QueryCounts(2, 1, 0), "b": QueryCounts(1, 0, 1)}
+    [counted] = store.features([("v", None)], counted=True)
+    assert counted.counts == (("a", 2, 1, 0), ("b", 1, 0, 1))
+    [plain] = store.features([("v", None)])
+    assert plain.counts == ()
 
 
 def test_only_the_newest_entries_stay() -> None:

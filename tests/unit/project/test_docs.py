@@ -119,6 +119,11 @@ def test_commands_page_is_what_the_commands_say() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == maker.page(), "run: make schemas"
 
 
+def test_the_openapi_document_is_what_the_server_serves() -> None:
+    maker = load(ROOT / "docs" / "make_openapi.py")
+    assert (ROOT / "docs" / "openapi.json").read_text() == maker.document(), "run: make schemas"
+
+
 def test_every_page_is_led_to() -> None:
     """From the README, in however many steps."""
     found, waiting = set(), [ROOT / "README.md"]

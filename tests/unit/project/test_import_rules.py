@@ -42,15 +42,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "onebar.training": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
     "onebar.embedding": (*_BASE, "onebar.evidence", "onebar.triggers", "onebar.training"),
     "onebar.gating": (*_BASE, "onebar.evidence"),
+    "onebar.ranking": (*_BASE, "onebar.evidence"),
     "onebar.recommending": (
         *(*_BASE, "onebar.evidence", "onebar.gating", "onebar.generator", "onebar.embedding"),
+        "onebar.ranking",
+    ),
+    "onebar.learning": (
+        *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.gating", "onebar.generator"),
+        *("onebar.ranking", "onebar.recommending", "onebar.evaluation"),
     ),
     "onebar.teaching": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.gating", "onebar.recommending"),
     ),
     "onebar.evaluation": (
         *(*_BASE, "onebar.evidence", "onebar.triggers", "onebar.generator"),
-        *("onebar.embedding", "onebar.recommending"),
+        *("onebar.embedding", "onebar.ranking", "onebar.recommending"),
     ),
     "onebar.bench": (*_BASE, "onebar.generator"),
     # Everything that speaks Redis.
@@ -58,23 +64,30 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "feature_store.writes": _BASE,
     "feature_store.keys": _BASE,
     "feature_store.buckets": (*_BASE, "feature_store.writes"),
+    "feature_store.reactions": (*_BASE, "feature_store.writes"),
     "feature_store.repeats": (*_BASE, "feature_store.writes"),
     "feature_store.snapshot": (*_BASE, "feature_store.buckets"),
     "feature_store.plan": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.writes"),
-        *("feature_store.redis", "feature_store.repeats", "feature_store.snapshot"),
+        *("feature_store.reactions", "feature_store.redis", "feature_store.repeats"),
+        "feature_store.snapshot",
     ),
     "feature_store.memory": (
-        *(*_BASE, "feature_store.buckets", "feature_store.repeats", "feature_store.snapshot"),
-        "feature_store.writes",
+        *(*_BASE, "feature_store.buckets", "feature_store.reactions", "feature_store.repeats"),
+        *("feature_store.snapshot", "feature_store.writes"),
     ),
     "feature_store.store": (
         *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
-        *("feature_store.redis", "feature_store.snapshot", "feature_store.writes"),
+        *("feature_store.reactions", "feature_store.redis", "feature_store.snapshot"),
+        "feature_store.writes",
+    ),
+    "feature_store.repertoire": (
+        *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
+        *("feature_store.redis", "feature_store.snapshot"),
     ),
     "feature_store.opening": (
         *(*_BASE, "feature_store.cache", "feature_store.keys", "feature_store.redis"),
-        "feature_store.store",
+        *("feature_store.repertoire", "feature_store.store"),
     ),
     "feature_store.limits": (*_BASE, "feature_store.keys", "feature_store.redis"),
     "feature_store.cache": (

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from epochs import epoch_batches
 from sentence_transformers import SentenceTransformer
 from tiny_models import make_bert, make_qwen3
 
@@ -42,7 +43,6 @@ from onebar.embedding.train import (
     train_all,
     train_embedder,
 )
-from onebar.training.batches import epoch_batches
 
 THINGS = ("shoes", "lamp", "kettle", "phone", "dress", "连衣裙", "蓝牙耳机", "tent")
 SLANG = ("kicks", "lumen", "boiler", "cell", "gown", "裙子", "耳麦", "camp")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from onebar.cli.main import app
-from onebar.evaluation.read import evaluation_triggers
+from onebar.evaluation.evaluate import evaluation_triggers
 from onebar.evaluation.report import report, tables
 from onebar.recommending.candidates import REJECT
 from onebar.triggers import (

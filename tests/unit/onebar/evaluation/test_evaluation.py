@@ -179,7 +179,7 @@ def test_a_paired_difference_is_tighter_than_two_intervals() -> None:
     assert difference.low > 0
     single = summary(a)["hr@1"]
     assert difference.high - difference.low < (single.high - single.low) / 2
-    assert compare(a, a)["hr@1"] == Interval(0.0, 0.0, 0.0)
+    assert compare(a, a)["hr@1"] == Interval(0.0, 0.0, 0.0, p=1.0)
 
 
 def test_several_seeds_are_their_mean() -> None:
@@ -215,7 +215,7 @@ def test_saved_outcomes_come_back(tmp_path: Path) -> None:
     assert after.name == "fixed"
     assert after.slices["head"].tolist() == masks["head"].tolist()
     assert after.first.tolist() == before.first.tolist()
-    assert compare(before, after)["mrr@8"] == Interval(0.0, 0.0, 0.0)
+    assert compare(before, after)["mrr@8"] == Interval(0.0, 0.0, 0.0, p=1.0)
     (tmp_path / "seed-1.fixed.npz").write_bytes(b"no zip")
     with pytest.raises(OutcomesError, match="measure again"):
         Outcomes.load(tmp_path / "seed-1.fixed")

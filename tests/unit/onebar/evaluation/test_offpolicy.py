@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onebar.evaluation.comparing.shadow import shadow, verdict
 from onebar.evaluation.metrics import Interval
 from onebar.evaluation.offpolicy import Estimate, Listed, OffPolicy, examination, off_policy, slots
 from onebar.evaluation.predict import Prediction
-from onebar.evaluation.shadow import shadow, verdict
 from onebar.triggers import EmptyDatasetError, Shown, Trigger
+from stream.simulator.taps import examined
 
 EXAMINED = (1.0, 0.6, 0.4, 0.2)
 WANTED = {"great": 0.5, "good": 0.25, "poor": 0.05, "bad": 0.01}
@@ -64,12 +65,14 @@ def test_the_estimate_is_taps_over_looks_and_over_impressions() -> None:
     found = off_policy(triggers, [("a",)] * 3, [("b",)] * 3)
     # a and b were tapped alike often, so both places look alike: e = 1, 1.
     assert found.propensity == (1.0, 1.0)
+    # b stood behind the tap once: there it was not passed over.
+    assert found.old.per_look.value == pytest.approx(1 / 3)
+    assert found.new.per_look.value == pytest.approx(1 / 2)
     for model in (found.old, found.new):
-        assert model.per_look.value == pytest.approx(1 / 3)
         assert model.per_impression.value == pytest.approx(1 / 3)
-        assert model.effective == pytest.approx(3.0)
         assert not model.conclusive
-    assert found.per_look.value == found.per_impression.value == 0
+    assert (found.old.effective, found.new.effective) == (pytest.approx(3), pytest.approx(2))
+    assert found.per_impression.value == 0
 
 
 def test_a_model_that_says_little_is_good_per_look_and_poor_per_impression() -> None:
@@ -87,6 +90,25 @@ def test_a_model_that_says_little_is_good_per_look_and_poor_per_impression() -> 
 def test_propensities_are_found_in_the_log() -> None:
     found = examination(world(20_000, seed=1))
     assert found == pytest.approx(EXAMINED, abs=0.07)
+
+
+def test_the_simulators_places_are_found_though_a_tap_ends_the_bar() -> None:
+    """The simulator's own user: looks from the top, taps at most once, then leaves; some care for
+    no query of the bar, some for all."""
+    rng = np.random.default_rng(4)
+    triggers = []
+    for number in range(60_000):
+        order = [str(q) for q in rng.permutation(list(WANTED))]
+        care = float(rng.choice((0.35, 0.8, 1.0)))
+        items, tapped = [], False
+        for place, query in enumerate(order):
+            tap = not tapped and rng.random() < examined(place) * care * WANTED[query]
+            items.append((query, place, bool(tap)))
+            tapped |= bool(tap)
+        triggers.append(shown(*items, video=f"v{number % 5}"))
+    found = examination(triggers)
+    truth = [examined(place) for place in range(4)]
+    assert found == pytest.approx(truth, abs=0.05)
 
 
 def test_a_ranking_policy_does_not_fool_them() -> None:

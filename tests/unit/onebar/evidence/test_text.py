@@ -194,3 +194,17 @@ def test_a_hostile_megabyte_is_cut_not_suffered(unit: str) -> None:
     assert len(normalize_query(raw)) <= QUERY_LIMIT
     clean = clean_video(VideoText(title=raw, caption=raw, ocr=raw, asr=raw, summary=raw))
     assert len(clean.caption) <= FIELD_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("<b>Best</b> trail <i>shoes</i> &amp; socks", "Best trail shoes & socks"),
+        ("Caf&eacute; <br/>tour<script>alert(1)</script>", "Café tour"),
+        ("&lt;p&gt;Soup&lt;/p&gt; of the day", "Soup of the day"),
+        ("I <3 tea, AT&T & 5 < 6", "I <3 tea, AT&T & 5 < 6"),
+        ("&#91;SEP&#93; tent", "tent"),
+    ],
+)
+def test_markup_is_read_as_a_page_shows_it(written: str, read: str) -> None:
+    assert clean_text(written) == read

@@ -16,6 +16,7 @@ from onebar.generator.batching import (
     QueueFullError,
 )
 from onebar.generator.engine import Engine, EngineError
+from onebar.generator.within import Within
 from onebar.records import Candidate
 
 
@@ -31,7 +32,9 @@ class GatedEngine(Engine):
         if opened:
             self.gate.set()
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
         self.batches.append(list(prompts))
         self.entered.set()
         assert self.gate.wait(30)

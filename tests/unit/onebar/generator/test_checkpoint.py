@@ -13,6 +13,7 @@ from onebar.evidence.prompt import PromptConfig
 from onebar.evidence.tokens import trim
 from onebar.generator.checkpoint import (
     CARD,
+    WEIGHTS,
     Checkpoint,
     CheckpointCorruptError,
     CheckpointError,
@@ -35,7 +36,7 @@ def test_it_opens_and_names_itself(toy_checkpoint: Checkpoint, copy: Path) -> No
     assert open_checkpoint(copy).name == toy_checkpoint.name
     assert toy_checkpoint.name.startswith("tiny-")
     assert toy_checkpoint.has_ctranslate2
-    assert toy_checkpoint.has_weights
+    assert toy_checkpoint.optional(WEIGHTS)
     assert toy_checkpoint.card.training["log"] == "toy"
     assert toy_checkpoint.card.prompt == PromptConfig()
 

@@ -51,10 +51,13 @@ def test_verdicts(query: str, why: Drop | None) -> None:
 def test_a_word_that_exists_nowhere_is_none() -> None:
     lexicon = Lexicon.of(["volume paddle boards", "inflatable dinghy"])
     assert KAYAK.drop(words("kayak volumumizing"), lexicon) is Drop.NONWORD
-    assert KAYAK.drop(words("kayak dinghy"), lexicon) is None
+    assert KAYAK.drop(words("inflatable dinghy"), lexicon) is None
+    assert KAYAK.drop(words("kayak dinghy"), lexicon) is Drop.STRANGE
     # A taxonomy of products and jieba's dictionary are always at hand.
-    assert KAYAK.drop(words("kayak helmet"), lexicon) is None
+    assert KAYAK.drop(words("kayak accessories"), lexicon) is None
+    assert KAYAK.drop(words("kayak helmet"), lexicon) is Drop.STRANGE
     assert KAYAK.drop(words("皮划艇 头盔"), lexicon) is None
+    assert KAYAK.drop(words("kayak 头盔"), lexicon) is Drop.STRANGE
     # Without a lexicon there is no telling.
     assert KAYAK.drop(words("kayak volumumizing")) is None
 

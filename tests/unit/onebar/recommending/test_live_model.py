@@ -14,10 +14,14 @@ from recommend_world import Cache, Store, until
 from small_checkpoints import damage, make
 
 from onebar.evidence.prompt import PromptConfig
+from onebar.gating.risk import shipped_rules
 from onebar.generator.engine import Engine, EngineError
 from onebar.generator.registry import NothingPromotedError, Registry
+from onebar.generator.within import Within
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import LoadedModel, open_configured, warm_prompt
+from onebar.recommending.pool import Taste
+from onebar.recommending.ranker import Ranker
 from onebar.records import Candidate, QueryResult
 from onebar.settings import Settings
 
@@ -43,7 +47,9 @@ class FakeEngine(Engine):
         self.mute = False
         self.broken = False
 
-    def generate(self, prompts: Sequence[str], k: int) -> list[list[Candidate]]:
+    def generate(
+        self, prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()
+    ) -> list[list[Candidate]]:
         assert not self.closed, "asked after its end"
         if prompts[0] != WARM:
             assert self.go.wait(30)
@@ -87,7 +93,8 @@ class World:
         engine = FakeEngine(name)
         self.prepare(engine)
         self.engines.append(engine)
-        return LoadedModel(engine, PromptConfig())
+        # All that may be said is as good: what is said tells who was asked.
+        return LoadedModel(engine, PromptConfig(), taste=Taste(Ranker({}), shipped_rules()))
 
     async def ask(self, video: str = "shoes", user: str | None = None) -> QueryResult:
         recommender = self.live.recommender

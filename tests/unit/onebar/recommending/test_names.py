@@ -6,9 +6,9 @@ import pytest
 
 from onebar.evidence.text import clean_video
 from onebar.evidence.words import words
-from onebar.recommending.names import go_together, joint_features, role, synonyms
+from onebar.recommending.phrases.names import go_together, joint_features, role, synonyms
+from onebar.recommending.phrases.spans import fields, spans, variants
 from onebar.recommending.ranker import shipped_ranker
-from onebar.recommending.spans import fields, spans, variants
 from onebar.records import VideoText
 
 
@@ -27,7 +27,8 @@ from onebar.records import VideoText
         ("weekend", "t"),
         ("favourite", "j"),
         ("键盘", ""),
-        ("кофе", ""),
+        ("кофе", "o"),
+        ("бабушка", "p"),
     ],
 )
 def test_the_part_a_word_plays(word: str, part: str) -> None:

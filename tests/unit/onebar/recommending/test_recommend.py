@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 from recommend_world import World, until
 
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
@@ -18,6 +19,7 @@ from onebar.recommending.recommend import (
 from onebar.records import (
     Features,
     QueryResult,
+    Reactions,
     Seals,
     VideoText,
 )
@@ -41,7 +43,7 @@ async def test_a_result_names_what_it_came_from_and_is_written(world: World) -> 
     assert result.evidence_digest == grounding.digest
     assert result.generated_at == 100.0
     assert not result.rejected
-    assert "shoes" in [query.text for query in result.queries]
+    assert result.queries[0].text == "trail shoes men"
     assert world.cache.kept == [("shoes", None, False)]
 
 
@@ -221,3 +223,28 @@ async def test_evidence_that_never_stands_still_is_told(world: World) -> None:
     (answer,) = await world.recommender.recommend([("shoes", None)])
     assert isinstance(answer, EvidenceChangedError)
     assert world.store.calls == 1 + ATTEMPTS
+
+
+async def test_who_is_tired_of_a_query_gets_it_last_and_others_do_not(world: World) -> None:
+    (before,) = await world.ask(("shoes", "cook"))
+    first = before.queries[0].text
+    world.store.reactions["weary"] = Reactions(tired=frozenset([first]))
+    world.cache.entries.clear()
+    weary, cook = await world.ask(("shoes", "weary"), ("shoes", "cook"))
+    assert [query.text for query in weary.queries][-1] == first
+    assert cook.queries == before.queries
+    # One generation serves both: only what is shown differs.
+    assert weary.evidence_digest == cook.evidence_digest
+    assert len(world.engine.prompts) == 1
+    shared = {entry.user_id: entry.shared for entry in world.cache.entries}
+    assert (shared["weary"], shared["cook"]) == (False, True)
+
+
+async def test_what_all_are_tired_of_stands_behind_for_everybody(world: World) -> None:
+    (before,) = await world.ask(("shoes", None))
+    first = before.queries[0].text
+    known = world.store.videos["shoes"]
+    world.store.videos["shoes"] = structs.replace(known, tired=frozenset([first]))
+    anybody, cook = await world.ask(("shoes", None), ("shoes", "cook"))
+    assert anybody.queries == cook.queries
+    assert [query.text for query in anybody.queries][-1] == first

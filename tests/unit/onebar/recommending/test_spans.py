@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from onebar.evidence.text import clean_video
 from onebar.evidence.words import words
-from onebar.recommending.composed import COMPOSED
+from onebar.recommending.phrases.composed import COMPOSED
+from onebar.recommending.phrases.spans import MAX_HAN_WORDS, signature, spans
 from onebar.recommending.ranker import (
     Proposal,
     Ranker,
@@ -18,7 +19,6 @@ from onebar.recommending.ranker import (
     spread,
     worth,
 )
-from onebar.recommending.spans import MAX_HAN_WORDS, signature, spans
 from onebar.records import VideoText
 
 texts = st.lists(

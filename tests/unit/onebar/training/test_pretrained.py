@@ -24,6 +24,7 @@ from toy import toy_prompts
 from onebar.evidence.prompt import PromptConfig
 from onebar.evidence.text import REJECT, SEP
 from onebar.generator.checkpoint import (
+    WEIGHTS,
     Checkpoint,
     CheckpointCorruptError,
     CheckpointError,
@@ -500,7 +501,7 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(out)
     assert told["name"] == checkpoint.name
     assert checkpoint.name.startswith("bart-mini-")
-    assert not checkpoint.has_weights
+    assert checkpoint.optional(WEIGHTS) is None
     with pytest.raises(CheckpointMismatchError, match="already"):
         import_model(out, tmp_path / "again")
     with pytest.raises(CheckpointMismatchError, match=r"no model\.safetensors"):

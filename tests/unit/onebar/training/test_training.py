@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from epochs import epoch_batches
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import CHATTER, COLOURS, THINGS, toy_dataset, toy_triggers
@@ -22,13 +23,12 @@ from toy import CHATTER, COLOURS, THINGS, toy_dataset, toy_triggers
 from onebar.evidence.prompt import PART, PromptConfig, build_prompt
 from onebar.evidence.text import REJECT, SEP
 from onebar.evidence.tokens import MASK, PAD_ID
-from onebar.generator.checkpoint import Checkpoint, open_checkpoint
+from onebar.generator.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
 from onebar.training.batches import (
     Example,
     Lists,
     Pairs,
-    epoch_batches,
     length_sorted,
     preference_examples,
     sft_examples,
@@ -292,7 +292,7 @@ def test_a_checkpoint_can_be_trained_on_from(toy_checkpoint: Checkpoint, tmp_pat
         tmp_path, "more", init=str(toy_checkpoint.path), steps=2, learning_rate=1e-5, weights=False
     )
     more = open_checkpoint(train_sft(SFTConfig(**options)))
-    assert not more.has_weights
+    assert more.optional(WEIGHTS) is None
     assert more.need("tokenizer.json").read_bytes() == (
         toy_checkpoint.need("tokenizer.json").read_bytes()
     )

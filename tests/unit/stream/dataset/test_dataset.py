@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.config import Config
+from msgspec import structs
 
 from feature_store.memory import MemoryStore
 from onebar.evidence.evidence import assemble
@@ -575,3 +576,49 @@ def test_every_list_is_ordered_and_says_everything_once(
         if query in counts and counts[query][0] >= CONFIG.min_exposures
     ]
     assert judged == sorted(judged, reverse=True)
+
+
+@pytest.mark.parametrize("old", ["none", "first", "all"])
+def test_older_exposures_are_read_beside_newer_ones(tmp_path: Path, old: str) -> None:
+    """Archives from before there were propensities, alone and gone on with."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def seen(number: int, **told: float) -> list[Event]:
+        common: dict[str, Any] = {
+            "video_id": "v",
+            "user_id": f"u{number}",
+            "request_id": f"r{number}",
+        }
+        at = T0 + 86400.0 * number
+        queries = [ShownQuery("red boots", 0), ShownQuery("boots", 1, **told)]
+        return [
+            Impression(event_id=f"i{number}", ts=at, **common),
+            Exposure(event_id=f"x{number}", ts=at + 1, queries=queries, **common),
+            Click(event_id=f"c{number}", ts=at + 2, query="boots", position=1, **common),
+        ]
+
+    video = Video(event_id="v", ts=T0 - 1, video_id="v", title="boots")
+    events = [video, *seen(0), *seen(1, propensity=0.25), *seen(2, propensity=0.5)]
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"".join(encode(event) + b"\n" for event in events))
+    archive_log(EventLog(log), tmp_path / "archive")
+    opened = open_archive(tmp_path / "archive")
+    files = sorted((tmp_path / "archive").glob("events/type=exposure/*/*.parquet"))
+    assert len(files) == 3
+    for path in {"none": [], "first": files[:1], "all": files}[old]:
+        table = pq.ParquetFile(path).read()
+        at = table.schema.get_field_index("queries")
+        shown = pa.list_(pa.struct([("query", pa.string()), ("position", pa.int32())]))
+        rows = [
+            [{"query": item["query"], "position": item["position"]} for item in bar]
+            for bar in table.column("queries").to_pylist()
+        ]
+        pq.write_table(table.set_column(at, "queries", pa.array(rows, shown)), path)
+    config = structs.replace(OPEN, valid=0.0, test=0.0)
+    made = build_dataset(
+        {name: opened.table_glob(name) for name in COLUMNS}, tmp_path / "dataset", config
+    )
+    found = {t.trigger_id: [item.propensity for item in t.shown] for t in every(made).values()}
+    expected = {"i0": [1.0, 1.0], "i1": [1.0, 0.25], "i2": [1.0, 0.5]}
+    assert found == ({each: [1.0, 1.0] for each in expected} if old == "all" else expected)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from event_strategies import events
 from hypothesis import given
+from hypothesis import strategies as st
 
-from feature_store.writes import BehaviorAdd, HistoryPut, UserDelete, VideoPut
+from feature_store.memory import MemoryStore
+from feature_store.writes import BehaviorAdd, HistoryPut, ReactionPut, UserDelete, VideoPut
 from onebar.evidence.text import clean_video
+from onebar.policy import StatePolicy
 from onebar.records import VideoText
 from stream.events import (
     Click,
@@ -55,17 +58,44 @@ def test_an_exposure_counts_each_query_once() -> None:
     writes = fold(Exposure(**COMMON, video_id="v", user_id="u", queries=shown), clean_video)
     assert writes == (
         BehaviorAdd("v", 7.0, "e", exposures=("boots", "red boots"), user_id="u", kind="exposure"),
+        ReactionPut("u", 7.0, "e", "shown", ("boots", "red boots")),
     )
 
 
 def test_a_click_is_anchor_count_and_history() -> None:
     writes = fold(Click(**COMMON, video_id="v", user_id="u", query="boots"), clean_video)
     assert writes == (
-        BehaviorAdd(
-            "v", 7.0, "e", (("boots", 2000),), clicks=("boots",), user_id="u", kind="click"
-        ),
+        BehaviorAdd("v", 7.0, "e", (("boots", 500),), clicks=("boots",), user_id="u", kind="click"),
         HistoryPut("u", "boots", 7.0),
+        ReactionPut("u", 7.0, "e", "tapped", ("boots",)),
     )
+
+
+def test_what_was_typed_weighs_more_than_a_tap_on_the_first_of_what_was_shown() -> None:
+    def weight(event: Event) -> int:
+        add = fold(event, clean_video)[0]
+        assert isinstance(add, BehaviorAdd)
+        return add.anchors[0][1]
+
+    def tap(position: int | None) -> int:
+        at = {} if position is None else {"position": position}
+        return weight(Click(**COMMON, video_id="v", user_id="u", query="boots", **at))
+
+    typed = weight(Search(**COMMON, video_id="v", user_id="u", query="boots"))
+    assert tap(None) == tap(0) < tap(1) == tap(7) <= typed
+
+
+@given(st.permutations([0, 0, 1, 3]))
+def test_where_a_user_tapped_first_is_no_matter(positions: list[int]) -> None:
+    store = MemoryStore(StatePolicy())
+    for number, position in enumerate(positions):
+        click = Click(
+            event_id=f"e{number}", ts=7.0, video_id="v", user_id="u", query="b", position=position
+        )
+        for write in fold(click, clean_video):
+            store.apply(write, None)
+    [anchors] = [video.anchors for video in store.snapshot().videos.values()]
+    assert list(anchors.values()) == [1500]
 
 
 def test_an_engagement_weighs_by_its_kind() -> None:
@@ -75,6 +105,7 @@ def test_an_engagement_weighs_by_its_kind() -> None:
         BehaviorAdd(
             "v", 7.0, "e", (("boots", 9500),), engagements=("boots",), user_id="u", kind="order"
         ),
+        ReactionPut("u", 7.0, "e", "ordered", ("boots",)),
     )
 
 

@@ -31,9 +31,9 @@ from stream.simulator.loop.report import divergence, head, varied
 from stream.simulator.loop.run import Record, arm_of
 from stream.simulator.loop.turns import LoopWorld
 from stream.simulator.taps import fit
+from stream.simulator.texts.wording import NO_THING, Traits, make_intent, sample_wording
 from stream.simulator.truth import UserTruth, VideoTruth, WorldTruth
 from stream.simulator.users import User, make_user
-from stream.simulator.wording import NO_THING, Traits, make_intent, sample_wording
 from stream.simulator.world import Visit, World
 
 

@@ -31,8 +31,8 @@ from stream.events import (
 )
 from stream.simulator import SimulatorConfig, SimulatorConfigError, Truth, simulate, write_log
 from stream.simulator.config import LANGS, Lang
-from stream.simulator.lexicon import Lexicon, load_lexicon
 from stream.simulator.policy import ANCHOR_LIMIT, POOL_LIMIT
+from stream.simulator.texts.lexicon import Lexicon, load_lexicon
 from stream.simulator.truth import UserTruth, VideoTruth, WorldTruth
 from stream.simulator.users import SEEN_LIMIT
 from stream.simulator.world import World

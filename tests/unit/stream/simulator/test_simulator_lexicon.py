@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stream.simulator.config import LANGS, Lang
-from stream.simulator.lexicon import (
+from stream.simulator.texts.lexicon import (
     REQUIRED_LISTS,
     SUBSET_WEIGHTS,
     SUBSETS,

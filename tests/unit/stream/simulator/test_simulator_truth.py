@@ -10,10 +10,10 @@ import pytest
 
 from stream.simulator import SimulatorConfig, Truth, TruthError, load_truth, write_log
 from stream.simulator.config import LANGS, Lang
-from stream.simulator.lexicon import load_lexicon
+from stream.simulator.texts.lexicon import load_lexicon
+from stream.simulator.texts.wording import likely_wordings, make_intent, sample_wording
 from stream.simulator.truth import TruthRecord, UserTruth, WorldTruth, video_truth
 from stream.simulator.users import make_user
-from stream.simulator.wording import likely_wordings, make_intent, sample_wording
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -119,6 +119,8 @@ MAY_READ_THE_TRUTH = (
     "stream/cli.py",
     "onebar/cli/main.py",
     "onebar/stack/demo.py",
+    "onebar/stack/showcase.py",
+    "onebar/cli/logs/simulate.py",
     "onebar/cli/evaluation/evaluate.py",
 )
 """What writes it, and the evaluation that is told to measure relevance by it."""
@@ -137,6 +139,7 @@ def test_nothing_that_serves_or_trains_reads_the_truth() -> None:
         path
         for path in sources
         if "simulator.truth" in path.read_text(encoding="utf-8")
+        or "loop.judge" in path.read_text(encoding="utf-8")
         or "load_truth" in path.read_text(encoding="utf-8")
     ]
     assert readers == []

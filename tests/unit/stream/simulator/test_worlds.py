@@ -23,8 +23,8 @@ from stream.simulator import (
     simulate,
     write_log,
 )
-from stream.simulator.lexicon import load_lexicon, new_things, world_lexicon
 from stream.simulator.taps import weariness
+from stream.simulator.texts.lexicon import load_lexicon, new_things, world_lexicon
 from stream.simulator.users import PASSED_OVER_LIMIT, User, make_user
 
 OLD_WORLDS: dict[Lang, tuple[str, str]] = {

@@ -1,0 +1,1 @@
+"""`onebar rules` and `onebar repertoire`: what may be shown."""

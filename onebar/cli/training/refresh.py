@@ -1,0 +1,145 @@
+"""`onebar train refresh`: a little more of stage 2, on what users did lately."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onebar.cli.common import INTERRUPTED, read_settings
+from onebar.errors import UsageError
+from onebar.process.console import say
+
+PLAN = "plan.json"
+LEARNING_RATE = 2e-5
+"""Less than stage 2's own: what is known already is to stay."""
+STEPS = 200
+
+
+def refresh(
+    archive: Annotated[Path, typer.Argument(help="A directory that `onebar archive` writes.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint directory to write.")],
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="The checkpoint to go on from, with float weights; the registry's current one if "
+            "not given."
+        ),
+    ] = None,
+    registry: Annotated[
+        Path | None, typer.Option(help="The registry; ONEBAR_REGISTRY if not given.")
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add what comes out to the registry; prints its name.")
+    ] = False,
+    days: Annotated[
+        float, typer.Option(min=0.01, help="How many days before the archive's last impression.")
+    ] = 3.0,
+    skip: Annotated[
+        float, typer.Option(min=0, help="Days at the end that are left out, to compare on.")
+    ] = 0.0,
+    steps: Annotated[int, typer.Option(min=1, help="Most steps.")] = STEPS,
+    batch_size: Annotated[int, typer.Option(min=1, help="Lists in a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = LEARNING_RATE,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
+    device: Annotated[
+        str, typer.Option(help="`cpu`, or `auto` for a GPU where there is one.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU.")] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of stage 2."),
+    ] = None,
+) -> None:
+    """Go on with list-wise training on the last days of an archive.
+
+    The days become a dataset, of which the last tenth is kept back: the weights that do best on it
+    are written, and none are where no step does better. What the model could say, its lexicon,
+    ranker and floor go along. Interrupted, the same command goes on with the same days. Whether it
+    may serve is another question: `onebar models promote --gate`.
+
+    Example: onebar train refresh archive --out checkpoints/today --days 3 --skip 1 --add
+    """
+    from onebar.process.logging import configure_logging
+
+    settings = read_settings()
+    configure_logging(settings.log_level, json=False)
+    where = registry or settings.registry
+    if add and where is None:
+        raise UsageError("--add wants a registry: --registry or ONEBAR_REGISTRY")
+    values: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "device": device,
+        "threads": threads,
+    }
+    for text in more or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"expected NAME=VALUE, got {text!r}")
+        values[name] = value
+    try:
+        made = _refresh(archive, out, _start(init, where), days, skip, values)
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    if add:
+        from onebar.generator.registry import Registry
+
+        assert where is not None
+        name, _ = Registry(where).add(made)
+        print(name)
+    else:
+        print(made)
+
+
+def _start(init: Path | None, registry: Path | None) -> Path:
+    """The checkpoint to go on from. Raises `CheckpointError`, `UsageError`."""
+    from onebar.generator.checkpoint import WEIGHTS, open_checkpoint
+    from onebar.generator.registry import Registry
+
+    if init is None and registry is None:
+        raise UsageError("say what to go on from: --init, or a registry whose current one it is")
+    if init is not None:
+        opened = open_checkpoint(init)
+    else:
+        assert registry is not None
+        opened = Registry(registry).open_current()
+    opened.need(WEIGHTS)
+    return opened.path
+
+
+def _refresh(
+    archive: Path, out: Path, init: Path, days: float, skip: float, values: dict[str, Any]
+) -> Path:
+    from onebar.cli.evaluation.accept import slice_of
+    from onebar.generator.checkpoint import open_checkpoint
+    from onebar.process.files import replace_file
+    from onebar.training.recipe import train
+    from onebar.triggers import CARD
+
+    work = out.parent / f".{out.name}.refresh"
+    dataset = work / "days"
+    work.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "archive": str(archive.resolve()),
+        "init": open_checkpoint(init).name,
+        "days": days,
+        "skip": skip,
+    }
+    noted = work / PLAN
+    if noted.is_file() and json.loads(noted.read_text()) != plan:
+        # Begun from other days or another model: that run is of no use to this one.
+        shutil.rmtree(dataset, ignore_errors=True)
+        shutil.rmtree(work / ".made.training", ignore_errors=True)
+    replace_file(noted, json.dumps(plan).encode())
+    if not (dataset / CARD).is_file():
+        slice_of(archive, dataset, days, skip=skip, test=0.0, valid=0.1)
+    made = train("listwise", dataset, out, init=str(init), facts={"refreshed": plan}, **values)
+    shutil.rmtree(work)
+    return made

@@ -1,0 +1,1 @@
+"""What orders candidates is learned: the worth of phrases, and what people tap."""

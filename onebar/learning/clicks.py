@@ -1,0 +1,286 @@
+"""From a checkpoint to one that knows what people tap: `onebar train clicks`.
+
+The generator says what is asked; which of all candidates this user taps is learned here, from every
+query that stood in a bar and was looked at. It learns from the dataset's valid part, for the
+generator has the train part's clicks by heart and is surer of them than of any to come. The last
+share of that part is held out: there it is chosen how long to boost, and whether the ranker is
+better than what the checkpoint had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from onebar.errors import OneBarError
+from onebar.evaluation.offpolicy import examination
+from onebar.evidence.prompt import build_prompt
+from onebar.gating.personal import shipped_patterns
+from onebar.gating.risk import shipped_rules
+from onebar.generator.checkpoint import (
+    BOOK,
+    CLICKS,
+    Checkpoint,
+    open_checkpoint,
+    seal,
+)
+from onebar.generator.load import load_engine
+from onebar.learning.exposures import Rows, rows_of
+from onebar.learning.grow import GrowConfig, Grown, grow
+from onebar.process.console import Update
+from onebar.process.files import replace_file, staging
+from onebar.ranking.book import Book
+from onebar.ranking.trees import Trees
+from onebar.recommending.grounding import presentable
+from onebar.recommending.loading import open_taste
+from onebar.recommending.pool import Taste
+from onebar.triggers import CARD as DATASET_CARD
+from onebar.triggers import EmptyDatasetError, Split, Trigger, TriggerDataset, open_dataset
+
+if TYPE_CHECKING:
+    pass
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 256
+"""Impressions whose rows are kept together, and are not made again after an interruption."""
+TAPPED_SHARE = 0.65
+"""Of the bars that are learned from, where not all are, those with a tap."""
+LEAST_TAPS = 50
+"""Below them nothing is learned."""
+
+
+class ClicksConfig(GrowConfig, frozen=True, kw_only=True):
+    """What is learned from, and how."""
+
+    dataset: Path
+    checkpoint: Path
+    """The checkpoint whose candidates are ordered."""
+    out: Path
+    """The checkpoint to write; what was made so far lies in `.OUT.clicks` beside it."""
+    split: Split = "valid"
+    """The part to learn from: one that the generator has not learnt."""
+    beam: int = 32
+    """Candidates of the generator; as many are generated in serving."""
+    most: int | None = None
+    """At most so many impressions (`some_of`); None for all."""
+    book: bool = True
+    """Whether the queries of the dataset's train part become candidates."""
+    book_least: int = 1
+    """Times that a query must have been asked to stand in the book."""
+    threads: int = 1
+    rows: Path | None = None
+    """Where rows are kept for other runs on the same ones, with other seeds or settings of the
+    trees; None keeps them beside `out` until it is written."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What must be equal for the rows of another run to be of use to this one."""
+        fixed = (
+            (self.dataset / DATASET_CARD).read_bytes(),
+            open_checkpoint(self.checkpoint, verify=False).name,
+            *(self.split, self.beam, self.most, self.book, self.book_least),
+        )
+        return hashlib.sha256(msgspec.json.encode(fixed)).hexdigest()
+
+
+class FewTapsError(OneBarError, ValueError):
+    """There is too little to learn from."""
+
+
+def train_clicks(
+    config: ClicksConfig, told: Callable[[str, float, str], None] = lambda phase, share, text: None
+) -> Path:
+    """Learn, and write the checkpoint with the ranker in it; its path.
+
+    Interrupted, the same call goes on with the rows that were made. Raises `DatasetError`,
+    `CheckpointError`, `FewTapsError`; nothing half-written is left under `out`.
+    """
+    dataset = open_dataset(config.dataset)
+    checkpoint = open_checkpoint(config.checkpoint)
+    # Places are looked at alike in all bars: the more of them, the surer.
+    propensity = examination(list(dataset.bars(config.split)))
+    log.info("propensities", by_position=[round(float(e), 3) for e in propensity])
+    every = impressions(dataset, config)
+    triggers, counts = some_of(every, config.most)
+    taps = sum(any(item.clicked for item in trigger.shown) for trigger in triggers)
+    if taps < LEAST_TAPS:
+        raise FewTapsError(
+            f"the {config.split} part of {config.dataset} has {taps} bars with a tap among "
+            f"{len(triggers)}, and at least {LEAST_TAPS} are needed: make the dataset from a "
+            "longer log, or with a greater --valid"
+        )
+    if taps == len(triggers) == len(every):
+        raise FewTapsError(
+            f"every bar of the {config.split} part of {config.dataset} was tapped, so what is "
+            "passed over can't be told: make the dataset again, for it to keep the others"
+        )
+    work = config.rows or config.out.parent / f".{config.out.name}.clicks"
+    _begin(work, config.fingerprint)
+    book = make_book(dataset, work / BOOK, config) if config.book else None
+    taste = msgspec.structs.replace(open_taste(checkpoint), scorer=None, book=book)
+    files = make_rows(
+        triggers, checkpoint, taste, work, config, lambda share, text: told("reading", share, text)
+    )
+    rows = Rows.load(files)
+    told("growing trees", 0.0, "")
+    grown = grow(rows, counts, propensity, config)
+    log.info("click_ranker_grown", **grown.facts)
+    held_out = grown.facts["held_out"]
+    if held_out["taps"] <= held_out["before taps"]:
+        log.warning("click_ranker_not_better", **held_out)
+    facts = {
+        **grown.facts,
+        "dataset": str(config.dataset),
+        "split": config.split,
+        "impressions": len(triggers),
+        "taps": taps,
+        "propensity": [round(float(e), 4) for e in propensity],
+        "book": 0 if book is None else len(book),
+        "settings_of_run": {"beam": config.beam, "most": config.most},
+    }
+    _write(checkpoint, config.out, grown, book, facts, config)
+    if config.rows is None:
+        shutil.rmtree(work, ignore_errors=True)
+    return config.out
+
+
+def impressions(dataset: TriggerDataset, config: ClicksConfig) -> list[Trigger]:
+    """The impressions that showed something, tapped or not, by time."""
+    found = [
+        trigger
+        for trigger in dataset.read(config.split, ("click", "search", "shown"))
+        if trigger.shown
+    ]
+    if not found:
+        raise EmptyDatasetError(
+            f"no impression in the {config.split} part of {config.dataset} says what stood in the "
+            "bar: the log needs exposures"
+        )
+    return found
+
+
+def some_of(triggers: Sequence[Trigger], most: int | None) -> tuple[list[Trigger], list[float]]:
+    """At most so many of them, evenly from all of their kind, and what each then counts.
+
+    A bar with a tap says more than one without, so of the former there are up to `TAPPED_SHARE`;
+    each bar without counts for those of its kind that were left out.
+    """
+    tapped = [any(item.clicked for item in trigger.shown) for trigger in triggers]
+    if most is None or len(triggers) <= most:
+        return list(triggers), [1.0] * len(triggers)
+    with_tap = [at for at, yes in enumerate(tapped) if yes]
+    without = [at for at, yes in enumerate(tapped) if not yes]
+    many = min(len(with_tap), max(round(TAPPED_SHARE * most), most - len(without)))
+    kept, others = _evenly(with_tap, many), _evenly(without, most - many)
+    counts = len(without) * len(kept) / max(1, len(others) * len(with_tap))
+    places = sorted((*kept, *others))
+    return [triggers[at] for at in places], [1.0 if tapped[at] else counts for at in places]
+
+
+def _evenly(places: Sequence[int], most: int) -> list[int]:
+    many = min(most, len(places))
+    return [places[at * len(places) // many] for at in range(many)]
+
+
+def make_book(dataset: TriggerDataset, path: Path, config: ClicksConfig) -> Book:
+    """The queries of the train part that may be shown to anybody; read where it was made before."""
+    if path.is_file():
+        return Book.load(path)
+    asked: Counter[str] = Counter()
+    users: dict[str, set[str]] = {}
+    policy = dataset.card.settings.get("policy", {})
+    least = int(policy.get("showable_users", 1))
+    for trigger in dataset.read("train", ("click", "search")):
+        query = presentable(trigger.target)
+        if not query:
+            continue
+        asked[query] += 1
+        who = users.setdefault(query, set())
+        if len(who) < least:
+            who.add(trigger.user_id or trigger.trigger_id)
+    personal, risk = shipped_patterns(), shipped_rules()
+    kept = {
+        query: count
+        for query, count in asked.items()
+        if count >= config.book_least
+        and len(users[query]) >= least
+        and personal.kind(query) is None
+        and risk.risk((query,)) is None
+    }
+    book = Book.of(kept)
+    book.save(path)
+    return book
+
+
+def make_rows(
+    triggers: Sequence[Trigger],
+    checkpoint: Checkpoint,
+    taste: Taste,
+    work: Path,
+    config: ClicksConfig,
+    update: Update,
+) -> list[Path]:
+    """The files with the rows of all impressions; those that are there are not made again."""
+    files = [work / f"rows-{at // CHUNK:05d}.npz" for at in range(0, len(triggers), CHUNK)]
+    if all(path.is_file() for path in files):
+        return files
+    engine = load_engine(checkpoint, beam_size=config.beam, workers=config.threads)
+    try:
+        for number, path in enumerate(files):
+            update(number / len(files), f"{number * CHUNK:,} of {len(triggers):,} impressions")
+            if path.is_file():
+                continue
+            chunk = triggers[number * CHUNK : (number + 1) * CHUNK]
+            prompts = [build_prompt(one.evidence, checkpoint.card.prompt) for one in chunk]
+            beams = engine.generate(prompts, config.beam)
+            rows_of(chunk, beams, taste, first=number * CHUNK).save(path)
+    finally:
+        engine.close()
+    return files
+
+
+def _begin(work: Path, fingerprint: str) -> None:
+    """An empty work directory, or what an interrupted run of the same settings left."""
+    mark = work / "fingerprint"
+    if work.is_dir() and (not mark.is_file() or mark.read_text("ascii") != fingerprint):
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    replace_file(mark, fingerprint.encode("ascii"), durable=False)
+
+
+def _write(
+    checkpoint: Checkpoint,
+    out: Path,
+    grown: Grown,
+    book: Book | None,
+    facts: dict[str, Any],
+    config: ClicksConfig,
+) -> None:
+    """The checkpoint with the ranker beside everything else that it has."""
+    trees = Trees.of_lightgbm(grown.model, {"beam": config.beam, "variety": config.variety})
+    with staging(out) as staged:
+        for name in checkpoint.card.files:
+            target = staged / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint.path / name, target)
+        (staged / BOOK).unlink(missing_ok=True)
+        trees.save(staged / CLICKS)
+        if book is not None:
+            book.save(staged / BOOK)
+        card = checkpoint.card
+        seal(
+            staged,
+            out,
+            preset=card.preset,
+            prompt=card.prompt,
+            generation=card.generation,
+            training={**card.training, "parent": checkpoint.name, "clicks": facts},
+        )

@@ -1,0 +1,174 @@
+"""A book of known queries: what people searched and tapped so far, found again by its words.
+
+A checkpoint's generator writes what it has learnt to write; the book has what was really asked,
+word for word. A query is found by the words that it shares with the evidence, rare ones first
+(TF-IDF), and those that also speak as this user does come first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from onebar.errors import OneBarError
+from onebar.evidence.words import words
+from onebar.process.files import replace_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FORMAT = 1
+HABIT = 3.0
+"""How much a word that a user says in every query counts beside one of the evidence."""
+LEAST_HABIT = 0.1
+"""Share of a user's queries from which a word is looked at at all."""
+COMMON = 0.3
+"""How much the log of a query's count adds to its score."""
+LENGTH = 1.15
+"""Exponent of a query's norm: above 1 short queries, which say nothing else, come first."""
+
+
+class BookError(OneBarError, ValueError):
+    """A file of queries that can't be used."""
+
+
+class _File(Struct, frozen=True):
+    """`keys` are words; the queries with word k are `places[starts[k]:starts[k + 1]]`."""
+
+    format: int
+    queries: tuple[str, ...]
+    counts: bytes
+    keys: tuple[str, ...]
+    starts: bytes
+    places: bytes
+
+
+class Book:
+    """Queries by their words. Immutable; safe in several threads."""
+
+    def __init__(self, file: _File) -> None:
+        """`load` and `of` make one."""
+        import numpy as np
+
+        self._file = file
+        self.digest = hashlib.sha256(msgspec.msgpack.encode(file)).hexdigest()[:8]
+        self._columns = {key: at for at, key in enumerate(file.keys)}
+        self._starts = np.frombuffer(file.starts, dtype="<i4").astype(np.intp)
+        self._places = np.frombuffer(file.places, dtype="<i4").astype(np.intp)
+        counts = np.frombuffer(file.counts, dtype="<i4")
+        many = len(file.queries)
+        has = self._starts[1:] - self._starts[:-1]
+        self._idf = np.log1p(many / np.maximum(has, 1)) ** 2
+        norm = np.zeros(many)
+        np.add.at(norm, self._places, np.repeat(self._idf, has))
+        self._prior = (1 + COMMON * np.log1p(counts)) / np.maximum(norm, 1e-9) ** (LENGTH / 2)
+        self._asked = {query: int(count) for query, count in zip(file.queries, counts, strict=True)}
+
+    def __len__(self) -> int:
+        return len(self._file.queries)
+
+    def count(self, query: str) -> int:
+        """How often it was asked or tapped; 0 where the book does not have it."""
+        return self._asked.get(query, 0)
+
+    def find(
+        self, evidence: Mapping[str, float], habits: Mapping[str, float], most: int
+    ) -> list[tuple[str, float]]:
+        """At most `most` queries that share a word with the evidence, best first, with their
+        scores (> 0).
+
+        `evidence` has the weight of each word's key, `habits` the share of the user's queries that
+        a word stands in. Equal scores are ordered by query.
+        """
+        import numpy as np
+
+        scores: NDArray[np.float64] = np.zeros(len(self))
+        for key, weight in evidence.items():
+            self._add(scores, key, weight)
+        touched = scores > 0
+        if not touched.any():
+            return []
+        for key, share in habits.items():
+            if share >= LEAST_HABIT and key not in evidence:
+                self._add(scores, key, HABIT * share)
+        scores = np.where(touched, scores * self._prior, 0.0)
+        places = np.flatnonzero(scores)
+        if len(places) > most:
+            edge = np.partition(scores[places], -most)[-most]
+            places = places[scores[places] >= edge]
+        # Queries are sorted, so that their places order equals.
+        order = places[np.lexsort((places, -scores[places]))][:most]
+        return [(self._file.queries[at], float(scores[at])) for at in order.tolist()]
+
+    def _add(self, scores: NDArray[np.float64], key: str, weight: float) -> None:
+        at = self._columns.get(key)
+        if at is not None:
+            scores[self._places[self._starts[at] : self._starts[at + 1]]] += weight * self._idf[at]
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> Book:
+        """The book of these queries and how often each was asked."""
+        import numpy as np
+
+        queries = sorted(counts)
+        has: dict[str, list[int]] = {}
+        for at, query in enumerate(queries):
+            for key in sorted(keys_of(query)):
+                has.setdefault(key, []).append(at)
+        keys = sorted(has)
+        starts = np.cumsum([0, *(len(has[key]) for key in keys)])
+        places = [at for key in keys for at in has[key]]
+        return cls(
+            _File(
+                FORMAT,
+                tuple(queries),
+                np.array([counts[query] for query in queries], dtype="<i4").tobytes(),
+                tuple(keys),
+                starts.astype("<i4").tobytes(),
+                np.array(places, dtype="<i4").tobytes(),
+            )
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Book:
+        """Raises `BookError`."""
+        import numpy as np
+
+        try:
+            file = msgspec.msgpack.decode(path.read_bytes(), type=_File)
+            starts = np.frombuffer(file.starts, dtype="<i4")
+            places = np.frombuffer(file.places, dtype="<i4")
+            counts = len(file.counts) // 4
+        except (OSError, ValueError) as error:
+            raise BookError(f"{path} holds no queries: {error}") from error
+        if file.format != FORMAT:
+            raise BookError(f"{path} has format {file.format}, this program reads {FORMAT}")
+        many = len(file.queries)
+        sound = (
+            counts == many
+            and len(starts) == len(file.keys) + 1
+            and starts[0] == 0
+            and starts[-1] == len(places)
+            and bool((starts[1:] >= starts[:-1]).all())
+            and (not len(places) or 0 <= int(places.min()) <= int(places.max()) < many)
+        )
+        if not sound:
+            raise BookError(f"{path} is damaged: make it again with `onebar train clicks`")
+        return cls(file)
+
+    def save(self, path: Path) -> None:
+        """Write it in one rename."""
+        replace_file(path, msgspec.msgpack.encode(self._file))
+
+
+def keys_of(query: str) -> frozenset[str]:
+    """The keys of the words that say something; of all where none does."""
+    found = words(query)
+    said = frozenset(word.key for word in found if not word.function)
+    return said or frozenset(word.key for word in found)

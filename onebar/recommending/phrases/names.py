@@ -1,0 +1,144 @@
+"""What words are to the name of a thing: its head, what qualifies it, what stands beside what, and
+what else people call it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from onebar.evidence.words import Word, is_chinese_word, words
+
+_DATA = Path(__file__).parents[1] / "data"
+
+
+def _rows(name: str) -> Iterator[list[str]]:
+    for line in (_DATA / name).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("//"):
+            yield line.split("\t")
+
+
+@lru_cache(maxsize=1)
+def names() -> Mapping[str, tuple[int, int]]:
+    """How often a word is the head of a thing's name and how often it qualifies one, by match key:
+    from a taxonomy of products (`data/names.tsv`)."""
+    return {key: (int(heads), int(others)) for key, heads, others in _rows("names.tsv")}
+
+
+@lru_cache(maxsize=1)
+def _pairs() -> frozenset[tuple[str, str]]:
+    """Match keys of words that stand side by side in the names of that taxonomy (`pairs.tsv`)."""
+    return frozenset(
+        (before, after) for before, behind in _rows("pairs.tsv") for after in behind.split()
+    )
+
+
+def go_together(before: Word, after: Word) -> bool:
+    """Whether a taxonomy of products has a name in which one stands right before the other."""
+    return (before.key, after.key) in _pairs()
+
+
+@lru_cache(maxsize=1)
+def _common() -> Mapping[str, str]:
+    """Words that are said of anything, by match key, with their kind (`common.tsv`)."""
+    return {key: kind for kind, keys in _rows("common.tsv") for key in keys.split()}
+
+
+@lru_cache(maxsize=16384)
+def _role(key: str, capital: bool) -> str:
+    heads, others = names().get(key, (0, 0))
+    if heads <= others and key in _common():
+        return _common()[key]
+    if heads + others == 0:
+        return "U" if capital else "u"
+    return "H" if heads > 2 * others else "Q" if others > 2 * heads else "B"
+
+
+def role(word: Word) -> str:
+    """What part a word of Latin script plays in the name of a thing: `H` its head, `Q` what
+    qualifies it, `B` both, `U` a name of its own (capital), `u` none that is known, `n` a number or
+    a model, `f` it only joins others; and what is said of anything: `v` what one does, `p` who, `t`
+    when, `j` how good or how many. In other scripts `o`, or what is said of anything; empty for
+    Chinese."""
+    kind = script(word)
+    if kind != "l":
+        return "" if kind == "z" else "f" if word.function else _common().get(word.key, "o")
+    if word.function:
+        return "f"
+    return "n" if word.tag in "mc" else _role(word.key, word.text[0].isupper())
+
+
+COMMON = frozenset("vptjfn")
+"""Roles of words that are about nothing in particular."""
+
+
+def joint_features(found: Sequence[Word]) -> list[str]:
+    """What speaks for words that stand side by side in a phrase."""
+    roles = list(map(role, found))
+    return [
+        joint_feature(roles[at - 1], roles[at], go_together(found[at - 1], found[at]))
+        for at in range(1, len(found))
+        if roles[at - 1] and roles[at]
+    ]
+
+
+def joint_feature(before: str, after: str, known: bool) -> str:
+    return f"J:{before}{after}:{known:d}"
+
+
+@lru_cache(maxsize=1)
+def _synonyms() -> Mapping[str, tuple[tuple[tuple[str, ...], str, frozenset[str]], ...]]:
+    """By the first match key of what a text says: all of its keys, what people ask for, and words
+    of which the text must have one (`synonyms.tsv`)."""
+    found: dict[str, list[tuple[tuple[str, ...], str, frozenset[str]]]] = {}
+    for called, asked, *beside in _rows("synonyms.tsv"):
+        keys = tuple(word.key for word in words(called))
+        near = frozenset(word.key for word in words(" ".join(beside)))
+        found.setdefault(keys[0], []).append((keys, asked, near))
+    return {key: tuple(sorted(rows)) for key, rows in found.items()}
+
+
+def synonyms(phrase: Sequence[Word], text: frozenset[str]) -> Iterator[tuple[int, int, str]]:
+    """What words `first` to `last` of a phrase are also called. `text` holds the match keys of
+    where it stands."""
+    index = _synonyms()
+    for first, word in enumerate(phrase):
+        for keys, asked, near in index.get(word.key, ()):
+            last = first + len(keys)
+            if tuple(one.key for one in phrase[first:last]) == keys and (
+                not near or not near.isdisjoint(text)
+            ):
+                yield first, last, asked
+
+
+@lru_cache(maxsize=1)
+def chinese_kinds() -> Mapping[str, str]:
+    """What Chinese words are in the title of a thing that is sold: `thing`, `whom`, `property`,
+    `brand`, `common` or `selling` (`data/chinese.txt`)."""
+    kinds: dict[str, str] = {}
+    kind = ""
+    for line in (_DATA / "chinese.txt").read_text(encoding="utf-8").splitlines():
+        if line.endswith(":"):
+            kind = line[:-1]
+        elif not line.startswith("//"):
+            for word in line.split():
+                kinds.setdefault(word.lower(), kind)
+    return kinds
+
+
+def is_known(text: str) -> bool:
+    """Whether a Chinese word is in a dictionary: others are guesses of the segmentation."""
+    return len(text) == 1 or text in chinese_kinds() or is_chinese_word(text)
+
+
+def is_thing(text: str) -> bool:
+    """Whether a Chinese word is something that people look for."""
+    return chinese_kinds().get(text.lower()) == "thing"
+
+
+def script(word: Word) -> str:
+    """`z` Chinese, `l` Latin, `o` another alphabet, else the tag of its script."""
+    if word.tag in "xcm":
+        code = ord(word.text[0])
+        return "l" if code < 0x250 or 0x1E00 <= code < 0x2000 else "o"
+    return word.tag if word.tag in "hkt" else "z"

@@ -1,0 +1,419 @@
+"""Spans of a video's own text that could be queries: what people type is, more often than not,
+written somewhere in it, if not in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from onebar.evidence.evidence import stop_words
+from onebar.evidence.words import Word, words
+from onebar.recommending.phrases.names import (
+    COMMON,
+    chinese_kinds,
+    go_together,
+    is_known,
+    is_thing,
+    names,
+    role,
+    script,
+    synonyms,
+)
+from onebar.records import VideoText
+
+FIELDS = ("item_title", "title", "caption", "summary", "ocr", "asr")
+"""Where spans are taken from, the most telling first."""
+MAX_WORDS = 5
+MAX_CHARS = 36
+MAX_HAN_WORDS = 6
+MAX_HAN_CHARS = 14
+FIELD_WORDS = 40
+"""Words of a field that are looked at."""
+LEAD_WORDS = 8
+"""How far before a name a word of it may stand that is put before it."""
+_SUFFIXES = ("ing", "ed", "ly", "er", "able", "less", "proof", "y")
+
+
+class Span(NamedTuple):
+    """A few neighbouring words of a field, and what speaks for or against them as a query."""
+
+    text: str
+    words: tuple[Word, ...]
+    context: tuple[str, ...]
+    """Names of the features that are not those of its words alone."""
+    seen: tuple[str, ...]
+    """For each word, the feature that says in how many fields it stands."""
+
+
+class Field(NamedTuple):
+    """A field as words, with the features that its spans share."""
+
+    name: str
+    text: str
+    words: tuple[Word, ...]
+    scripts: tuple[str, ...]
+    cuts: tuple[bool, ...]
+    """Whether a boundary (the beginning, punctuation) stands before each word, and at the end."""
+    counts: tuple[int, ...]
+    """In how many fields each word stands, or a form of it."""
+    seen: tuple[str, ...]
+    roles: tuple[str, ...]
+    """What part each word plays in a thing's name (`role`)."""
+    known: tuple[bool, ...]
+    """Whether a word and the one before it go together in a taxonomy's names."""
+    inside: tuple[bool, ...]
+    """Whether a Chinese thing's name goes on over the boundary before each word, and at the end."""
+    place: str
+    prose: str
+    """`~` where a Chinese text is made of sentences; empty where it is one of things and what they
+    are like, as titles of shops are, or another language's."""
+    among: int
+    """How many fields there are, 3 at most."""
+
+
+class Extent(NamedTuple):
+    """Words `first` to `last` of a field, `chars` characters; `script` is `z` with any Chinese."""
+
+    first: int
+    last: int
+    chars: int
+    script: str
+    lead: int = -1
+    """A word from before `first` that is put before them; -1: none, they are as they stand."""
+
+
+def _band(count: int) -> int:
+    return 0 if count == 0 else 1 if count < 3 else 2 if count < 12 else 3
+
+
+@lru_cache(maxsize=16384)
+def _head_feature(key: str) -> str:
+    heads, others = names().get(key, (0, 0))
+    return f"h:{_band(heads)}:{_band(others)}"
+
+
+@lru_cache(maxsize=16384)
+def _word_features(text: str, key: str, tag: str, function: bool) -> tuple[str, ...]:
+    word = Word(text, key, 0, 0, tag, function)
+    lang = script(word)
+    found = [f"t:{lang}:{tag}", f"n:{lang}:{min(len(text), 9)}", f"id:{key}"]
+    if function:
+        found.append(f"f:{lang}")
+    if lang == "z":
+        found += (f"lc:{text[-1]}", f"tl:{tag}:{min(len(text), 4)}")
+        kind = chinese_kinds().get(text)
+        if kind is not None:
+            found.append(f"k:{kind}")
+        elif not is_known(text):
+            found.append("k:?")
+    elif lang == "l":
+        if tag == "x":
+            found += (_head_feature(key), f"r:{role(word)}")
+            found += [f"x:{suffix}" for suffix in _SUFFIXES if key.endswith(suffix)][:1]
+            if key != text.lower():
+                found.append("x:s")
+        shape = "l" if text[0].islower() else "U" if text.isupper() and len(text) > 1 else "C"
+        found.append(f"s:{tag}:{shape}")
+    else:
+        found += (f"r:{role(word)}", f"le:{text[-2:]}")
+    return tuple(found)
+
+
+def word_features(word: Word) -> tuple[str, ...]:
+    """What a word says of itself wherever it stands."""
+    return _word_features(word.text, word.key, word.tag, word.function)
+
+
+@lru_cache(maxsize=16384)
+def head_features(text: str, tag: str) -> tuple[str, ...]:
+    """What the last word of a Chinese phrase says of it, whether or not it is the only one: names
+    of things end with what kind of thing it is."""
+    kind = chinese_kinds().get(text) or (
+        "ends" if any(is_thing(text[at:]) for at in range(1, len(text) - 1)) else "-"
+    )
+    return f"H:t:{tag}", f"H:lc:{text[-1]}", f"H:k:{kind}"
+
+
+def shape_features(lang: str, count: int, chars: int) -> tuple[str, str]:
+    """How long a phrase is, in words and characters."""
+    return (
+        f"L:{lang}:{count}",
+        f"C:{lang}:{min(chars, 16) if lang == 'z' else min(chars // 3, 12)}",
+    )
+
+
+def phrase_script(found: Sequence[Word]) -> str:
+    """`z` with any Chinese in it, else that of its first word."""
+    scripts = [script(word) for word in found]
+    return "z" if "z" in scripts else scripts[0]
+
+
+def start_features(field: Field, first: int, lang: str) -> tuple[str, ...]:
+    """What speaks for a span that begins there."""
+    before = "^" if field.cuts[first] else side(field.words[first - 1])
+    name = field.name + field.prose
+    where = f"F:{field.place}", f"P:{name}:{min(first, 8)}", f"LN:{lang}{field.prose}:{before}"
+    own = field.roles[first]
+    if not own:
+        return where
+    beside = "^" if field.cuts[first] else field.roles[first - 1]
+    return *where, f"A:{beside}{own}:{field.known[first] and not field.cuts[first]:d}"
+
+
+def end_features(field: Field, last: int, lang: str) -> tuple[str, ...]:
+    """What speaks for a span that ends there."""
+    own = field.roles[last]
+    whole = ("HC",) if field.inside[last] else ()
+    if field.cuts[last + 1]:
+        beside = f"RN:{lang}{field.prose}:$"
+        return (beside, f"Z:{own}$:0") if own else (beside, *whole)
+    after = field.words[last + 1]
+    beside = f"RN:{lang}{field.prose}:{side(after)}"
+    if lang != "l":
+        return (beside, *whole)
+    return (
+        beside,
+        f"RN{_head_feature(after.key) if after.tag == 'x' else ''}",
+        f"Z:{own}{field.roles[last + 1]}:{field.known[last + 1]:d}",
+    )
+
+
+def lead_features(field: Field, extent: Extent) -> tuple[str, ...]:
+    """What speaks for a name that is put together of a word and what stands further on."""
+    lead, first = extent.lead, extent.first
+    return (
+        f"made:{min(first - lead - 1, 4)}",
+        f"made:{_joined(field, lead, first)}:{field.roles[lead]}",
+        f"made:{'^' if lead == 0 else '-'}:{field.name}",
+        f"made:{field.roles[lead + 1]}:{field.known[lead + 1]:d}",
+    )
+
+
+def side(word: Word) -> str:
+    """What a word says of what it stands beside."""
+    return word.tag + "!" if word.function else word.tag
+
+
+def fields(video: VideoText) -> list[Field]:
+    """The fields that hold a word, the most telling first."""
+    texts = [(name, getattr(video, name)) for name in FIELDS]
+    kept = [(name, text, found) for name, text in texts if (found := words(text)[:FIELD_WORDS])]
+    count: dict[str, int] = {}
+    for _, _, found in kept:
+        for stem in set(map(_stem, found)):
+            count[stem] = count.get(stem, 0) + 1
+    among = min(len(kept), 3)
+    has_item = int(bool(video.item_title))
+    return [
+        Field(
+            name,
+            text,
+            found,
+            tuple(map(script, found)),
+            _cuts(text, found),
+            (counts := tuple(min(count[_stem(word)], 3) for word in found)),
+            tuple(f"df:{times}:{among}" for times in counts),
+            tuple(map(role, found)),
+            (False, *(go_together(before, word) for before, word in pairwise(found))),
+            _inside(text, found),
+            f"{name}:{has_item}",
+            _prose(found),
+            among,
+        )
+        for name, text, found in kept
+    ]
+
+
+def _stem(word: Word) -> str:
+    """What forms of a word have in common: "printing", "printer"."""
+    return word.key[:5] if word.tag == "x" else word.key
+
+
+def _cuts(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
+    cuts = [True]
+    for before, word in pairwise(found):
+        gap = text[before.end : word.start]
+        cuts.append(bool(gap) and not gap.isspace())
+    return (*cuts, True)
+
+
+def _inside(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
+    inside = [False] * (len(found) + 1)
+    if not any(script(word) == "z" for word in found):
+        return tuple(inside)
+    for last in range(1, len(found)):
+        end = found[last]
+        for first in range(last - 1, max(-1, last - 3), -1):
+            if found[first].end != found[first + 1].start:
+                break
+            if is_thing(text[found[first].start : end.end]):
+                inside[first + 1 : last + 1] = [True] * (last - first)
+    return tuple(inside)
+
+
+def _prose(found: Sequence[Word]) -> str:
+    return "~" if any(word.function and script(word) == "z" for word in found) else ""
+
+
+def extents(field: Field) -> Iterator[Extent]:
+    """Every span of a field that has the shape of a query.
+
+    At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
+    neither begins nor ends with a function word, says no word twice, and isn't only numbers,
+    measures and what is said of anything. None has a word that only shops say, or begins or ends
+    inside a thing's name.
+    """
+    found, cuts, scripts, roles = field.words, field.cuts, field.scripts, field.roles
+    inside = field.inside
+    kinds = chinese_kinds() if "z" in scripts else {}
+    for first, start in enumerate(found):
+        if start.function or inside[first]:
+            continue
+        lang = scripts[first]
+        most_words, most_chars = MAX_WORDS, MAX_CHARS
+        keys: set[str] = set()
+        empty = True
+        for last in range(first, min(len(found), first + MAX_HAN_WORDS)):
+            word = found[last]
+            if (last > first and cuts[last]) or kinds.get(word.text) == "selling":
+                break
+            if scripts[last] == "z":
+                lang, most_words, most_chars = "z", MAX_HAN_WORDS, MAX_HAN_CHARS
+            chars = word.end - start.start
+            if last - first >= most_words or chars > most_chars or word.key in keys:
+                break
+            keys.add(word.key)
+            empty = empty and (word.tag in ("m", "q") or roles[last] in _ABOUT_NOTHING)
+            if not word.function and chars > 1 and not empty and not inside[last + 1]:
+                yield Extent(first, last, chars, lang)
+
+
+def composed(field: Field, found: Sequence[Extent]) -> Iterator[Extent]:
+    """Names put together: what a thing is called by one word or two, and before it a word that
+    stands further ahead, such as the brand or the one quality that people ask for.
+
+    "Acme K200 silent wireless mouse" holds the acme mouse and the silent mouse. Only in Latin
+    script, where the taxonomy knows the thing.
+    """
+    words, roles, cuts = field.words, field.roles, field.cuts
+    for extent in found:
+        first, last = extent.first, extent.last
+        if last - first > 1 or extent.script != "l" or roles[last] not in _HEADS:
+            continue
+        if last > first and not (roles[first] in _HEADS or roles[first] == "Q"):
+            continue
+        if not cuts[last + 1] and roles[last + 1] in _HEADS and field.known[last + 1]:
+            continue
+        keys = {word.key for word in words[first : last + 1]}
+        for lead in _leads(field, first):
+            chars = len(words[lead].text) + 1 + extent.chars
+            if words[lead].key not in keys and chars <= MAX_CHARS:
+                yield Extent(first, last, chars, "l", lead)
+
+
+def _leads(field: Field, first: int) -> Iterator[int]:
+    """Which words may be put before a name that begins there: of the same part of the text, with
+    no word between that joins; and the first of the field."""
+    reached = first
+    if first > 1 and _either(field, first - 1) and field.roles[first - 2] in (*_LEADS, "H"):
+        yield first - 2
+    for lead in range(first - 2, max(-1, first - 2 - LEAD_WORDS), -1):
+        if field.cuts[lead + 1] or field.cuts[lead + 2] or field.roles[lead + 1] == "f":
+            break
+        reached = lead
+        if field.roles[lead] in _LEADS:
+            yield lead
+    if reached > 0 and first > 1 and field.roles[0] == "U":
+        yield 0
+
+
+def _joined(field: Field, lead: int, first: int) -> str:
+    if not any(field.cuts[lead + 1 : first + 1]):
+        return "in"
+    return "or" if lead == first - 2 and _either(field, lead + 1) else "cut"
+
+
+def _either(field: Field, at: int) -> bool:
+    """Whether a slash joins a word to the one before it, of which either goes with the next:
+    "DVD/Blu-ray player"."""
+    before, word = field.words[at - 1], field.words[at]
+    return field.text[before.end : word.start].strip() == "/" and not field.cuts[at + 1]
+
+
+_ABOUT_NOTHING = COMMON - {"n"}
+_HEADS = ("H", "B")
+_LEADS = ("U", "u", "Q", "B")
+
+
+def said(field: Field, extent: Extent) -> tuple[Word, ...]:
+    """Its words."""
+    found = field.words[extent.first : extent.last + 1]
+    return found if extent.lead < 0 else (field.words[extent.lead], *found)
+
+
+def span(field: Field, extent: Extent) -> Span:
+    """What stands there, as it was written."""
+    first, last, chars, lang, lead = extent
+    found = field.words[first : last + 1]
+    text = field.text[found[0].start : found[-1].end]
+    seen = field.seen[first : last + 1]
+    least = min(field.counts[first : last + 1])
+    begin = first
+    made: tuple[str, ...] = ()
+    if lead >= 0:
+        begin = lead
+        made = lead_features(field, extent)
+        found = (field.words[lead], *found)
+        text = f"{field.words[lead].text} {text}"
+        seen = (field.seen[lead], *seen)
+    return Span(
+        text,
+        found,
+        (
+            *shape_features(lang, len(found), chars),
+            *start_features(field, begin, lang),
+            *end_features(field, last, lang),
+            *made,
+            f"D:{least}:{field.among}",
+        ),
+        seen,
+    )
+
+
+def spans(video: VideoText) -> Iterator[Span]:
+    """Every span of a cleaned video's text that has the shape of a query, field by field, and
+    what can be put together of them."""
+    for field in fields(video):
+        found = list(extents(field))
+        for extent in (*found, *composed(field, found)):
+            yield span(field, extent)
+
+
+def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
+    """Spans with what a thing is also called in its place. `text` holds the video's match keys."""
+    for one in found:
+        for first, last, asked in synonyms(one.words, text):
+            before, after = one.words[:first], one.words[last:]
+            said = " ".join((*(w.text for w in before), asked, *(w.text for w in after)))
+            again = words(said)
+            seen = (*one.seen[:first], *one.seen[first:last], *one.seen[last:])
+            missing = len(again) - len(seen)
+            seen = (*seen[:first], *(seen[first],) * missing, *seen[first:])[: len(again)]
+            context = (
+                *shape_features(phrase_script(again), len(again), len(said)),
+                *one.context[2:],
+                "made:syn",
+            )
+            yield Span(said, again, context, seen)
+
+
+def signature(found: Sequence[Word]) -> str:
+    """Equal for phrases that say the same: order, number, accents and trivial words don't count."""
+    keys = {word.key for word in found if not word.function}
+    keys = keys - stop_words() or keys or {word.key for word in found}
+    if any(script(word) == "z" for word in found):
+        # Two segmentations of the same characters are the same thing.
+        return "".join(sorted("".join(keys)))
+    return " ".join(sorted(keys))

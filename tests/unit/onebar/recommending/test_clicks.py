@@ -1,0 +1,155 @@
+"""A ranker that has learned from clicks: what it sees, what it makes of a list, and that each user
+gets their own order of one generation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recommend_world import World
+
+from onebar.gating.risk import shipped_rules
+from onebar.ranking.book import Book
+from onebar.recommending.candidates import choose, proposals
+from onebar.recommending.clicks import FEATURES, describe, user_of
+from onebar.recommending.material import Material, material, seen
+from onebar.recommending.pool import Taste
+from onebar.recommending.ranker import Proposal, shipped_ranker
+from onebar.records import Anchor, Candidate, Features, HistoryEntry, VideoText
+
+VIDEO = VideoText(title="trail running shoes for wide feet")
+MADE = Material(VIDEO, (Anchor("trail shoes", 4.0),), ("shoes cheap",))
+BEAM = tuple(
+    Candidate(text, score)
+    for text, score in (("trail shoes men", -0.5), ("shoes trail men", -1.0), ("wide shoes", -2.0))
+)
+
+
+class Longest:
+    """A scorer that likes long queries, and one user's more than another's."""
+
+    digest = "longest"
+    variety = 0.0
+    beam = 3
+
+    def scores(self, proposals: Sequence[Proposal], material: Material) -> list[float]:
+        sign = -1.0 if "short" in material.recent else 1.0
+        return [sign * len(one.text) for one in proposals]
+
+
+def taste(**parts: Any) -> Taste:
+    return Taste(shipped_ranker(), shipped_rules(), **parts)
+
+
+def row(made: Material, text: str, **parts: Any) -> dict[str, float]:
+    found = proposals(made, BEAM, taste(**parts), exact=True)
+    table = describe(found, made, shipped_ranker(), parts.get("book"))
+    [at] = [at for at, one in enumerate(found) if one.text == text]
+    return dict(zip(FEATURES, table[at].tolist(), strict=True))
+
+
+def test_a_row_says_who_named_it_and_what_it_shares() -> None:
+    made = seen(MADE, ("cheap tent", "cheap lamp", "shoes cheap"), [("trail shoes", 9, 3, 1)])
+    anchor = row(made, "trail shoes")
+    assert (anchor["anchor"], anchor["exposures"], anchor["taps"]) == (0, 4, 2)
+    assert math.isnan(anchor["beam"])
+    beam = row(made, "trail shoes men")
+    assert (beam["beam"], beam["words"], beam["foreign"]) == (0, 3, 1)
+    assert beam["in_title"] == pytest.approx(2 / 3)
+    assert math.isnan(beam["tap_rate"])
+    assert beam["habit_missing"] == pytest.approx(1 + 1 / 3 + 1 / 3 + 1 / 3 - 1 / 3)
+    own = row(made, "shoes cheap")
+    assert (own["history"], own["habit_most"]) == (0, 1)
+    assert own["habit_last"] == pytest.approx(1 / 3)
+
+
+def test_the_order_of_words_is_the_users() -> None:
+    made = seen(msgspec.structs.replace(MADE, history=("shoes trail",)), ("shoes trail",), ())
+    assert row(made, "shoes trail men")["own_order"] == 1
+    assert row(made, "trail shoes men")["own_order"] == -1
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.text("ab ", max_size=9), max_size=4),
+    st.lists(st.text("ab ", max_size=9), max_size=4),
+    st.text("ab |", max_size=12),
+)
+def test_any_evidence_has_rows_of_numbers(
+    recent: list[str], anchors: list[str], title: str
+) -> None:
+    made = seen(
+        Material(VideoText(title=title), tuple(Anchor(q, 1.0) for q in anchors)), recent, ()
+    )
+    found = proposals(made, BEAM, taste(), exact=True)
+    table = describe(found, made, shipped_ranker())
+    assert table.shape == (len(found), len(FEATURES))
+    assert not np.isinf(table).any()
+    assert user_of(tuple(recent)).share.keys() >= set()
+
+
+def test_counters_move_the_material_in_steps_only() -> None:
+    def made(shown: int, tapped: int) -> bytes:
+        features = Features(VIDEO, counts=(("trail shoes", shown, tapped, 0),))
+        return material(features, (), clicks=True).encoded()
+
+    assert made(70, 5) == made(200, 7)
+    assert made(70, 5) != made(256, 5)
+    assert made(70, 5) != made(70, 8)
+
+
+def test_without_such_a_ranker_users_share_their_material() -> None:
+    history = (HistoryEntry("wok", 2.0),)
+    one = material(Features(VIDEO, history=history), ())
+    assert one == material(Features(VIDEO), ())
+    assert material(Features(VIDEO, history=history), (), clicks=True).recent == ("wok",)
+
+
+def test_a_scorer_tells_orders_of_words_apart_and_weighs_the_anchors() -> None:
+    assert len(choose(MADE, BEAM, 2, taste(), from_text=False).queries) == 2
+    found = choose(MADE, BEAM, 2, taste(scorer=Longest()), from_text=False).queries
+    assert [one.text for one in found] == ["shoes trail men", "trail shoes men"]
+    # The strongest anchor is always among the queries of a ranker that knows no taps.
+    plain = choose(MADE, BEAM, 2, taste(), from_text=False).queries
+    assert "trail shoes" in {one.text for one in plain}
+
+
+def test_known_queries_are_candidates_and_part_of_the_digest() -> None:
+    book = Book.of({"wide trail shoes women black": 4, "wok": 9})
+    with_book = taste(scorer=Longest(), book=book)
+    found = choose(MADE, BEAM, 3, with_book, from_text=False).queries
+    assert found[0].text == "wide trail shoes women black"
+    assert "wok" not in {one.text for one in found}
+    assert len({taste().digest, taste(scorer=Longest()).digest, with_book.digest}) == 3
+    assert row(seen(MADE, (), ()), "wide trail shoes women black", book=book)["asked"] == (
+        pytest.approx(math.log2(5))
+    )
+
+
+def test_scores_of_a_list_are_log_probabilities() -> None:
+    found = choose(MADE, BEAM, 8, taste(scorer=Longest())).queries
+    assert sum(math.exp(one.score) for one in found) <= 1 + 1e-6
+    assert all(one.score <= 0 for one in found)
+
+
+async def test_users_get_their_own_order_of_one_generation() -> None:
+    world = World(taste=taste(scorer=Longest()))
+    await world.batcher.start()
+    try:
+        world.store.history["terse"] = (HistoryEntry("short", 1.0),)
+        answers = [(await world.ask(("shoes", user)))[0] for user in (None, "terse", "cook")]
+        await world.recommender.drain()
+    finally:
+        await world.batcher.stop()
+    assert world.store.counted
+    texts = [[one.text for one in answer.queries] for answer in answers]
+    assert texts[0] == texts[2] == sorted(texts[0], key=len, reverse=True)
+    assert texts[1] == sorted(texts[1], key=len)
+    assert len({answer.evidence_digest for answer in answers}) == 3
+    assert len(world.engine.prompts) == 1
