@@ -14,7 +14,7 @@ paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
-        audit coverage lint format typecheck install lock pre-commit clean schemas screenshots checkpoint results
+        audit coverage lint format typecheck install lock pre-commit clean schemas docs helm-check screenshots checkpoint results
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^## / {printf "\n%s\n", substr($$0, 4)} \
@@ -61,6 +61,9 @@ audit: $(VENV)/.installed-dev ## known vulnerabilities of what we stand on (pip-
 	$(BIN)/python -m uv tool run pip-audit -r constraints.txt --no-deps --disable-pip
 	$(BIN)/python -m uv tool run bandit -q -r -ll api feature_store onebar stream deploy
 
+helm-check: $(VENV)/.installed-dev ## render deploy/helm and hold it to Kubernetes' schemas; needs helm or Go, and the network
+	deploy/helm/check.sh
+
 coverage: $(VENV)/.installed-dev ## the unit tests, and the lines of each file that none of them reaches
 	$(UNIT) --cov --cov-report=term-missing $(call paths,tests/unit)
 
@@ -99,6 +102,10 @@ schemas: $(VENV)/.installed-local ## docs/schemas, openapi.json, configuration.m
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_commands.py
 	$(BIN)/python docs/make_openapi.py
+
+docs: $(VENV)/.installed-dev ## the docs as a site in build/site (ARGS=serve: while you write); needs the network once
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m uv tool run --from mkdocs --with-requirements docs/requirements.txt \
+	    mkdocs $(or $(ARGS),build --strict)
 
 screenshots: $(VENV)/.installed-dev ## docs/images, of a running demo in the system's chromium
 	$(EMBEDDED) $(BIN)/python tests/screenshots.py
