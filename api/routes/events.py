@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import orjson
@@ -74,7 +74,7 @@ def check(index: int, value: Any, latest: float) -> Event | Fault:
     """The event in a decoded JSON value, or in an event already; pure. Its `ts` may not lie beyond
     `latest`."""
     try:
-        event: Event = value if isinstance(value, EVENT_TYPES) else from_object(value)
+        event = cast(Event, value) if isinstance(value, EVENT_TYPES) else from_object(value)
         if isinstance(event, RuleChange):
             rule_of(event)
         if event.ts > latest:
