@@ -11,16 +11,20 @@ from api.http.metrics import SHED
 from api.http.problems import ProblemError, too_large
 from api.http.room import Room
 
+JSON = frozenset((b"application/json",))
+
 
 class Bodies:
-    """Reads the bodies of requests that say they are JSON."""
+    """Reads the bodies of requests that say what they are."""
 
     def __init__(self, room: Room, *, timeout_s: float) -> None:
         self._room = room
         self._timeout_s = timeout_s
 
     @asynccontextmanager
-    async def read(self, scope: Any, receive: Any, limit: int) -> AsyncIterator[bytes]:
+    async def read(
+        self, scope: Any, receive: Any, limit: int, types: frozenset[bytes] = JSON
+    ) -> AsyncIterator[bytes]:
         """The body of a request, which has its room up to the end of the block.
 
         Raises `ProblemError`: 415 for another content type (a browser sends no other without asking
@@ -28,7 +32,7 @@ class Bodies:
         503 where there is no room for it, 408 where it is not there in time, 400 where it ends
         early.
         """
-        held = expected = _announced(scope, limit)
+        held = expected = _announced(scope, limit, types)
         self._room.take(held)
         try:
             body = bytearray()
@@ -60,22 +64,27 @@ class Bodies:
             self._room.give_back(held)
 
 
-def _announced(scope: Any, limit: int) -> int:
+def media_type(scope: Any) -> bytes:
+    """What a request says its body is, without parameters."""
+    found = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    return bytes(found.partition(b";")[0].strip().lower())
+
+
+def _announced(scope: Any, limit: int, types: frozenset[bytes]) -> int:
     """The length that a request says its body has; 0 where it says none. Raises `ProblemError`."""
-    media_type = length = encoding = b""
+    length = encoding = b""
     for name, value in scope["headers"]:
-        if name == b"content-type":
-            media_type = value
-        elif name == b"content-length":
+        if name == b"content-length":
             length = value
         elif name == b"content-encoding":
             encoding = value
-    media_type = media_type.partition(b";")[0].strip().lower()
-    if media_type != b"application/json":
+    said = media_type(scope)
+    if said not in types:
         raise ProblemError(
             415,
             "unsupported-media-type",
-            f"Expected Content-Type: application/json, got {media_type[:100].decode('latin-1')!r}.",
+            f"Expected Content-Type: {b' or '.join(sorted(types)).decode()}, "
+            f"got {said[:100].decode('latin-1')!r}.",
         )
     if encoding.strip().lower() not in (b"", b"identity"):
         raise ProblemError(

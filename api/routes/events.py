@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, cast
 
 import msgspec
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from msgspec import Struct
 
+from api.http.body import JSON, media_type
 from api.http.metrics import EVENTS
 from api.http.problems import MAX_NAMED_ERRORS, InvalidParameterError, ProblemError
 from api.http.schemas import MAX_EVENTS, problems, reference, responses
@@ -19,6 +21,7 @@ from api.routes.deps import ServicesDep, needs
 from onebar.process.turns import turns
 from stream.events import (
     ADMIN_EVENTS,
+    EVENT_TYPES,
     MAX_EVENT_BYTES,
     Event,
     InvalidEventError,
@@ -27,8 +30,12 @@ from stream.events import (
     from_object,
 )
 from stream.events.fold import rule_of
+from stream.mapping.mapping import UnmappedError, open_mapping, ready_mappings
 
 MAX_BODY = 8_000_000
+LINES = frozenset((b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines"))
+CLOUD_EVENTS = frozenset((b"application/cloudevents+json", b"application/cloudevents-batch+json"))
+TYPES = JSON | LINES | CLOUD_EVENTS
 
 _EXAMPLE = {
     "type": "search",
@@ -64,9 +71,10 @@ class Fault(Struct, frozen=True):
 
 
 def check(index: int, value: Any, latest: float) -> Event | Fault:
-    """The event in a decoded JSON value; pure. Its `ts` may not lie beyond `latest`."""
+    """The event in a decoded JSON value, or in an event already; pure. Its `ts` may not lie beyond
+    `latest`."""
     try:
-        event = from_object(value)
+        event = cast(Event, value) if isinstance(value, EVENT_TYPES) else from_object(value)
         if isinstance(event, RuleChange):
             rule_of(event)
         if event.ts > latest:
@@ -96,11 +104,15 @@ def all_or_none(checked: Sequence[Event | Fault]) -> list[Event]:
     return [one for one in checked if not isinstance(one, Fault)]
 
 
-def split(body: bytes) -> list[bytes]:
-    """The JSON of each event in a body of one or of a list, which is not looked into yet. Raises
-    `ProblemError`."""
+def split(body: bytes, *, lines: bool = False) -> Sequence[Any]:
+    """The JSON of each event in a body of one, of a list or (`lines`) of one on a line, which is
+    not looked into yet. Raises `ProblemError`."""
+    parts: Sequence[Any]
     try:
-        parts = _parts(body) if body.lstrip(b" \t\r\n").startswith(b"[") else [_whole(body)]
+        if lines:
+            parts = [line for line in body.split(b"\n") if line.strip()]
+        else:
+            parts = _parts(body) if body.lstrip(b" \t\r\n").startswith(b"[") else [_whole(body)]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidParameterError.of("body", f"not JSON: {error}") from None
     if len(parts) > MAX_EVENTS:
@@ -112,6 +124,35 @@ def split(body: bytes) -> list[bytes]:
     return [bytes(part) for part in parts]
 
 
+Read = Callable[[tuple[int, bytes]], list[Event | Fault]]
+
+
+def _reader(mapping: str, latest: float) -> Read:
+    """What makes events of an object's JSON. Raises `InvalidParameterError`."""
+    if mapping and mapping not in ready_mappings():
+        known = ", ".join(ready_mappings())
+        raise InvalidParameterError.of("map", f"expected one of {known}, got {mapping!r}")
+    opened = _opened(mapping) if mapping else None
+
+    def read(part: tuple[int, bytes]) -> list[Event | Fault]:
+        index, raw = part
+        try:
+            value = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise InvalidParameterError.of("body", f"not JSON: {error}") from None
+        if opened is None:
+            return [check(index, value, latest)]
+        if not isinstance(value, dict):
+            return [Fault(index, f"Expected `object`, got {value!r:.60}")]
+        return [
+            Fault(index, str(one)) if isinstance(one, UnmappedError) else check(index, one, latest)
+            for one in opened.events(value)
+        ]
+
+    return read
+
+
+_opened = lru_cache(maxsize=None)(open_mapping)
 _parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _whole = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -139,29 +180,37 @@ _whole = msgspec.json.Decoder(msgspec.Raw).decode
                         ]
                     },
                     "examples": {"one": {"value": _EXAMPLE}, "many": {"value": [_EXAMPLE]}},
-                }
+                },
+                "application/x-ndjson": {"schema": {"type": "string"}},
             },
         }
     },
 )
-async def post_events(request: Request, services: ServicesDep) -> Response:
-    """One event or up to 1,000. They are acknowledged once Kafka has all of them; where one is
-    invalid none is sent. Deletions, removals and rules need the scope admin as well. After a 503
-    send the same events again, with the same event ids: what had arrived counts once."""
+async def post_events(
+    request: Request,
+    services: ServicesDep,
+    mapping: Annotated[
+        str,
+        Query(
+            alias="map",
+            max_length=64,
+            description="The objects are of another shape: the name of a mapping that comes with "
+            "OneBar (docs/mapping.md), such as `ubi`.",
+        ),
+    ] = "",
+) -> Response:
+    """One event or up to 1,000, or one on a line (`application/x-ndjson`). They are acknowledged
+    once Kafka has all of them; where one is invalid none is sent. Deletions, removals and rules
+    need the scope admin as well. After a 503 send the same events again, with the same event ids:
+    what had arrived counts once. CloudEvents are known by their content type."""
     latest = time.time() + services.settings.future_allowance_s
-
-    def read(part: tuple[int, bytes]) -> Event | Fault:
-        index, raw = part
-        try:
-            value = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise InvalidParameterError.of("body", f"not JSON: {error}") from None
-        return check(index, value, latest)
-
-    async with services.bodies.read(request.scope, request.receive, MAX_BODY) as body:
-        parts = list(enumerate(split(body)))
+    said = media_type(request.scope)
+    read = _reader(mapping or ("cloudevents" if said in CLOUD_EVENTS else ""), latest)
+    async with services.bodies.read(request.scope, request.receive, MAX_BODY, TYPES) as body:
+        parts = list(enumerate(split(body, lines=said in LINES)))
         del body
-        events = all_or_none(await turns().over(parts, read))
+        found = await turns().over(parts, read)
+        events = all_or_none([one for each in found for one in each])
         if any(isinstance(event, ADMIN_EVENTS) for event in events):
             services.access.admit(request.scope, "admin")
         if events:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
 from api_fixtures import HeldEngine, Line, Running, running
 from stream_fixtures import values
@@ -79,6 +80,40 @@ async def test_one_invalid_event_keeps_all_back(api: Running, settings: Settings
     response = await api.http.post("/v1/events", json=[impression(n) for n in range(1001)])
     assert response.status_code == 413
     assert await log(settings, IMPRESSIONS) == []
+
+
+async def test_events_of_other_shapes_are_taken_by_a_mapping(
+    api: Running, settings: Settings
+) -> None:
+    async def post(body: bytes, kind: str, **params: str) -> tuple[int, Any]:
+        response = await api.http.post(
+            "/v1/events", content=body, headers={"content-type": kind}, params=params
+        )
+        return response.status_code, response.json()
+
+    lines = b"\n".join(orjson.dumps(impression(n)) for n in range(3)) + b"\n\n"
+    assert await post(lines, "application/x-ndjson") == (202, {"accepted": 3})
+    cloud = {
+        "specversion": "1.0",
+        "id": "c1",
+        "type": "impression",
+        "time": "2026-01-01T00:00:00Z",
+        "data": {"video_id": "cloud"},
+    }
+    kind = "application/cloudevents+json; charset=utf-8"
+    assert await post(orjson.dumps(cloud), kind) == (202, {"accepted": 1})
+    view = {"timestamp": 1433221332117, "visitorid": 1, "event": "view", "itemid": 7}
+    rows = orjson.dumps([view, {**view, "event": "addtocart"}])
+    assert await post(rows, "application/json", map="retailrocket") == (202, {"accepted": 1})
+    status, problem = await post(rows, "application/json", map="nothing")
+    assert status == 422
+    assert "retailrocket" in problem["errors"][0]["detail"]
+    bad = orjson.dumps([view, {**view, "timestamp": "soon"}])
+    status, problem = await post(bad, "application/json", map="retailrocket")
+    assert (status, problem["errors"][0]["index"]) == (422, 1)
+    assert "expected a time" in problem["errors"][0]["detail"]
+    found = {event.key for event in await log(settings, IMPRESSIONS)}
+    assert found == {"v0", "v1", "v2", "cloud", "7"}
 
 
 async def test_kafka_away_is_said_in_time_and_the_rest_goes_on(

@@ -41,9 +41,10 @@ export interface paths {
         put?: never;
         /**
          * Send events
-         * @description One event or up to 1,000. They are acknowledged once Kafka has all of them; where one is
-         *     invalid none is sent. Deletions, removals and rules need the scope admin as well. After a 503
-         *     send the same events again, with the same event ids: what had arrived counts once.
+         * @description One event or up to 1,000, or one on a line (`application/x-ndjson`). They are acknowledged
+         *     once Kafka has all of them; where one is invalid none is sent. Deletions, removals and rules
+         *     need the scope admin as well. After a 503 send the same events again, with the same event ids:
+         *     what had arrived counts once. CloudEvents are known by their content type.
          */
         post: operations["post_events"];
         delete?: never;
@@ -1674,7 +1675,10 @@ export interface operations {
     };
     post_events: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The objects are of another shape: the name of a mapping that comes with OneBar (docs/mapping.md), such as `ubi`. */
+                map?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -1682,6 +1686,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["Event"] | components["schemas"]["Event"][];
+                "application/x-ndjson": string;
             };
         };
         responses: {

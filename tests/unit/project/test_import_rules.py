@@ -144,7 +144,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api.routes": (
         *(*_BASE, *_STATE, "api.answering", "api.http", "api.services", "onebar.evidence"),
         *("api.console", "api.watching", "onebar", "onebar.gating", "onebar.generator"),
-        *("onebar.recommending", "stream.events", "stream.logs"),
+        *("onebar.recommending", "stream.events", "stream.logs", "stream.mapping"),
     ),
     "api.app": (*_BASE, "onebar", "api.http", "api.routes", "api.services", "onebar.recommending"),
     "api.server": (
