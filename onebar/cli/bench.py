@@ -20,6 +20,7 @@ from onebar.cli.common import (
     print_json,
     run_to_end,
 )
+from onebar.cli.sections import Whole
 from onebar.errors import OneBarError
 from onebar.process.console import progress, say
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from stream.events import Event
 
 bench = typer.Typer(
+    cls=Whole,
     help="Measure: how fast a checkpoint generates here, and how fast a running API answers.",
     no_args_is_help=True,
 )

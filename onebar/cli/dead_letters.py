@@ -19,6 +19,7 @@ from onebar.cli.common import (
     print_json,
     run_to_end,
 )
+from onebar.cli.sections import Whole
 from onebar.errors import OneBarError, UsageError
 from onebar.process.console import printable, say
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from stream.logs.dead_letters import DeadLetter, Exported, Replayed, Selection
 
 dead_letters = typer.Typer(
+    cls=Whole,
     help="Messages that could not be processed: list, show, export, edit, send back, drop.",
     no_args_is_help=True,
 )

@@ -15,14 +15,15 @@ from onebar.cli.common import (
     print_json,
     run_to_end,
 )
+from onebar.cli.sections import Whole
 from onebar.process.console import printable, say
 
 if TYPE_CHECKING:
     from onebar.settings import Settings
 
 app = typer.Typer()
-inspect = typer.Typer(help="What is known of a video or a user.", no_args_is_help=True)
-topics = typer.Typer(help="Kafka topics.", no_args_is_help=True)
+inspect = typer.Typer(cls=Whole, help="What is known of a video or a user.", no_args_is_help=True)
+topics = typer.Typer(cls=Whole, help="Kafka topics.", no_args_is_help=True)
 app.add_typer(inspect, name="inspect")
 app.add_typer(topics, name="topics")
 

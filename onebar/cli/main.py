@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -22,6 +23,7 @@ from onebar.cli.common import USAGE, JsonOption, print_json
 from onebar.cli.evaluation import embed, evaluate
 from onebar.cli.gating import repertoire, rules
 from onebar.cli.logs import replay, simulate
+from onebar.cli.sections import Sections
 from onebar.cli.training import train
 from onebar.errors import OneBarError, UsageError
 from onebar.process.console import say
@@ -42,8 +44,8 @@ app = typer.Typer(
     name="onebar",
     help="One clickable search bar under every short video, from streams of behaviour.\n\n"
     "Settings are ONEBAR_* variables; see docs/configuration.md.",
+    cls=Sections,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,6 +66,24 @@ app.add_typer(models.models, name="models")
 app.add_typer(rules.rules, name="rules")
 app.add_typer(repertoire.repertoire, name="repertoire")
 app.add_typer(bench.bench, name="bench")
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What holds for every command; what it is for stands above."""
 
 
 @app.command()

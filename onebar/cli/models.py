@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from onebar.cli.common import JsonOption, command_settings, print_json, write_json
+from onebar.cli.sections import Whole
 from onebar.errors import UsageError
 from onebar.process.console import say
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from onebar.generator.registry import RegisteredCheckpoint, Registry
 
 models = typer.Typer(
-    help="Checkpoints in a registry: add, list, promote, roll back, remove.", no_args_is_help=True
+    cls=Whole,
+    help="Checkpoints in a registry: add, list, promote, roll back, remove.",
+    no_args_is_help=True,
 )
 
 RegistryOption = Annotated[

@@ -29,12 +29,14 @@ from onebar.cli.evaluation.anchors import (
     open_both,
 )
 from onebar.cli.evaluation.calibrate import calibrate
+from onebar.cli.sections import Whole
 from onebar.process.console import Phases, Update, progress, say
 
 if TYPE_CHECKING:
     from onebar.triggers import Split, Trigger
 
 embed = typer.Typer(
+    cls=Whole,
     help="Anchors for videos nobody has reacted to yet: relations from a log, an embedding trained "
     "on them, neighbours by it (docs/embedding.md).",
     no_args_is_help=True,

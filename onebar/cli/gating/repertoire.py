@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onebar.cli.common import JsonOption, command_settings, print_json, run_to_end
+from onebar.cli.sections import Whole
 
 if TYPE_CHECKING:
     from onebar.settings import Settings
 
 repertoire = typer.Typer(
+    cls=Whole,
     help="Queries that did well where they were shown: what ONEBAR_CONSTRAIN holds answers to.",
     no_args_is_help=True,
 )

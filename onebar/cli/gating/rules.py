@@ -20,6 +20,7 @@ from onebar.cli.common import (
     run_to_end,
     seconds,
 )
+from onebar.cli.sections import Whole
 from onebar.errors import UsageError
 from onebar.process.console import say
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from stream.events import RuleChange
 
 rules = typer.Typer(
+    cls=Whole,
     help="What may be shown: block, allow and pin queries; docs/content-safety.md.",
     no_args_is_help=True,
 )

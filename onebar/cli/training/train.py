@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from onebar.cli.common import INTERRUPTED, read_settings
+from onebar.cli.sections import Whole
 from onebar.cli.training.clicks import clicks
 from onebar.cli.training.export import export
 from onebar.cli.training.import_ import import_model
@@ -16,6 +17,7 @@ from onebar.cli.training.refresh import refresh
 from onebar.process.console import say
 
 train = typer.Typer(
+    cls=Whole,
     help="Train a generator from a dataset (needs the extra `train`: pip install 'onebar[train]').",
     no_args_is_help=True,
 )

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import typer.main
 
+from onebar import __version__
 from onebar.cli import main as cli
+from onebar.cli.sections import SECTIONS
 from onebar.generator.checkpoint import SHIPPED
 from stream.events import Search, encode
 from stream.logs.files import EventLog
@@ -58,6 +60,24 @@ def test_the_commands_are_all_there() -> None:
         *("inspect video", "inspect user", "train sft", "train demo"),
         *("models list", "models add", "models promote", "models rollback", "models remove"),
     }
+
+
+def test_every_command_stands_under_a_heading_with_its_whole_line(onebar: Any) -> None:
+    status, out, _ = onebar("--help")
+    assert status == 0
+    assert "..." not in out.partition("Commands")[2]
+    assert "\nMore:" not in out
+    named = [name for names in SECTIONS.values() for name in names]
+    assert sorted(named) == sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    flat = " ".join(out.split())
+    for name in ("demo", "status", "replay", "train"):
+        line = typer.main.get_command(cli.app).commands[name].get_short_help_str(1000)  # type: ignore[attr-defined]
+        assert f"{name} {' '.join(line.split())}" in flat
+    assert "..." not in onebar("rules", "--help")[1].partition("Commands:")[2]
+
+
+def test_the_version_is_an_option_too(onebar: Any) -> None:
+    assert onebar("--version") == (0, f"{__version__}\n", "")
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
