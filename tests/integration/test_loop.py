@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import eventually, onebar
 
-from api.answering.answer import ID_DIGITS
+from api.answering.forms import ID_DIGITS
 from onebar.settings import Settings
 from onebar.stack.local import LocalStack
 
