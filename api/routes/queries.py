@@ -116,9 +116,7 @@ class QueriesEndpoint:
         try:
             batch = _read_batch(body)
         except msgspec.ValidationError as error:
-            detail, _, path = str(error).partition(" - at `$")
-            name = path.rstrip("`").lstrip(".") or "body"
-            raise InvalidParameterError.of(name, detail) from None
+            raise InvalidParameterError.of(*_wrong(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidParameterError.of("body", f"not JSON: {_fault(body, error)}") from None
         faults = []
@@ -187,7 +185,11 @@ Parameters = tuple[Pair, int | None, float | None, Wants | None]
 _LISTS = frozenset((b"exclude", b"languages"))
 """May be named more than once."""
 _WANTS = frozenset((b"max_length", b"diversity", b"constrain"))
-_NUMBERS = {b"max_length": r"[1-9]\d{0,8}", b"diversity": r"[01](\.\d{1,9})?"}
+_NUMBERS = {
+    b"max_length": (r"\d{1,9}", "expected a whole number from 1 to 10000"),
+    b"diversity": (r"\d{1,9}(\.\d{1,9})?", "expected a number from 0 to 1"),
+}
+_CHOICES = {"languages": LANGUAGES, "constrain": tuple(STRICTNESS)}
 _KNOWN = frozenset((b"video_id", b"user_id", b"k", b"budget_ms")) | _LISTS | _WANTS
 
 
@@ -199,19 +201,29 @@ def _wants(
     for name in _WANTS & values.keys():
         text = values[name].decode("latin-1")
         if name in _NUMBERS:
-            if re.fullmatch(_NUMBERS[name], text) is None:
-                faults.append({"name": name.decode(), "detail": "expected a number"})
+            pattern, expected = _NUMBERS[name]
+            if re.fullmatch(pattern, text) is None:
+                faults.append({"name": name.decode(), "detail": expected})
                 return None
-            fields[name.decode()] = orjson.loads(text)
+            fields[name.decode()] = float(text) if "." in text else int(text)
         else:
             fields[name.decode()] = text
     try:
         asked = msgspec.convert({"requests": [{"video_id": "-"}], **fields}, BatchRequest)
     except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `$.")
-        faults.append({"name": path.partition("[")[0].rstrip("`"), "detail": detail})
+        part, detail = _wrong(error)
+        faults.append({"name": part.partition("[")[0], "detail": detail})
         return None
     return wanted_of(asked)
+
+
+def _wrong(error: msgspec.ValidationError) -> tuple[str, str]:
+    """The part of a batch that is wrong, and what was expected."""
+    detail, _, path = str(error).partition(" - at `$")
+    name = path.rstrip("`").lstrip(".") or "body"
+    if detail.startswith("Invalid enum value") and (of := _CHOICES.get(name.partition("[")[0])):
+        detail = f"expected one of {', '.join(of)}, got {detail.rpartition(' ')[2]}"
+    return name, detail
 
 
 def wanted_of(batch: BatchRequest) -> Wants | None:

@@ -38,6 +38,10 @@ class Pattern:
         """Every place where it matches, none of which overlap."""
         return [match.group(0) for match in self._compiled.finditer(text)]
 
+    def without(self, text: str) -> str:
+        """The text with a line break for every place where it matches."""
+        return str(self._compiled.sub("\n", text))
+
     def search(self, text: str) -> bool:
         """Whether it matches anywhere."""
         return self._compiled.search(text) is not None

@@ -11,7 +11,9 @@ from onebar.errors import OneBarError
 from onebar.gating.linear import Pattern, PatternError, PatternSet, compile_pattern
 
 SHIPPED = Path(__file__).parent / "data" / "personal.tsv"
-_MAY_HOLD = re.compile(r"[\d@.:/：]|[(\[]at[)\]]| dot |微 ?信|wechat|vx|v信|qq|telegram|whatsapp")
+_MAY_HOLD = re.compile(
+    r"[\d@.:/：]|[(\[]at[)\]]| dot |微 ?信|wechat|vx|v信|qq|telegram|whatsapp|号"
+)
 """What every pattern of the file needs at least: most queries have none of it."""
 
 
@@ -51,6 +53,7 @@ class PersonalPatterns:
     def __init__(self, path: Path = SHIPPED) -> None:
         """Raises `PersonalPatternsError` with the line that can't be read."""
         self._kinds: list[tuple[str, Pattern, Callable[[str], bool] | None]] = []
+        self._harmless: list[Pattern] = []
         texts: list[str] = []
         content = path.read_text(encoding="utf-8")
         for number, line in enumerate(content.splitlines(), 1):
@@ -61,9 +64,13 @@ class PersonalPatterns:
             try:
                 if len(parts) not in (2, 3) or (len(parts) == 3 and check is None):
                     raise PatternError("expected a kind, a tab and a pattern, and maybe a check")
-                self._kinds.append((parts[0], compile_pattern(parts[1]), check))
+                pattern = compile_pattern(parts[1])
             except PatternError as error:
                 raise PersonalPatternsError(f"{path}:{number}: {error}") from None
+            if parts[0] == "except":
+                self._harmless.append(pattern)
+                continue
+            self._kinds.append((parts[0], pattern, check))
             texts.append(parts[1])
         self._set = PatternSet(texts)
         self.source = content
@@ -73,9 +80,14 @@ class PersonalPatterns:
         """What a normalised query holds of the kind, None where nothing."""
         if _MAY_HOLD.search(query) is None:
             return None
-        for number in self._set.matching(query):
+        if not (found := self._set.matching(query)):
+            return None
+        left = query
+        for harmless in self._harmless:
+            left = harmless.without(left)
+        for number in found if left == query else self._set.matching(left):
             kind, pattern, check = self._kinds[number]
-            if check is None or _passes(check, pattern.found(query)):
+            if check is None or _passes(check, pattern.found(left)):
                 return kind
         return None
 

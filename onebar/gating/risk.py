@@ -11,6 +11,7 @@ from typing import Protocol
 from onebar.errors import OneBarError
 from onebar.evidence.scripts import HAN
 from onebar.evidence.words import words
+from onebar.gating.skeleton import simplified
 
 _HAN = re.compile(f"[{HAN}]")
 SHIPPED = Path(__file__).parent / "data" / "risk.tsv"
@@ -39,7 +40,7 @@ class _Phrases:
 
     def add(self, phrase: str, number: int) -> None:
         if _HAN.search(phrase):
-            text = phrase.replace(" ", "").casefold()
+            text = _characters(phrase)
             self.chars.setdefault(text[:2], []).append((text, number))
         else:
             keys = tuple(word.key for word in words(phrase))
@@ -90,7 +91,7 @@ class RiskRules:
             keys += (word.key for word in words(text))
             keys.append("")
             if _HAN.search(text):
-                chars += text.replace(" ", "").casefold() + "\n"
+                chars += _characters(text) + "\n"
         if not _found(self._phrases, keys, chars):
             return None
         keys, chars = _without(self._harmless, keys, chars)
@@ -101,6 +102,10 @@ class RiskRules:
             if not any(part.isdisjoint(found) for part in parts):
                 return category
         return None
+
+
+def _characters(text: str) -> str:
+    return simplified(text.replace(" ", "").casefold())
 
 
 def _found(phrases: _Phrases, keys: Sequence[str], chars: str) -> set[int]:

@@ -21,11 +21,13 @@ from msgspec import Struct, structs
 
 from onebar.errors import OneBarError
 from onebar.evidence.text import normalize_query
+from onebar.evidence.words import match_key
 from onebar.gating.linear import PatternError, PatternSet, compile_pattern
-from onebar.gating.skeleton import skeleton, squeezed
+from onebar.gating.skeleton import simplified, skeleton, squeezed, words_of
 from onebar.records import Rule
 
 _TOKEN = re.compile(r"[^\W_]+")
+_POSSESSIVE = re.compile(r"['’]s\b")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003134f]"
@@ -54,6 +56,10 @@ def language_of(text: str) -> str:
     return next((name for name, script in _SCRIPTS if script.search(text)), "")
 
 
+_SPLIT = 6
+"""Words in a row that one rule may be about, or whose letters may make up what it is about."""
+_PIECE = 3
+"""Letters that each part of a split word must have: "pen is" is two words."""
 TOGETHER = 64
 """Patterns that are looked for together."""
 
@@ -138,6 +144,9 @@ class RuleBook:
         self._squeezed: dict[str, list[Rule]] = {}
         """Those that hold an exact query back, by its letters alone."""
         self._words: dict[str, list[Rule]] = {}
+        """Those that allow words, by the first."""
+        self._joined: dict[str, list[Rule]] = {}
+        """Those that hold words back, by the letters of all, without plurals."""
         self._chars: dict[str, list[Rule]] = {}
         self._broad: dict[str, list[Rule]] = {}
         self._pins: dict[str, list[Rule]] = {}
@@ -249,12 +258,14 @@ class RuleBook:
         found = []
         if rule.query:
             found.append((rule.query, self._exact))
-            if rule.action in ("block", "learn") and (letters := squeezed(skeleton(rule.query))):
+            if _holds_back(rule) and (letters := squeezed(skeleton(rule.query))):
                 found.append((letters, self._squeezed))
         elif rule.word:
-            words = _phrase(rule.word)
+            words = _phrase(_sought(rule))
             if _UNSPACED.search(rule.word):
                 found.append((words[0][:2], self._chars))
+            elif _holds_back(rule):
+                found.append(("".join(map(match_key, words)), self._joined))
             else:
                 found.append((words[0], self._words))
         elif not rule.pattern:
@@ -270,9 +281,25 @@ class RuleBook:
         if self._squeezed:
             yield from self._squeezed.get(squeezed(reads), ())
         if reads != query:
-            for rule in self._written(reads):
-                if rule.action in ("block", "learn"):
-                    yield rule
+            yield from filter(_holds_back, self._written(reads))
+        if self._joined:
+            yield from self._spelt(words_of(_POSSESSIVE.sub("", reads)).split())
+
+    def _spelt(self, words: list[str]) -> Iterator[Rule]:
+        """Those that hold back these words as they stand, in the plural, joined or split."""
+        keys = [match_key(word) for word in words]
+        for at in range(len(keys)):
+            letters = ""
+            for end, key in enumerate(keys[at : at + _SPLIT], at + 1):
+                letters += key
+                for rule in self._joined.get(letters, ()):
+                    together = keys[at:end]
+                    if (
+                        len(together) == 1
+                        or min(map(len, together)) >= _PIECE
+                        or together == [match_key(word) for word in _phrase(_sought(rule))]
+                    ):
+                        yield rule
 
     def _written(self, query: str) -> Iterator[Rule]:
         yield from self._exact.get(query, ())
@@ -288,7 +315,7 @@ class RuleBook:
             for at in range(len(text)):
                 for key in (text[at], text[at : at + 2]):
                     for rule in self._chars.get(key, ()):
-                        if text.startswith(_phrase(rule.word)[0], at):
+                        if text.startswith(_phrase(_sought(rule))[0], at):
                             yield rule
         yield from self._patterns.matching(query)
 
@@ -339,7 +366,7 @@ class _Patterns:
     def _set(self, at: int) -> PatternSet:
         built = self._built[at]
         if built is None:
-            texts = [_anycase(rule.pattern) for rule in self._sets[at].values()]
+            texts = [_looked_for(rule) for rule in self._sets[at].values()]
             built = self._built[at] = PatternSet(texts)
         return built
 
@@ -349,6 +376,27 @@ def _rank(rule: Rule) -> tuple[int, int, int]:
     scope = 3 if rule.video_id else 2 if rule.author else 1 if rule.category else 0
     match = 3 if rule.query else 2 if rule.word else 1
     return scope, match, int(rule.action in ("block", "learn"))
+
+
+def _holds_back(rule: Rule) -> bool:
+    return rule.action in ("block", "learn")
+
+
+def _sought(rule: Rule) -> str:
+    """The words looked for: as they read, in a rule that holds back."""
+    return skeleton(rule.word) if _holds_back(rule) else rule.word
+
+
+def _looked_for(rule: Rule) -> str:
+    """Its pattern, and in a rule that holds back also what it says in simplified characters."""
+    pattern = _anycase(rule.pattern)
+    if _holds_back(rule) and (reads := simplified(rule.pattern)) != rule.pattern:
+        either = f"(?:{pattern})|(?:{_anycase(reads)})"
+        try:
+            return compile_pattern(either).text
+        except PatternError:
+            return pattern
+    return pattern
 
 
 def _phrase(word: str) -> list[str]:

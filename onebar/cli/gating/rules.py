@@ -134,7 +134,9 @@ def rules_remove(
 
 @rules.command("import")
 def rules_import(
-    file: Annotated[Path, typer.Argument(help="A rule a line, as JSON.", dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A rule a line, as JSON, or one list of rules.", dir_okay=False)
+    ],
     who: WhoOption = "",
     why: WhyOption = "",
     dry_run: Annotated[
@@ -145,7 +147,8 @@ def rules_import(
     as_json: JsonOption = False,
 ) -> None:
     """Make many rules: each line is an object with `rule_id`, `action` and what else a rule has.
-    Where one can't be, none is made, and each that can't is named by its line.
+    Where one can't be, none is made, and each that can't is named by its line. What `onebar rules
+    list --json` printed is taken back as it was.
 
     Example: onebar rules import blocked.jsonl --why "list of the regulator, March"
     """
@@ -308,7 +311,7 @@ def _changes(file: Path, signed: dict[str, str]) -> list[RuleChange]:
 
     changes: list[RuleChange] = []
     faults: list[str] = []
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+    for number, line in enumerate(_lines(file.read_bytes()), 1):
         if not line.strip():
             continue
         try:
@@ -322,6 +325,17 @@ def _changes(file: Path, signed: dict[str, str]) -> list[RuleChange]:
         more = f" (and {len(faults) - 20:,} more)" if len(faults) > 20 else ""
         raise UsageError(f"no rule of {file} was made: {'; '.join(faults[:20])}{more}")
     return changes
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """A rule each: the lines, or the elements of the list that `rules list --json` prints."""
+    import orjson
+
+    try:
+        listed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return content.splitlines()
+    return [orjson.dumps(rule) for rule in listed] if isinstance(listed, list) else [content]
 
 
 def _try(

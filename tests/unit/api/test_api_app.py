@@ -533,6 +533,24 @@ def test_a_lookup_can_ask_for_what_a_batch_can(wanted: dict[str, Any]) -> None:
         assert endpoint.parameters(query)[3] == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("languages", "xx", "expected one of ja, zh, ko, th, ar, he, hi, bn, ru, el, en, got 'xx'"),
+        ("constrain", "never", "expected one of open, prefer, only, got 'never'"),
+        ("max_length", "x", "expected a whole number from 1 to 10000"),
+        ("max_length", 0, "Expected `int` >= 1"),
+        ("diversity", "much", "expected a number from 0 to 1"),
+        ("diversity", 2, "Expected `float` <= 1.0"),
+    ],
+)
+def test_what_is_not_wanted_right_is_told_what_would_be(name: str, value: Any, said: str) -> None:
+    query = str(httpx.QueryParams({"video_id": "v", name: value})).encode()
+    with pytest.raises(InvalidParameterError) as caught:
+        QueriesEndpoint(SERVICES).parameters(query)
+    assert caught.value.extra["errors"] == [{"name": name, "detail": said}]
+
+
 def body_of(*pairs: tuple[Any, Any], **rest: Any) -> bytes:
     requests = [{"video_id": video_id, "user_id": user_id} for video_id, user_id in pairs]
     return json.dumps({"requests": requests, **rest}).encode()
