@@ -74,10 +74,14 @@ class Come(NamedTuple):
 
     texts: dict[str, dict[str, str]]
     """Of each video that is up, its text as it came, without empty fields."""
+    sensitive: set[str]
+    """Of these, those that get no queries."""
     versions: dict[str, tuple[float, str]]
     """Of each video told of, up or removed, the (`ts`, `event_id`) that stands."""
     ties: dict[str, dict[Pair, int]]
     """In thousandths of a search."""
+    users: dict[str, dict[Pair, set[str]]]
+    """Who is behind each tie."""
     counts: dict[str, dict[Pair, tuple[int, int, int]]]
     """Exposures, clicks, engagements."""
     histories: dict[str, dict[str, float]]
@@ -86,7 +90,10 @@ class Come(NamedTuple):
     """Of each rule told of, the (`ts`, `event_id`) that stands."""
 
 
-def fold(records: Iterable[Kept], limits: Limits = Limits()) -> Come:
+PAGE = Limits()
+
+
+def fold(records: Iterable[Kept], limits: Limits = PAGE) -> Come:
     """The state that these records come to; a record may be among them more than once."""
     log = {(r.topic, r.partition, r.offset): r for r in records}
     told: dict[str, dict[tuple[float, str], dict[str, Any]]] = defaultdict(dict)
@@ -102,11 +109,11 @@ def fold(records: Iterable[Kept], limits: Limits = Limits()) -> Come:
         if event is None or event["ts"] > record.timestamp + limits.future_s:
             continue
         ts, kind = event["ts"], event["type"]
-        window = math.floor(record.timestamp / limits.window_s)
+        window = int(record.timestamp // limits.window_s)
         user, video = event.get("user_id"), event.get("video_id")
         version = (ts, event["event_id"])
         queries = set(_queries(event))
-        pairs = {(math.floor(ts / BUCKET_S), query) for query in queries}
+        pairs = {(int(ts // BUCKET_S), query) for query in queries}
         if kind in ("video", "removal"):
             told[video][version] = event
         elif kind == "rule":
@@ -125,7 +132,9 @@ def fold(records: Iterable[Kept], limits: Limits = Limits()) -> Come:
             counts_what[video, event["event_id"]] = which, pairs
 
     ties: dict[str, dict[Pair, int]] = defaultdict(lambda: defaultdict(int))
-    for (video, _, behaviour, pair), windows in tied.items():
+    users: dict[str, dict[Pair, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for (video, user, behaviour, pair), windows in tied.items():
+        users[video][pair].add(user)
         ties[video][pair] += _times(windows) * THOUSANDTHS[behaviour]
     tallies: dict[str, dict[Pair, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0]))
     for thing, windows in counted.items():
@@ -140,8 +149,14 @@ def fold(records: Iterable[Kept], limits: Limits = Limits()) -> Come:
             for video, at in stands.items()
             if told[video][at]["type"] == "video"
         },
+        sensitive={
+            video
+            for video, at in stands.items()
+            if told[video][at]["type"] == "video" and told[video][at].get("sensitive")
+        },
         versions=stands,
         ties={video: _greatest(of, limits.pairs) for video, of in ties.items()},
+        users={video: _greatest(of, limits.pairs) for video, of in users.items()},
         counts={
             video: {pair: (e, c, g) for pair, (e, c, g) in _greatest(of, limits.pairs).items()}
             for video, of in tallies.items()
