@@ -173,11 +173,11 @@ def fold(records: Iterable[Kept], limits: Limits = PAGE) -> Come:
 
 def _event(record: Kept) -> dict[str, Any] | None:
     """The event that a record is; None for a dead letter."""
-    if not record.value and record.topic in ("videos", "rules"):
+    if not record.value and record.topic in ("onebar.videos", "onebar.rules"):
         name = (record.key or b"").decode()
         what = (
             {"type": "removal", "video_id": name}
-            if record.topic == "videos"
+            if record.topic == "onebar.videos"
             else {"type": "rule", "rule_id": name, "action": "remove"}
         )
         place = f"tombstone-{record.partition}-{record.offset}"
