@@ -110,11 +110,12 @@ def fold(records: Iterable[Kept], limits: Limits = PAGE) -> Come:
             continue
         ts, kind = event["ts"], event["type"]
         window = int(record.timestamp // limits.window_s)
-        user, video = event.get("user_id"), event.get("video_id")
+        user: str = event.get("user_id", "")
+        video: str | None = event.get("video_id")
         version = (ts, event["event_id"])
         queries = set(_queries(event))
         pairs = {(int(ts // BUCKET_S), query) for query in queries}
-        if kind in ("video", "removal"):
+        if kind in ("video", "removal") and video is not None:
             told[video][version] = event
         elif kind == "rule":
             rules[event["rule_id"]].append(version)
@@ -126,7 +127,7 @@ def fold(records: Iterable[Kept], limits: Limits = PAGE) -> Come:
         if kind in ("search", "click", "engagement") and video is not None:
             for pair in pairs:
                 tied[video, user, _behaviour(event), pair].add(window)
-        if kind in ("exposure", "click", "engagement") and pairs:
+        if kind in ("exposure", "click", "engagement") and video is not None and pairs:
             which = ("exposure", "click", "engagement").index(kind)
             counted[video, event["event_id"]].add(window)
             counts_what[video, event["event_id"]] = which, pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import convert
 from second_fold import Come, Limits, fold
 
 from feature_store.snapshot import StateSnapshot
@@ -59,7 +60,7 @@ def first(state: StateSnapshot) -> dict[str, object]:
 
 def _cleaned(come: Come) -> dict[str, dict[str, str]]:
     """The page says that texts are cleaned, not how: that is the one thing the folds share."""
-    return {v: _fields(clean_video(VideoText(**texts))) for v, texts in come.texts.items()}
+    return {v: _fields(clean_video(convert(texts, VideoText))) for v, texts in come.texts.items()}
 
 
 def _fields(text: VideoText) -> dict[str, str]:
