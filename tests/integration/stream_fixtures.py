@@ -29,6 +29,7 @@ from stream.events.fold import fold
 from stream.kafka.consumer import RecordConsumer, end_offsets, group_lag
 from stream.kafka.groups import generator_group, stream_group
 from stream.kafka.producer import EventProducer
+from stream.kafka.records import Record
 from stream.kafka.topics import ensure_topics, partition_counts
 
 NOW = 1_700_000_000.0
@@ -140,16 +141,23 @@ async def lag(settings: Settings, *topics: str, generator: bool = False) -> int:
     return await group_lag(settings, group, partitions)
 
 
-async def values(settings: Settings, topic: str) -> list[bytes]:
-    """What has come to a topic until now; of one partition in its order."""
-    partitions = [(settings.topic_prefix + topic, p) for p in range(settings.partitions)]
+async def records(settings: Settings, *topics: str) -> list[Record]:
+    """What has come to these topics until now, with its places and timestamps; of one partition in
+    its order."""
+    names = [settings.topic_prefix + topic for topic in topics]
+    partitions = [(name, p) for name in names for p in range(settings.partitions)]
     count = sum((await end_offsets(settings, partitions)).values())
-    consumer = RecordConsumer(settings, [topic], group=None, max_records=500, alone=True)
+    consumer = RecordConsumer(settings, topics, group=None, max_records=500, alone=True)
     await consumer.start()
     try:
-        found: list[bytes] = []
+        found: list[Record] = []
         while len(found) < count:
-            found += [record.value for record in await consumer.fetch(1.0)]
+            found += await consumer.fetch(1.0)
         return found
     finally:
         await consumer.stop()
+
+
+async def values(settings: Settings, topic: str) -> list[bytes]:
+    """What has come to a topic until now; of one partition in its order."""
+    return [record.value for record in await records(settings, topic)]

@@ -20,9 +20,11 @@ from stream_fixtures import (
     lag,
     make_events,
     producer,
+    records,
     values,
 )
 from support import Workers, eventually
+from two_folds import first, second
 
 from feature_store.buckets import add_counts
 from feature_store.keys import Keys
@@ -61,6 +63,12 @@ async def caught_up(settings: Settings) -> None:
 
 async def assert_state(store: FeatureStore, expected: StateSnapshot) -> None:
     assert diff(expected, await store.dump()) == []
+
+
+async def assert_second_fold(store: FeatureStore, settings: Settings) -> None:
+    """Redis holds what somebody else makes of the log, by docs/events.md."""
+    log = await records(settings, VIDEOS, BEHAVIORS, RULES)
+    assert first(await store.dump()) == second(log, settings.policy)
 
 
 async def send(settings: Settings, events: Sequence[Event]) -> None:
@@ -113,6 +121,7 @@ async def test_what_a_repeat_is_the_log_alone_says(
     workers.start("stream")
     await caught_up(settings)
     await assert_state(store, clean.snapshot())
+    await assert_second_fold(store, settings)
     once = folded(events, settings).videos["v1"].counts
     thrice = clean.snapshot().videos["v1"].counts
     assert thrice == {key: add_counts(counts, counts, 2) for key, counts in once.items()}
@@ -139,6 +148,7 @@ async def test_killed_workers_lose_and_repeat_nothing(
     await caught_up(settings)
     expected = folded(events, settings)
     await assert_state(store, expected)
+    await assert_second_fold(store, settings)
     # What follows from it: which rules hold, and what enough users asked for others to see it.
     rules = {name: kept.rule for name, kept in expected.rules.items()}
     assert await store.rules_since(0) == rules
