@@ -187,7 +187,7 @@ _LISTS = frozenset((b"exclude", b"languages"))
 _WANTS = frozenset((b"max_length", b"diversity", b"constrain"))
 _NUMBERS = {
     b"max_length": (r"\d{1,9}", "expected a whole number from 1 to 10000"),
-    b"diversity": (r"\d{1,9}(\.\d{1,9})?", "expected a number from 0 to 1"),
+    b"diversity": (r"\d{1,9}(\.\d{1,40})?([eE][+-]?\d{1,3})?", "expected a number from 0 to 1"),
 }
 _CHOICES = {"languages": LANGUAGES, "constrain": tuple(STRICTNESS)}
 _KNOWN = frozenset((b"video_id", b"user_id", b"k", b"budget_ms")) | _LISTS | _WANTS
@@ -205,7 +205,7 @@ def _wants(
             if re.fullmatch(pattern, text) is None:
                 faults.append({"name": name.decode(), "detail": expected})
                 return None
-            fields[name.decode()] = float(text) if "." in text else int(text)
+            fields[name.decode()] = int(text) if text.isdigit() else float(text)
         else:
             fields[name.decode()] = text
     try:
@@ -414,7 +414,7 @@ def _parameters(settings: Settings) -> list[dict[str, Any]]:
         parameter(
             "max_length",
             "Only queries of at most so many characters.",
-            {"type": "integer", "minimum": 1},
+            {"type": "integer", "minimum": 1, "maximum": 10_000},
             24,
         ),
         parameter(

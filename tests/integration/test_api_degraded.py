@@ -86,7 +86,11 @@ async def test_what_was_last_known_is_answered_while_redis_is_away_and_marked(
             unknown = await ask(api, video_id="never seen")
             assert (unknown["fallback"], unknown["reason"]) == ("empty", "store_unavailable")
             assert await metric(api, 'onebar_breaker_open{server="redis"}') == 1
-            assert (await api.http.get("/readyz")).status_code == 503
+
+            async def red() -> bool:
+                return (await api.http.get("/readyz")).status_code == 503
+
+            await eventually(red, what="readiness that follows")
 
             # A user who is to be forgotten is so here, whether Redis hears of it or not.
             assert (await api.http.delete("/v1/users/u")).status_code in (202, 503)
