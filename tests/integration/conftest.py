@@ -30,6 +30,13 @@ from onebar.stack.servers import start_broker, start_valkey
 from stream.kafka.topics import delete_topics, partition_counts
 
 TIMEOUT_S = 5.0
+ONCE = frozenset(
+    (
+        *("test_api_hostile", "test_api_schema", "test_page", "test_python_page"),
+        *("test_typescript_client", "test_lookup_benchmark", "test_server_benchmarks"),
+    )
+)
+"""What is the same whichever servers there are, and takes long: on the embedded ones alone."""
 
 
 class Servers(Struct, frozen=True):
@@ -38,6 +45,16 @@ class Servers(Struct, frozen=True):
     bootstrap: str
     redis_url: str
     embedded: bool
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what runs on the embedded servers alone, where others are named."""
+    if not os.environ.get("ONEBAR_KAFKA_BOOTSTRAP"):
+        return
+    left = [item for item in items if item.path.stem in ONCE]
+    if left and len(left) < len(items):
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item.path.stem not in ONCE]
 
 
 @pytest.fixture(scope="session")

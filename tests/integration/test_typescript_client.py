@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import Workers
@@ -35,10 +34,8 @@ async def run(*command: str, cwd: Path, **env: str) -> str:
 
 
 async def test_it_builds_and_speaks_to_a_server(
-    servers: Any, settings: Settings, workers: Workers, tmp_path: Path
+    settings: Settings, workers: Workers, tmp_path: Path
 ) -> None:
-    if not servers.embedded:
-        pytest.skip("the server is the same one")
     served = settings.model_copy(update={"api_port": free_port()})
     workers.start("stream")
     api = workers.start("api", settings=served)
