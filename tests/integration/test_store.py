@@ -410,7 +410,7 @@ async def test_a_cluster_that_is_away_is_named() -> None:
 
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "redis+cluster:x"])
 def test_an_address_that_is_none_is_named(url: str) -> None:
-    with pytest.raises(ValueError, match="expected a redis://"):
+    with pytest.raises(ValueError, match="expected a URL that begins with one of redis"):
         connect(url, timeout_s=1.0)
 
 
