@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from inspect import cleandoc
 from types import MappingProxyType
 from typing import Any
 
@@ -132,6 +133,10 @@ def _describe(app: FastAPI, settings: Settings) -> None:
         # FastAPI announces its own form of 422, which is never sent.
         for name in ("HTTPValidationError", "ValidationError"):
             known.pop(name, None)
+        for schema in known.values():
+            # A docstring as it stands in the code, but for a Python that takes its margin off.
+            if "description" in schema:
+                schema["description"] = cleandoc(schema["description"])
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

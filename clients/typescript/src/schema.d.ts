@@ -503,12 +503,12 @@ export interface components {
          * Answer
          * @description The queries for one (video, user), best first.
          *
-         *         `source` says where they came from. A fallback says which: `video` is what the video has for
-         *         everyone, `anchors` are what other people searched (`score` is the anchor's weight then, else
-         *         a log probability), `empty` is nothing; and `reason` says why it was needed. `rejected` means
-         *         that this video should carry no query, and `rejection` why: `sensitive` (it is marked), `risky`
-         *         (its text), `no_evidence` (no word is known of it), `rejected` (by the model) or `nothing_left`
-         *         (no candidate may be shown). `model` to `age_s` are null where nothing was generated.
+         *     `source` says where they came from. A fallback says which: `video` is what the video has for
+         *     everyone, `anchors` are what other people searched (`score` is the anchor's weight then, else
+         *     a log probability), `empty` is nothing; and `reason` says why it was needed. `rejected` means
+         *     that this video should carry no query, and `rejection` why: `sensitive` (it is marked), `risky`
+         *     (its text), `no_evidence` (no word is known of it), `rejected` (by the model) or `nothing_left`
+         *     (no candidate may be shown). `model` to `age_s` are null where nothing was generated.
          */
         Answer: {
             request_id: string;
@@ -535,9 +535,9 @@ export interface components {
         /**
          * Candidate
          * @description One query. From an engine `score` is its log probability (<= 0), over its length to the power
-         *         of the checkpoint's length penalty (0 for the shipped one); in an answer the log of how good the
-         *         ranker holds it to be: between how likely it is what is wanted, among all that there was, and
-         *         how near it comes to all of that.
+         *     of the checkpoint's length penalty (0 for the shipped one); in an answer the log of how good the
+         *     ranker holds it to be: between how likely it is what is wanted, among all that there was, and
+         *     how near it comes to all of that.
          */
         Candidate: {
             text: string;
@@ -662,7 +662,7 @@ export interface components {
         /**
          * FeedVideo
          * @description A video of the feed. `seen_at`: when queries were generated for it last (UTC epoch seconds),
-         *         null where it was asked for by its id.
+         *     null where it was asked for by its id.
          */
         FeedVideo: {
             video_id: string;
@@ -683,7 +683,7 @@ export interface components {
          * Anchor
          * @description A query that other users' behaviour ties to a video, or that is near it (A of the evidence).
          *
-         *         `weight` is decayed to the moment of reading, in units of one search (> 0).
+         *     `weight` is decayed to the moment of reading, in units of one search (> 0).
          */
         Anchor: {
             query: string;
@@ -699,8 +699,8 @@ export interface components {
         /**
          * Rule
          * @description One decision. At most one of `query`, `word` and `pattern` says what it is about; the scope
-         *         (`video_id`, `author`, `category`, `market`) and the period say where and when it holds. Who
-         *         decided so, when and why stays with it.
+         *     (`video_id`, `author`, `category`, `market`) and the period say where and when it holds. Who
+         *     decided so, when and why stays with it.
          */
         Rule: {
             rule_id: string;
@@ -736,8 +736,8 @@ export interface components {
         /**
          * RuleRequest
          * @description A decision about what may be shown. At most one of `query`, `word` and `pattern` (of RE2's
-         *         syntax) says what it is about; the rest says where, and from when until when (UTC epoch
-         *         seconds), it holds, who decided so and why.
+         *     syntax) says what it is about; the rest says where, and from when until when (UTC epoch
+         *     seconds), it holds, who decided so and why.
          */
         RuleRequest: {
             /** @enum {unknown} */
@@ -801,7 +801,7 @@ export interface components {
          * Readiness
          * @description `ok`, or why not, of everything an answer needs.
          *
-         *         `checkpoint` is the one that answers; `warning` says why the registry's current one does not.
+         *     `checkpoint` is the one that answers; `warning` says why the registry's current one does not.
          */
         Readiness: {
             ready: boolean;
@@ -827,7 +827,7 @@ export interface components {
         /**
          * Fault
          * @description What is wrong, and with what: a parameter by its `name`, or an event of a list by its
-         *         `index`, from 0.
+         *     `index`, from 0.
          */
         Fault: {
             detail: string;
@@ -894,8 +894,8 @@ export interface components {
          * Removal
          * @description A video is gone: it carries no query from now on, and its text is forgotten.
          *
-         *         A later `video` event brings it back. An empty message (a tombstone) with the id as its key says
-         *         the same, but Kafka drops it in the end, and what was there before it as well.
+         *     A later `video` event brings it back. An empty message (a tombstone) with the id as its key says
+         *     the same, but Kafka drops it in the end, and what was there before it as well.
          */
         Removal: {
             /** @enum {unknown} */
@@ -971,7 +971,7 @@ export interface components {
         /**
          * ShownQuery
          * @description A query in the bar. `position` counts from 0. `propensity` is how likely it was to stand
-         *         there, as the answer told; 1 where it did not.
+         *     there, as the answer told; 1 where it did not.
          */
         ShownQuery: {
             /** @description A search query as the user saw or typed it. */
@@ -1033,7 +1033,7 @@ export interface components {
          * Deletion
          * @description A user is to be forgotten: everything up to and including `ts`.
          *
-         *         It stands in the log so that a replay keeps a deleted user deleted.
+         *     It stands in the log so that a replay keeps a deleted user deleted.
          */
         Deletion: {
             /** @enum {unknown} */
@@ -1049,9 +1049,9 @@ export interface components {
          * RuleChange
          * @description A decision about what may be shown, made, changed or (`remove`) taken back.
          *
-         *         At most one of `query`, `word` and `pattern` says what it is about; `video_id`, `author`,
-         *         `category`, `market`, `languages` and the period from `starts` to `ends` say where and when it
-         *         holds. `who` decided so, and `why`.
+         *     At most one of `query`, `word` and `pattern` says what it is about; `video_id`, `author`,
+         *     `category`, `market`, `languages` and the period from `starts` to `ends` say where and when it
+         *     holds. `who` decided so, and `why`.
          */
         RuleChange: {
             /** @enum {unknown} */
@@ -1103,7 +1103,7 @@ export interface components {
         /**
          * Explanation
          * @description What a list made now would stand on. `reason`: why it would be empty. `candidates` are the
-         *         shown first, in their order, then the others, best first.
+         *     shown first, in their order, then the others, best first.
          */
         Explanation: {
             prompt: string;
@@ -1151,12 +1151,12 @@ export interface components {
          * ToldCandidate
          * @description A query that might be shown.
          *
-         *         `position` is its place in the list, from 0; else `held` says why it has none: `rule`,
-         *         `personal` or `harmful` by the gate (`detail`: which rule or kind), `unlikely` or `no_room` by
-         *         the ranker, or what `onebar.recommending.grounding.Drop` names. `score` is that of the answer
-         *         where the ranker chose it, else its log probability by the ranker, and None where it was dropped
-         *         before; `model` is the generator's log probability, where the generator said it; `weight` the
-         *         anchor's, in steps.
+         *     `position` is its place in the list, from 0; else `held` says why it has none: `rule`,
+         *     `personal` or `harmful` by the gate (`detail`: which rule or kind), `unlikely` or `no_room` by
+         *     the ranker, or what `onebar.recommending.grounding.Drop` names. `score` is that of the answer
+         *     where the ranker chose it, else its log probability by the ranker, and None where it was dropped
+         *     before; `model` is the generator's log probability, where the generator said it; `weight` the
+         *     anchor's, in steps.
          */
         ToldCandidate: {
             text: string;
@@ -1178,10 +1178,10 @@ export interface components {
          * Told
          * @description A bar at one moment, and how it came to be so.
          *
-         *         `state` is `unknown` (nobody has heard of the video yet), `away` (Redis or the model does not
-         *         answer, `detail` says which) or `told`. `before` are the queries told before this, None at
-         *         first; `because` what was new in the evidence since; `rules` and `model_changed` say what else
-         *         was.
+         *     `state` is `unknown` (nobody has heard of the video yet), `away` (Redis or the model does not
+         *     answer, `detail` says which) or `told`. `before` are the queries told before this, None at
+         *     first; `because` what was new in the evidence since; `rules` and `model_changed` say what else
+         *     was.
          */
         Told: {
             at: number;
@@ -1213,7 +1213,7 @@ export interface components {
         /**
          * Change
          * @description One line of evidence that is another now. `query` is what it is about, empty for T and M;
-         *         `before` and `after` are weights of an anchor, in units of one search.
+         *     `before` and `after` are weights of an anchor, in units of one search.
          */
         Change: {
             /** @enum {unknown} */
@@ -1230,7 +1230,7 @@ export interface components {
         /**
          * OperationsAnswer
          * @description The state of all parts at one moment; rates are for the reader to work out from two of
-         *         them. The first part is this API.
+         *     them. The first part is this API.
          */
         OperationsAnswer: {
             at: number;
@@ -1243,7 +1243,7 @@ export interface components {
         /**
          * Part
          * @description One process, or server, as it says itself: `problems` and `warnings` by what they are about.
-         *         `up`: it answered; `fine`: and all is well.
+         *     `up`: it answered; `fine`: and all is well.
          */
         Part: {
             name: string;
@@ -1283,7 +1283,7 @@ export interface components {
         /**
          * Distribution
          * @description One series of a histogram: `counts[i]` observations were at most `bounds[i]`; there were
-         *         `count` in all, and `sum` is their sum.
+         *     `count` in all, and `sum` is their sum.
          */
         Distribution: {
             labels: {
@@ -1305,8 +1305,8 @@ export interface components {
         /**
          * ClickRate
          * @description Shown queries all of whose words the video's own text has (`video`), some (`both`) or none
-         *         (`people`: they come from what was searched, or from the model). `rate` is clicks per exposure,
-         *         None where nothing was shown.
+         *     (`people`: they come from what was searched, or from the model). `rate` is clicks per exposure,
+         *     None where nothing was shown.
          */
         ClickRate: {
             /** @enum {unknown} */
@@ -1328,7 +1328,7 @@ export interface components {
         /**
          * Letter
          * @description A message set aside: where it came from, why it was, and what it says. `value` is its text,
-         *         null where it had none; bytes that are no UTF-8 are shown as escapes.
+         *     null where it had none; bytes that are no UTF-8 are shown as escapes.
          */
         Letter: {
             id: string;
@@ -1387,9 +1387,9 @@ export interface components {
         /**
          * ShadowAnswer
          * @description What would change with another model, on the videos of this moment: shares of `videos` (0 to
-         *         1); `overlap` is the mean share of the present queries that its lists hold. `now_ms` and
-         *         `then_ms` are the mean time of one prompt, here and now. It says nothing of which is better:
-         *         `onebar evaluate --shadow` does, on a log of taps.
+         *     1); `overlap` is the mean share of the present queries that its lists hold. `now_ms` and
+         *     `then_ms` are the mean time of one prompt, here and now. It says nothing of which is better:
+         *     `onebar evaluate --shadow` does, on a log of taps.
          */
         ShadowAnswer: {
             name: string;
