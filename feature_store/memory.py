@@ -147,13 +147,14 @@ class MemoryStore:
         for video_id, user_id in pairs:
             video = self._videos.get(video_id, _Video())
             own = shown_anchors(self._ranked(video, now))
+            totals = self.counts(video_id) if counted or self.policy.tired_shows else {}
             features.append(
                 Features(
                     text=video.text,
                     anchors=merge_neighbors(own, video.neighbors, max_anchors),
                     history=self.history(user_id) if user_id is not None else (),
-                    counts=most_exposed(self.counts(video_id)) if counted else (),
-                    tired=tired_of(self.counts(video_id), self.policy),
+                    counts=most_exposed(totals) if counted else (),
+                    tired=tired_of(totals, self.policy),
                     reactions=self._reactions(user_id),
                 )
             )

@@ -142,9 +142,11 @@ class FeatureStore:
         # In this order: what is read may be newer than its time and its seals say, never older.
         # By its source, not by its digest: it must not be sent again behind the others.
         commands = [Command("EVAL", (), (NOW.source, 1, self.keys.text(videos[0])))]
-        commands += [command for video_id in videos for command in self._video_commands(video_id)]
-        if counted:
-            commands += [self._counts_command(video_id) for video_id in videos]
+        totalled = counted or self.policy.tired_shows > 0
+        for video_id in videos:
+            commands += self._video_commands(video_id)
+            if totalled:
+                commands.append(self._counts_command(video_id))
         commands += [command for user_id in users for command in self._user_commands(user_id)]
         read_at, *found = await pipelined(self.client, commands)
         seconds = int(read_at) / 1e6
@@ -152,19 +154,16 @@ class FeatureStore:
         known = {}
         for video_id in videos:
             (text, neighbors), anchors = next(replies), next(replies)
-            counts = next(replies) if self.policy.tired_shows else None
+            totals = self._totals(next(replies)) if totalled else {}
             stored = None if text is None else decode_text(text)
             own = shown_anchors(self._ranked(anchors, now))
             known[video_id] = (
                 None if stored is None else stored.text,
                 merge_neighbors(own, _neighbors(neighbors), max_anchors),
                 NO_SEAL if stored is None else stored.seal,
-                frozenset() if counts is None else tired_of(self._totals(counts), self.policy),
+                most_exposed(totals) if counted else (),
+                tired_of(totals, self.policy),
             )
-        counts = {
-            video_id: most_exposed(self._totals(next(replies))) if counted else ()
-            for video_id in videos
-        }
         histories: dict[str | None, tuple[bytes, tuple[HistoryEntry, ...], Reactions]] = {
             None: (NO_SEAL, (), NO_REACTIONS)
         }
@@ -175,17 +174,17 @@ class FeatureStore:
             histories[user] = user_seal, history, reactions(tapped, shown, self.policy)
         features = []
         for video_id, user_id in pairs:
-            text, anchors, seal, tired = known[video_id]
+            text, anchors, seal, counts, tired = known[video_id]
             user_seal, history, mine = histories[user_id]
             seals = Seals(seal, user_seal, seconds)
-            features.append(Features(text, anchors, history, seals, counts[video_id], tired, mine))
+            features.append(Features(text, anchors, history, seals, counts, tired, mine))
         return features
 
     async def anchors(self, video_id: str, *, now: float | None = None) -> tuple[Anchor, ...]:
         """All anchors of a video, behaviour's first, as `features` orders them; those that may not
         be shown to others among them."""
         moment = time.time() if now is None else now
-        replies = await pipelined(self.client, self._video_commands(video_id)[:2])
+        replies = await pipelined(self.client, self._video_commands(video_id))
         (_, neighbors), anchors = replies
         return merge_neighbors(self._ranked(anchors, moment), _neighbors(neighbors), limit=2**31)
 
@@ -383,15 +382,12 @@ class FeatureStore:
         return rank_anchors(entries, self.policy, now, showable(askers, self.policy, now))
 
     def _video_commands(self, video_id: str) -> list[Command]:
-        """Reply with (text, neighbours), then anchors, then counters where they matter."""
+        """Reply with (text, neighbours), then anchors."""
         keys = self.keys.video(video_id)
-        commands = [
+        return [
             Command("MGET", (keys.text, keys.neighbors)),
             Command("HGETALL", (keys.anchors,)),
         ]
-        if self.policy.tired_shows:
-            commands.append(Command("HGETALL", (keys.counters,)))
-        return commands
 
     def _user_commands(self, user_id: str) -> list[Command]:
         """Reply with the deletion, then the history, then what of the user's reactions is kept."""
