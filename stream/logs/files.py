@@ -6,7 +6,7 @@ import codecs
 import hashlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -65,10 +65,12 @@ class LogEntry(Struct, frozen=True):
 
 
 class Log(Protocol):
-    """What can be replayed. `fraction` says how much of it has been read, 0 to 1."""
+    """What can be replayed. `fraction` says how much of it has been read, 0 to 1; `once` that it
+    can't be read again, as a pipe."""
 
     path: Path
     fraction: float
+    once: bool
 
     def identity(self) -> Identity: ...
 
@@ -131,33 +133,44 @@ class EventLog:
         )
 
     def entries(self, start: int = 0, number: int = 0) -> Iterator[LogEntry]:
-        size = 0 if self.once else self.path.stat().st_size
         seen = False
-        with opened(self.path) as file:
-            try:
-                found = Recognized(decompressed(file))
-                if found.form is None:
-                    raise UnrecognizedLogError(f"{self.path} can't be replayed: {found.why_not}")
-                entries = _lines if found.form is Form.lines else _objects
-                _skip(found.reader, start)
-                for entry in entries(found.reader, start, number):
-                    number, seen = entry.number, True
-                    if size:
-                        self.fraction = file.tell() / size
-                    yield entry
-            except EOFError as error:
-                raise TruncatedLogError(f"{self.path} is cut off after line {number:,}") from error
-            except DECOMPRESSION_ERRORS as error:
-                raise CorruptLogError(
-                    f"{self.path} cannot be decompressed after line {number:,}: {error}"
-                ) from error
+        with recognized(self.path, lambda: f"line {number:,}") as (found, fraction):
+            if found.form is None:
+                raise UnrecognizedLogError(f"{self.path} can't be replayed: {found.why_not}")
+            entries = _lines if found.form is Form.lines else _objects
+            _skip(found.reader, start)
+            for entry in entries(found.reader, start, number):
+                number, seen = entry.number, True
+                self.fraction = fraction()
+                yield entry
         if not seen and start == 0:
             raise EmptyLogError(f"{self.path} is empty: expected one event a line")
         self.fraction = 1.0
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def recognized(
+    path: Path, last: Callable[[], str]
+) -> Iterator[tuple[Recognized, Callable[[], float]]]:
+    """A file, decompressed and looked at, and how much of it has been read (0 where its size is not
+    known). `last` names what was read last, for errors.
+
+    Raises `TruncatedLogError` and `CorruptLogError` where it can't be decompressed to its end.
+    """
+    with _opened(path) as file:
+        size = path.stat().st_size if path != STDIN and path.is_file() else 0
+        try:
+            yield Recognized(decompressed(file)), lambda: file.tell() / size if size else 0.0
+        except EOFError as error:
+            raise TruncatedLogError(f"{path} is cut off after {last()}") from error
+        except DECOMPRESSION_ERRORS as error:
+            raise CorruptLogError(
+                f"{path} cannot be decompressed after {last()}: {error}"
+            ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     if path == STDIN:
         yield sys.stdin.buffer
         return

@@ -167,6 +167,7 @@ class KuaiSearchLog:
                 )
         self.path = path
         self.fraction = 0.0
+        self.once = False
 
     def identity(self) -> Identity:
         items, sessions = (identify(self.path / name) for name in FILES)

@@ -13,15 +13,12 @@ import orjson
 from msgspec import Struct
 
 from stream.events import MAX_EVENT_BYTES, Event
-from stream.logs.compression import DECOMPRESSION_ERRORS, decompressed
 from stream.logs.files import (
-    CorruptLogError,
     EmptyLogError,
     EventLog,
     Identity,
     LogEntry,
-    TruncatedLogError,
-    opened,
+    recognized,
 )
 from stream.logs.recognize import Form, Recognized, values
 from stream.mapping.mapping import EventMapping, UnmappedError
@@ -77,23 +74,13 @@ class MappedLog:
 
     def rows(self) -> Iterator[Row]:
         """Every row. Raises a `LogError` where it is empty or does not end well."""
-        size = 0 if self.once else self.path.stat().st_size
         number = 0
-        with opened(self.path) as file:
-            try:
-                found = Recognized(decompressed(file))
-                rows = self._table if self.mapping.is_table else _objects
-                for row in rows(found):
-                    number = row.number
-                    if size:
-                        self.fraction = file.tell() / size
-                    yield row
-            except EOFError as error:
-                raise TruncatedLogError(f"{self.path} is cut off after row {number:,}") from error
-            except DECOMPRESSION_ERRORS as error:
-                raise CorruptLogError(
-                    f"{self.path} cannot be decompressed after row {number:,}: {error}"
-                ) from error
+        with recognized(self.path, lambda: f"row {number:,}") as (found, fraction):
+            rows = self._table if self.mapping.is_table else _objects
+            for row in rows(found):
+                number = row.number
+                self.fraction = fraction()
+                yield row
         if not number:
             raise EmptyLogError(f"{self.path} is empty")
         self.fraction = 1.0

@@ -93,7 +93,6 @@ def replay(
     Example: onebar replay ubi.ndjson --map ubi --preview
     """
     from stream.logs.files import EventLog
-    from stream.mapping.log import MappedLog
 
     settings = command_settings()
     pace = parse_speed(speed)
@@ -110,7 +109,7 @@ def replay(
     if state is not None and len(opened) > 1:
         raise UsageError("--state notes how far one log is; give one, or leave it out")
     for opened_log in opened:
-        if isinstance(opened_log, (EventLog, MappedLog)) and opened_log.once and check:
+        if opened_log.once and check:
             raise UsageError(f"--check reads {opened_log.path} again; a pipe is read once")
         if isinstance(opened_log, EventLog):
             opened_log.recognize()
@@ -181,9 +180,7 @@ async def _replay(
 
     from stream.kafka.producer import EventProducer
     from stream.kafka.topics import ensure_topics
-    from stream.logs.files import EventLog
     from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
-    from stream.mapping.log import MappedLog
 
     await ensure_topics(settings)
     producer = EventProducer(settings)
@@ -196,8 +193,7 @@ async def _replay(
         def show(standing: Standing) -> None:
             update(log.fraction, f"{standing.events:,} events, {standing.invalid:,} invalid")
 
-        once = isinstance(log, (EventLog, MappedLog)) and log.once
-        file = None if once else StateFile(state or state_path(log.path))
+        file = None if log.once else StateFile(state or state_path(log.path))
         async with producer:
             run = Replay(
                 log,
