@@ -8,7 +8,7 @@ forge another's key or leave its own slot.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -158,11 +158,11 @@ class Keys:
         counts once for each user."""
         return self._video(video_id, f"s:{window}")
 
-    def behavior(self, video_id: str) -> tuple[list[str], str]:
+    def behavior(self, video_id: str) -> tuple[list[str], Callable[[int], str]]:
         """What a behaviour event touches: `anchors`, `counters`, `fence`, `text` and `neighbors`;
-        and what stands before the window in each key of `seen`."""
+        and `seen` of this video by the window."""
         stem = self._video(video_id, "")
-        return [f"{stem}{suffix}" for suffix in "acftn"], f"{stem}s:"
+        return [f"{stem}{suffix}" for suffix in "acftn"], lambda window: f"{stem}s:{window}"
 
     def history(self, user_id: str) -> str:
         """sorted set: query -> newest ts, times 2**22 (see user.lua)."""

@@ -148,7 +148,7 @@ def _behavior(
         if near is None:
             for each in (window - 1, window, window + 1):
                 if each not in places:
-                    names.append(f"{seen}{each}")
+                    names.append(seen(each))
                     places[each] = len(names)
             left = (window + 1 + SEEN_WINDOWS) * policy.dedupe_window_s - taken
             near = windows[window] = [
