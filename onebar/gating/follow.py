@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import ClassVar, Protocol, TypeVar
 
 import structlog
 from prometheus_client import Gauge
@@ -14,6 +15,8 @@ from onebar.gating.gate import Gate
 from onebar.records import Rule
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 POLL_S = 0.25
 """How often the store is asked whether a rule changed: so long a change takes to hold here at most,
@@ -53,12 +56,13 @@ class RepertoireSource(Protocol):
         ...
 
 
-class RepertoireFollower:
-    """Keeps a gate's repertoire that of the store. While the store is away it stays as it was."""
+class _Follower(ABC):
+    """Looks at the store again and again. While it is away all stays as it was."""
 
-    def __init__(self, store: RepertoireSource, gate: Gate, *, poll_s: float = POLL_S) -> None:
-        self._store = store
-        self._repertoire = gate.repertoire
+    what: ClassVar[str]
+
+    def __init__(self, gate: Gate, poll_s: float) -> None:
+        self._gate = gate
         self._poll_s = poll_s
 
     async def follow(self) -> None:
@@ -67,13 +71,34 @@ class RepertoireFollower:
             try:
                 await self.look()
             except OneBarError as error:
-                log.warning("repertoire_unread", error=str(error))
+                log.warning(f"{self.what}_unread", error=str(error), open=self._gate.open)
                 await asyncio.sleep(4 * self._poll_s)
             await asyncio.sleep(self._poll_s)
 
+    @abstractmethod
     async def look(self) -> None:
         """Take in what changed since the last look. Raises what the store does."""
-        repertoire = self._repertoire
+
+
+async def _in_turn(changes: Iterable[T]) -> AsyncIterator[T]:
+    """These, with a look of the event loop at other things after every `AT_ONCE`."""
+    for number, change in enumerate(changes, 1):
+        yield change
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+class RepertoireFollower(_Follower):
+    """Keeps a gate's repertoire that of the store."""
+
+    what = "repertoire"
+
+    def __init__(self, store: RepertoireSource, gate: Gate, *, poll_s: float = POLL_S) -> None:
+        super().__init__(gate, poll_s)
+        self._store = store
+
+    async def look(self) -> None:
+        repertoire = self._gate.repertoire
         version, cut = await self._store.version()
         if version == repertoire.version:
             return
@@ -85,38 +110,24 @@ class RepertoireFollower:
             every, _ = await self._store.since(0) or ((), ())
             changed = every, sorted(repertoire.all_known().difference(every))
         added, gone = changed
-        for number, (change, query) in enumerate(
-            [*((repertoire.remove, q) for q in gone), *((repertoire.add, q) for q in added)]
-        ):
+        changes = [*((repertoire.remove, q) for q in gone), *((repertoire.add, q) for q in added)]
+        async for change, query in _in_turn(changes):
             change(query)
-            if number % AT_ONCE == AT_ONCE - 1:
-                await asyncio.sleep(0)
         repertoire.version, repertoire.cut = version, cut
         REPERTOIRE.set(len(repertoire))
         log.info("repertoire_read", queries=len(repertoire), came=len(added), went=len(gone))
 
 
-class RuleFollower:
-    """Keeps a gate's rules those of the store, and opens it once they are known. While the store
-    is away the rules stay as they were."""
+class RuleFollower(_Follower):
+    """Keeps a gate's rules those of the store, and opens it once they are known."""
+
+    what = "rules"
 
     def __init__(self, store: RuleSource, gate: Gate, *, poll_s: float = POLL_S) -> None:
+        super().__init__(gate, poll_s)
         self._store = store
-        self._gate = gate
-        self._poll_s = poll_s
-
-    async def follow(self) -> None:
-        """Until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except OneBarError as error:
-                log.warning("rules_unread", error=str(error), open=self._gate.open)
-                await asyncio.sleep(4 * self._poll_s)
-            await asyncio.sleep(self._poll_s)
 
     async def look(self) -> None:
-        """Take in what changed since the last look. Raises what the store does."""
         rules = self._gate.rules
         version = await self._store.rules_version()
         if version == rules.version and self._gate.open:
@@ -128,10 +139,8 @@ class RuleFollower:
         if since == 0:
             for rule_id in [rule.rule_id for rule in rules if rule.rule_id not in changed]:
                 self._gate.take(rule_id, None)
-        for number, (rule_id, rule) in enumerate(changed.items()):
+        async for rule_id, rule in _in_turn(changed.items()):
             self._gate.take(rule_id, rule)
-            if number % AT_ONCE == AT_ONCE - 1:
-                await asyncio.sleep(0)
         rules.version = version
         self._gate.open = True
         RULES.set(len(rules))
