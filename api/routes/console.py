@@ -20,9 +20,8 @@ from api.console.targets import Part, ask_all
 from api.http.metrics import render
 from api.http.problems import InvalidParameterError, ProblemError, UnavailableError
 from api.http.schemas import Readiness, content, problems, responses
-from api.routes.deps import ModelName, ServicesDep, json_body, needs
+from api.routes.deps import ModelName, ServicesDep, json_body, json_response, needs, store_within
 from api.services import Services
-from feature_store.redis.client import StoreUnavailableError
 from onebar import __version__
 from onebar.errors import OneBarError
 from onebar.generator.registry import Registry
@@ -116,10 +115,6 @@ TYPES: tuple[Any, ...] = (
 )
 
 
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
-
-
 @router.get(
     "/v1/operations",
     summary="The numbers of all parts",
@@ -146,7 +141,7 @@ async def get_operations(services: ServicesDep) -> Response:
         warnings={} if readiness.warning is None else {"model": readiness.warning},
         numbers=await asyncio.to_thread(read_numbers, body.decode()),
     )
-    return _json(
+    return json_response(
         OperationsAnswer(
             at=time.time(),
             version=__version__,
@@ -168,18 +163,15 @@ async def get_operations(services: ServicesDep) -> Response:
 async def get_click_rates(services: ServicesDep) -> Response:
     """Of the queries that were shown under the videos of this moment: how often those were tapped
     that the video's own text says, and those that people or the model brought."""
-    try:
-        async with asyncio.timeout(STORE_WITHIN_S):
-            recent = await services.store.recent_videos(RATED_VIDEOS)
-            ids = [video_id for video_id, _ in recent]
-            known, counts = await asyncio.gather(
-                services.store.features([(each, None) for each in ids]),
-                asyncio.gather(*map(services.store.counts, ids)),
-            )
-    except (TimeoutError, StoreUnavailableError):
-        raise UnavailableError("store-unavailable", "Redis does not answer.") from None
+    async with store_within(STORE_WITHIN_S):
+        recent = await services.store.recent_videos(RATED_VIDEOS)
+        ids = [video_id for video_id, _ in recent]
+        known, counts = await asyncio.gather(
+            services.store.features([(each, None) for each in ids]),
+            asyncio.gather(*map(services.store.counts, ids)),
+        )
     rates = await asyncio.to_thread(click_rates, list(zip(known, counts, strict=True)))
-    return _json(ClickRatesAnswer(len(ids), rates))
+    return json_response(ClickRatesAnswer(len(ids), rates))
 
 
 # Dead letters ----------------------------------------------------------------------------------
@@ -204,7 +196,7 @@ async def get_dead_letters(
     for it, in fifteen seconds at most."""
     selection = Selection(reason=reason)
     total, letters = await _within(_newest(services, selection, limit))
-    return _json(LettersAnswer(total, [_letter(letter) for letter in letters]))
+    return json_response(LettersAnswer(total, [_letter(letter) for letter in letters]))
 
 
 async def _newest(
@@ -235,7 +227,7 @@ async def replay_letters(request: Request, services: ServicesDep) -> Response:
     if wanted.value is None:
         done = await _within(replay_dead_letters(settings, selection=selection))
         refused = [{"id": each.id, "why": each.why} for each in done.refused]
-        return _json(LettersDone(done.sent, refused))
+        return json_response(LettersDone(done.sent, refused))
     if len(wanted.ids) != 1:
         raise InvalidParameterError.of("ids", "a mended value is sent for one letter")
     _, letters = await _within(_newest(services, selection, 1))
@@ -245,7 +237,7 @@ async def replay_letters(request: Request, services: ServicesDep) -> Response:
         await _within(mend_dead_letter(settings, letters[0], wanted.value.encode()))
     except InvalidEventError as error:
         raise InvalidParameterError.of("value", str(error)) from None
-    return _json(LettersDone(1, []))
+    return json_response(LettersDone(1, []))
 
 
 @router.post(
@@ -260,7 +252,9 @@ async def drop_letters(request: Request, services: ServicesDep) -> Response:
     """Settle the letters named without sending them anywhere."""
     wanted = await _ids(request)
     selection = Selection(ids=frozenset(wanted.ids))
-    return _json(LettersDone(await _within(drop_dead_letters(services.settings, selection)), []))
+    return json_response(
+        LettersDone(await _within(drop_dead_letters(services.settings, selection)), [])
+    )
 
 
 async def _ids(request: Request) -> LetterIds:
@@ -321,7 +315,7 @@ async def get_models(services: ServicesDep) -> Response:
     """The checkpoint that answers here, and those of the registry with their history."""
     live = services.model.live
     registry = open_registry(services.settings)
-    return _json(await _registry(list_models, registry, live.name, live.warning))
+    return json_response(await _registry(list_models, registry, live.name, live.warning))
 
 
 @router.post(
@@ -375,7 +369,7 @@ async def shadow_model(services: ServicesDep, name: ModelName) -> Response:
         now.append(recommender.chosen(each, beam))
     now_ms = (time.perf_counter() - began) * 1000 / max(1, len(groundings))
     found = await _registry(shadow, services.settings, registry, name, groundings, now, now_ms)
-    return _json(found)
+    return json_response(found)
 
 
 def _needed(services: Services) -> Registry:

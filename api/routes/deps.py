@@ -1,21 +1,28 @@
-"""What handlers are given, and how they read a request's body."""
+"""What handlers are given, how they read a request's body and the store, and how they answer."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import msgspec
 import orjson
+import structlog
 from fastapi import Depends, Query, Request, Security
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
+from fastapi.responses import Response
 from fastapi.security.base import SecurityBase
 from pydantic import AfterValidator, WithJsonSchema
 
 from api.http.auth import Scope
-from api.http.problems import InvalidParameterError
+from api.http.problems import InvalidParameterError, UnavailableError
 from api.http.schemas import ID_RULE, id_schema, is_id
 from api.services import Services
+from feature_store.redis.client import StoreUnavailableError
+
+log = structlog.get_logger(__name__)
 
 
 def services(request: Request) -> Services:
@@ -97,6 +104,24 @@ UserQuery = Annotated[
     WithJsonSchema(id_schema(least=0)),
     Query(description="Who watches; left out or empty: nobody in particular.", examples=["u7"]),
 ]
+
+
+def json_response(value: Any) -> Response:
+    """A record of ours as JSON."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+@asynccontextmanager
+async def store_within(seconds: float) -> AsyncIterator[None]:
+    """Reads of the store, bounded. Raises `UnavailableError` where it does not answer in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise UnavailableError("store-unavailable", "Redis does not answer.") from error
+    except StoreUnavailableError as error:
+        log.warning("store_unavailable", error=str(error))
+        raise UnavailableError("store-unavailable", "Redis does not answer.") from error
 
 
 @asynccontextmanager

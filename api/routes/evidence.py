@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 import structlog
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api.http.problems import ProblemError, UnavailableError
+from api.http.problems import ProblemError
 from api.http.schemas import (
     AnchorsAnswer,
     EvidenceAnswer,
@@ -19,8 +18,16 @@ from api.http.schemas import (
     problems,
     responses,
 )
-from api.routes.deps import ServicesDep, UserId, UserQuery, VideoId, VideoQuery, needs
-from feature_store.redis.client import StoreUnavailableError
+from api.routes.deps import (
+    ServicesDep,
+    UserId,
+    UserQuery,
+    VideoId,
+    VideoQuery,
+    json_response,
+    needs,
+    store_within,
+)
 from onebar.evidence.evidence import assemble
 from onebar.evidence.prompt import PromptConfig, build_prompt
 from onebar.records import Features, Pair, QueryCounts
@@ -31,22 +38,6 @@ READ_TIMEOUT_S = 2.0
 MANY = 2**31
 
 router = APIRouter(tags=["state"], dependencies=[needs("read")])
-
-
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
-
-
-async def _read(reading: Any) -> Any:
-    """A read of the store, bounded. Raises `UnavailableError` or a 500."""
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            return await reading
-    except TimeoutError:
-        raise UnavailableError("store-unavailable", "Redis does not answer.") from None
-    except StoreUnavailableError as error:
-        log.warning("store_unavailable", error=str(error))
-        raise UnavailableError("store-unavailable", "Redis does not answer.") from error
 
 
 @router.get(
@@ -67,10 +58,11 @@ async def get_evidence(
     would see them. `digest` and `model` are null while this server has no model; `shared` is
     true where the user gets what everyone gets."""
     pair = services.pair(video_id, user_id)
-    [known] = await _read(services.store.features([pair], counted=True))
+    async with store_within(READ_TIMEOUT_S):
+        [known] = await services.store.features([pair], counted=True)
     if not known.known:
         raise ProblemError(404, "unknown-video", f"Nothing is known of the video {video_id!r}.")
-    return _json(_evidence(services, pair, known))
+    return json_response(_evidence(services, pair, known))
 
 
 def _evidence(services: ServicesDep, pair: Pair, known: Features) -> EvidenceAnswer:
@@ -133,12 +125,11 @@ async def get_anchors(services: ServicesDep, video_id: VideoId) -> Response:
     with how often each was shown, tapped and engaged with; those that nobody may be shown (too few
     asked them, or a rule holds them back) are left out. Percent-encode the id: it may hold any
     character, slashes too."""
-    [known], counts = await _read(
-        asyncio.gather(
+    async with store_within(READ_TIMEOUT_S):
+        [known], counts = await asyncio.gather(
             services.store.features([(video_id, None)], max_anchors=MANY),
             services.store.counts(video_id),
         )
-    )
     anchors = services.may_be_shown(video_id, known)
     none = QueryCounts()
     shown = []
@@ -154,7 +145,7 @@ async def get_anchors(services: ServicesDep, video_id: VideoId) -> Response:
                 count.engagements,
             )
         )
-    return _json(AnchorsAnswer(video_id, shown))
+    return json_response(AnchorsAnswer(video_id, shown))
 
 
 @router.get(
@@ -175,5 +166,6 @@ async def get_anchors(services: ServicesDep, video_id: VideoId) -> Response:
 async def get_history(services: ServicesDep, user_id: UserId) -> Response:
     """What a user searched or tapped lately. Percent-encode the id."""
     user_id = services.pseudonyms.of(user_id)
-    history = await _read(services.store.history(user_id))
-    return _json(HistoryAnswer(user_id, history))
+    async with store_within(READ_TIMEOUT_S):
+        history = await services.store.history(user_id)
+    return json_response(HistoryAnswer(user_id, history))

@@ -9,10 +9,8 @@ import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from api.http.problems import UnavailableError
 from api.http.schemas import Answer, FeedAnswer, FeedVideo, problems, responses
-from api.routes.deps import ServicesDep, UserQuery, VideoId, needs
-from feature_store.redis.client import StoreUnavailableError
+from api.routes.deps import ServicesDep, UserQuery, VideoId, json_response, needs, store_within
 from onebar.records import Pair, VideoText
 
 TIMEOUT_S = 2.0
@@ -46,16 +44,13 @@ async def get_feed(
     for it (for `user_id`, where one is given); or those that `video_id` names, without those that
     nobody has heard of. Generates nothing."""
     recent: list[tuple[str, float | None]]
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            if video_id:
-                recent = [(each, None) for each in dict.fromkeys(video_id)]
-            else:
-                recent = [*await services.store.recent_videos(limit)]
-            pairs: list[Pair] = [services.pair(each, user_id) for each, _ in recent]
-            known = await services.store.features([(each, None) for each, _ in recent])
-    except (TimeoutError, StoreUnavailableError):
-        raise UnavailableError("store-unavailable", "Redis does not answer.") from None
+    async with store_within(TIMEOUT_S):
+        if video_id:
+            recent = [(each, None) for each in dict.fromkeys(video_id)]
+        else:
+            recent = [*await services.store.recent_videos(limit)]
+        pairs: list[Pair] = [services.pair(each, user_id) for each, _ in recent]
+        known = await services.store.features([(each, None) for each, _ in recent])
     arrived = asyncio.get_running_loop().time()
     answered = await services.answerer.many(pairs, services.answerer.peek(arrived))
     answers = msgspec.json.decode(answered, type=list[Answer])
@@ -81,4 +76,4 @@ async def get_feed(
                 answer=answer,
             )
         )
-    return Response(msgspec.json.encode(FeedAnswer(videos)), media_type="application/json")
+    return json_response(FeedAnswer(videos))

@@ -12,9 +12,9 @@ import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from api.http.problems import InvalidParameterError, ProblemError, UnavailableError
+from api.http.problems import InvalidParameterError, ProblemError
 from api.http.schemas import RuleAnswer, RuleRequest, RulesAnswer, problems, reference, responses
-from api.routes.deps import RuleId, ServicesDep, json_body, needs
+from api.routes.deps import RuleId, ServicesDep, json_body, json_response, needs, store_within
 from api.services import Services
 from feature_store.redis.client import StoreUnavailableError
 from onebar.records import Rule
@@ -40,10 +40,6 @@ _RULE = {
 }
 
 
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
-
-
 @router.get(
     "/v1/rules",
     summary="The rules",
@@ -61,7 +57,7 @@ async def get_rules(
     """The rules that hold in this process, by their ids."""
     every = sorted(services.gate.rules, key=lambda rule: rule.rule_id)
     wanted = [rule for rule in every if rule.rule_id > after][:limit]
-    return _json(RulesAnswer(len(every), wanted))
+    return json_response(RulesAnswer(len(every), wanted))
 
 
 @router.get(
@@ -77,15 +73,12 @@ async def get_rules(
 )
 async def get_rule(services: ServicesDep, rule_id: RuleId) -> Response:
     """The rule, null where it was taken back, and its changes: who, when and why, newest first."""
-    try:
-        async with asyncio.timeout(STORE_TIMEOUT_S):
-            history = await services.store.rule_history(MOST, rule_id)
-    except (TimeoutError, StoreUnavailableError):
-        raise UnavailableError("store-unavailable", "Redis does not answer.") from None
+    async with store_within(STORE_TIMEOUT_S):
+        history = await services.store.rule_history(MOST, rule_id)
     rule = services.gate.rules.get(rule_id)
     if rule is None and not history:
         raise ProblemError(404, "unknown-rule", f"Nobody ever made a rule {rule_id!r}.")
-    return _json(RuleAnswer(rule, msgspec.to_builtins(history)))
+    return json_response(RuleAnswer(rule, msgspec.to_builtins(history)))
 
 
 @router.put(
@@ -119,7 +112,9 @@ async def put_rule(request: Request, services: ServicesDep, rule_id: RuleId) -> 
         except msgspec.ValidationError as error:
             detail, _, path = str(error).partition(" - at `$")
             raise InvalidParameterError.of(path.rstrip("`").lstrip(".") or "body", detail) from None
-    return _json(await _change(services, rule_id, {k: v for k, v in wanted.items() if v != ""}))
+    return json_response(
+        await _change(services, rule_id, {k: v for k, v in wanted.items() if v != ""})
+    )
 
 
 @router.delete(

@@ -15,11 +15,10 @@ from fastapi.responses import Response, StreamingResponse
 
 from api.http.problems import ProblemError, UnavailableError
 from api.http.schemas import Answer, problems, reference, responses
-from api.routes.deps import ServicesDep, UserQuery, VideoQuery, needs
+from api.routes.deps import ServicesDep, UserQuery, VideoQuery, json_response, needs, store_within
 from api.services import Services
 from api.watching.explain import Explanation, explain
 from api.watching.watch import Told
-from feature_store.redis.client import StoreUnavailableError
 from onebar.errors import OneBarError
 from onebar.records import Pair
 
@@ -59,12 +58,9 @@ async def get_explanation(
     with what named them and their scores; what was left out or held back, and why. The model is
     asked once; nothing is counted or written."""
     pair = services.pair(video_id, user_id)
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            found = await _explained(services, pair)
-    except (TimeoutError, StoreUnavailableError):
-        raise UnavailableError("store-unavailable", "Redis does not answer.") from None
-    return Response(msgspec.json.encode(found), media_type="application/json")
+    async with store_within(TIMEOUT_S):
+        found = await _explained(services, pair)
+    return json_response(found)
 
 
 async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
