@@ -111,11 +111,7 @@ class Pool:
         self._bounds = bounds
         self._text = Ground(material.texts())
         # A ranker that has learned from clicks tells orders of words apart, as those who tap do.
-        self._same: Callable[[str, tuple[Word, ...]], str] = (
-            (lambda query, found: signature(found))
-            if taste.scorer is None and not exact
-            else (lambda query, found: query)
-        )
+        self._exact = exact or taste.scorer is not None
         self._found: dict[str, Proposal] = {}
         self._harmful: dict[str, Proposal] = {}
         """By themselves: only a rule can have them shown."""
@@ -149,6 +145,10 @@ class Pool:
         strange = tuple(at for at in said if not self._text.touches(found[at]))
         covered = 1 - len(strange) / len(said)
         shelf[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
+
+    def _same(self, query: str, found: tuple[Word, ...]) -> str:
+        """What two candidates share that are one."""
+        return query if self._exact else signature(found)
 
     def _outside(self, query: str) -> bool:
         bounds = self._bounds
@@ -221,7 +221,9 @@ class Pool:
         """
         # All of them are needed only to tell which are of the repertoire.
         wanted = None if self._bounds else most
-        also = frozenset(signature(proposal.words) for proposal in self._found.values())
+        also = frozenset(self._found)
+        if self._exact:
+            also = frozenset(signature(proposal.words) for proposal in self._found.values())
         spans = self._taste.ranker.best_spans(self._material.video, wanted, also)
         for rank, span in enumerate(spans):
             text = normalize_query(span.text)
