@@ -18,8 +18,7 @@ from feature_store.cache.codec import CachedBody
 from feature_store.redis.client import StoreUnavailableError
 from onebar.gating.repertoire import Constrain
 from onebar.gating.wants import Wants, select
-from onebar.recommending.candidates import Reason as Rejection
-from onebar.recommending.candidates import choose
+from onebar.recommending.candidates import Rejection, choose
 from onebar.recommending.grounding import presentable
 from onebar.recommending.material import material
 from onebar.records import Candidate, Features, Pair, QueryResult

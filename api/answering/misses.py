@@ -33,7 +33,7 @@ from onebar.gating.gate import Gate, about_of, own_anchors
 from onebar.gating.held import count_held
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.process.turns import PIECE_S, turns
-from onebar.recommending.candidates import Reason as Rejection
+from onebar.recommending.candidates import Rejection
 from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
 from onebar.recommending.settling import LeaveOut, settle
 from onebar.records import Candidate, Features, Pair, QueryResult

@@ -17,7 +17,7 @@ from feature_store.cache.codec import CachedBody
 from onebar.gating.gate import NOTHING, Gate, about_of, own_anchors
 from onebar.gating.held import count_held
 from onebar.gating.rules import About
-from onebar.recommending.candidates import Reason as Rejection
+from onebar.recommending.candidates import Rejection
 from onebar.records import Features, Pair
 
 

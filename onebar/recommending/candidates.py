@@ -28,7 +28,7 @@ SURE = log(0.9)
 with these one; what is to be rejected is mostly far above."""
 
 
-class Reason(StrEnum):
+class Rejection(StrEnum):
     """Why nothing is shown."""
 
     SENSITIVE = "sensitive"
@@ -47,7 +47,7 @@ class Reason(StrEnum):
     """The gate let none pass: a rule, personal data, or harm."""
 
 
-BARRED = (Reason.REMOVED, Reason.SENSITIVE, Reason.RISKY)
+BARRED = (Rejection.REMOVED, Rejection.SENSITIVE, Rejection.RISKY)
 """Why nothing is shown under a video whatever is pinned to it."""
 
 
@@ -55,7 +55,7 @@ class Chosen(Struct, frozen=True):
     """What is shown, best first, or why nothing is; and why candidates were not."""
 
     queries: tuple[Candidate, ...] = ()
-    reason: Reason | None = None
+    reason: Rejection | None = None
     dropped: Mapping[str, int] = {}
 
     @property
@@ -63,21 +63,21 @@ class Chosen(Struct, frozen=True):
         return not self.queries
 
 
-def unfit(material: Material, risk: RiskClassifier) -> Reason | None:
+def unfit(material: Material, risk: RiskClassifier) -> Rejection | None:
     """Why nothing may be generated from this, whatever a model would say."""
     if material.video.removed:
-        return Reason.REMOVED
+        return Rejection.REMOVED
     if material.video.sensitive:
-        return Reason.SENSITIVE
+        return Rejection.SENSITIVE
     texts = material.texts()
     if not any(word for text in (*texts, *material.queries()) for word in words(text)):
-        return Reason.NO_EVIDENCE
+        return Rejection.NO_EVIDENCE
     if risk.risk(texts) is not None:
-        return Reason.RISKY
+        return Rejection.RISKY
     return None
 
 
-def why_barred(known: Features) -> Reason | None:
+def why_barred(known: Features) -> Rejection | None:
     """Why a video carries no query at all, whatever is pinned to it: it is removed or marked, or
     its own text is about something harmful."""
     reason = unfit(material_of(known, ()), shipped_taste().risk)
@@ -122,7 +122,7 @@ def choose(
         if from_text and taste.from_text:
             pool.add_spans(POOL)
     queries = pool.best(k, harmful=harmful)
-    nothing = Reason.REJECTED if rejected else Reason.NOTHING_LEFT
+    nothing = Rejection.REJECTED if rejected else Rejection.NOTHING_LEFT
     return Chosen(queries, None if queries else nothing, pool.dropped)
 
 

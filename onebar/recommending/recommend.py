@@ -27,7 +27,7 @@ from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.generator.engine import EngineError
 from onebar.generator.within import Within
 from onebar.process.turns import turns
-from onebar.recommending.candidates import BARRED, Chosen, Reason, choose, unfit
+from onebar.recommending.candidates import BARRED, Chosen, Rejection, choose, unfit
 from onebar.recommending.material import Material, material
 from onebar.recommending.pool import Bounds, Taste, shipped_taste
 from onebar.recommending.settling import LeaveOut, settle
@@ -117,7 +117,7 @@ class Grounding(Struct, frozen=True):
     video_material: Material
     video_digest: str
     read_at: float
-    unfit: Reason | None = None
+    unfit: Rejection | None = None
     constrain: Constrain = "open"
 
     @property
@@ -231,7 +231,7 @@ class Recommender:
         )
 
     def _digest(
-        self, prompt: str, made_from: Material, reason: Reason | None, mode: Constrain
+        self, prompt: str, made_from: Material, reason: Rejection | None, mode: Constrain
     ) -> str:
         # A verdict on the evidence is part of the digest: a harmless video may read the same.
         parts = (made_from.encoded(), self._taste.digest, (reason or "").encode())
@@ -530,9 +530,9 @@ class Recommender:
             if kept:
                 why = UNSET
             elif mine:
-                why = str(Reason.HELD_BACK)
+                why = str(Rejection.HELD_BACK)
             elif chosen.queries:
-                why = str(Reason.NOTHING_LEFT)
+                why = str(Rejection.NOTHING_LEFT)
             shown = msgspec.structs.replace(made, queries=kept, rejected=not kept, rejection=why)
         return CacheEntry(
             shown,
@@ -546,7 +546,7 @@ class Recommender:
 
 
 def _chosen(result: QueryResult) -> Chosen:
-    reason = None if result.rejection is UNSET else Reason(result.rejection)
+    reason = None if result.rejection is UNSET else Rejection(result.rejection)
     return Chosen(result.queries, reason)
 
 

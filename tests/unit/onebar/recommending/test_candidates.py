@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onebar.evidence.text import REJECT, clean_video
-from onebar.recommending.candidates import Reason, choose
+from onebar.recommending.candidates import Rejection, choose
 from onebar.recommending.grounding import MAX_CANDIDATE_CHARS, Drop, presentable
 from onebar.recommending.material import Material, material, told
 from onebar.records import Anchor, Candidate, Features, VideoText
@@ -58,7 +58,7 @@ def test_reject_shows_nothing_but_anchors_that_touch_the_text() -> None:
     reject = Candidate(REJECT, -0.1)
     chosen = choose(KAYAK, [reject, Candidate("inflatable kayak", -0.5)], 8)
     assert chosen.rejected
-    assert chosen.reason is Reason.REJECTED
+    assert chosen.reason is Rejection.REJECTED
     anchored = Material(KAYAK.video, (Anchor("kayak for two", 4.0), Anchor("red lamp", 4.0)))
     assert texts(anchored, reject) == ["kayak for two"]
     # Lower down, or where nothing is probable, it says nothing.
@@ -85,7 +85,7 @@ def test_no_evidence_gives_nothing_and_says_so() -> None:
     for video in (VideoText(), clean_video(VideoText(title="🔥🔥🔥", caption="!!! ..."))):
         chosen = choose(Material(video), [Candidate("neck pillow", -0.1)], 8)
         assert chosen.queries == ()
-        assert chosen.reason is Reason.NO_EVIDENCE
+        assert chosen.reason is Rejection.NO_EVIDENCE
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_a_risky_text_gives_nothing_whatever_the_model_says(title: str) -> None:
     made_from = Material(VideoText(title=title), (Anchor("pillow", 9.0),))
     chosen = choose(made_from, [Candidate("pillow", -0.1)], 8)
     assert chosen.queries == ()
-    assert chosen.reason is Reason.RISKY
+    assert chosen.reason is Rejection.RISKY
 
 
 def test_a_marked_video_gives_nothing() -> None:
     chosen = choose(Material(VideoText(title="pillow", sensitive=True)), (), 8)
-    assert chosen.reason is Reason.SENSITIVE
+    assert chosen.reason is Rejection.SENSITIVE
 
 
 @pytest.mark.parametrize(
