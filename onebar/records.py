@@ -162,7 +162,8 @@ class QueryResult(Struct, frozen=True):
 
     `rejected` is true exactly when `queries` is empty, and `rejection` says why then: the evidence
     was judged too weak or too risky, or nothing that was found may be shown
-    (`onebar.recommending.candidates.Rejection`). `model` and `evidence_digest` name what it came from.
+    (`onebar.recommending.candidates.Rejection`). `model` and `evidence_digest` name what it came
+    from.
     """
 
     video_id: str

@@ -110,10 +110,17 @@ class Misses:
         self.batched = 0
         """Pairs of the batches among these."""
 
+    @property
+    def _reads(self) -> Coalescer[Pair, Features]:
+        """What reads features as the model's recommender does, so that both share a round trip."""
+        recommender = self._model.recommender
+        counted = recommender is not None and recommender.counted
+        return self._counted if counted else self._features
+
     async def one(self, pair: Pair, found: Lookup, ask: Ask) -> bytes:
         """The answer for one pair."""
         # What a fallback needs is read beside the generation, in the same round trip.
-        features = None if found.video is not None else self._features.ask((pair[0], None))
+        features = None if found.video is not None else self._reads.ask((pair[0], None))
         try:
             outcome = await self._generate(pair, ask)
             if isinstance(outcome, QueryResult):
@@ -170,10 +177,7 @@ class Misses:
         loop = asyncio.get_running_loop()
         began = loop.time()
         pairs = list(dict.fromkeys(pair for pair, _ in misses))
-        recommender = self._model.recommender
-        counted = recommender is not None and recommender.counted
-        source = self._counted if counted else self._features
-        reading = [source.ask(pair, ask.deadline) for pair in pairs]
+        reading = [self._reads.ask(pair, ask.deadline) for pair in pairs]
         for pair, read in zip(
             pairs, await asyncio.gather(*reading, return_exceptions=True), strict=True
         ):
