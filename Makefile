@@ -7,7 +7,7 @@ EMBEDDED := env -u ONEBAR_KAFKA_BOOTSTRAP -u ONEBAR_REDIS_URL
 REAL := $(BIN)/python deploy/real_servers.py run
 UNIT := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 # Typed programs outside the packages.
-TOOLS := deploy/real_servers.py docs/make_*.py tests/run_all.py tests/screenshots.py examples/*.py
+TOOLS := deploy/real_servers.py docs/*.py tests/run_all.py tests/screenshots.py examples/*.py
 ARGS ?=
 # What to test: the paths in ARGS where it has any, else all of these, and its options.
 paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
