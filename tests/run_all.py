@@ -4,8 +4,9 @@ One after the other, but the two integration suites side by side: they mostly wa
 of their own.
 
 With `CI` set the unit tests run a second time, on the Python farthest from this one among the
-tested versions that are here (`deploy/setup.sh --list`), and the newer of the two also counts which
-lines of the packages they reach. Where there is no other, the summary says so.
+tested versions that are here (`deploy/setup.sh --list`), without those that run whole programs; the
+newer of the two also counts which lines of the packages they reach. Where there is no other, the
+summary says so.
 
 A failed step does not keep the later ones from running. A few integration tests that failed run
 once more at the end, with nothing beside them: what passes then depends on how busy the machine is.
@@ -136,8 +137,11 @@ def farthest() -> Python | None:
 
 
 def unit_tests(python: Python, bin_: Path, environment: Mapping[str, str], covered: bool) -> Step:
-    """The unit tests on one Python; `covered` counts the lines that they reach."""
+    """The unit tests on one Python, programs only on this one; `covered` counts the lines that they
+    reach."""
     command = [str(bin_ / "pytest"), "tests/unit", *PARALLEL]
+    if python is not HERE:
+        command += ["-m", "not program"]
     environment = {**environment, "OMP_NUM_THREADS": "1"}
     if covered:
         command += ["--cov", f"--cov-report=json:{COVERAGE.relative_to(ROOT)}"]

@@ -30,6 +30,7 @@ def test_the_index_is_measured() -> None:
     assert found["search_p50_ms"] > 0
 
 
+@pytest.mark.program
 @pytest.mark.timeout(300)
 def test_a_small_run_writes_the_page_of_anchors(tmp_path: Path) -> None:
     page = tmp_path / "anchors.md"
@@ -60,6 +61,7 @@ def test_the_capacity_page_is_what_the_script_prints() -> None:
     assert done.stdout == (ROOT / "docs" / "capacity.md").read_text()
 
 
+@pytest.mark.program
 @pytest.mark.timeout(300)
 def test_open_sets_are_answered_beside_baselines_and_judged(tmp_path: Path) -> None:
     """On a few lines of our own; run again, it asks the teacher nothing."""

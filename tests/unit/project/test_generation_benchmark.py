@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from toy import toy_dataset
 
 from onebar.generator.checkpoint import Checkpoint
@@ -15,6 +16,7 @@ from onebar.generator.checkpoint import Checkpoint
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.program
 def test_generation_is_measured(toy_checkpoint: Checkpoint, tmp_path: Path) -> None:
     dataset = toy_dataset(tmp_path / "dataset", 50)
     done = subprocess.run(

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[3]
 TITLES = ["红色 连衣裙 夏季 新款", "无线 耳机 降噪 价格", "电影 在线观看 高清", "咖啡机 家用 推荐"]
 
 
+@pytest.mark.program
 @pytest.mark.timeout(300)
 def test_a_small_run_writes_the_page_and_another_goes_on(tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.json"

@@ -14,6 +14,7 @@ from onebar.recommending.grounding import Lexicon
 from onebar.stack.demo_checkpoint import build_demo_checkpoint
 
 
+@pytest.mark.program
 @pytest.mark.timeout(240)
 def test_one_call_builds_and_measures_it_and_another_goes_on(tmp_path: Path) -> None:
     out, work, words = tmp_path / "demo", tmp_path / "work", word_lists(tmp_path / "words")
