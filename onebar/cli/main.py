@@ -27,6 +27,7 @@ from onebar.cli.sections import Sections
 from onebar.cli.training import train
 from onebar.errors import OneBarError, UsageError
 from onebar.process.console import say
+from onebar.process.extras import how_to_install
 
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "safetensors"), "torch"),
@@ -116,7 +117,7 @@ def main() -> None:
         extra = EXTRAS.get(str(error.name).partition(".")[0])
         if extra is None:
             raise
-        say(f"onebar: {error.name} is not installed: pip install 'onebar[{extra}]'")
+        say(f"onebar: {error.name} is not installed: {how_to_install(extra)}")
         sys.exit(1)
     except Exception as error:
         if _say_faults_of_settings(error):

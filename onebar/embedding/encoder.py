@@ -189,13 +189,14 @@ def load_sentence_transformer(source: str) -> Any:
     """A sentence-transformers model, in float32 whatever its weights were saved in: steps of
     training are lost between two numbers of bfloat16, and in it a text's vector depends on the
     batch it came in. Raises `EmbedderError`."""
+    from onebar.process.extras import how_to_install
     from onebar.process.quiet import quiet_transformers
 
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise EmbedderError(
-            f"{source} needs sentence-transformers: pip install 'onebar[embed]'"
+            f"{source} needs sentence-transformers: {how_to_install('embed')}"
         ) from None
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     try:

