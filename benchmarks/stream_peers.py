@@ -1,4 +1,5 @@
-"""What `benchmarks/stream_worker.py` compares with. Prints `events seconds` (monotonic) as it goes.
+"""What `benchmarks/stream_worker.py` compares with. Prints `events seconds processor-seconds` as it
+goes: monotonic seconds, and the processor time of the whole process.
 
 python benchmarks/stream_peers.py faust|quix      # servers and names as ONEBAR_* variables
 """
@@ -31,7 +32,7 @@ class Counter:
             self.say()
 
     def say(self) -> None:
-        print(self.events, time.monotonic(), flush=True)
+        print(self.events, time.monotonic(), time.process_time(), flush=True)
 
 
 def faust() -> None:

@@ -14,8 +14,9 @@ of these reads them from their start, alone on the first core (the servers have 
 With --workers N there are N partitions, and another turn, `onebar_together`: N workers that share
 them, each on a core of its own as far as there are cores.
 
-Counted from the first tenth to the end. Prints medians over the rounds, ratios within each round,
-and the processor time an event, of all workers together.
+All is counted from the first tenth to the end. Prints medians over the rounds: events a second,
+their ratios within each round, processor time an event, of all workers together, and what of it was spent
+before: the start of a process, which a worker that runs for months pays once.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ from stream.simulator import SimulatorConfig, simulate
 HERE = Path(__file__).parent
 TIMEOUT_S = 300.0
 LOOK_EVERY_S = 0.005
-Progress = list[tuple[int, float]]
-"""(events, monotonic seconds), as far as it had come."""
+Progress = list[tuple[int, float, float]]
+"""(events, monotonic seconds, seconds of processor time), as far as it had come."""
 
 
 async def fill(settings: Settings, count: int) -> dict[str, int]:
@@ -100,17 +101,21 @@ async def by_store(
         reached = await store.reached(pairs)
         count = sum(reached.get(pair, -1) + 1 for pair in pairs)
         if count and (not found or count > found[-1][0]):
-            found.append((count, time.monotonic()))
+            used = [psutil.Process(reader.pid).cpu_times() for reader in readers]
+            spent = sum(each.user + each.system for each in used)
+            found.append((count, time.monotonic(), spent))
         await asyncio.sleep(LOOK_EVERY_S)
     return found
 
 
 async def by_log(child: Child, sent: dict[str, int]) -> Progress:
-    """A peer's progress, as it prints it: `count seconds` a line."""
+    """A peer's progress, as it prints it: `count seconds processor-seconds` a line."""
     while True:
         said = child.log.read_text()
         lines = [line.split() for line in said[: said.rfind("\n") + 1].splitlines() if line]
-        found = [(int(line[0]), float(line[1])) for line in lines if line[0].isdigit()]
+        found = [
+            (int(line[0]), float(line[1]), float(line[2])) for line in lines if line[0].isdigit()
+        ]
         if found and found[-1][0] >= sum(sent.values()):
             return found
         child.check()
@@ -119,8 +124,8 @@ async def by_log(child: Child, sent: dict[str, int]) -> Progress:
 
 async def turn(
     children: Children, work: Path, name: str, base: Settings, sent: dict[str, int], python: str
-) -> tuple[float, float]:
-    """From the start of the log to its end: events a second, processor µs an event."""
+) -> tuple[float, float, float]:
+    """Events a second, processor µs an event, and processor seconds before."""
     unique = uuid.uuid4().hex[:8]
     settings = base.model_copy(update={"namespace": f"b{unique}", "consumer_group": f"b{unique}"})
     client = connect(settings.redis_url, timeout_s=30.0)
@@ -133,15 +138,15 @@ async def turn(
                 progress = await by_store(readers, store, sent, base.partitions)
             else:
                 progress = await by_log(readers[0], sent)
-        used = [psutil.Process(reader.pid).cpu_times() for reader in readers]
     finally:
         for reader in readers:
             children.end(reader)
         await store.close()
     total = sum(sent.values())
-    early = next(sample for sample in progress if sample[0] >= total / 10)
-    seconds = progress[-1][1] - early[1]
-    return (total - early[0]) / seconds, 1e6 * sum(each.user + each.system for each in used) / total
+    before, began, start_cpu = next(sample for sample in progress if sample[0] >= total / 10)
+    count, ended, spent = progress[-1]
+    events = count - before
+    return events / (ended - began), 1e6 * (spent - start_cpu) / events, start_cpu
 
 
 async def measure(options: argparse.Namespace, work: Path, children: Children) -> dict[str, Any]:
@@ -162,12 +167,14 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
     names = ["onebar", *together, "faust", *(["quix"] if options.peers else [])]
     rates: dict[str, list[float]] = {name: [] for name in names}
     spent: dict[str, list[float]] = {name: [] for name in names}
+    before: dict[str, list[float]] = {name: [] for name in names}
     try:
         turns = [name for _ in range(options.rounds) for name in names]
         for name in track(turns, "reading", transient=True):
-            rate, micros = await turn(children, work, name, settings, sent, options.peers)
+            rate, micros, started = await turn(children, work, name, settings, sent, options.peers)
             rates[name].append(rate)
             spent[name].append(micros)
+            before[name].append(started)
     finally:
         prefix = settings.topic_prefix
         await delete_topics(settings, [prefix + topic for topic in sent])
@@ -178,7 +185,8 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
         "cores": os.cpu_count(),
         "workers": options.workers,
         "events_per_s": {name: round(statistics.median(rates[name])) for name in names},
-        "cpu_us_per_event": {name: round(statistics.median(spent[name])) for name in names},
+        "cpu_us_per_event": {name: round(statistics.median(spent[name]), 1) for name in names},
+        "cpu_s_before": {name: round(statistics.median(before[name]), 1) for name in names},
         **{
             f"onebar_to_{name}": ratio(rates["onebar"], rates[name])
             for name in names
