@@ -15,8 +15,8 @@ With --workers N there are N partitions, and another turn, `onebar_together`: N 
 them, each on a core of its own as far as there are cores.
 
 All is counted from the first tenth to the end. Prints medians over the rounds: events a second,
-their ratios within each round, processor time an event, of all workers together, and what of it was spent
-before: the start of a process, which a worker that runs for months pays once.
+their ratios within each round, processor time an event, of all workers together, and what of it was
+spent before: the start of a process, which a worker that runs for months pays once.
 """
 
 from __future__ import annotations
