@@ -14,7 +14,7 @@ from api.answering.refresh import Refresher
 from api.http.schemas import Reason
 from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import CachedBody
-from onebar.gating.gate import NOTHING, Gate, about_of, own_anchors
+from onebar.gating.gate import NOTHING, PINNED_SCORE, Gate, about_of, own_anchors
 from onebar.gating.held import count_held
 from onebar.gating.rules import About
 from onebar.recommending.candidates import Rejection
@@ -45,8 +45,8 @@ class Recheck:
         return body.passed != self._gate.passed(self._clock()) or ask.constrain is not None
 
     async def checked(self, pair: Pair, body: CachedBody, ask: Ask) -> CachedBody | Reason | None:
-        """The body as the rules of this moment let it pass, or why that can't be said. It is also
-        due to be made anew, for what they hold back no more and what they pin. None where the
+        """The body as the rules of this moment let it pass, with what they pin, or why that can't
+        be said. It is also due to be made anew, for what they hold back no more. None where the
         request is stricter than the rules and nothing is left: there may be other queries."""
         if body.passed != self._gate.passed(self._clock()):
             self._refresher.want(pair)
@@ -63,7 +63,7 @@ class Recheck:
         except CorruptStateError as error:
             return why(pair, error)
         gated = self._gate.apply(
-            result.queries,
+            [query for query in result.queries if query.score != PINNED_SCORE],
             about,
             self._clock(),
             pins=not result.rejected,

@@ -42,7 +42,7 @@ async def get_feed(
 ) -> Response:
     """The videos that queries were generated for last, newest first, each with what is cached
     for it (for `user_id`, where one is given); or those that `video_id` names, without those that
-    nobody has heard of. Generates nothing."""
+    nobody has heard of. A removed video is in neither. Generates nothing."""
     recent: list[tuple[str, float | None]]
     async with store_within(TIMEOUT_S):
         if video_id:
@@ -56,7 +56,7 @@ async def get_feed(
     answers = msgspec.json.decode(answered, type=list[Answer])
     videos = []
     for (each, seen_at), features, answer in zip(recent, known, answers, strict=True):
-        if seen_at is None and not features.known:
+        if features.removed or (seen_at is None and not features.known):
             continue
         text = features.text or VideoText()
         videos.append(

@@ -251,6 +251,9 @@ async def test_the_feed_shows_the_latest_videos(api: Running, store: FeatureStor
     assert feed[0]["answer"]["queries"][0]["text"] == "title 3 | <b> one"
     personal = (await api.http.get("/v1/feed?limit=1&user_id=u")).json()["videos"]
     assert personal[0]["answer"]["fallback"] == "video"
+    await store.apply([(VideoPut("v3", NOW + 1, "e2", VideoText(removed=True)), None)])
+    left = (await api.http.get("/v1/feed?limit=3")).json()["videos"]
+    assert [video["video_id"] for video in left] == ["v2", "v1"]
 
 
 async def test_readiness_follows_redis(settings: Settings) -> None:

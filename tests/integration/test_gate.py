@@ -145,7 +145,16 @@ async def test_a_rule_holds_within_a_second_and_has_a_history(
         async def pinned() -> bool:
             return texts(await ask(other))[:1] == ["winter sale"]
 
+        async def kept(by: Running) -> bool:
+            """Whether the pin is part of the body that is served, passed under these rules."""
+            answer = await ask(by)
+            return answer["source"] == "cache" and texts(answer)[:1] == ["winter sale"]
+
         await eventually(pinned, what="the pin")
+        await eventually(lambda: kept(other), what="the pin in what is cached")
+        assert (await other.http.delete("/v1/rules/r2")).status_code == 204
+        assert "winter sale" not in texts(await ask(other))  # not once more
+        assert (await api.http.put("/v1/rules/r2", json=pin)).status_code == 200
 
         found = (await api.http.get("/v1/rules")).json()
         assert [rule["rule_id"] for rule in found["rules"]] == ["r1", "r2"]
