@@ -1,4 +1,7 @@
-"""The files that run OneBar elsewhere agree with the program: commands, variables, metrics."""
+"""The files that run OneBar elsewhere agree with the program: commands, variables, metrics.
+
+What docker-compose.yml starts is started in tests/integration/test_compose.py.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,24 @@ import os
 import re
 import shutil
 import subprocess
-import tomllib
+import sys
 from pathlib import Path
 from typing import Any
 
+import compose
 import pytest
 import typer.main
 import yaml
 
+from api.http.auth import KeyRing, parse_api_keys
 from onebar.cli.main import app
 from onebar.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+GPU = DEPLOY / "compose.gpu.yml"
+SECRETS = {"ONEBAR_API_KEYS": f"read:{'0' * 64}", "GRAFANA_PASSWORD": "of mine"}
+COMPOSE: dict[str, Any] = compose.read(SECRETS)
 OURS = sorted(n for n, service in COMPOSE["services"].items() if service["image"] == "onebar")
 WORKERS = {"stream", "generator", "neighbors", "api"}
 KINDS = {"Counter", "Gauge", "Histogram", "Summary"}
@@ -74,8 +81,7 @@ def test_compose_sets_settings_that_exist(service: str, monkeypatch: pytest.Monk
     fields = {f"ONEBAR_{field.upper()}" for field in Settings.model_fields}
     assert set(environment) <= fields
     for variable, value in environment.items():
-        if "${" not in str(value):
-            monkeypatch.setenv(variable, str(value))
+        monkeypatch.setenv(variable, str(value))
     settings = Settings()
     assert settings.kafka_bootstrap == "kafka:9092"
 
@@ -83,6 +89,8 @@ def test_compose_sets_settings_that_exist(service: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("service", sorted(COMPOSE["services"]))
 def test_every_service_is_watched_and_bounded(service: str) -> None:
     described = COMPOSE["services"][service]
+    build = described.get("build", {})
+    assert build.get("target", "serve") == "serve"
     limits = described["deploy"]["resources"]["limits"]
     assert set(limits) == {"cpus", "memory"}
     if service != "topics-init":  # ends by itself
@@ -90,9 +98,9 @@ def test_every_service_is_watched_and_bounded(service: str) -> None:
     for port in described.get("ports", ()):
         assert port.startswith("127.0.0.1:"), "published on loopback only"
     for volume in described.get("volumes", ()):
-        if volume.startswith("${"):
-            continue  # the operator says which
         source = volume.split(":")[0]
+        if source == "./embedder":
+            continue  # the operator's own
         there = (ROOT / source).is_dir() if source.startswith(".") else source in COMPOSE["volumes"]
         assert there, f"{source} is not there"
 
@@ -166,13 +174,46 @@ def test_dashboard_panels_ask_prometheus() -> None:
         assert all(target["expr"] for target in panel["targets"])
 
 
-def test_the_image_copies_every_package_and_runs_as_nobody() -> None:
-    dockerfile = (DEPLOY / "Dockerfile").read_text()
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
-        "packages"
-    ]
-    for package in {name.split(".")[0] for name in packages}:
-        assert f"COPY {package} {package}" in dockerfile
-        assert f"!{package}" in (ROOT / ".dockerignore").read_text().splitlines()
-    last_user = re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE)[-1]
-    assert last_user not in {"root", "0"}
+@pytest.mark.parametrize("path", [compose.FILE, GPU], ids=lambda path: path.name)
+def test_compose_files_are_what_the_specification_says(path: Path) -> None:
+    program = [sys.executable, "-m", "check_jsonschema"]
+    command = [*program, "--builtin-schema", "vendor.compose-spec", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_starts_without_the_secrets() -> None:
+    assert compose.wanted() == set(SECRETS)
+    for missing in SECRETS:
+        with pytest.raises(compose.MissingVariableError, match=f"{missing}: run deploy/make_env"):
+            compose.read({**SECRETS, missing: ""})
+    grafana = COMPOSE["services"]["grafana"]["environment"]
+    assert grafana["GF_SECURITY_ADMIN_PASSWORD"] == SECRETS["GRAFANA_PASSWORD"]
+
+
+def test_the_example_names_each_variable_that_is_read() -> None:
+    text = (ROOT / ".env.example").read_text()
+    told = set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE))
+    left = {"KAFKA_CLUSTER_ID", "TRAIN_IMAGE"}
+    assert told == (compose.named() | compose.named(GPU)) - left
+    assert compose.env_file(ROOT / ".env.example") == dict.fromkeys(SECRETS, "")
+
+
+def test_made_secrets_are_new_each_time_and_for_the_owner_alone(tmp_path: Path) -> None:
+    def make(name: str) -> tuple[dict[str, str], str]:
+        script = [DEPLOY / "make_env.sh", tmp_path / name]
+        done = subprocess.run(script, capture_output=True, text=True, check=True)
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0
+        return compose.env_file(tmp_path / name), done.stdout
+
+    (first, said), (second, _) = make("a"), make("b")
+    assert set(first) == set(second) == set(SECRETS)
+    assert all(first[name] != second[name] and len(first[name]) >= 48 for name in SECRETS)
+    key = re.findall(r": ([0-9a-f]{48})\n", said)[0]
+    ring = KeyRing(parse_api_keys((first["ONEBAR_API_KEYS"],)))
+    found = ring.find(key.encode())
+    assert found is not None
+    assert found.scopes == {"read", "write", "admin"}
+    again = subprocess.run([DEPLOY / "make_env.sh", tmp_path / "a"], capture_output=True)
+    assert again.returncode == 1
+    assert compose.env_file(tmp_path / "a") == first
