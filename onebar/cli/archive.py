@@ -18,6 +18,7 @@ from onebar.cli.common import (
     open_log,
     print_json,
     read_settings,
+    worker_settings,
 )
 from onebar.process.console import Update, progress, say
 
@@ -70,7 +71,7 @@ def archive(
     """
     if sum((follow, log is not None, check, forget is not None)) > 1:
         raise typer.BadParameter("expected one of --follow, --log, --check and --forget, not two")
-    settings = _worker_settings() if follow else command_settings()
+    settings = worker_settings() if follow else command_settings()
     if forget is not None:
         _forget(out, forget, as_json)
         return
@@ -169,14 +170,3 @@ def _topics(
         say(f"interrupted after {added:,} records; the same command goes on where {out} ends")
         raise typer.Exit(INTERRUPTED)
     return card, added
-
-
-def _worker_settings() -> Settings:
-    """Settings and log lines as of any other worker."""
-    from onebar.process.start import begin
-    from stream.workers.runtime import quiet_libraries
-
-    settings = read_settings()
-    begin(settings)
-    quiet_libraries()
-    return settings

@@ -93,6 +93,17 @@ def command_settings(**changes: Any) -> Settings:
     return settings
 
 
+def worker_settings(**changes: Any) -> Settings:
+    """`read_settings`, with log lines as of any other worker."""
+    from onebar.process.start import begin
+    from stream.workers.runtime import quiet_libraries
+
+    settings = read_settings(**changes)
+    begin(settings)
+    quiet_libraries()
+    return settings
+
+
 def print_json(data: object) -> None:
     """On one line; what is not a number (NaN) is null, and what a terminal would obey escaped."""
     print(printable(json.dumps(_plain(data), ensure_ascii=False)), flush=True)

@@ -24,7 +24,7 @@ from onebar.errors import OneBarError, UsageError
 from onebar.process.console import printable, say
 
 if TYPE_CHECKING:
-    from stream.logs.dead_letters import DeadLetter, Exported, Replayed, Selection
+    from stream.logs.dead_letters import DeadLetter, Exported, Remake, Replayed, Selection
 
 dead_letters = typer.Typer(
     cls=Whole,
@@ -37,7 +37,9 @@ IdsOption = Annotated[
     typer.Option("--id", help="PARTITION:OFFSET, as `list` prints it; may be repeated."),
 ]
 ReasonOption = Annotated[str, typer.Option(help="Only those whose reason contains this.")]
-TopicOption = Annotated[str, typer.Option(help="Only those of this topic, without the prefix.")]
+TopicOption = Annotated[
+    str, typer.Option(help="Only those of this topic; of ours without the prefix.")
+]
 IdArgument = Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `list` prints it.")]
 
 
@@ -225,6 +227,15 @@ def dead_letters_replay(
         Path | None,
         typer.Option("--from", help="Send what `export` wrote, and you mended.", dir_okay=False),
     ] = None,
+    mapping: Annotated[
+        str,
+        typer.Option(
+            "--map",
+            metavar="NAME|FILE",
+            help="Make events of rows of your own topics by this mapping (docs/mapping.md).",
+            show_default=False,
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Send the dead letters that were not sent back yet to the topics they came from.
@@ -232,18 +243,33 @@ def dead_letters_replay(
     Do so once what stopped them is mended: a message that fails again is a dead letter again. One
     that Kafka refuses is named and stays; it holds up no other. Exit status: 1 where there is one.
 
+    Rows of a topic of your own (`onebar map-topic`) become events by a mended mapping, named with
+    --map, and go to OneBar's topics; nothing is written to yours.
+
     Example: onebar dead-letters replay --reason FutureEventError
+
+    Example: onebar dead-letters replay --topic clickstream --map mine.toml
 
     Example: onebar dead-letters replay --from letters.jsonl
     """
     from stream.logs.dead_letters import replay_dead_letters, replay_exported
 
     settings = command_settings()
+    remake = _remake(mapping) if mapping else None
     if exported is not None:
-        done = run_to_end(replay_exported(settings, _exported(exported)))
+        work = replay_exported(settings, _exported(exported), remake)
     else:
-        done = run_to_end(replay_dead_letters(settings, selection=_selection(ids, reason, topic)))
-    _tell(done, as_json)
+        selection = _selection(ids, reason, topic)
+        work = replay_dead_letters(settings, selection=selection, remake=remake)
+    _tell(run_to_end(work), as_json)
+
+
+def _remake(mapping: str) -> Remake:
+    from stream.mapping.mapping import open_mapping
+    from stream.mapping.records import remade
+
+    opened = open_mapping(mapping)
+    return lambda letter: remade(letter, opened)
 
 
 def _tell(done: Replayed, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from onebar.cli import (
 from onebar.cli.common import USAGE, JsonOption, print_json
 from onebar.cli.evaluation import embed, evaluate
 from onebar.cli.gating import repertoire, rules
-from onebar.cli.logs import replay, simulate
+from onebar.cli.logs import map_topic, replay, simulate
 from onebar.cli.sections import Sections
 from onebar.cli.training import train
 from onebar.errors import OneBarError, UsageError
@@ -52,6 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(stack.app)
+app.add_typer(map_topic.app)
 app.add_typer(replay.app)
 app.add_typer(simulate.app)
 app.add_typer(archive.app)

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 SECTIONS = {
     "See it": ("demo", "up"),
-    "Run it": ("stream", "generator", "neighbors", "api", "topics"),
+    "Run it": ("stream", "generator", "neighbors", "api", "map-topic", "topics"),
     "Look after it": ("status", "doctor", "inspect", "dead-letters"),
     "Say what may be shown": ("rules", "repertoire"),
     "Logs": ("replay", "simulate", "archive"),

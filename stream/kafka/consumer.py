@@ -111,9 +111,11 @@ class RecordConsumer:
             )
         try:
             await consumer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
+        except BaseException as error:  # one that is told to stop while it joins, among them
             await consumer.stop()
-            raise await connecting_error(settings, error) from error
+            if isinstance(error, (KafkaError, OSError, TimeoutError)):
+                raise await connecting_error(settings, error) from error
+            raise
         if self._start_from is not None:
             offsets = {
                 TopicPartition(settings.topic_prefix + topic, partition): offset

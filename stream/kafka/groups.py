@@ -1,5 +1,5 @@
-"""The names of the workers' consumer groups: one a version of the state, so that a new version
-is filled from the start of the log."""
+"""The names of the workers' consumer groups. Those that fill a state have one a version of it, so
+that a new version is filled from the start of the log."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def stream_group(settings: Settings) -> str:
 def generator_group(settings: Settings) -> str:
     """The consumer group of the generator workers."""
     return f"{settings.consumer_group}-generator-{settings.state_version}"
+
+
+def mapping_group(settings: Settings, name: str) -> str:
+    """The consumer group of the workers that map a topic, by their name."""
+    return f"{settings.consumer_group}-map-{name}"

@@ -125,9 +125,10 @@ class EventProducer:
         `KafkaUnavailableError` where some may not have arrived: send all of them again, a repeated
         event_id counts once.
         """
-        await self.send_messages(await turns().over(events, self._message))
+        await self.send_messages(await turns().over(events, self.message))
 
-    def _message(self, event: Event) -> Message:
+    def message(self, event: Event) -> Message:
+        """What `send` sends of an event."""
         named = self._pseudonyms.event(event)
         return named.topic, named.key.encode(), encode(named), ()
 

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from onebar.errors import OneBarError, UsageError
 from onebar.settings import Settings
 from stream.events import (
     BEHAVIORS,
@@ -22,6 +23,7 @@ from stream.events import (
     IMPRESSIONS,
     RULES,
     VIDEOS,
+    Event,
     InvalidEventError,
     parse,
 )
@@ -29,6 +31,7 @@ from stream.kafka.consumer import RecordConsumer, committed_offsets, end_offsets
 from stream.kafka.producer import EventProducer, EventRefusedError, Message
 from stream.kafka.records import Record
 from stream.kafka.topics import partition_counts
+from stream.workers.dead_letters import THEIRS
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,11 @@ class DeadLetter(Struct, frozen=True):
     failed_at: float
     number: Id
     null: bool = False
+    mapping: str = ""
+    """Which mapping could make no event of it: it is a row of somebody else's topic then, and
+    `topic` is that one's whole name."""
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """Those that such a row had."""
 
     @property
     def id(self) -> str:
@@ -81,6 +89,20 @@ class Selection(Struct, frozen=True):
 
 
 ALL = Selection()
+
+
+Remake = Callable[[DeadLetter], Sequence[Event]]
+"""Makes events of a row of somebody else's topic. Raises a `OneBarError` where it can't."""
+
+
+class UnmappedLetterError(UsageError):
+    """A row of somebody else's topic, and no mapping to make events of it by."""
+
+    def __init__(self, letter: DeadLetter) -> None:
+        super().__init__(
+            f"it is a row of {letter.topic}, which the mapping {letter.mapping!r} could make no "
+            "event of: send it by a mended one, with --map FILE"
+        )
 
 
 class Refusal(Struct, frozen=True):
@@ -161,6 +183,12 @@ def _read(record: Record) -> DeadLetter:
         failed_at=number("failed_at"),
         number=(record.partition, record.offset),
         null=text("null") == "value",
+        mapping=text("mapping"),
+        headers=tuple(
+            (name.removeprefix(THEIRS), value)
+            for name, value in record.headers
+            if name.startswith(THEIRS)
+        ),
     )
 
 
@@ -263,7 +291,9 @@ async def settle(producer: EventProducer, numbers: Collection[Id], how: str) -> 
 
 def message_of(letter: DeadLetter, value: bytes | None = None) -> Message:
     """What is sent back of a letter: its own value, or a mended one. The key is the original's, or
-    derived from the value where there was none."""
+    derived from the value where there was none. Raises `UnmappedLetterError`."""
+    if letter.mapping:
+        raise UnmappedLetterError(letter)
     sent = letter.value if value is None else value
     key = letter.key
     if key is None or (value is not None and value != letter.value):
@@ -275,34 +305,50 @@ async def replay_dead_letters(
     settings: Settings,
     mend: Callable[[bytes], bytes] | None = None,
     selection: Selection = ALL,
+    remake: Remake | None = None,
 ) -> Replayed:
     """Send the letters meant, of those not settled before, back to where they came from.
 
     `mend` turns a value into a better one; one that still fails comes back as a new dead letter,
-    which the next replay takes. One that Kafka refuses, or that does not say where it came from,
-    is named and stays; it holds up no other. What was sent is settled, so a second replay sends
-    nothing twice unless the first was cut off in between. Raises `KafkaUnavailableError`.
+    which the next replay takes. Of a row of somebody else's topic `remake` makes events anew. One
+    that Kafka refuses, or that does not say where it came from, is named and stays; it holds up no
+    other. What was sent is settled, so a second replay sends nothing twice unless the first was cut
+    off in between. Raises `KafkaUnavailableError`.
     """
     sent = 0
     refused: list[Refusal] = []
     async with EventProducer(settings) as producer:
         async for letters in _batches(dead_letters(settings, selection)):
-            known = [letter for letter in letters if letter.topic]
-            refused += [
-                Refusal(letter.id, "it does not say which topic it came from")
-                for letter in letters
-                if not letter.topic
-            ]
-            messages = [
-                message_of(letter, mend(letter.value) if mend else None) for letter in known
-            ]
-            why = await _send(producer, messages)
-            refused += [Refusal(known[place].id, reason) for place, reason in why.items()]
-            done = [letter.number for place, letter in enumerate(known) if place not in why]
+            parcels: list[Parcel] = []
+            for letter in letters:
+                value = mend(letter.value) if mend else None
+                try:
+                    parcels.append(Parcel(letter.id, _messages(producer, letter, value, remake)))
+                except OneBarError as error:
+                    refused.append(Refusal(letter.id, str(error)))
+            why = await _send(producer, parcels)
+            refused += why
+            gone = {parcel.id for parcel in parcels} - {refusal.id for refusal in why}
+            done = [letter.number for letter in letters if letter.id in gone]
             await settle(producer, done, "replayed")
             sent += len(done)
     log.info("dead_letters_replayed", sent=sent, refused=len(refused))
     return Replayed(sent, tuple(refused))
+
+
+class NoOriginError(OneBarError, LookupError):
+    """A letter that does not say where it came from."""
+
+
+def _messages(
+    producer: EventProducer, letter: DeadLetter, value: bytes | None, remake: Remake | None
+) -> list[Message]:
+    """What is sent back of a letter. Raises `OneBarError` where nothing can be."""
+    if letter.mapping and remake is not None:
+        return [producer.message(event) for event in remake(letter)]
+    if not letter.topic:
+        raise NoOriginError("it does not say which topic it came from")
+    return [message_of(letter, value)]
 
 
 async def mend_dead_letter(settings: Settings, letter: DeadLetter, value: bytes) -> None:
@@ -313,7 +359,7 @@ async def mend_dead_letter(settings: Settings, letter: DeadLetter, value: bytes)
     """
     event = parse(value)
     async with EventProducer(settings) as producer:
-        topic = letter.topic or event.topic
+        topic = event.topic if letter.mapping else letter.topic or event.topic
         await producer.send_messages([(topic, event.key.encode(), value, ())])
         await settle(producer, [letter.number], "edited")
 
@@ -340,6 +386,9 @@ class Exported(Struct, frozen=True, omit_defaults=True):
     key: str | None = None
     value: str | None = None
     base64: bool = False
+    mapping: str = ""
+    timestamp: float = 0.0
+    """UTC epoch seconds, of a row of somebody else's topic."""
 
     @classmethod
     def of(cls, letter: DeadLetter) -> Exported:
@@ -357,6 +406,8 @@ class Exported(Struct, frozen=True, omit_defaults=True):
             None if letter.key is None else letter.key.decode("utf-8", "backslashreplace"),
             None if letter.null else value,
             binary,
+            letter.mapping,
+            letter.timestamp if letter.mapping else 0.0,
         )
 
     @property
@@ -366,38 +417,63 @@ class Exported(Struct, frozen=True, omit_defaults=True):
             return None
         return base64.b64decode(self.value, validate=True) if self.base64 else self.value.encode()
 
+    def letter(self, number: Id) -> DeadLetter:
+        """As it is now. Raises `ValueError` as `raw` does."""
+        raw = self.raw
+        return DeadLetter(
+            value=raw or b"",
+            key=None if self.key is None else self.key.encode("utf-8", "replace"),
+            topic=self.topic,
+            partition=self.partition,
+            offset=self.offset,
+            timestamp=self.timestamp,
+            reason=self.reason,
+            failed_at=self.failed_at,
+            number=number,
+            null=raw is None,
+            mapping=self.mapping,
+        )
 
-async def replay_exported(settings: Settings, lines: Sequence[Exported]) -> Replayed:
-    """Send back what was exported, and perhaps mended since, and settle it. Raises
-    `KafkaUnavailableError`."""
+
+async def replay_exported(
+    settings: Settings, lines: Sequence[Exported], remake: Remake | None = None
+) -> Replayed:
+    """Send back what was exported, and perhaps mended since, and settle it; rows of somebody else's
+    topic by `remake`. Raises `KafkaUnavailableError`."""
     sent = 0
     refused: list[Refusal] = []
     done = await _settled(settings)
     async with EventProducer(settings) as producer:
         for start in range(0, len(lines), BATCH):
-            batch: list[Exported] = []
-            messages: list[Message] = []
+            parcels: list[Parcel] = []
             for line in lines[start : start + BATCH]:
                 number = _number(line.id)
                 if number is None or number in done:
                     why = "it has no id" if number is None else "it was sent back or dropped before"
                     refused.append(Refusal(line.id, why))
                     continue
-                raw = line.raw
-                key = None if line.key is None else line.key.encode("utf-8", "replace")
-                key = key if raw is None else key_of(line.topic, raw) or key
-                batch.append(line)
-                messages.append((line.topic or topic_of(raw or b""), key, raw, ()))
-            why_not = await _send(producer, messages)
-            refused += [Refusal(batch[place].id, why) for place, why in why_not.items()]
-            numbers = [
-                number
-                for place, line in enumerate(batch)
-                if place not in why_not and (number := _number(line.id)) is not None
-            ]
-            await settle(producer, numbers, "replayed")
+                try:
+                    messages = _exported(producer, line.letter(number), remake)
+                except OneBarError as error:
+                    refused.append(Refusal(line.id, str(error)))
+                    continue
+                parcels.append(Parcel(line.id, messages))
+            why_not = await _send(producer, parcels)
+            refused += why_not
+            gone = {parcel.id for parcel in parcels} - {refusal.id for refusal in why_not}
+            numbers = [number for one in gone if (number := _number(one)) is not None]
+            await settle(producer, sorted(numbers), "replayed")
             sent += len(numbers)
     return Replayed(sent, tuple(refused))
+
+
+def _exported(producer: EventProducer, letter: DeadLetter, remake: Remake | None) -> list[Message]:
+    """What is sent of a line: its value may be another by now, and so its key and topic."""
+    if letter.mapping:
+        return _messages(producer, letter, None, remake)
+    raw = None if letter.null else letter.value
+    key = letter.key if raw is None else key_of(letter.topic, raw) or letter.key
+    return [(letter.topic or topic_of(raw or b""), key, raw, ())]
 
 
 def _number(text: str) -> Id | None:
@@ -407,13 +483,22 @@ def _number(text: str) -> Id | None:
     return int(partition), int(offset)
 
 
-async def _send(producer: EventProducer, messages: Sequence[Message]) -> dict[int, str]:
-    """Send them; why those were refused that were."""
+class Parcel(Struct, frozen=True):
+    """What is sent of the letter with that id."""
+
+    id: str
+    messages: list[Message]
+
+
+async def _send(producer: EventProducer, parcels: Sequence[Parcel]) -> list[Refusal]:
+    """Send them; those of which Kafka refused something."""
+    owners = [parcel.id for parcel in parcels for _ in parcel.messages]
     try:
-        await producer.send_messages(messages)
+        await producer.send_messages([one for parcel in parcels for one in parcel.messages])
     except EventRefusedError as error:
-        return error.refused
-    return {}
+        why = {owners[place]: reason for place, reason in error.refused.items()}
+        return [Refusal(number, reason) for number, reason in why.items()]
+    return []
 
 
 async def _batches(letters: AsyncIterator[DeadLetter]) -> AsyncIterator[list[DeadLetter]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -131,32 +132,37 @@ def _texts(form: Form | None, reader: BinaryIO) -> Iterator[bytes]:
 
 
 class Preview(Struct, frozen=True):
-    """What a mapping makes of the beginning of a log."""
+    """What a mapping makes of the beginning of a log or a topic."""
 
     rows: int
     unmapped: int
     events: tuple[Event, ...]
-    errors: tuple[tuple[int, str], ...]
-    """Number of the row, and why it is none."""
+    errors: tuple[tuple[int | str, str], ...]
+    """Which row (of a topic `partition:offset`), and why it is none."""
+
+
+def gathered(found: Iterable[tuple[int | str, Sequence[Event | UnmappedError]]]) -> Preview:
+    """Of rows, each with what was made of it."""
+    events: list[Event] = []
+    errors: list[tuple[int | str, str]] = []
+    rows = unmapped = 0
+    for where, made in found:
+        rows += 1
+        unmapped += not made
+        for one in made:
+            if isinstance(one, UnmappedError):
+                errors.append((where, str(one)))
+            else:
+                events.append(one)
+    return Preview(rows, unmapped, tuple(events), tuple(errors))
 
 
 def preview(log: MappedLog, rows: int = 1000) -> Preview:
     """What the first rows of a log come to. Reads a pipe to no purpose: don't."""
-    events: list[Event] = []
-    errors: list[tuple[int, str]] = []
-    unmapped = seen = 0
-    for row in log.rows():
-        if seen == rows:
-            break
-        seen += 1
+
+    def made(row: Row) -> Sequence[Event | UnmappedError]:
         if row.value is None:
-            errors.append((row.number, row.error))
-            continue
-        made = list(log.mapping.events(row.value))
-        unmapped += not made
-        for one in made:
-            if isinstance(one, UnmappedError):
-                errors.append((row.number, str(one)))
-            else:
-                events.append(one)
-    return Preview(seen, unmapped, tuple(events), tuple(errors))
+            return [UnmappedError(row.error)]
+        return list(log.mapping.events(row.value))
+
+    return gathered((row.number, made(row)) for row in islice(log.rows(), rows))

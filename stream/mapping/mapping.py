@@ -19,7 +19,7 @@ It is a TOML file, docs/mapping.md says how it is written:
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -31,10 +31,14 @@ from msgspec import UNSET, Struct, UnsetType
 
 from onebar.errors import OneBarError, UsageError
 from stream.events import EVENT_TYPES, Event, InvalidEventError, from_object
-from stream.mapping.paths import MISSING, PathError, find, steps_of
+from stream.mapping.paths import MISSING, PathError, Step, find, steps_of
 from stream.mapping.values import InvalidValueError, TimeUnit, seconds, text
 
 READY = files("stream.mapping") / "maps"
+PLACE = "$kafka"
+"""Under this name a row of a Kafka topic has what its record says beside its value: `$kafka.key`,
+`$kafka.timestamp`, `$kafka.headers.NAME`. It is no part of the row."""
+TOMBSTONE = f"{PLACE}.tombstone"
 _TIMES = ("ts", "starts", "ends")
 _NUMBERS = ("position", "value", "propensity")
 _FLAGS = ("sensitive",)
@@ -148,6 +152,10 @@ class _Field:
             return [text(one) for one in found]
         return [{"position": place, **_fields(one, self.inner)} for place, one in enumerate(found)]
 
+    def of_record(self) -> Iterator[tuple[str, Sequence[Step]]]:
+        """Its paths that lead out of the row, to what the record says of it."""
+        return (found for found in self.paths if found[1][0] == PLACE)
+
 
 def _flag(value: Any) -> bool:
     word = str(value).strip().lower()
@@ -181,11 +189,14 @@ class _Rule:
             raise PathError(f"type: expected one of {', '.join(map(str, known))}")
         self.object = (spec.object, steps_of(spec.object)) if spec.object else None
         self.when = [(path, steps_of(path), wanted) for path, wanted in spec.when.items()]
+        self.of_tombstones = spec.when.get(TOMBSTONE) is True
         self.fields = [_Field(name, of) for name, of in spec.fields.items()]
         self.defaults = [_Field(name, of) for name, of in spec.defaults.items()]
+        every = (*self.fields, *self.defaults)
+        self.of_record = [found for field in every for found in field.of_record()]
         if not spec.object:
             ours = {"type", *known[spec.type].__struct_fields__}
-            strange = [f.name for f in (*self.fields, *self.defaults) if f.name not in ours]
+            strange = [field.name for field in every if field.name not in ours]
             if strange:
                 raise PathError(
                     f"{', '.join(strange)}: no field of {spec.type!r}, which has "
@@ -207,11 +218,25 @@ class _Rule:
         for name, value in _fields(row, self.defaults).items():
             made.setdefault(name, value)
         if "event_id" not in made:
-            made["event_id"] = row_id(row, self.number)
+            made["event_id"] = self._id(row)
         try:
             return from_object(made)
         except InvalidEventError as error:
             raise UnmappedError(str(error)) from None
+
+    def _id(self, row: Mapping[str, Any]) -> str:
+        """Of the row, and of what is taken of its record: a record that is delivered again has the
+        same, and so has one that its producer sent twice."""
+        content: Any = row
+        if PLACE in row:
+            content = {name: value for name, value in row.items() if name != PLACE}
+        if self.of_record:
+            taken = [find(row, path, steps) for path, steps in self.of_record]
+            content = [content, [None if value is MISSING else value for value in taken]]
+        try:
+            return row_id(content, self.number)
+        except (TypeError, RecursionError) as error:
+            raise UnmappedError(f"event_id: {error}") from None
 
 
 def _is(value: Any, wanted: Condition) -> bool:
@@ -260,11 +285,13 @@ class EventMapping:
         """How its tables are written."""
         return self._file.table
 
-    def events(self, row: Mapping[str, Any]) -> Iterator[Event | UnmappedError]:
+    def events(
+        self, row: Mapping[str, Any], *, tombstone: bool = False
+    ) -> Iterator[Event | UnmappedError]:
         """What a row is: an event for each rule that holds, or why it can't be made; nothing where
-        none holds."""
+        none holds. A `tombstone`, a record without a value, is only for rules that say so."""
         for rule in self.rules:
-            if rule.holds(row):
+            if rule.of_tombstones == tombstone and rule.holds(row):
                 try:
                     yield rule.event(row)
                 except UnmappedError as error:

@@ -25,6 +25,9 @@ MAX_REASON_BYTES = 1000
 CUT_BYTES = 64 * 1024
 """What is kept of a value too long for the dead-letter topic: any broker takes this much."""
 
+THEIRS = "header."
+"""Put before the name of a header that the original had."""
+
 
 class FutureEventError(OneBarError, ValueError):
     """An event's `ts` lies further beyond its Kafka timestamp than allowed."""
@@ -63,8 +66,10 @@ def _cut(letter: Message) -> Message:
     return topic, key or b"-", value[:CUT_BYTES], (*headers, cut_from)
 
 
-def dead_letter(record: Record, error: Exception) -> Message:
-    """The message to send to the dead-letter topic for a record that failed."""
+def dead_letter(record: Record, error: Exception, mapping: str = "") -> Message:
+    """The message to send to the dead-letter topic for a record that failed. With `mapping` it is
+    of somebody else's topic, and that mapping could make no event of it; what it may have read in
+    the record's headers is kept."""
     name = type(error).__name__
     DEAD_LETTERS_COUNT.labels(name).inc()
     reason = f"{name}: {error}".encode("utf-8", "replace")[:MAX_REASON_BYTES]
@@ -77,4 +82,7 @@ def dead_letter(record: Record, error: Exception) -> Message:
         ("failed_at", repr(time.time()).encode()),
         *((("null", b"value"),) if record.null else ()),
     )
+    if mapping:
+        theirs = ((f"{THEIRS}{header}", value) for header, value in record.headers)
+        headers = (*headers, ("mapping", mapping.encode()), *theirs)
     return DEAD_LETTERS, record.key, record.value, headers

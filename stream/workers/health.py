@@ -20,6 +20,7 @@ from onebar.process.tasks import end_tasks
 from stream.events import IMPRESSIONS
 from stream.kafka.groups import generator_group, stream_group
 from stream.kafka.lag import group_lags
+from stream.kafka.producer import EventProducer
 from stream.kafka.topics import KafkaUnavailableError
 from stream.workers.continuity import INPUTS
 from stream.workers.metrics import (
@@ -51,25 +52,12 @@ async def watch(
     runtime: Runtime, lags: Callable[[], Awaitable[Lags]], every_s: float = EVERY_S
 ) -> None:
     """Look every `every_s` seconds, for ever. Raises what `lags` raises, but waits for servers."""
-    shown: set[tuple[str, int]] = set()
     redis = RedisWatch(runtime.store, runtime.health)
+    kafka = KafkaWatch(runtime.producer, runtime.health, lags)
     while True:
         await _ask("redis", partial(_whole, runtime), runtime.health)
         await _ask("redis", redis.look, runtime.health, source="vitals")
-        await _ask("kafka", runtime.producer.ping, runtime.health)
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                found = await lags()
-        except (StoreUnavailableError, KafkaUnavailableError, TimeoutError) as error:
-            log.warning("lag_unknown", error=str(error) or "no answer")
-        else:
-            for pair in shown - found.keys():
-                LAG.remove(pair[0], str(pair[1]))
-            for (topic, partition), behind in found.items():
-                LAG.labels(topic, str(partition)).set(behind)
-            shown = set(found)
-            if not any(found.values()):
-                runtime.health.beat()
+        await kafka.look()
         await asyncio.sleep(every_s)
 
 
@@ -122,6 +110,44 @@ async def watch_groups(runtime: Runtime, every_s: float = GROUPS_EVERY_S) -> Non
             for (topic, partition), behind in lags.items():
                 GROUP_LAG.labels(name, topic, str(partition)).set(behind)
         await asyncio.sleep(every_s)
+
+
+class KafkaWatch:
+    """Watches whether Kafka is there, and how far behind the worker is."""
+
+    def __init__(
+        self,
+        producer: EventProducer,
+        health: WorkerHealth,
+        lags: Callable[[], Awaitable[Lags]],
+    ) -> None:
+        self._producer = producer
+        self._health = health
+        self._lags = lags
+        self._shown: set[tuple[str, int]] = set()
+
+    async def look(self) -> None:
+        """Look once. Raises what `lags` raises, but waits for servers."""
+        await _ask("kafka", self._producer.ping, self._health)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                found = await self._lags()
+        except (StoreUnavailableError, KafkaUnavailableError, TimeoutError) as error:
+            log.warning("lag_unknown", error=str(error) or "no answer")
+            return
+        for pair in self._shown - found.keys():
+            LAG.remove(pair[0], str(pair[1]))
+        for (topic, partition), behind in found.items():
+            LAG.labels(topic, str(partition)).set(behind)
+        self._shown = set(found)
+        if not any(found.values()):
+            self._health.beat()
+
+    async def watch(self, every_s: float = EVERY_S) -> None:
+        """Look every `every_s` seconds, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(every_s)
 
 
 class RedisWatch:

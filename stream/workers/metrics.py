@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 import orjson
@@ -62,6 +62,15 @@ NEIGHBORS_SECONDS = Histogram(
 INDEXED = Gauge("onebar_neighbors_indexed", "Videos in the index.")
 KNOWN_QUERIES = Gauge("onebar_neighbors_queries", "Queries of the log in the index.")
 ARCHIVED = Counter("onebar_archive_records", "Records put into the archive.", ["topic"])
+MAPPED_RECORDS = Counter(
+    "onebar_mapped_records", "Records of another topic by what became of them.", ["outcome"]
+)
+MAPPED_EVENTS = Counter("onebar_mapped_events", "Events made of them, by type.", ["type"])
+MAPPED_SECONDS = Histogram(
+    "onebar_mapped_freshness_seconds",
+    "From Kafka's timestamp of a record of another topic to its events in ours.",
+    buckets=_SECONDS,
+)
 LAG = Gauge(
     "onebar_worker_lag",
     "Records of an assigned partition that have not had their effect yet.",
@@ -85,7 +94,7 @@ EVICTED = Gauge("onebar_redis_evicted_keys", "Keys that Redis evicted since its 
 
 
 DEPENDENCIES = ("kafka", "redis", "state", "evictions", "start", "loop")
-"""What every worker needs."""
+"""What workers of the state need."""
 
 
 class WorkerHealth:
@@ -94,8 +103,11 @@ class WorkerHealth:
     `stalled_after_s` is how long it may go without a beat.
     """
 
-    def __init__(self, stalled_after_s: float = 60.0) -> None:
+    def __init__(
+        self, stalled_after_s: float = 60.0, needs: Collection[str] = DEPENDENCIES
+    ) -> None:
         self._stalled_after_s = stalled_after_s
+        self._needs = needs
         self._away: dict[tuple[str, str], str] = {("start", ""): "not started yet"}
         self._beat = time.monotonic()
         self.warnings: dict[str, str] = {}
@@ -136,7 +148,7 @@ class WorkerHealth:
 
     def show(self) -> None:
         """As metrics."""
-        vitals.show(self.problems, DEPENDENCIES, self.warnings)
+        vitals.show(self.problems, self._needs, self.warnings)
 
 
 @asynccontextmanager

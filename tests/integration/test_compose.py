@@ -126,6 +126,7 @@ async def test_the_services_come_up_answer_and_end(machine: tuple[Machine, str])
     assert {name for name, each in made.services.items() if each["image"] == "onebar"} == {
         *OURS,
         "neighbors",  # wants an embedder: test_neighbors_worker.py
+        "map-topic",  # wants a topic of somebody's: test_map_topic.py
     }
     assert not made.healthy("api")
     assert not made.healthy("stream")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from onebar.cli.common import print_json
 from onebar.errors import UsageError
-from onebar.process.console import say
+from onebar.process.console import printable, say
 
 if TYPE_CHECKING:
     from stream.events import Event
@@ -27,13 +27,10 @@ def open_mapped(
     """The logs, read by the mapping and looked at. With `show` what was found is printed, else only
     what is odd is told. Raises `UsageError` where not one of the first rows is an event."""
     from stream.mapping.log import MappedLog, preview
-    from stream.mapping.mapping import open_mapping, ready_mappings
+    from stream.mapping.mapping import open_mapping
 
     if mapping == "list":
-        for name in ready_mappings():
-            known = open_mapping(name)
-            print(f"{name}\t{known.name}. {known.note}")
-        raise typer.Exit
+        list_mappings()
     found = [MappedLog(path, open_mapping(mapping)) for path in logs]
     told: list[dict[str, Any]] = []
     for log in found:
@@ -45,9 +42,9 @@ def open_mapped(
             continue
         seen = preview(log)
         if show and as_json:
-            told.append(_as_json(log, seen))
+            told.append(preview_json(seen, log=str(log.path), mapping=log.mapping.name))
         elif show:
-            _print(log, seen)
+            print_preview(seen, str(log.path), log.mapping.name)
         if not seen.events and not show:
             why = f": {seen.errors[0][1]} (row {seen.errors[0][0]:,})" if seen.errors else ""
             raise UsageError(
@@ -65,18 +62,28 @@ def open_mapped(
     return found
 
 
+def list_mappings() -> NoReturn:
+    """Print those that come with OneBar, and end."""
+    from stream.mapping.mapping import open_mapping, ready_mappings
+
+    for name in ready_mappings():
+        known = open_mapping(name)
+        print(f"{name}\t{known.name}. {known.note}")
+    raise typer.Exit
+
+
 def _counts(seen: Preview) -> dict[str, int]:
     return dict(Counter(event.type for event in seen.events).most_common())
 
 
-def _as_json(log: MappedLog, seen: Preview) -> dict[str, Any]:
+def preview_json(seen: Preview, row: str = "row", **named: str) -> dict[str, Any]:
+    """A preview for programs; `row` is what a row is called, `named` where it is from."""
     return {
-        "log": str(log.path),
-        "mapping": log.mapping.name,
+        **named,
         "rows": seen.rows,
         "unmapped": seen.unmapped,
         "events": _counts(seen),
-        "errors": [{"row": row, "error": error} for row, error in seen.errors],
+        "errors": [{row: where, "error": error} for where, error in seen.errors],
         "first": [_fields(event) for event in seen.events[:SHOWN]],
     }
 
@@ -88,7 +95,8 @@ def _fields(event: Event) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in ("", False, None)}
 
 
-def _print(log: MappedLog, seen: Preview) -> None:
+def print_preview(seen: Preview, source: str, mapping: str, row: str = "row") -> None:
+    """A preview for people."""
     from datetime import UTC, datetime
 
     from rich.console import Console
@@ -99,8 +107,8 @@ def _print(log: MappedLog, seen: Preview) -> None:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in _counts(seen).items()) or "no events"
     console.print(
         Text(
-            f"{log.path} by {log.mapping.name}: of the first {seen.rows:,} rows {counts}; "
-            f"{seen.unmapped:,} rows are of no event, {len(seen.errors):,} can't be made one"
+            f"{source} by {mapping}: of the first {seen.rows:,} {row}s {counts}; "
+            f"{seen.unmapped:,} are of no event, {len(seen.errors):,} can't be made one"
         )
     )
     table = Table("type", "when (UTC)", "user", "video", "what")
@@ -114,8 +122,9 @@ def _print(log: MappedLog, seen: Preview) -> None:
             known = ("type", "event_id", "ts", "user_id", "video_id")
             rest = ", ".join(f"{n}={v}" for n, v in fields.items() if n not in known)
             cells = (kind, when, fields.get("user_id", ""), fields.get("video_id", ""), rest[:120])
-            table.add_row(*(Text(str(cell)) for cell in cells))
+            table.add_row(*(Text(printable(str(cell))) for cell in cells))
     if seen.events:
         console.print(table)
-    for row, error in seen.errors[:SHOWN]:
-        console.print(Text(f"row {row:,}: {error}"[:300]))
+    for where, error in seen.errors[:SHOWN]:
+        number = f"{where:,}" if isinstance(where, int) else where
+        console.print(Text(printable(f"{row} {number}: {error}"[:300])))

@@ -24,7 +24,7 @@ CHART = HELM / "onebar"
 TEMPLATES = sorted((CHART / "templates").iterdir())
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 CASES = sorted([*(HELM / "cases").glob("*.yaml"), *(HELM / "cases" / "refused").glob("*.yaml")])
-PARTS = {"api", "stream", "generator", "neighbors"}
+PARTS = {"api", "stream", "generator", "neighbors", "map-topic"}
 READ = re.compile(r"(?:\$root|\$)?\.Values((?:\.\w+)+)")
 
 

@@ -107,7 +107,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, *_STATE, "onebar.evidence", "onebar.summaries"),
         *("stream.events", "stream.kafka", "stream.workers"),
     ),
-    "stream.mapping": (*_BASE, "stream.events", "stream.logs"),
+    "stream.mapping": (
+        *(*_BASE, "stream.events", "stream.kafka", "stream.logs", "stream.workers"),
+    ),
     "stream.archive": (
         *(*_BASE, "onebar.evidence", "onebar.gating", "stream.events", "stream.kafka"),
         *("stream.workers", "stream.logs"),

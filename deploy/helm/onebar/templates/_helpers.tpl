@@ -28,6 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "onebar.parts" -}}
 {{- $parts := list "api" "stream" "generator" }}
 {{- if .Values.neighbors.enabled }}{{ $parts = append $parts "neighbors" }}{{ end }}
+{{- if (index .Values "map-topic").enabled }}{{ $parts = append $parts "map-topic" }}{{ end }}
 {{- $parts | toJson }}
 {{- end }}
 
@@ -47,6 +48,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $workers := printf "stream=%[1]s-stream:9100,generator=%[1]s-generator:9100" (include "onebar.name" .root) }}
 {{- if $values.neighbors.enabled }}
 {{- $workers = printf "%s,neighbors=%s-neighbors:9100" $workers (include "onebar.name" .root) }}
+{{- end }}
+{{- if (index $values "map-topic").enabled }}
+{{- $workers = printf "%s,map-topic=%s-map-topic:9100" $workers (include "onebar.name" .root) }}
 {{- end }}
 {{- $settings = merge $settings (dict
     "ONEBAR_API_HOST" "0.0.0.0"
