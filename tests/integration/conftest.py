@@ -32,7 +32,7 @@ from stream.kafka.topics import delete_topics, partition_counts
 TIMEOUT_S = 5.0
 ONCE = frozenset(
     (
-        *("test_api_hostile", "test_api_schema", "test_compose", "test_page", "test_python_page"),
+        *("test_api_hostile", "test_api_schema", "test_compose", "test_doc_pages", "test_page"),
         *("test_typescript_client", "test_lookup_benchmark", "test_server_benchmarks"),
     )
 )

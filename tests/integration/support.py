@@ -100,6 +100,56 @@ class Workers:
             await eventually(answers, within_s, what=f"{child.name} at {url}")
 
 
+class Stack:
+    """`onebar up` with the embedded servers, whatever the environment names."""
+
+    def __init__(self, run_dir: Path, **variables: str) -> None:
+        self.run_dir = run_dir
+        self.err = run_dir / "up.err"
+        self.out = run_dir / "up.out"
+        servers = ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
+        env = {name: value for name, value in os.environ.items() if name not in servers}
+        env |= variables
+        with self.err.open("wb") as err, self.out.open("wb") as out:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "onebar",
+                    "up",
+                    "--port",
+                    "0",
+                    "--run-dir",
+                    run_dir,
+                ],
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                env=env,
+            )
+
+    def up(self) -> bool:
+        said = self.err.read_text()
+        assert self.process.poll() is None, said
+        return "Ctrl-C ends all of it" in said
+
+    @property
+    def exports(self) -> dict[str, str]:
+        lines = [line.removeprefix("export ") for line in self.out.read_text().splitlines()]
+        return {name: value.strip("'") for name, _, value in (s.partition("=") for s in lines)}
+
+    @property
+    def url(self) -> str:
+        [line] = [line for line in self.err.read_text().splitlines() if line.startswith("API: ")]
+        return line.removeprefix("API: ").removesuffix("/docs")
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
 def onebar(
     *arguments: str,
     settings: Settings | None = None,

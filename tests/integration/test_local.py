@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import eventually, eventually_sync, onebar
+from support import Stack, eventually, eventually_sync, onebar
 
 from onebar.stack.processes import Child, ChildError, Children
 from onebar.stack.servers import start_broker, start_valkey
@@ -107,48 +107,8 @@ def test_embedded_servers_find_ports_of_their_own(tmp_path: Path) -> None:
         children.check()
 
 
-class Stack:
-    """`onebar up` with the embedded servers, whatever the environment names."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.err = run_dir / "up.err"
-        self.out = run_dir / "up.out"
-        servers = ("ONEBAR_KAFKA_BOOTSTRAP", "ONEBAR_REDIS_URL")
-        env = {name: value for name, value in os.environ.items() if name not in servers}
-        with self.err.open("wb") as err, self.out.open("wb") as out:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "onebar",
-                    "up",
-                    "--port",
-                    "0",
-                    "--run-dir",
-                    run_dir,
-                ],
-                stdout=out,
-                stderr=err,
-                stdin=subprocess.DEVNULL,
-                env=env,
-            )
-
-    def up(self) -> bool:
-        said = self.err.read_text()
-        assert self.process.poll() is None, said
-        return "Ctrl-C ends all of it" in said
-
-    @property
-    def exports(self) -> dict[str, str]:
-        lines = [line.removeprefix("export ") for line in self.out.read_text().splitlines()]
-        return {name: value.strip("'") for name, _, value in (s.partition("=") for s in lines)}
-
-    @property
-    def url(self) -> str:
-        [line] = [line for line in self.err.read_text().splitlines() if line.startswith("API: ")]
-        return line.removeprefix("API: ").removesuffix("/docs")
+class Watched(Stack):
+    """`onebar up`, and its children."""
 
     def descendants(self) -> dict[str, int]:
         """The pids of workers and servers, which are its children, by their last argument."""
@@ -167,16 +127,14 @@ class Stack:
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(tmp_path)
+def stack(tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(tmp_path)
     yield made
-    if made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
+    made.end()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-async def test_up_serves_until_told_and_leaves_nothing(stack: Stack, signum: int) -> None:
+async def test_up_serves_until_told_and_leaves_nothing(stack: Watched, signum: int) -> None:
     await eventually(stack.up, 90, what="onebar up")
     body = await asyncio.to_thread(lambda: urllib.request.urlopen(stack.url + "/readyz").read())
     assert b'"ready":true' in body.replace(b" ", b"")
@@ -198,7 +156,7 @@ async def test_up_serves_until_told_and_leaves_nothing(stack: Stack, signum: int
     assert not [name for name, pid in children.items() if alive(pid)]
 
 
-async def test_up_killed_leaves_nothing(stack: Stack) -> None:
+async def test_up_killed_leaves_nothing(stack: Watched) -> None:
     await eventually(stack.up, 90, what="onebar up")
     children = stack.descendants()
     assert len(children) == 5
@@ -209,7 +167,7 @@ async def test_up_killed_leaves_nothing(stack: Stack) -> None:
     )
 
 
-async def test_a_worker_that_dies_ends_the_stack_with_its_last_words(stack: Stack) -> None:
+async def test_a_worker_that_dies_ends_the_stack_with_its_last_words(stack: Watched) -> None:
     await eventually(stack.up, 90, what="onebar up")
     children = stack.descendants()
     [stream] = [pid for name, pid in children.items() if name.startswith("stream")]

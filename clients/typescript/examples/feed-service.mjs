@@ -1,7 +1,7 @@
 // A feed service that stands between an app and OneBar: it asks for the bars of a page of videos in
 // one call, and reports what was shown and tapped.
 //
-//     npm run build && node examples/feed-service.mjs        (ONEBAR_URL, ONEBAR_KEY, PORT)
+//     npm run build && node examples/feed-service.mjs        (ONEBAR_URL, ONEBAR_API_KEY, PORT)
 //     curl 'http://127.0.0.1:8090/feed?user=u7&videos=v1,v2,v3'
 //     curl -X POST 'http://127.0.0.1:8090/tap?user=u7&video=v1&query=trail+shoes&position=0'
 import { createServer } from "node:http";
@@ -9,7 +9,7 @@ import { createServer } from "node:http";
 import { OneBar, OneBarError } from "../dist/index.js";
 
 const bar = new OneBar(process.env.ONEBAR_URL ?? "http://127.0.0.1:8080", {
-  ...(process.env.ONEBAR_KEY ? { key: process.env.ONEBAR_KEY } : {}),
+  ...(process.env.ONEBAR_API_KEY ? { key: process.env.ONEBAR_API_KEY } : {}),
   timeoutMs: 1000,
 });
 

@@ -202,7 +202,7 @@ export interface paths {
          * The latest videos
          * @description The videos that queries were generated for last, newest first, each with what is cached
          *     for it (for `user_id`, where one is given); or those that `video_id` names, without those that
-         *     nobody has heard of. Generates nothing.
+         *     nobody has heard of. A removed video is in neither. Generates nothing.
          */
         get: operations["get_feed"];
         put?: never;
