@@ -14,7 +14,7 @@ paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
-        audit coverage lint format typecheck install lock pre-commit clean schemas docs helm-check screenshots checkpoint results
+        audit package coverage lint format typecheck install lock pre-commit clean schemas docs helm-check screenshots checkpoint results
 
 help: ## list these tasks
 	@awk -F ':.*## ' '/^## / {printf "\n%s\n", substr($$0, 4)} \
@@ -60,6 +60,9 @@ test-newest: ## make test with the newest releases that pyproject.toml allows, i
 audit: $(VENV)/.installed-dev ## known vulnerabilities of what we stand on (pip-audit), risky code of ours (bandit); needs the network
 	$(BIN)/python -m uv tool run pip-audit -r constraints.txt --no-deps --disable-pip
 	$(BIN)/python -m uv tool run bandit -q -r -ll api feature_store onebar stream deploy
+
+package: $(VENV)/.installed-dev ## wheel, sdist and bill of materials in dist/, checked (ARGS=v0.1.0: for that tag); needs the network
+	@deploy/package.sh $(ARGS)
 
 helm-check: $(VENV)/.installed-dev ## render deploy/helm and hold it to Kubernetes' schemas; needs helm or Go, and the network
 	deploy/helm/check.sh

@@ -99,7 +99,7 @@ def test_nothing_in_the_working_directory_stands_in_for_a_package_of_ours(tmp_pa
 def test_check_on_kuaisearch(tmp_path: Path) -> None:
     if not DATA.is_dir():
         reason = f"the KuaiSearch set is not at {DATA}; set ONEBAR_DATA to where the data is"
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and os.environ.get("ONEBAR_DATA") != "none":
             pytest.fail(reason)
         pytest.skip(reason)
     done = demo(tmp_path, "--log", str(DATA), "--format", "kuaisearch")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import onebar
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -28,9 +33,18 @@ def source_files(package: str) -> set[str]:
     }
 
 
+def build(kind: str, source: Path) -> Path:
+    """The `wheel` or `sdist` of a source tree, in its `dist`."""
+    code = f"from setuptools import build_meta as b; b.build_{kind}('dist')"
+    built = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = (source / "dist").iterdir()
+    return path
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: the tree stays clean."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built from a copy: the tree stays clean."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -38,15 +52,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(
             ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    built = subprocess.run(
-        [sys.executable, "-c", "from setuptools import build_meta as b; b.build_wheel('dist')"],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = (copy / "dist").glob("*.whl")
-    return path
+    return build("sdist", copy)
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution, as a release's is."""
+    unpacked = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(unpacked, filter="data")
+    (source,) = unpacked.iterdir()
+    return build("wheel", source)
 
 
 def test_packages_are_named_outright() -> None:
@@ -131,6 +147,47 @@ def test_the_wheel_holds_all_of_a_package(wheel: Path, package: str) -> None:
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(TOP_LEVEL)
+
+
+NEEDED = (
+    *("api/static/index.html", "api/static/page.js", "api/static/operations.html"),
+    *("onebar/generator/checkpoints/demo/ct2/model.bin", "onebar/evidence/data/*.txt"),
+    *("stream/mapping/maps/*.toml", "feature_store/redis/lua/*.lua", "onebar/gating/data/risk.tsv"),
+    *("onebar/recommending/data/ranker.json", "onebar/generator/checkpoints/demo/lexicon*"),
+)
+"""What is no code and nothing works without: the page, the checkpoint, mappings, scripts, lists."""
+
+
+@pytest.mark.parametrize("pattern", NEEDED)
+def test_the_wheel_has_what_is_no_code(wheel: Path, pattern: str) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert fnmatch.filter(names, pattern)
+
+
+def test_the_metadata_are_valid_and_say_what_it_is(wheel: Path, sdist: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        of_wheel = Metadata.from_email(archive.read(name))  # refuses what an index would
+    with tarfile.open(sdist) as unpacked:
+        (member,) = [
+            each for each in unpacked if each.name.count("/") == 1 and "PKG-INFO" in each.name
+        ]
+        file = unpacked.extractfile(member)
+        assert file is not None
+        of_sdist = Metadata.from_email(file.read())
+    assert of_wheel.name == of_sdist.name == "onebar"
+    assert str(of_wheel.version) == str(of_sdist.version) == onebar.__version__
+    assert of_wheel.license_expression == "Apache-2.0"
+    assert of_wheel.description_content_type == "text/markdown"
+    assert of_wheel.description == (ROOT / "README.md").read_text()
+    assert set(of_wheel.provides_extra or ()) == set(PROJECT["project"]["optional-dependencies"])
+
+
+def test_the_source_distribution_holds_no_tests(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    made = {"PKG-INFO", "setup.cfg", "onebar.egg-info"}
+    assert tops == {*TOP_LEVEL, *made, "pyproject.toml", "README.md", "LICENSE"}
 
 
 # Runs with the wheel on its path. Every module of a distribution that `pip install onebar` would

@@ -23,7 +23,7 @@ DATA = Path(os.environ.get("ONEBAR_DATA") or ROOT.parent / "shared" / "data") / 
 def real() -> KuaiSearchLog:
     if not DATA.is_dir():
         reason = f"the KuaiSearch set is not at {DATA}; set ONEBAR_DATA to where the data is"
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and os.environ.get("ONEBAR_DATA") != "none":
             pytest.fail(reason)
         pytest.skip(reason)
     return KuaiSearchLog(DATA)
