@@ -519,8 +519,8 @@ class _Files(PydanticBaseSettingsSource):
 
 PREFIX = "ONEBAR_"
 FILE = "_FILE"
-NO_SETTINGS = {"ONEBAR_API_KEY", "ONEBAR_DATA"}
-"""Variables that only a command, or a test, reads."""
+NO_SETTINGS = {"ONEBAR_API_KEY", "ONEBAR_DATA", "ONEBAR_URL"}
+"""Variables that only a command, an example or a test reads."""
 
 
 def _content(variable: str, path: str) -> str:

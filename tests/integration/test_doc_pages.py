@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from doc_pages import PAGES, ROOT, SHELL, blocks, name, prompted
+from feed_tour import serving, tour, without_onebar
 from forked_cli import caller
 from msgspec import Struct
 from python_page import PAGE, parts
@@ -27,6 +28,7 @@ from support import Stack, eventually_sync
 import onebar
 from onebar.generator.checkpoint import SHIPPED
 from onebar.stack.processes import Children
+from onebar.stack.servers import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -200,3 +202,16 @@ async def test_the_python_of_python_md(place: Place, capsys: pytest.CaptureFixtu
         with pytest.raises(onebar.InvalidRequestError) as caught:
             await both.queries("v", k=9999)
         assert [fault.name for fault in caught.value.faults] == ["k"]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_the_feed_service_of_the_examples(place: Place, away: bool) -> None:
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("granian")), "--interface", "asgi", "--port"]
+    command += [str(port), "--working-dir", str(ROOT / "examples"), "feed_service:app"]
+    url = "http://127.0.0.1:1" if away else place.url
+    with serving(command, port, env={**os.environ, "ONEBAR_URL": url}) as app:
+        if away:
+            without_onebar(app)
+        else:
+            tour(app, url)

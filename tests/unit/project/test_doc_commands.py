@@ -43,7 +43,18 @@ OTHERS = (
         "jq",
         "kubectl",
     ),
-    *("node", "npm", "openssl", "printf", "promtool", "rsync", "sha256sum", "sleep", "tail"),
+    *(
+        "granian",
+        "node",
+        "npm",
+        "openssl",
+        "printf",
+        "promtool",
+        "rsync",
+        "sha256sum",
+        "sleep",
+        "tail",
+    ),
     *("tensorboard", "torchrun", "set"),
 )
 """What else the pages call."""

@@ -26,8 +26,8 @@ from stream.events import from_object
 OURS = ("api", "feature_store", "onebar", "stream")
 
 OTHER = ["Makefile", "docker-compose.yml", ".ci/run", "deploy/real_servers.py"]
-# Read by tests, not by the program.
-NOT_SETTINGS = {"ONEBAR_API_KEY", "ONEBAR_DATA"}
+# Read by clients, tests and examples.
+NOT_SETTINGS = {"ONEBAR_API_KEY", "ONEBAR_DATA", "ONEBAR_URL"}
 
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 ANCHOR = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)#([^)\s]+)\)")
