@@ -23,6 +23,7 @@ from api.routes import (
     queries,
     rules,
     users,
+    videos,
     watch,
 )
 from api.services import Services
@@ -39,6 +40,9 @@ Errors are `application/problem+json` (RFC 9457). Where the server has API keys,
 `Authorization: Bearer KEY` or `X-API-Key: KEY`; its scopes (read, write, admin) say what it may
 do, and none of them implies another. Times are UTC epoch seconds.
 """.strip()
+
+
+PARTS = (events, evidence, videos, users, rules, feed, watch, console, operations, page)
 
 
 class Api(FastAPI):
@@ -103,10 +107,10 @@ def create_app(
     problems.install(app)
     endpoint = queries.QueriesEndpoint(services)
     app.include_router(queries.routes(endpoint, settings))
-    for part in (events, evidence, users, rules, feed, watch, console, operations, page):
+    for part in PARTS:
         app.include_router(part.router)
-    app.fast_paths = queries.fast_paths(endpoint)
-    app.add_middleware(RequestMiddleware, room=services.room)
+    app.fast_paths = queries.fast_paths(endpoint, services.cors)
+    app.add_middleware(RequestMiddleware, room=services.room, cors=services.cors)
     _describe(app, settings)
     return app
 

@@ -21,6 +21,7 @@ from api.health import ReadinessProbe
 from api.http.access import AccessControl
 from api.http.auth import KeyRing, check_bind, parse_api_keys
 from api.http.body import Bodies
+from api.http.cors import Cors
 from api.http.lag import Lag
 from api.http.metrics import LOOKUPS, NEAR_VALUES
 from api.http.proxies import Proxies
@@ -82,6 +83,7 @@ class Services:
             requests=settings.api_requests, body_bytes=round(settings.api_bodies_mb * 2**20)
         )
         self.bodies = Bodies(self.room, timeout_s=settings.api_body_timeout_s)
+        self.cors = Cors(settings.api_cors_origins)
         self.lag = Lag()
         self.pseudonyms = Pseudonyms(settings.user_id_key)
 

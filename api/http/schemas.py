@@ -181,6 +181,30 @@ class EvidenceAnswer(Struct, frozen=True):
     shared: bool
 
 
+class VideoAnswer(Struct, frozen=True):
+    """What is known of a video: its text, cleaned; `updated_at`, the `ts` of the event that it came
+    with (UTC epoch seconds, null where none came yet); how many `queries` were counted under it,
+    and how often they were shown, tapped and engaged with, all together.
+    """
+
+    video_id: str
+    title: str
+    caption: str
+    author: str
+    item_title: str
+    ocr: str
+    asr: str
+    summary: str
+    category: str
+    sensitive: bool
+    removed: bool
+    updated_at: float | None
+    queries: int
+    exposures: int
+    clicks: int
+    engagements: int
+
+
 class ShownAnchor(Struct, frozen=True):
     """A query that behaviour ties to a video, with what became of it when it was shown."""
 
@@ -304,12 +328,14 @@ class Fault(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True):
-    """An error (RFC 9457). `errors` names each fault where there can be several."""
+    """An error (RFC 9457). `errors` names each fault where there can be several; `request_id` is
+    the request's own, as in the header X-Request-ID."""
 
     type: str
     title: str
     status: int
     detail: str
+    request_id: str
     errors: list[Fault] | UnsetType = UNSET
 
 
@@ -319,6 +345,7 @@ _TYPES: tuple[Any, ...] = (
     BatchAnswer,
     Accepted,
     EvidenceAnswer,
+    VideoAnswer,
     AnchorsAnswer,
     HistoryAnswer,
     FeedAnswer,

@@ -15,6 +15,8 @@ from fastapi.responses import Response
 
 from api.answering.forms import Ask
 from api.http.auth import ApiKey
+from api.http.calls import call_of
+from api.http.cors import Cors
 from api.http.middleware import FastPath, Route, arrival
 from api.http.problems import InvalidParameterError
 from api.http.schemas import (
@@ -84,7 +86,8 @@ class QueriesEndpoint:
         if self._services.pseudonyms:
             pair = self._services.pair(*pair)
         answerer = self._services.answerer
-        ask = answerer.ask(arrived, k=k, budget_ms=budget_ms, wants=wants)
+        named = call_of(scope).made
+        ask = answerer.ask(arrived, k=k, budget_ms=budget_ms, wants=wants, named=named)
         if access.limiter is not None:
             return self._limited(scope, key, pair, ask)
         return answerer.one(pair, ask)
@@ -321,10 +324,10 @@ def routes(endpoint: QueriesEndpoint, settings: Settings) -> APIRouter:
     return router
 
 
-def fast_paths(endpoint: QueriesEndpoint) -> dict[Route, FastPath]:
+def fast_paths(endpoint: QueriesEndpoint, cors: Cors) -> dict[Route, FastPath]:
     """The same routes without the framework."""
     get, post = ("GET", PATH), ("POST", PATH)
-    return {get: FastPath(get, endpoint.single), post: FastPath(post, endpoint.batch)}
+    return {get: FastPath(get, endpoint.single, cors), post: FastPath(post, endpoint.batch, cors)}
 
 
 def _json(body: bytes) -> Response:

@@ -75,6 +75,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/users/{user_id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The history of a user
+         * @description What a user searched or tapped lately. Percent-encode the id.
+         */
+        get: operations["get_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/videos/{video_id}/anchors": {
         parameters: {
             query?: never;
@@ -98,7 +118,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/users/{user_id}/history": {
+    "/v1/videos/{video_id}": {
         parameters: {
             query?: never;
             header?: never;
@@ -106,10 +126,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The history of a user
-         * @description What a user searched or tapped lately. Percent-encode the id.
+         * A video
+         * @description Its text as it is kept, cleaned and as long as it may be; whether it is marked `sensitive` or
+         *     was `removed` (then no query is shown under it); and how often its queries were shown, tapped
+         *     and engaged with, all together. 404 where nobody has heard of it. Percent-encode the id: a slash
+         *     in it is %2F.
          */
-        get: operations["get_history"];
+        get: operations["get_video"];
         put?: never;
         post?: never;
         delete?: never;
@@ -616,6 +639,30 @@ export interface components {
             shared: boolean;
         };
         /**
+         * VideoAnswer
+         * @description What is known of a video: its text, cleaned; `updated_at`, the `ts` of the event that it came
+         *     with (UTC epoch seconds, null where none came yet); how many `queries` were counted under it,
+         *     and how often they were shown, tapped and engaged with, all together.
+         */
+        VideoAnswer: {
+            video_id: string;
+            title: string;
+            caption: string;
+            author: string;
+            item_title: string;
+            ocr: string;
+            asr: string;
+            summary: string;
+            category: string;
+            sensitive: boolean;
+            removed: boolean;
+            updated_at: number | null;
+            queries: number;
+            exposures: number;
+            clicks: number;
+            engagements: number;
+        };
+        /**
          * AnchorsAnswer
          * @description All anchors of a video, strongest first.
          */
@@ -815,13 +862,15 @@ export interface components {
         };
         /**
          * Problem
-         * @description An error (RFC 9457). `errors` names each fault where there can be several.
+         * @description An error (RFC 9457). `errors` names each fault where there can be several; `request_id` is
+         *     the request's own, as in the header X-Request-ID.
          */
         Problem: {
             type: string;
             title: string;
             status: number;
             detail: string;
+            request_id: string;
             errors?: components["schemas"]["Fault"][];
         };
         /**
@@ -1857,6 +1906,84 @@ export interface operations {
             };
         };
     };
+    get_history: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The queries, newest first; none for a user nobody has heard of. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "user_id": "u7",
+                     *       "history": [
+                     *         {
+                     *           "query": "hiking boots",
+                     *           "ts": 1760000000.25
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["HistoryAnswer"];
+                };
+            };
+            /** @description No API key, or one that is not known. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key lacks the scope. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     get_anchors: {
         parameters: {
             query?: never;
@@ -1939,18 +2066,18 @@ export interface operations {
             };
         };
     };
-    get_history: {
+    get_video: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                user_id: string;
+                video_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The queries, newest first; none for a user nobody has heard of. */
+            /** @description What is known of it. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1958,16 +2085,25 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "user_id": "u7",
-                     *       "history": [
-                     *         {
-                     *           "query": "hiking boots",
-                     *           "ts": 1760000000.25
-                     *         }
-                     *       ]
+                     *       "video_id": "v42",
+                     *       "title": "Two days in the rain",
+                     *       "caption": "These boots stayed dry #hiking",
+                     *       "author": "Mia",
+                     *       "item_title": "waterproof hiking boots",
+                     *       "ocr": "",
+                     *       "asr": "",
+                     *       "summary": "",
+                     *       "category": "outdoor",
+                     *       "sensitive": false,
+                     *       "removed": false,
+                     *       "updated_at": 1760000000.25,
+                     *       "queries": 3,
+                     *       "exposures": 27,
+                     *       "clicks": 4,
+                     *       "engagements": 1
                      *     }
                      */
-                    "application/json": components["schemas"]["HistoryAnswer"];
+                    "application/json": components["schemas"]["VideoAnswer"];
                 };
             };
             /** @description No API key, or one that is not known. */
@@ -1981,6 +2117,15 @@ export interface operations {
             };
             /** @description The API key lacks the scope. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
