@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from api.edge.middleware import FastPath, RequestMiddleware, Route
 from api.http import problems, schemas
-from api.http.middleware import FastPath, RequestMiddleware, Route
 from api.routes import (
     console,
     events,

@@ -17,11 +17,11 @@ from api.answering.model import Model
 from api.answering.recheck import Recheck
 from api.answering.refresh import Refresher
 from api.breaker import Breaker
+from api.edge.cors import Cors
 from api.health import ReadinessProbe
 from api.http.access import AccessControl
 from api.http.auth import KeyRing, check_bind, parse_api_keys
 from api.http.body import Bodies
-from api.http.cors import Cors
 from api.http.lag import Lag
 from api.http.metrics import LOOKUPS, NEAR_VALUES
 from api.http.proxies import Proxies

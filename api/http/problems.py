@@ -126,7 +126,7 @@ def _printable(value: Any) -> Any:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem. What nobody foresaw is left to `api.http.middleware`."""
+    """Make every error of `app` a problem. What nobody foresaw is left to `api.edge.middleware`."""
     app.add_exception_handler(ProblemError, _known)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
@@ -166,7 +166,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> list[str]:
     """What may be done at a path, by all routes, however they are nested: the framework names the
-    methods of one. `api.http.middleware` answers a HEAD wherever there is a GET."""
+    methods of one. `api.edge.middleware` answers a HEAD wherever there is a GET."""
     asked = {
         "type": "http",
         "path": request.scope["path"],

@@ -14,10 +14,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.answering.forms import Ask
+from api.edge.cors import Cors
+from api.edge.middleware import FastPath, Route, arrival
 from api.http.auth import ApiKey
 from api.http.calls import call_of
-from api.http.cors import Cors
-from api.http.middleware import FastPath, Route, arrival
 from api.http.problems import InvalidParameterError
 from api.http.schemas import (
     ID_RULE,

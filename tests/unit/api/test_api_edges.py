@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from api.app import create_app
-from api.http.compress import LEAST_BYTES, wanted
+from api.edge.compress import LEAST_BYTES, wanted
 from onebar.settings import Settings
 
 NOWHERE = Settings(

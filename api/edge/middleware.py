@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from api.edge.compress import GZIP, LEAST_BYTES, VARY, Header, compressible, gzipped, wanted
+from api.edge.cors import Cors
 from api.http.calls import Call, begin
-from api.http.compress import GZIP, LEAST_BYTES, VARY, Header, compressible, gzipped, wanted
-from api.http.cors import Cors
 from api.http.metrics import REQUEST_SECONDS, REQUESTS
 from api.http.problems import METHODS, InvalidParameterError, response_for
 from api.http.room import Room
