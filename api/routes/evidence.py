@@ -91,10 +91,7 @@ def _evidence(services: ServicesDep, pair: Pair, known: Features) -> EvidenceAns
     response_class=Response,
     responses={
         **responses(
-            200,
-            "HistoryAnswer",
-            "The queries, newest first; none for a user nobody has heard of.",
-            {"user_id": "u7", "history": [{"query": "hiking boots", "ts": 1760000000.25}]},
+            200, "HistoryAnswer", "The queries, newest first; none for a user nobody has heard of."
         ),
         **problems(503),
     },

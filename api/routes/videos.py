@@ -30,19 +30,6 @@ router = APIRouter(tags=["state"], dependencies=[needs("read")])
             200,
             "AnchorsAnswer",
             "The anchors, strongest first; none for a video nobody has heard of.",
-            {
-                "video_id": "v42",
-                "anchors": [
-                    {
-                        "query": "hiking boots",
-                        "weight": 3.75,
-                        "source": "behavior",
-                        "exposures": 9,
-                        "clicks": 2,
-                        "engagements": 1,
-                    }
-                ],
-            },
         ),
         **problems(503),
     },
@@ -83,29 +70,7 @@ async def get_anchors(request: Request, services: ServicesDep, video_id: VideoId
     operation_id="get_video",
     response_class=Response,
     responses={
-        **responses(
-            200,
-            "VideoAnswer",
-            "What is known of it.",
-            {
-                "video_id": "v42",
-                "title": "Two days in the rain",
-                "caption": "These boots stayed dry #hiking",
-                "author": "Mia",
-                "item_title": "waterproof hiking boots",
-                "ocr": "",
-                "asr": "",
-                "summary": "",
-                "category": "outdoor",
-                "sensitive": False,
-                "removed": False,
-                "updated_at": 1760000000.25,
-                "queries": 3,
-                "exposures": 27,
-                "clicks": 4,
-                "engagements": 1,
-            },
-        ),
+        **responses(200, "VideoAnswer", "What is known of it."),
         **problems(404, 503),
     },
 )

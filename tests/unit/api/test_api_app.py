@@ -7,10 +7,12 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
+import jsonschema
 import pytest
 from fastapi import FastAPI, Request
 from hypothesis import given
@@ -460,6 +462,41 @@ async def test_openapi_describes_every_route(app: FastAPI, http: httpx.AsyncClie
     batch = schemas["BatchRequest"]["properties"].keys() - {"requests"}
     assert {p["name"] for p in parameters} == {"video_id", "user_id", *batch}
     assert "HTTPValidationError" not in schemas
+
+
+def test_openapi_shows_an_example_of_everything_and_they_are_true(app: FastAPI) -> None:
+    document = app.openapi()
+    shown = 0
+
+    def bodies(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for holder in (described.get("requestBody", {}), *described["responses"].values()):
+            yield from holder.get("content", {}).items()
+
+    for path, operations in document["paths"].items():
+        for method, described in operations.items():
+            where = f"{method} {path}"
+            assert re.fullmatch(r"[a-z]+(_[a-z]+)+", described["operationId"]), where
+            for media, body in bodies(described):
+                examples = [each["value"] for each in body.get("examples", {}).values()]
+                examples += [body["example"]] if "example" in body else []
+                assert examples, f"{where} {media}"
+                for example in examples:
+                    assert isinstance(example, str) == ("json" not in media or "nd" in media)
+                    if not isinstance(example, str):
+                        schema = {**body["schema"], "components": document["components"]}
+                        jsonschema.Draft202012Validator(schema).validate(example)
+                        shown += 1
+    assert shown > 100
+    every = [each for path in document["paths"].values() for each in path.values()]
+    ids = [each["operationId"] for each in every]
+    assert len(set(ids)) == len(ids)
+    assert document["info"]["license"]["identifier"] == "Apache-2.0"
+    assert document["servers"] == [{"url": "/", "description": ANY}]
+    tags = {tag["name"] for tag in document["tags"]}
+    used = {
+        tag for path in document["paths"].values() for each in path.values() for tag in each["tags"]
+    }
+    assert tags == used
 
 
 @given(st.text(max_size=300))
