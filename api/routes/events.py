@@ -173,10 +173,7 @@ _whole = msgspec.json.Decoder(msgspec.Raw).decode
                     },
                     "examples": {"one": {"value": EVENT}, "many": {"value": [EVENT]}},
                 },
-                "application/x-ndjson": {
-                    "schema": {"type": "string"},
-                    "example": orjson.dumps(EVENT).decode() + "\n",
-                },
+                "application/x-ndjson": {"schema": {"type": "string"}},
             },
         }
     },
