@@ -277,7 +277,9 @@ def test_the_keyboard_reaches_and_does_everything(page: Page) -> None:
 
 
 @once
-def test_the_reference_has_a_form_that_asks_the_server(page: Page) -> None:
+def test_the_reference_has_a_form_that_asks_the_server(context: BrowserContext) -> None:
+    page = context.new_page()
+    heard = complaints(page)
     page.goto("/docs")
     page.get_by_role("link", name="GET /v1/queries", exact=True).click()
     form = page.locator("#get_queries")
@@ -301,6 +303,8 @@ def test_the_reference_has_a_form_that_asks_the_server(page: Page) -> None:
         form.get_by_role("button", name="Send").click()
     assert missing.value.status == 404
     expect(form.locator(".try pre").last).to_contain_text("urn:onebar:problem:unknown-video")
+    assert len(heard) == 1, "the browser's own word of the 404"
+    assert "404" in heard[0]
 
 
 @once

@@ -475,7 +475,7 @@ export interface paths {
             cookie?: never;
         };
         /** Whether the process answers */
-        get: operations["healthz_healthz_get"];
+        get: operations["get_healthz"];
         put?: never;
         post?: never;
         delete?: never;
@@ -492,7 +492,7 @@ export interface paths {
             cookie?: never;
         };
         /** Whether Kafka, Redis and the model are there */
-        get: operations["readyz_readyz_get"];
+        get: operations["get_readyz"];
         put?: never;
         post?: never;
         delete?: never;
@@ -509,7 +509,7 @@ export interface paths {
             cookie?: never;
         };
         /** Prometheus metrics */
-        get: operations["metrics_metrics_get"];
+        get: operations["get_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1547,6 +1547,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1556,6 +1565,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1565,6 +1583,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1574,6 +1607,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1583,6 +1625,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1641,6 +1692,20 @@ export interface operations {
                      *           "user_id": "u7",
                      *           "source": "cache",
                      *           "age_s": 12.5
+                     *         },
+                     *         {
+                     *           "video_id": "v43",
+                     *           "queries": [],
+                     *           "rejected": false,
+                     *           "model": null,
+                     *           "evidence_digest": null,
+                     *           "generated_at": null,
+                     *           "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *           "user_id": null,
+                     *           "source": "fallback",
+                     *           "age_s": null,
+                     *           "fallback": "empty",
+                     *           "reason": "unknown_video"
                      *         }
                      *       ]
                      *     }
@@ -1654,6 +1719,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1663,6 +1737,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1672,6 +1755,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1681,6 +1773,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1690,6 +1791,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1699,6 +1809,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1708,6 +1833,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1717,6 +1851,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1759,6 +1902,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1768,6 +1920,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1777,6 +1938,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1786,6 +1956,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1795,6 +1974,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1804,6 +1992,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1813,6 +2016,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1822,6 +2034,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1847,6 +2068,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "video_id": "v42",
+                     *       "user_id": "u7",
+                     *       "text": "two days in the rain these boots stayed dry waterproof hiking boots",
+                     *       "summary": "",
+                     *       "anchors": [
+                     *         "hiking boots"
+                     *       ],
+                     *       "history": [
+                     *         "rain jacket"
+                     *       ],
+                     *       "prompt": "two days in the rain these boots stayed dry waterproof hiking boots [SEP] [SEP] hiking boots [SEP] rain jacket",
+                     *       "digest": "9f86d081884c7d659a2feaa0c55ad015",
+                     *       "model": "demo-1a2b3c4d",
+                     *       "sensitive": false,
+                     *       "shared": false
+                     *     }
+                     */
                     "application/json": components["schemas"]["EvidenceAnswer"];
                 };
             };
@@ -1856,6 +2096,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1865,6 +2114,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1874,6 +2132,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1883,6 +2156,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1892,6 +2180,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1901,6 +2198,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1928,7 +2234,7 @@ export interface operations {
                      *       "user_id": "u7",
                      *       "history": [
                      *         {
-                     *           "query": "hiking boots",
+                     *           "query": "rain jacket",
                      *           "ts": 1760000000.25
                      *         }
                      *       ]
@@ -1943,6 +2249,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1952,6 +2267,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1961,6 +2285,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1970,6 +2309,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1979,6 +2327,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2025,6 +2382,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2034,6 +2400,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2043,6 +2418,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2052,6 +2442,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2061,6 +2460,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2087,13 +2495,13 @@ export interface operations {
                      * @example {
                      *       "video_id": "v42",
                      *       "title": "Two days in the rain",
-                     *       "caption": "These boots stayed dry #hiking",
-                     *       "author": "Mia",
+                     *       "caption": "these boots stayed dry",
+                     *       "author": "mia",
+                     *       "category": "outdoor",
+                     *       "summary": "",
                      *       "item_title": "waterproof hiking boots",
                      *       "ocr": "",
                      *       "asr": "",
-                     *       "summary": "",
-                     *       "category": "outdoor",
                      *       "sensitive": false,
                      *       "removed": false,
                      *       "updated_at": 1760000000.25,
@@ -2112,6 +2520,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2121,6 +2538,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2130,6 +2556,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unknown-video",
+                     *       "title": "Not Found",
+                     *       "status": 404,
+                     *       "detail": "Nothing is known of the video 'v43'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2139,6 +2574,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2148,6 +2598,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2157,6 +2616,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2201,6 +2669,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2210,6 +2687,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2219,6 +2705,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2228,6 +2729,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2237,6 +2747,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2268,11 +2787,11 @@ export interface operations {
                      *       "rules": [
                      *         {
                      *           "rule_id": "no-fakes",
+                     *           "ts": 1760000000.25,
                      *           "action": "block",
                      *           "word": "knock off",
                      *           "who": "anna@legal",
-                     *           "why": "trademark complaint 4711",
-                     *           "ts": 1760000000.25
+                     *           "why": "trademark complaint 4711"
                      *         }
                      *       ]
                      *     }
@@ -2286,6 +2805,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2295,6 +2823,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2304,6 +2841,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2313,6 +2865,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2322,6 +2883,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2344,6 +2914,33 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "rule": {
+                     *         "rule_id": "no-fakes",
+                     *         "ts": 1760000000.25,
+                     *         "action": "block",
+                     *         "word": "knock off",
+                     *         "who": "anna@legal",
+                     *         "why": "trademark complaint 4711"
+                     *       },
+                     *       "history": [
+                     *         {
+                     *           "rule_id": "no-fakes",
+                     *           "ts": 1760000000.25,
+                     *           "event_id": "e-1002",
+                     *           "rule": {
+                     *             "rule_id": "no-fakes",
+                     *             "ts": 1760000000.25,
+                     *             "action": "block",
+                     *             "word": "knock off",
+                     *             "who": "anna@legal",
+                     *             "why": "trademark complaint 4711"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["RuleAnswer"];
                 };
             };
@@ -2353,6 +2950,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2362,6 +2968,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2371,6 +2986,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2380,6 +3010,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2389,6 +3034,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2398,6 +3052,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2435,11 +3098,11 @@ export interface operations {
                     /**
                      * @example {
                      *       "rule_id": "no-fakes",
+                     *       "ts": 1760000000.25,
                      *       "action": "block",
                      *       "word": "knock off",
                      *       "who": "anna@legal",
-                     *       "why": "trademark complaint 4711",
-                     *       "ts": 1760000000.25
+                     *       "why": "trademark complaint 4711"
                      *     }
                      */
                     "application/json": components["schemas"]["Rule"];
@@ -2451,6 +3114,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2460,6 +3132,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2469,6 +3150,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2478,6 +3168,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2487,6 +3186,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2496,6 +3204,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2505,6 +3228,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2514,6 +3246,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2548,6 +3289,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2557,6 +3307,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2566,6 +3325,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2575,6 +3349,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2584,6 +3367,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2611,6 +3403,49 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "videos": [
+                     *         {
+                     *           "video_id": "v42",
+                     *           "title": "Two days in the rain",
+                     *           "caption": "these boots stayed dry",
+                     *           "author": "mia",
+                     *           "category": "outdoor",
+                     *           "summary": "",
+                     *           "item_title": "waterproof hiking boots",
+                     *           "ocr": "",
+                     *           "asr": "",
+                     *           "sensitive": false,
+                     *           "seen_at": 1760000000.25,
+                     *           "anchors": [
+                     *             {
+                     *               "query": "hiking boots",
+                     *               "weight": 3.75,
+                     *               "source": "behavior"
+                     *             }
+                     *           ],
+                     *           "answer": {
+                     *             "video_id": "v42",
+                     *             "queries": [
+                     *               {
+                     *                 "text": "waterproof hiking boots",
+                     *                 "score": -0.41
+                     *               }
+                     *             ],
+                     *             "rejected": false,
+                     *             "model": "demo-1a2b3c4d",
+                     *             "evidence_digest": "9f86d081884c7d659a2feaa0c55ad015",
+                     *             "generated_at": 1760000000.25,
+                     *             "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *             "user_id": "u7",
+                     *             "source": "cache",
+                     *             "age_s": 12.5
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["FeedAnswer"];
                 };
             };
@@ -2620,6 +3455,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2629,6 +3473,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2638,6 +3491,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2647,6 +3515,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2656,6 +3533,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2681,6 +3567,85 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "video_id": "v42",
+                     *       "user_id": "u7",
+                     *       "model": "demo-1a2b3c4d",
+                     *       "answer": {
+                     *         "video_id": "v42",
+                     *         "queries": [
+                     *           {
+                     *             "text": "waterproof hiking boots",
+                     *             "score": -0.41
+                     *           }
+                     *         ],
+                     *         "rejected": false,
+                     *         "model": "demo-1a2b3c4d",
+                     *         "evidence_digest": "9f86d081884c7d659a2feaa0c55ad015",
+                     *         "generated_at": 1760000000.25,
+                     *         "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *         "user_id": "u7",
+                     *         "source": "cache",
+                     *         "age_s": 12.5
+                     *       },
+                     *       "explanation": {
+                     *         "prompt": "two days in the rain these boots stayed dry waterproof hiking boots [SEP] [SEP] hiking boots [SEP] rain jacket",
+                     *         "segments": [
+                     *           {
+                     *             "field": "T",
+                     *             "text": "two days in the rain these boots stayed dry"
+                     *           },
+                     *           {
+                     *             "field": "A",
+                     *             "text": "hiking boots"
+                     *           }
+                     *         ],
+                     *         "anchors": [
+                     *           {
+                     *             "query": "hiking boots",
+                     *             "weight": 3.75,
+                     *             "source": "behavior",
+                     *             "in_prompt": true,
+                     *             "exposures": 9,
+                     *             "clicks": 2,
+                     *             "engagements": 1
+                     *           }
+                     *         ],
+                     *         "history": [
+                     *           {
+                     *             "query": "rain jacket",
+                     *             "ts": 1760000000.25,
+                     *             "used": true
+                     *           }
+                     *         ],
+                     *         "candidates": [
+                     *           {
+                     *             "text": "waterproof hiking boots",
+                     *             "origins": [
+                     *               "model",
+                     *               "text"
+                     *             ],
+                     *             "score": -0.41,
+                     *             "model": -1.3,
+                     *             "position": 0
+                     *           },
+                     *           {
+                     *             "text": "knock off boots",
+                     *             "origins": [
+                     *               "anchor"
+                     *             ],
+                     *             "weight": 1,
+                     *             "held": "rule",
+                     *             "detail": "no-fakes"
+                     *           }
+                     *         ],
+                     *         "reason": null,
+                     *         "digest": "9f86d081884c7d659a2feaa0c55ad015",
+                     *         "shared": false
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["ExplanationAnswer"];
                 };
             };
@@ -2690,6 +3655,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2699,6 +3673,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2708,6 +3691,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2717,6 +3715,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2726,6 +3739,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2735,6 +3757,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2762,6 +3793,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example event: bar
+                     *     data: {"at": 1760000000.25, "state": "told", "queries": [{"text": "waterproof hiking boots", "score": -0.41}], "model": "demo-1a2b3c4d"}
+                     */
                     "text/event-stream": components["schemas"]["Told"];
                 };
             };
@@ -2771,6 +3806,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2780,6 +3824,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2789,6 +3842,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2798,6 +3866,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2807,6 +3884,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2827,6 +3913,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "at": 1760000000.25,
+                     *       "version": "0.2.0",
+                     *       "readiness": {
+                     *         "ready": true,
+                     *         "kafka": "ok",
+                     *         "redis": "ok",
+                     *         "model": "ok",
+                     *         "checkpoint": "demo-1a2b3c4d",
+                     *         "warning": null
+                     *       },
+                     *       "rules": 1,
+                     *       "watchers": 0,
+                     *       "parts": [
+                     *         {
+                     *           "name": "stream",
+                     *           "address": "stream:9100",
+                     *           "up": true,
+                     *           "fine": true,
+                     *           "problems": {},
+                     *           "warnings": {},
+                     *           "numbers": {
+                     *             "values": {
+                     *               "onebar_stream_events": [
+                     *                 {
+                     *                   "labels": {
+                     *                     "outcome": "applied"
+                     *                   },
+                     *                   "value": 9
+                     *                 }
+                     *               ]
+                     *             },
+                     *             "distributions": {}
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["OperationsAnswer"];
                 };
             };
@@ -2836,6 +3961,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2845,6 +3979,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2854,6 +3997,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2863,6 +4021,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2872,6 +4039,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2892,6 +4068,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "videos": 50,
+                     *       "rates": [
+                     *         {
+                     *           "whose": "people",
+                     *           "queries": 120,
+                     *           "exposures": 2700,
+                     *           "clicks": 310,
+                     *           "engagements": 42,
+                     *           "rate": 0.1148
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ClickRatesAnswer"];
                 };
             };
@@ -2901,6 +4092,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2910,6 +4110,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2919,6 +4128,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2928,6 +4152,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2937,6 +4170,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2962,6 +4204,24 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "total": 1,
+                     *       "letters": [
+                     *         {
+                     *           "id": "0:17",
+                     *           "topic": "onebar.behaviors",
+                     *           "partition": 2,
+                     *           "offset": 4711,
+                     *           "failed_at": 1760000000.25,
+                     *           "reason": "InvalidEventError: Expected `float`, got `str` - at `$.ts`",
+                     *           "bytes": 74,
+                     *           "key": "v42",
+                     *           "value": "{\"type\": \"search\", \"event_id\": \"e-1001\", \"ts\": \"now\"}"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["LettersAnswer"];
                 };
             };
@@ -2971,6 +4231,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2980,6 +4249,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2989,6 +4267,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2998,6 +4291,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3007,6 +4309,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3021,6 +4332,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "ids": [
+                 *         "0:17"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["LetterIds"];
             };
         };
@@ -3031,6 +4349,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "done": 1,
+                     *       "refused": []
+                     *     }
+                     */
                     "application/json": components["schemas"]["LettersDone"];
                 };
             };
@@ -3040,6 +4364,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3049,6 +4382,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3058,6 +4400,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unknown-video",
+                     *       "title": "Not Found",
+                     *       "status": 404,
+                     *       "detail": "Nothing is known of the video 'v43'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3067,6 +4418,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3076,6 +4436,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3085,6 +4454,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3094,6 +4472,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3103,6 +4496,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3112,6 +4514,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3126,6 +4537,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "ids": [
+                 *         "0:17"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["LetterIds"];
             };
         };
@@ -3136,6 +4554,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "done": 1,
+                     *       "refused": []
+                     *     }
+                     */
                     "application/json": components["schemas"]["LettersDone"];
                 };
             };
@@ -3145,6 +4569,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3154,6 +4587,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3163,6 +4605,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3172,6 +4623,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3181,6 +4641,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3190,6 +4659,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3199,6 +4683,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3208,6 +4701,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3228,6 +4730,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "serving": "demo-1a2b3c4d",
+                     *       "warning": null,
+                     *       "registry": "/var/lib/onebar/registry",
+                     *       "models": [
+                     *         {
+                     *           "name": "demo-1a2b3c4d",
+                     *           "current": true,
+                     *           "bytes": 12345678,
+                     *           "created_at": "2026-10-09T08:53:20+00:00",
+                     *           "promoted_at": 1760000000.25,
+                     *           "problem": null,
+                     *           "training": {
+                     *             "stage": "piopd"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "history": [
+                     *         {
+                     *           "at": 1760000000.25,
+                     *           "action": "promote",
+                     *           "name": "demo-1a2b3c4d",
+                     *           "by": "anna"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelsAnswer"];
                 };
             };
@@ -3237,6 +4767,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3246,6 +4785,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3255,6 +4803,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:no-registry",
+                     *       "title": "Conflict",
+                     *       "status": 409,
+                     *       "detail": "This server follows no registry: set ONEBAR_REGISTRY.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3264,6 +4821,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3273,6 +4845,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3282,6 +4863,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3302,6 +4892,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "serving": "demo-1a2b3c4d",
+                     *       "warning": null,
+                     *       "registry": "/var/lib/onebar/registry",
+                     *       "models": [
+                     *         {
+                     *           "name": "demo-1a2b3c4d",
+                     *           "current": true,
+                     *           "bytes": 12345678,
+                     *           "created_at": "2026-10-09T08:53:20+00:00",
+                     *           "promoted_at": 1760000000.25,
+                     *           "problem": null,
+                     *           "training": {
+                     *             "stage": "piopd"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "history": [
+                     *         {
+                     *           "at": 1760000000.25,
+                     *           "action": "promote",
+                     *           "name": "demo-1a2b3c4d",
+                     *           "by": "anna"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelsAnswer"];
                 };
             };
@@ -3311,6 +4929,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3320,6 +4947,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3329,6 +4965,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:no-registry",
+                     *       "title": "Conflict",
+                     *       "status": 409,
+                     *       "detail": "This server follows no registry: set ONEBAR_REGISTRY.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3338,6 +4983,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3347,6 +5007,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3356,6 +5025,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3378,6 +5056,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "serving": "demo-1a2b3c4d",
+                     *       "warning": null,
+                     *       "registry": "/var/lib/onebar/registry",
+                     *       "models": [
+                     *         {
+                     *           "name": "demo-1a2b3c4d",
+                     *           "current": true,
+                     *           "bytes": 12345678,
+                     *           "created_at": "2026-10-09T08:53:20+00:00",
+                     *           "promoted_at": 1760000000.25,
+                     *           "problem": null,
+                     *           "training": {
+                     *             "stage": "piopd"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "history": [
+                     *         {
+                     *           "at": 1760000000.25,
+                     *           "action": "promote",
+                     *           "name": "demo-1a2b3c4d",
+                     *           "by": "anna"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelsAnswer"];
                 };
             };
@@ -3387,6 +5093,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3396,6 +5111,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3405,6 +5129,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:no-registry",
+                     *       "title": "Conflict",
+                     *       "status": 409,
+                     *       "detail": "This server follows no registry: set ONEBAR_REGISTRY.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3414,6 +5147,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3423,6 +5171,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3432,6 +5189,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3454,6 +5220,31 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "name": "next-5e6f7a8b",
+                     *       "videos": 40,
+                     *       "other_first": 0.25,
+                     *       "other_list": 0.6,
+                     *       "overlap": 0.72,
+                     *       "now_rejected": 0.05,
+                     *       "then_rejected": 0.05,
+                     *       "now_ms": 2.1,
+                     *       "then_ms": 2,
+                     *       "lists": [
+                     *         {
+                     *           "video_id": "v42",
+                     *           "title": "Two days in the rain",
+                     *           "now": [
+                     *             "waterproof hiking boots"
+                     *           ],
+                     *           "then": [
+                     *             "hiking boots for rain"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ShadowAnswer"];
                 };
             };
@@ -3463,6 +5254,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3472,6 +5272,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3481,6 +5290,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:no-registry",
+                     *       "title": "Conflict",
+                     *       "status": 409,
+                     *       "detail": "This server follows no registry: set ONEBAR_REGISTRY.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3490,6 +5308,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3499,6 +5332,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3508,12 +5350,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
         };
     };
-    healthz_healthz_get: {
+    get_healthz: {
         parameters: {
             query?: never;
             header?: never;
@@ -3538,7 +5389,7 @@ export interface operations {
             };
         };
     };
-    readyz_readyz_get: {
+    get_readyz: {
         parameters: {
             query?: never;
             header?: never;
@@ -3559,7 +5410,8 @@ export interface operations {
                      *       "kafka": "ok",
                      *       "redis": "ok",
                      *       "model": "ok",
-                     *       "checkpoint": "demo-1a2b3c4d"
+                     *       "checkpoint": "demo-1a2b3c4d",
+                     *       "warning": null
                      *     }
                      */
                     "application/json": components["schemas"]["Readiness"];
@@ -3584,7 +5436,7 @@ export interface operations {
             };
         };
     };
-    metrics_metrics_get: {
+    get_metrics: {
         parameters: {
             query?: never;
             header?: never;
@@ -3599,6 +5451,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example # HELP onebar_answers_total Answered (video, user) pairs by where the queries came from.
+                     *     # TYPE onebar_answers_total counter
+                     *     onebar_answers_total{fallback="",source="cache"} 4711.0
+                     */
                     "text/plain": string;
                 };
             };
