@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from api.edge.middleware import FastPath, RequestMiddleware, Route
 from api.http import problems, schemas
-from api.http.middleware import FastPath, RequestMiddleware, Route
 from api.routes import (
     console,
     events,
@@ -23,6 +23,7 @@ from api.routes import (
     queries,
     rules,
     users,
+    videos,
     watch,
 )
 from api.services import Services
@@ -38,7 +39,23 @@ One clickable search bar under every short video.
 Errors are `application/problem+json` (RFC 9457). Where the server has API keys, send one as
 `Authorization: Bearer KEY` or `X-API-Key: KEY`; its scopes (read, write, admin) say what it may
 do, and none of them implies another. Times are UTC epoch seconds.
+
+Every answer names its request in `X-Request-ID`: yours, where you sent one. Ignore members that you
+do not know: more may come.
 """.strip()
+
+
+TAGS = {
+    "queries": "What the bar shows: one video at a time, or many.",
+    "events": "What happened in the feed.",
+    "state": "What is known of a video, a user or both, and why a bar says what it says.",
+    "users": "Forgetting somebody.",
+    "rules": "What may be shown.",
+    "feed": "The latest videos with their bars.",
+    "console": "What the operations page shows and does.",
+    "operations": "What orchestrators and Prometheus ask.",
+}
+PARTS = (events, evidence, videos, users, rules, feed, watch, console, operations, page)
 
 
 class Api(FastAPI):
@@ -91,6 +108,9 @@ def create_app(
         title="OneBar",
         version=__version__,
         description=DESCRIPTION,
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/", "description": "The server that this document comes from."}],
+        openapi_tags=[{"name": name, "description": said} for name, said in TAGS.items()],
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -103,10 +123,10 @@ def create_app(
     problems.install(app)
     endpoint = queries.QueriesEndpoint(services)
     app.include_router(queries.routes(endpoint, settings))
-    for part in (events, evidence, users, rules, feed, watch, console, operations, page):
+    for part in PARTS:
         app.include_router(part.router)
-    app.fast_paths = queries.fast_paths(endpoint)
-    app.add_middleware(RequestMiddleware, room=services.room)
+    app.fast_paths = queries.fast_paths(endpoint, services.cors)
+    app.add_middleware(RequestMiddleware, room=services.room, cors=services.cors)
     _describe(app, settings)
     return app
 
@@ -124,6 +144,7 @@ def _describe(app: FastAPI, settings: Settings) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generate()
+        schemas.exemplify(document)
         known = document.setdefault("components", {}).setdefault("schemas", {})
         ours = schemas.components(
             (*watch.TYPES, *console.TYPES), k=settings.k, budget_ms=settings.max_budget_ms

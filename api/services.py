@@ -17,6 +17,7 @@ from api.answering.model import Model
 from api.answering.recheck import Recheck
 from api.answering.refresh import Refresher
 from api.breaker import Breaker
+from api.edge.cors import Cors
 from api.health import ReadinessProbe
 from api.http.access import AccessControl
 from api.http.auth import KeyRing, check_bind, parse_api_keys
@@ -82,6 +83,7 @@ class Services:
             requests=settings.api_requests, body_bytes=round(settings.api_bodies_mb * 2**20)
         )
         self.bodies = Bodies(self.room, timeout_s=settings.api_body_timeout_s)
+        self.cors = Cors(settings.api_cors_origins)
         self.lag = Lag()
         self.pseudonyms = Pseudonyms(settings.user_id_key)
 

@@ -62,6 +62,7 @@ from onebar.records import (
     Reactions,
     Rule,
     Seals,
+    VideoText,
 )
 
 PROBE_TTL_MS = 60_000
@@ -83,6 +84,15 @@ class ApplyStats(Struct, frozen=True):
     applied: int = 0
     fenced: int = 0
     duplicates: int = 0
+
+
+class KnownVideo(Struct, frozen=True):
+    """What is kept of a video itself. `updated_at` is the `ts` of the event that its text came with
+    (UTC epoch seconds); None where none came yet. `counts` are per query."""
+
+    text: VideoText
+    updated_at: float | None
+    counts: dict[str, QueryCounts]
 
 
 class FeatureStore:
@@ -187,6 +197,19 @@ class FeatureStore:
         replies = await pipelined(self.client, self._video_commands(video_id))
         (_, neighbors), anchors = replies
         return merge_neighbors(self._ranked(anchors, moment), _neighbors(neighbors), limit=2**31)
+
+    async def video(self, video_id: str) -> KnownVideo | None:
+        """What is kept of a video itself; None where nobody has heard of it."""
+        commands = [*self._video_commands(video_id), self._counts_command(video_id)]
+        (text, neighbors), anchors, counts = await pipelined(self.client, commands)
+        if not any((text, neighbors, anchors, counts)):
+            return None
+        stored = None if text is None else decode_text(text)
+        return KnownVideo(
+            VideoText() if stored is None else stored.text,
+            None if stored is None else stored.version[0],
+            self._totals(counts),
+        )
 
     async def counts(self, video_id: str) -> dict[str, QueryCounts]:
         """Counts per query of a video."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +26,7 @@ from onebar.policy import MAX_SHOWABLE_USERS, RepertoirePolicy, StatePolicy
 USER_ID_KEY_LENGTH = 16
 """Characters that a key for pseudonyms has at least."""
 _MAX_FILE = 64 * 1024
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 
 Secret = Annotated[str, Field(repr=False)]
 """What stands in no error, log line or output."""
@@ -283,6 +285,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses or networks of proxies, separated by commas, whose `X-Forwarded-For` is believed.
     Any other's is not, and without keys a request that has one is refused."""
+    api_cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins (`https://feed.example`), separated by commas, whose pages a browser lets call the
+    API; `*` is any. None unless set. Cookies are never let in: a page sends its key in a header."""
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     """`scope[+scope]:sha256-of-key`, separated by commas; scopes are read, write, admin."""
     rate_limit_per_s: float = Field(default=0.0, ge=0)
@@ -347,6 +352,17 @@ class Settings(BaseSettings):
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ipaddress.ip_network(network, strict=False)
+        return value
+
+    @field_validator("api_cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "expected origins as a browser sends them (https://feed.example, without a "
+                    f"path, in lower case), or *, separated by commas, got {origin!r:.200}"
+                )
         return value
 
     @field_validator("user_id_key")
@@ -441,7 +457,8 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _Files(settings_cls)
 
     @field_validator(
-        *("api_keys", "page_users", "metrics_targets", "trusted_proxies"), mode="before"
+        *("api_keys", "api_cors_origins", "page_users", "metrics_targets", "trusted_proxies"),
+        mode="before",
     )
     @classmethod
     def _split_list(cls, value: object) -> object:

@@ -96,15 +96,16 @@ class Answerer:
         k: int | None,
         budget_ms: float | None,
         wants: Wants | None = None,
+        named: bytes = b"",
     ) -> Ask:
         """The terms of a request that began to be answered at `arrived` (loop time); what it had
-        waited by then for the event loop counts.
+        waited by then for the event loop counts. `named` is the name of its one answer.
 
         A budget of 0 means: generate nothing. The look into the cache then has the usual budget.
         """
         granted = self._budget_ms if budget_ms is None else budget_ms
         deadline = arrived - self._lag.seconds + self._allowance_s(granted)
-        ask = Ask(deadline, k, granted > 0, wants=wants)
+        ask = Ask(deadline, k, granted > 0, wants=wants, named=named)
         if wants is not None and wants.constrain is not None:
             mode = stricter(self._gate.constrain, wants.constrain)
             if mode != self._gate.constrain:

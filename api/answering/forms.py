@@ -38,7 +38,8 @@ class Ask(Struct, frozen=True, gc=False):
     `deadline` is in loop time. `k` None takes the queries as they are kept, and `wants` None all of
     them; with an `exploration` there is a `k`. Without `generate` only the cache and the fallbacks
     are used. A `peek` leaves no trace: it is not counted, and renews nothing. `constrain` is there
-    where it is stricter than the gate's.
+    where it is stricter than the gate's. `named` is the answer's `request_id`, where the request is
+    for one alone and has been named before.
     """
 
     deadline: float
@@ -48,6 +49,7 @@ class Ask(Struct, frozen=True, gc=False):
     wants: Wants | None = None
     constrain: Constrain | None = None
     exploration: Exploration | None = None
+    named: bytes = b""
 
 
 def why(pair: Pair, error: BaseException) -> Reason:
@@ -78,10 +80,10 @@ def from_anchors(known: Features) -> tuple[Candidate, ...] | Rejection:
     return tuple(sorted(queries, key=lambda query: (-query.score, query.text)))
 
 
-def request_id() -> str:
-    """A name for one answer, to be sent back with exposures and clicks: `ID_DIGITS` hexadecimal
+def request_id(ask: Ask) -> str:
+    """The name of one answer, to be sent back with exposures and clicks: `ID_DIGITS` hexadecimal
     digits."""
-    return _request_ids(1)[0].decode()
+    return (ask.named or _request_ids(1)[0]).decode()
 
 
 def _request_ids(count: int) -> tuple[bytes, ...]:
@@ -104,7 +106,8 @@ def values_of(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float,
     """For each pair its cached bytes and the fields of this answer that go behind them."""
     as_kept = ask.k is None and ask.wants is None  # so without exploration too
     values: list[bytes | float] = []
-    for ((_, user_id), body), request_id in zip(hits, _request_ids(len(hits)), strict=True):
+    names = (ask.named,) if ask.named else _request_ids(len(hits))
+    for ((_, user_id), body), request_id in zip(hits, names, strict=True):
         age_s = now - body.generated_at
         values += (
             body.body if as_kept else cut(body, ask, request_id),
@@ -146,11 +149,11 @@ def from_body(
     return form(fields) % values_of([(pair, body)], ask, now)
 
 
-def empty(pair: Pair, reason: Reason, *, rejected: bool = False) -> bytes:
+def empty(pair: Pair, reason: Reason, ask: Ask, *, rejected: bool = False) -> bytes:
     """An answer without queries, and why."""
     return encode(
         Answer(
-            request_id=request_id(),
+            request_id=request_id(ask),
             video_id=pair[0],
             user_id=pair[1],
             queries=(),
@@ -180,7 +183,7 @@ def anchors(pair: Pair, queries: tuple[Candidate, ...], reason: Reason, named: s
 
 def from_result(pair: Pair, result: QueryResult, ask: Ask, now: float) -> bytes:
     """An answer that was generated."""
-    named = request_id()
+    named = request_id(ask)
     return encode(
         Answer(
             request_id=named,

@@ -357,7 +357,7 @@ class Misses:
             constrain=ask.constrain,
         )
         count_held(gated.held)
-        named = request_id()
+        named = request_id(ask)
         queries = wanted(gated.queries, ask, named)[: ask.k or self._k]
         return Fallen(queries, named, None if queries or known.known else "unknown_video")
 
@@ -371,7 +371,7 @@ class Misses:
     def empty(self, pair: Pair, ask: Ask, reason: Reason, *, rejected: bool = False) -> bytes:
         """An answer without queries."""
         count("empty", reason, ask)
-        return empty(pair, reason, rejected=rejected)
+        return empty(pair, reason, ask, rejected=rejected)
 
 
 def count(fallback: Fallback, reason: Reason, ask: Ask) -> None:

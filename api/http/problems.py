@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api.http.calls import call_of
 from feature_store.redis.client import StoreUnavailableError
 from onebar.errors import OneBarError
 
@@ -48,10 +49,15 @@ class ProblemError(OneBarError):
         self.headers = dict(headers or {})
         self.extra = extra
 
-    def response(self) -> Response:
+    def response(self, request_id: str = "") -> Response:
         """What the client gets."""
         return problem(
-            self.status, self.detail, slug=self.slug, headers=self.headers, extra=self.extra
+            self.status,
+            self.detail,
+            slug=self.slug,
+            headers=self.headers,
+            extra=self.extra,
+            request_id=request_id,
         )
 
 
@@ -85,14 +91,17 @@ def problem(
     slug: str | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
+    request_id: str = "",
 ) -> Response:
-    """A problem as a response. Without a slug its type is `about:blank`: the status says it all."""
+    """A problem as a response. Without a slug its type is `about:blank`: the status says it all.
+    `request_id` names the request it is the answer to."""
     body = {
         "type": "about:blank" if slug is None else TYPE_PREFIX + slug,
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         **(extra or {}),
+        **({"request_id": request_id} if request_id else {}),
     }
     return Response(_dump(body), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
@@ -117,44 +126,47 @@ def _printable(value: Any) -> Any:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem. What nobody foresaw is left to `api.http.middleware`."""
+    """Make every error of `app` a problem. What nobody foresaw is left to `api.edge.middleware`."""
     app.add_exception_handler(ProblemError, _known)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(StoreUnavailableError, _store)
 
 
-def response_for(error: Exception) -> Response:
-    """The response to an error, also one that nobody foresaw: that one is logged, not told."""
+def response_for(error: Exception, scope: Any) -> Response:
+    """The response to an error of a request (its ASGI scope), also one that nobody foresaw: that
+    one is logged, not told."""
+    named = call_of(scope).name
     match error:
         case ProblemError():
-            return error.response()
+            return error.response(named)
         case HTTPException():
-            return _http_response(error)
+            return _http_response(error, named)
         case RecursionError():  # only what came from outside is nested as deep
-            return InvalidParameterError.of("body", "nested too deep").response()
+            return InvalidParameterError.of("body", "nested too deep").response(named)
         case StoreUnavailableError():
             log.warning("store_unavailable", error=str(error))
-            return UnavailableError("store-unavailable", "Redis does not answer").response()
+            return UnavailableError("store-unavailable", "Redis does not answer").response(named)
         case _:
             log.error("request_failed", exc_info=error)
-            return problem(500, "The server failed; its log says why.")
+            detail = "The server failed; its log says why, by this request_id."
+            return problem(500, detail, request_id=named)
 
 
-async def _known(_: Request, error: Exception) -> Response:
-    return response_for(error)
+async def _known(request: Request, error: Exception) -> Response:
+    return response_for(error, request.scope)
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         error = HTTPException(405, headers={"Allow": ", ".join(_methods(request))})
-    return _http_response(error, request.url.path)
+    return _http_response(error, call_of(request.scope).name, request.url.path)
 
 
 def _methods(request: Request) -> list[str]:
     """What may be done at a path, by all routes, however they are nested: the framework names the
-    methods of one. `api.http.middleware` answers a HEAD wherever there is a GET."""
+    methods of one. `api.edge.middleware` answers a HEAD wherever there is a GET."""
     asked = {
         "type": "http",
         "path": request.scope["path"],
@@ -186,7 +198,7 @@ def _leaves(routes: Sequence[Any]) -> Iterator[Any]:
             yield from _leaves(inner.routes)
 
 
-def _http_response(error: HTTPException, path: str = "") -> Response:
+def _http_response(error: HTTPException, named: str, path: str = "") -> Response:
     match error.status_code:
         case 404:
             detail = f"Nothing is at {path[:200]!r}; /docs lists what there is."
@@ -194,24 +206,24 @@ def _http_response(error: HTTPException, path: str = "") -> Response:
             allowed = (error.headers or {}).get("Allow", "")
             detail = f"This method does not apply here; allowed: {allowed or 'see /docs'}."
         case 413:
-            return too_large().response()
+            return too_large().response(named)
         case _:
             detail = str(error.detail)
-    return problem(error.status_code, detail, headers=error.headers)
+    return problem(error.status_code, detail, headers=error.headers, request_id=named)
 
 
-async def _validation(_: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return InvalidParameterError(
         [
             {"name": ".".join(map(str, fault["loc"][1:])) or "body", "detail": str(fault["msg"])}
             for fault in error.errors()
         ]
-    ).response()
+    ).response(call_of(request.scope).name)
 
 
-async def _store(_: Request, error: Exception) -> Response:
-    return response_for(error)
+async def _store(request: Request, error: Exception) -> Response:
+    return response_for(error, request.scope)
 
 
 def too_large(limit: int | None = None) -> ProblemError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from api.http.examples import EXAMPLES, problem_example
 from onebar.records import Anchor, Candidate, HistoryEntry, Rule, RuleAction
 from stream.events import MAX_QUERY_CHARS, Event
 
@@ -181,6 +183,30 @@ class EvidenceAnswer(Struct, frozen=True):
     shared: bool
 
 
+class VideoAnswer(Struct, frozen=True):
+    """What is known of a video: its text, cleaned; `updated_at`, the `ts` of the event that it came
+    with (UTC epoch seconds, null where none came yet); how many `queries` were counted under it,
+    and how often they were shown, tapped and engaged with, all together.
+    """
+
+    video_id: str
+    title: str
+    caption: str
+    author: str
+    item_title: str
+    ocr: str
+    asr: str
+    summary: str
+    category: str
+    sensitive: bool
+    removed: bool
+    updated_at: float | None
+    queries: int
+    exposures: int
+    clicks: int
+    engagements: int
+
+
 class ShownAnchor(Struct, frozen=True):
     """A query that behaviour ties to a video, with what became of it when it was shown."""
 
@@ -304,12 +330,14 @@ class Fault(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True):
-    """An error (RFC 9457). `errors` names each fault where there can be several."""
+    """An error (RFC 9457). `errors` names each fault where there can be several; `request_id` is
+    the request's own, as in the header X-Request-ID."""
 
     type: str
     title: str
     status: int
     detail: str
+    request_id: str
     errors: list[Fault] | UnsetType = UNSET
 
 
@@ -319,6 +347,7 @@ _TYPES: tuple[Any, ...] = (
     BatchAnswer,
     Accepted,
     EvidenceAnswer,
+    VideoAnswer,
     AnchorsAnswer,
     HistoryAnswer,
     FeedAnswer,
@@ -356,20 +385,27 @@ def reference(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def content(name: str, example: Any = None, media_type: str = "application/json") -> dict[str, Any]:
+def content(name: str) -> dict[str, Any]:
     """The `content` of an OpenAPI request or response."""
-    body: dict[str, Any] = {"schema": reference(name)}
-    if example is not None:
-        body["example"] = example
-    return {media_type: body}
+    return {"application/json": {"schema": reference(name)}}
 
 
-def responses(
-    status: int, name: str, description: str, example: Any = None
-) -> dict[int | str, Any]:
+def exemplify(document: dict[str, Any]) -> None:
+    """Put each record's example where the record is sent. Not by way of the framework, which leaves
+    out what is null."""
+    for operations in document["paths"].values():
+        for described in operations.values():
+            for holder in (described.get("requestBody", {}), *described["responses"].values()):
+                for body in holder.get("content", {}).values():
+                    name = body["schema"].get("$ref", "").rpartition("/")[2]
+                    if name in EXAMPLES and not body.keys() & {"example", "examples"}:
+                        body["example"] = EXAMPLES[name]
+
+
+def responses(status: int, name: str, description: str) -> dict[int | str, Any]:
     """One OpenAPI response, with the problems that every route may give."""
     return {
-        status: {"description": description, "content": content(name, example)},
+        status: {"description": description, "content": content(name)},
         **problems(401, 403, 422, 429, 503),
     }
 
@@ -394,7 +430,12 @@ def problems(*statuses: int) -> dict[int | str, Any]:
     return {
         status: {
             "description": _PROBLEMS[status],
-            "content": content("Problem", media_type="application/problem+json"),
+            "content": {
+                "application/problem+json": {
+                    "schema": reference("Problem"),
+                    "example": problem_example(status, HTTPStatus(status).phrase),
+                }
+            },
         }
         for status in statuses
     }

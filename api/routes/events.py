@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from msgspec import Struct
 
 from api.http.body import JSON, media_type
+from api.http.examples import EVENT
 from api.http.metrics import EVENTS
 from api.http.problems import MAX_NAMED_ERRORS, InvalidParameterError, ProblemError
 from api.http.schemas import MAX_EVENTS, problems, reference, responses
@@ -36,15 +37,6 @@ MAX_BODY = 8_000_000
 LINES = frozenset((b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines"))
 CLOUD_EVENTS = frozenset((b"application/cloudevents+json", b"application/cloudevents-batch+json"))
 TYPES = JSON | LINES | CLOUD_EVENTS
-
-_EXAMPLE = {
-    "type": "search",
-    "event_id": "e-1001",
-    "ts": 1760000000.25,
-    "user_id": "u7",
-    "video_id": "v42",
-    "query": "waterproof hiking boots",
-}
 
 router = APIRouter(tags=["events"])
 
@@ -165,7 +157,7 @@ _whole = msgspec.json.Decoder(msgspec.Raw).decode
     dependencies=[needs("write")],
     response_class=Response,
     responses={
-        **responses(202, "Accepted", "Kafka has them all.", {"accepted": 1}),
+        **responses(202, "Accepted", "Kafka has them all."),
         **problems(408, 413, 415),
     },
     openapi_extra={
@@ -179,7 +171,7 @@ _whole = msgspec.json.Decoder(msgspec.Raw).decode
                             {"type": "array", "items": reference("Event"), "maxItems": MAX_EVENTS},
                         ]
                     },
-                    "examples": {"one": {"value": _EXAMPLE}, "many": {"value": [_EXAMPLE]}},
+                    "examples": {"one": {"value": EVENT}, "many": {"value": [EVENT]}},
                 },
                 "application/x-ndjson": {"schema": {"type": "string"}},
             },

@@ -1,20 +1,15 @@
-"""What is known: the evidence of a pair, the anchors of a video, the history of a user."""
+"""What is known: the evidence of a pair, and the history of a user."""
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
-import structlog
 from fastapi import APIRouter
 from fastapi.responses import Response
 
 from api.http.problems import ProblemError
 from api.http.schemas import (
-    AnchorsAnswer,
     EvidenceAnswer,
     HistoryAnswer,
-    ShownAnchor,
     problems,
     responses,
 )
@@ -22,7 +17,6 @@ from api.routes.deps import (
     ServicesDep,
     UserId,
     UserQuery,
-    VideoId,
     VideoQuery,
     json_response,
     needs,
@@ -30,12 +24,9 @@ from api.routes.deps import (
 )
 from onebar.evidence.evidence import assemble
 from onebar.evidence.prompt import PromptConfig, build_prompt
-from onebar.records import Features, Pair, QueryCounts
-
-log = structlog.get_logger(__name__)
+from onebar.records import Features, Pair
 
 READ_TIMEOUT_S = 2.0
-MANY = 2**31
 
 router = APIRouter(tags=["state"], dependencies=[needs("read")])
 
@@ -94,71 +85,13 @@ def _evidence(services: ServicesDep, pair: Pair, known: Features) -> EvidenceAns
 
 
 @router.get(
-    "/v1/videos/{video_id:path}/anchors",
-    summary="The anchors of a video",
-    operation_id="get_anchors",
-    response_class=Response,
-    responses={
-        **responses(
-            200,
-            "AnchorsAnswer",
-            "The anchors, strongest first; none for a video nobody has heard of.",
-            {
-                "video_id": "v42",
-                "anchors": [
-                    {
-                        "query": "hiking boots",
-                        "weight": 3.75,
-                        "source": "behavior",
-                        "exposures": 9,
-                        "clicks": 2,
-                        "engagements": 1,
-                    }
-                ],
-            },
-        ),
-        **problems(503),
-    },
-)
-async def get_anchors(services: ServicesDep, video_id: VideoId) -> Response:
-    """The queries that people's behaviour ties to a video, their weights decayed to this moment,
-    with how often each was shown, tapped and engaged with; those that nobody may be shown (too few
-    asked them, or a rule holds them back) are left out. Percent-encode the id: it may hold any
-    character, slashes too."""
-    async with store_within(READ_TIMEOUT_S):
-        [known], counts = await asyncio.gather(
-            services.store.features([(video_id, None)], max_anchors=MANY),
-            services.store.counts(video_id),
-        )
-    anchors = services.may_be_shown(video_id, known)
-    none = QueryCounts()
-    shown = []
-    for anchor in anchors:
-        count = counts.get(anchor.query, none)
-        shown.append(
-            ShownAnchor(
-                anchor.query,
-                anchor.weight,
-                anchor.source,
-                count.exposures,
-                count.clicks,
-                count.engagements,
-            )
-        )
-    return json_response(AnchorsAnswer(video_id, shown))
-
-
-@router.get(
     "/v1/users/{user_id:path}/history",
     summary="The history of a user",
     operation_id="get_history",
     response_class=Response,
     responses={
         **responses(
-            200,
-            "HistoryAnswer",
-            "The queries, newest first; none for a user nobody has heard of.",
-            {"user_id": "u7", "history": [{"query": "hiking boots", "ts": 1760000000.25}]},
+            200, "HistoryAnswer", "The queries, newest first; none for a user nobody has heard of."
         ),
         **problems(503),
     },

@@ -8,8 +8,9 @@ import msgspec
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from api.http.examples import AWAY, METRICS
 from api.http.metrics import render
-from api.http.schemas import content
+from api.http.schemas import content, reference
 from api.routes.deps import ServicesDep
 
 router = APIRouter(tags=["operations"])
@@ -17,8 +18,9 @@ router = APIRouter(tags=["operations"])
 
 @router.get(
     "/healthz",
+    operation_id="get_healthz",
     summary="Whether the process answers",
-    responses={200: {"description": "It does.", "content": content("Alive", {"status": "ok"})}},
+    responses={200: {"description": "It does.", "content": content("Alive")}},
     response_class=Response,
 )
 async def healthz() -> Response:
@@ -27,27 +29,16 @@ async def healthz() -> Response:
 
 @router.get(
     "/readyz",
+    operation_id="get_readyz",
     summary="Whether Kafka, Redis and the model are there",
     responses={
         200: {
             "description": "All are; a `warning` may be there all the same.",
-            "content": content(
-                "Readiness",
-                {
-                    "ready": True,
-                    "kafka": "ok",
-                    "redis": "ok",
-                    "model": "ok",
-                    "checkpoint": "demo-1a2b3c4d",
-                    "warning": None,
-                },
-            ),
+            "content": content("Readiness"),
         },
         503: {
             "description": "Not all are; each says `ok` or why not.",
-            "content": content(
-                "Readiness", {"ready": False, "kafka": "connecting", "redis": "ok", "model": "ok"}
-            ),
+            "content": {"application/json": {"schema": reference("Readiness"), "example": AWAY}},
         },
     },
     response_class=Response,
@@ -63,11 +54,12 @@ async def readyz(services: ServicesDep) -> Response:
 
 @router.get(
     "/metrics",
+    operation_id="get_metrics",
     summary="Prometheus metrics",
     responses={
         200: {
             "description": "The numbers of all workers of this server.",
-            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": METRICS}},
         }
     },
     response_class=Response,

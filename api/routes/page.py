@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from importlib.resources import files
 
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from msgspec import Struct
 
 from api.http.problems import ProblemError
 from api.routes.deps import ServicesDep, needs
@@ -24,14 +27,25 @@ _TYPES = {
 router = APIRouter(include_in_schema=False)
 
 
+class Asset(Struct, frozen=True):
+    """A file of the page. `etag` is another one when its bytes are."""
+
+    body: bytes
+    media_type: str
+    etag: str
+
+
 @lru_cache(maxsize=1)
-def assets() -> dict[str, tuple[bytes, str]]:
-    """Name -> (bytes, media type) of every file of the page."""
+def assets() -> dict[str, Asset]:
+    """Every file of the page, by its name."""
     found = {}
     for item in (files("api") / "static").iterdir():
         suffix = item.name[item.name.rfind(".") :]
         if suffix in _TYPES:
-            found[item.name] = (item.read_bytes(), _TYPES[suffix])
+            body = item.read_bytes()
+            # Weak: what is sent may be compressed.
+            etag = f'W/"{blake2b(body, digest_size=12).hexdigest()}"'
+            found[item.name] = Asset(body, _TYPES[suffix], etag)
     return found
 
 
@@ -39,8 +53,16 @@ def _asset(request: Request, name: str) -> Response:
     if name not in assets():
         raise ProblemError(404, "not-found", f"There is no {name[:100]!r} here.")
     request.scope["onebar.page"] = True
-    body, media_type = assets()[name]
-    return Response(body, media_type=media_type)
+    asset = assets()[name]
+    if _is_known(request.headers.getlist("if-none-match"), asset.etag):
+        return Response(status_code=304, headers={"ETag": asset.etag})
+    return Response(asset.body, media_type=asset.media_type, headers={"ETag": asset.etag})
+
+
+def _is_known(conditions: Sequence[str], etag: str) -> bool:
+    """Whether a browser that sent this If-None-Match has it already (RFC 9110, weak comparison)."""
+    named = [part.strip() for condition in conditions for part in condition.split(",")]
+    return "*" in named or etag.removeprefix("W/") in (part.removeprefix("W/") for part in named)
 
 
 @router.get("/")

@@ -14,8 +14,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.answering.forms import Ask
+from api.edge.cors import Cors
+from api.edge.middleware import FastPath, Route, arrival
 from api.http.auth import ApiKey
-from api.http.middleware import FastPath, Route, arrival
+from api.http.calls import call_of
+from api.http.examples import ANSWER, FALLBACK
 from api.http.problems import InvalidParameterError
 from api.http.schemas import (
     ID_RULE,
@@ -39,30 +42,6 @@ from onebar.settings import Settings
 PATH = "/v1/queries"
 MAX_BODY = 1_000_000
 
-_EXAMPLE = {
-    "video_id": "v42",
-    "queries": [{"text": "waterproof hiking boots", "score": -0.41}],
-    "rejected": False,
-    "model": "demo-1a2b3c4d",
-    "evidence_digest": "9f86d081884c7d659a2feaa0c55ad015",
-    "generated_at": 1760000000.25,
-    "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
-    "user_id": "u7",
-    "source": "cache",
-    "age_s": 12.5,
-}
-_FALLBACK = {
-    **_EXAMPLE,
-    "queries": [],
-    "source": "fallback",
-    "model": None,
-    "evidence_digest": None,
-    "generated_at": None,
-    "age_s": None,
-    "fallback": "empty",
-    "reason": "unknown_video",
-}
-
 
 class QueriesEndpoint:
     """Answers `GET` and `POST /v1/queries` without a framework: the paths that have to be fast.
@@ -84,7 +63,8 @@ class QueriesEndpoint:
         if self._services.pseudonyms:
             pair = self._services.pair(*pair)
         answerer = self._services.answerer
-        ask = answerer.ask(arrived, k=k, budget_ms=budget_ms, wants=wants)
+        named = call_of(scope).made
+        ask = answerer.ask(arrived, k=k, budget_ms=budget_ms, wants=wants, named=named)
         if access.limiter is not None:
             return self._limited(scope, key, pair, ask)
         return answerer.one(pair, ask)
@@ -321,10 +301,10 @@ def routes(endpoint: QueriesEndpoint, settings: Settings) -> APIRouter:
     return router
 
 
-def fast_paths(endpoint: QueriesEndpoint) -> dict[Route, FastPath]:
+def fast_paths(endpoint: QueriesEndpoint, cors: Cors) -> dict[Route, FastPath]:
     """The same routes without the framework."""
     get, post = ("GET", PATH), ("POST", PATH)
-    return {get: FastPath(get, endpoint.single), post: FastPath(post, endpoint.batch)}
+    return {get: FastPath(get, endpoint.single, cors), post: FastPath(post, endpoint.batch, cors)}
 
 
 def _json(body: bytes) -> Response:
@@ -338,25 +318,18 @@ _SINGLE: dict[int | str, Any] = {
         "content": {
             "application/json": {
                 "schema": reference("Answer"),
-                "examples": {"cached": {"value": _EXAMPLE}, "fallback": {"value": _FALLBACK}},
+                "examples": {"cached": {"value": ANSWER}, "fallback": {"value": FALLBACK}},
             }
         },
     },
 }
 _BATCH: dict[int | str, Any] = {
-    **responses(200, "BatchAnswer", "The answers, in order.", {"results": [_EXAMPLE]}),
+    **responses(200, "BatchAnswer", "The answers, in order."),
     **problems(408, 413, 415),
 }
 _BATCH_BODY = {
     "required": True,
-    "content": content(
-        "BatchRequest",
-        {
-            "requests": [{"video_id": "v42", "user_id": "u7"}, {"video_id": "v43"}],
-            "k": 8,
-            "budget_ms": 80,
-        },
-    ),
+    "content": content("BatchRequest"),
 }
 
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from api.http.problems import InvalidParameterError, ProblemError
-from api.http.schemas import RuleAnswer, RuleRequest, RulesAnswer, problems, reference, responses
+from api.http.schemas import RuleAnswer, RuleRequest, RulesAnswer, content, problems, responses
 from api.routes.deps import RuleId, ServicesDep, json_body, json_response, needs, store_within
 from api.services import Services
 from feature_store.redis.client import StoreUnavailableError
@@ -30,24 +30,13 @@ MOST = 1000
 
 router = APIRouter(tags=["rules"], dependencies=[needs("admin")])
 
-_RULE = {
-    "rule_id": "no-fakes",
-    "action": "block",
-    "word": "knock off",
-    "who": "anna@legal",
-    "why": "trademark complaint 4711",
-    "ts": 1760000000.25,
-}
-
 
 @router.get(
     "/v1/rules",
     summary="The rules",
     operation_id="get_rules",
     response_class=Response,
-    responses=responses(
-        200, "RulesAnswer", "The rules that hold here.", {"total": 1, "rules": [_RULE]}
-    ),
+    responses=responses(200, "RulesAnswer", "The rules that hold here."),
 )
 async def get_rules(
     services: ServicesDep,
@@ -87,18 +76,13 @@ async def get_rule(services: ServicesDep, rule_id: RuleId) -> Response:
     operation_id="put_rule",
     response_class=Response,
     responses={
-        **responses(200, "Rule", "The rule as it is kept.", _RULE),
+        **responses(200, "Rule", "The rule as it is kept."),
         **problems(408, 413, 415),
     },
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {
-                    "schema": reference("RuleRequest"),
-                    "example": {k: v for k, v in _RULE.items() if k not in ("rule_id", "ts")},
-                }
-            },
+            "content": content("RuleRequest"),
         }
     },
 )

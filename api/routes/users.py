@@ -33,7 +33,7 @@ router = APIRouter(tags=["users"])
         204: {"description": "Forgotten: in the state, in the cache, and in every replay."},
         202: {
             "description": "In the log, but Redis is away: a stream worker does it later.",
-            "content": content("Deleted", {"log": True, "store": False}),
+            "content": content("Deleted"),
         },
         **{k: v for k, v in responses(200, "Deleted", "").items() if k != 200},
         **problems(503),

@@ -13,6 +13,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
+from api.http.examples import WATCHED
 from api.http.problems import ProblemError, UnavailableError
 from api.http.schemas import Answer, problems, reference, responses
 from api.routes.deps import ServicesDep, UserQuery, VideoQuery, json_response, needs, store_within
@@ -104,7 +105,7 @@ async def _explained(services: Services, pair: Pair) -> ExplanationAnswer:
     responses={
         200: {
             "description": "Server-sent events of the name `bar`, each a JSON object.",
-            "content": {"text/event-stream": {"schema": reference("Told")}},
+            "content": {"text/event-stream": {"schema": reference("Told"), "example": WATCHED}},
         },
         **problems(401, 403, 422, 429, 503),
     },

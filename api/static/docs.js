@@ -1,4 +1,7 @@
 // The API reference, drawn from /openapi.json: nothing is loaded from elsewhere.
+import { forNow } from "./call.js";
+import { tryIt } from "./try.js";
+
 const main = document.getElementById("reference");
 
 function element(name, text, className) {
@@ -46,18 +49,35 @@ function examples(content) {
   return found;
 }
 
+function shown(example) {
+  const made = element("pre", typeof example === "string" ? example : JSON.stringify(example, null, 2));
+  made.tabIndex = 0; // it may scroll
+  return made;
+}
+
+// Blank lines part paragraphs, and `code` is code.
+function paragraphs(text) {
+  return text.split("\n\n").map((part) => {
+    const made = element("p");
+    part.split("`").forEach((piece, at) => made.append(at % 2 ? element("code", piece) : piece));
+    return made;
+  });
+}
+
 const bodyType = (content) => Object.entries(content || {})
   .map(([media, body]) => `${media}: ${type(body.schema)}`).join("; ");
 
 function operation(method, path, described) {
   const made = element("details", undefined, "op");
+  made.id = described.operationId;
   const summary = element("summary");
   summary.append(element("b", method.toUpperCase()), element("code", path),
     document.createTextNode(` ${described.summary || ""}`));
   made.append(summary);
-  if (described.description) made.append(element("p", described.description));
+  if (described.description) made.append(...paragraphs(described.description));
+  made.append(tryIt(method, path, described));
   if (described.parameters?.length) {
-    made.append(table(["parameter", "in", "type", ""], described.parameters.map((parameter) => [
+    made.append(table(["parameter", "in", "type", "meaning"], described.parameters.map((parameter) => [
       parameter.name + (parameter.required ? " *" : ""), parameter.in, type(parameter.schema),
       parameter.description || "",
     ])));
@@ -65,7 +85,7 @@ function operation(method, path, described) {
   if (described.requestBody) {
     made.append(element("h3", "Body"), element("p", bodyType(described.requestBody.content)));
     for (const example of examples(described.requestBody.content)) {
-      made.append(element("pre", JSON.stringify(example, null, 2)));
+      made.append(shown(example));
     }
   }
   made.append(element("h3", "Answers"));
@@ -73,10 +93,9 @@ function operation(method, path, described) {
     Object.entries(described.responses).map(([status, response]) => [
       status, response.description, bodyType(response.content),
     ])));
-  for (const response of Object.values(described.responses)) {
-    for (const example of examples(response.content)) {
-      made.append(element("pre", JSON.stringify(example, null, 2)));
-    }
+  for (const [status, response] of Object.entries(described.responses)) {
+    if (status >= "400") continue; // one problem looks like the other
+    for (const example of examples(response.content)) made.append(shown(example));
   }
   return made;
 }
@@ -90,7 +109,7 @@ function schema(name, described) {
   const needed = new Set(described.required || []);
   const fields = Object.entries(described.properties || {});
   if (fields.length) {
-    made.append(table(["field", "type", ""], fields.map(([field, value]) => [
+    made.append(table(["field", "type", "meaning"], fields.map(([field, value]) => [
       field + (needed.has(field) ? " *" : ""), type(value), value.description || "",
     ])));
   } else {
@@ -99,16 +118,51 @@ function schema(name, described) {
   return made;
 }
 
+const key = document.getElementById("key");
+key.value = forNow.get("key", "");
+key.addEventListener("input", () => forNow.set("key", key.value.trim()));
+document.getElementById("key-form").addEventListener("submit", (event) => event.preventDefault());
+
 const response = await fetch("/openapi.json");
 const document_ = await response.json();
-const parts = [element("p", document_.info.description)];
+const parts = [...paragraphs(document_.info.description)];
+const groups = new Map(document_.tags.map((tag) => [tag.name, tag]));
+const index = element("nav");
+index.ariaLabel = "Routes";
+const sections = new Map();
+for (const [name, tag] of groups) {
+  const section = element("section");
+  section.append(element("h2", name), element("p", tag.description));
+  sections.set(name, section);
+  const list = element("ul");
+  index.append(element("h2", name), list);
+  section.list = list;
+}
 for (const [path, operations] of Object.entries(document_.paths)) {
   for (const [method, described] of Object.entries(operations)) {
-    parts.push(operation(method, path, described));
+    const section = sections.get(described.tags[0]);
+    section.append(operation(method, path, described));
+    const line = element("li");
+    const link = element("a", `${method.toUpperCase()} ${path}`);
+    link.href = `#${described.operationId}`;
+    line.append(link);
+    section.list.append(line);
   }
 }
-parts.push(element("h2", "Records"));
+const records = element("section");
+records.append(element("h2", "Records"));
 for (const [name, described] of Object.entries(document_.components.schemas).sort()) {
-  parts.push(schema(name, described));
+  records.append(schema(name, described));
 }
-main.replaceChildren(...parts);
+main.replaceChildren(index, ...parts, ...sections.values(), records);
+
+// The operation that the address names is open.
+function unfold() {
+  const named = document.getElementById(location.hash.slice(1));
+  if (named?.tagName === "DETAILS") {
+    named.open = true;
+    named.scrollIntoView();
+  }
+}
+addEventListener("hashchange", unfold);
+unfold();

@@ -64,3 +64,5 @@ class Problem(Struct, frozen=True):
     type: str = "about:blank"
     title: str = ""
     errors: tuple[Fault, ...] = ()
+    request_id: str = ""
+    """By which the server's log names the request."""

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Protocol
 
 import structlog
+
+
+class Subject(Protocol):
+    """What is being worked on, such as an HTTP request."""
+
+    def told(self) -> Mapping[str, str]:
+        """What log lines say of it."""
+
+
+SUBJECT: ContextVar[Subject | None] = ContextVar("onebar_subject", default=None)
+"""What the work of this task is about."""
 
 # Local variables hold API keys and what users typed: neither belongs into a log.
 _WITHOUT_LOCALS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
+
+
+def _about(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    subject = SUBJECT.get()
+    if subject is not None:
+        for name, value in subject.told().items():
+            event.setdefault(name, value)
+    return event
 
 
 def configure_logging(level: str = "info", json: bool = True) -> None:
@@ -21,6 +43,7 @@ def configure_logging(level: str = "info", json: bool = True) -> None:
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _about,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

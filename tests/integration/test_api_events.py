@@ -215,11 +215,43 @@ async def test_ids_of_any_characters_come_through(
         "clicks": 1,
         "engagements": 0,
     }
+    body = (await api.http.get(f"/v1/videos/{escaped}")).json()
+    assert (body["video_id"], body["exposures"], body["clicks"]) == (name, 1, 1)
     assert (await api.http.get(f"/v1/users/{escaped}/history")).json()["user_id"] == name
     found = await api.http.get("/v1/evidence", params={"video_id": name, "user_id": name})
     assert found.json()["anchors"] == ["boots"]
     assert found.json()["history"] == ["boots"]
     assert found.json()["shared"] is False
+
+
+async def test_what_is_known_of_a_video(api: Running, store: FeatureStore) -> None:
+    missing = await api.http.get("/v1/videos/v")
+    assert missing.status_code == 404
+    assert missing.json()["type"] == "urn:onebar:problem:unknown-video"
+    text = VideoText(title="red shoes", author="Mia", sensitive=True)
+    shown = BehaviorAdd("v", NOW, "e1", (), ("boots", "tent"), ("boots",))
+    await store.apply([(VideoPut("v", NOW - 5, "e", text), None), (shown, None)])
+    await store.apply([(BehaviorAdd("v", NOW, "e2", (), ("boots",), (), ("boots",)), None)])
+    known = (await api.http.get("/v1/videos/v")).json()
+    assert known == {
+        "video_id": "v",
+        **dict.fromkeys(("caption", "item_title", "ocr", "asr", "summary", "category"), ""),
+        "title": "red shoes",
+        "author": "Mia",
+        "sensitive": True,
+        "removed": False,
+        "updated_at": NOW - 5,
+        "queries": 2,
+        "exposures": 3,
+        "clicks": 1,
+        "engagements": 1,
+    }
+    await store.apply([(VideoPut("v", NOW + 1, "gone", VideoText(removed=True)), None)])
+    gone = (await api.http.get("/v1/videos/v")).json()
+    assert (gone["removed"], gone["title"], gone["updated_at"]) == (True, "", NOW + 1)
+    await store.apply([(BehaviorAdd("w", NOW, "e3", (), ("boots",)), None)])
+    counted = (await api.http.get("/v1/videos/w")).json()
+    assert (counted["title"], counted["updated_at"], counted["exposures"]) == ("", None, 1)
 
 
 async def test_evidence_of_an_unknown_video(api: Running) -> None:

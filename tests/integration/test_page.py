@@ -277,7 +277,38 @@ def test_the_keyboard_reaches_and_does_everything(page: Page) -> None:
 
 
 @once
-@pytest.mark.parametrize("path", ["/", "/operations"])
+def test_the_reference_has_a_form_that_asks_the_server(context: BrowserContext) -> None:
+    page = context.new_page()
+    heard = complaints(page)
+    page.goto("/docs")
+    page.get_by_role("link", name="GET /v1/queries", exact=True).click()
+    form = page.locator("#get_queries")
+    form.get_by_text("Try it").click()
+    form.get_by_label("video_id").fill("a/b & <i>")
+    form.get_by_label("exclude").fill("boots, tents")
+    form.get_by_role("button", name="Send").click()
+    expect(form.get_by_role("status")).to_contain_text("200")
+    expect(form.locator(".try pre").last).to_contain_text('"video_id": "a/b & <i>"')
+    expect(form.locator(".curl")).to_contain_text("a%2Fb+%26+%3Ci%3E&exclude=boots&exclude=tents")
+    form = page.locator("#post_queries")
+    form.locator("summary").first.click()
+    form.get_by_text("Try it").click()
+    form.get_by_role("button", name="Send").click()
+    expect(form.locator(".try pre").last).to_contain_text('"results"')
+    form = page.locator("#get_video")
+    form.locator("summary").first.click()
+    form.get_by_text("Try it").click()
+    form.get_by_role("textbox").fill("nobody/knows it")
+    with page.expect_response("**/v1/videos/nobody%2Fknows%20it") as missing:
+        form.get_by_role("button", name="Send").click()
+    assert missing.value.status == 404
+    expect(form.locator(".try pre").last).to_contain_text("urn:onebar:problem:unknown-video")
+    assert len(heard) == 1, "the browser's own word of the 404"
+    assert "404" in heard[0]
+
+
+@once
+@pytest.mark.parametrize("path", ["/", "/operations", "/docs"])
 @pytest.mark.parametrize(
     ("scheme", "locale", "width"), [("light", "en-US", 1280), ("dark", "zh-CN", 390)]
 )
@@ -290,7 +321,7 @@ def test_axe_finds_nothing_serious(
     page = context.new_page()
     heard = complaints(page)
     page.goto(path)
-    expect(page.locator("#candidates li, #latency td").first).to_be_visible(timeout=WAIT_MS)
+    expect(page.locator("#candidates li, #latency td, .op").first).to_be_visible(timeout=WAIT_MS)
     for each in page.locator("details").all():
         each.evaluate("details => { details.open = true }")
     page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")

@@ -75,6 +75,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/users/{user_id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The history of a user
+         * @description What a user searched or tapped lately. Percent-encode the id.
+         */
+        get: operations["get_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/videos/{video_id}/anchors": {
         parameters: {
             query?: never;
@@ -98,7 +118,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/users/{user_id}/history": {
+    "/v1/videos/{video_id}": {
         parameters: {
             query?: never;
             header?: never;
@@ -106,10 +126,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The history of a user
-         * @description What a user searched or tapped lately. Percent-encode the id.
+         * A video
+         * @description Its text as it is kept, cleaned and as long as it may be; whether it is marked `sensitive` or
+         *     was `removed` (then no query is shown under it); and how often its queries were shown, tapped
+         *     and engaged with, all together. 404 where nobody has heard of it. Percent-encode the id: a slash
+         *     in it is %2F.
          */
-        get: operations["get_history"];
+        get: operations["get_video"];
         put?: never;
         post?: never;
         delete?: never;
@@ -452,7 +475,7 @@ export interface paths {
             cookie?: never;
         };
         /** Whether the process answers */
-        get: operations["healthz_healthz_get"];
+        get: operations["get_healthz"];
         put?: never;
         post?: never;
         delete?: never;
@@ -469,7 +492,7 @@ export interface paths {
             cookie?: never;
         };
         /** Whether Kafka, Redis and the model are there */
-        get: operations["readyz_readyz_get"];
+        get: operations["get_readyz"];
         put?: never;
         post?: never;
         delete?: never;
@@ -486,7 +509,7 @@ export interface paths {
             cookie?: never;
         };
         /** Prometheus metrics */
-        get: operations["metrics_metrics_get"];
+        get: operations["get_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -614,6 +637,30 @@ export interface components {
             model: string | null;
             sensitive: boolean;
             shared: boolean;
+        };
+        /**
+         * VideoAnswer
+         * @description What is known of a video: its text, cleaned; `updated_at`, the `ts` of the event that it came
+         *     with (UTC epoch seconds, null where none came yet); how many `queries` were counted under it,
+         *     and how often they were shown, tapped and engaged with, all together.
+         */
+        VideoAnswer: {
+            video_id: string;
+            title: string;
+            caption: string;
+            author: string;
+            item_title: string;
+            ocr: string;
+            asr: string;
+            summary: string;
+            category: string;
+            sensitive: boolean;
+            removed: boolean;
+            updated_at: number | null;
+            queries: number;
+            exposures: number;
+            clicks: number;
+            engagements: number;
         };
         /**
          * AnchorsAnswer
@@ -815,13 +862,15 @@ export interface components {
         };
         /**
          * Problem
-         * @description An error (RFC 9457). `errors` names each fault where there can be several.
+         * @description An error (RFC 9457). `errors` names each fault where there can be several; `request_id` is
+         *     the request's own, as in the header X-Request-ID.
          */
         Problem: {
             type: string;
             title: string;
             status: number;
             detail: string;
+            request_id: string;
             errors?: components["schemas"]["Fault"][];
         };
         /**
@@ -1498,6 +1547,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1507,6 +1565,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1516,6 +1583,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1525,6 +1607,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1534,6 +1625,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1592,6 +1692,20 @@ export interface operations {
                      *           "user_id": "u7",
                      *           "source": "cache",
                      *           "age_s": 12.5
+                     *         },
+                     *         {
+                     *           "video_id": "v43",
+                     *           "queries": [],
+                     *           "rejected": false,
+                     *           "model": null,
+                     *           "evidence_digest": null,
+                     *           "generated_at": null,
+                     *           "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *           "user_id": null,
+                     *           "source": "fallback",
+                     *           "age_s": null,
+                     *           "fallback": "empty",
+                     *           "reason": "unknown_video"
                      *         }
                      *       ]
                      *     }
@@ -1605,6 +1719,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1614,6 +1737,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1623,6 +1755,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1632,6 +1773,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1641,6 +1791,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1650,6 +1809,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1659,6 +1833,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1668,6 +1851,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1710,6 +1902,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1719,6 +1920,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1728,6 +1938,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1737,6 +1956,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1746,6 +1974,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1755,6 +1992,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1764,6 +2016,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1773,6 +2034,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1798,6 +2068,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "video_id": "v42",
+                     *       "user_id": "u7",
+                     *       "text": "two days in the rain these boots stayed dry waterproof hiking boots",
+                     *       "summary": "",
+                     *       "anchors": [
+                     *         "hiking boots"
+                     *       ],
+                     *       "history": [
+                     *         "rain jacket"
+                     *       ],
+                     *       "prompt": "two days in the rain these boots stayed dry waterproof hiking boots [SEP] [SEP] hiking boots [SEP] rain jacket",
+                     *       "digest": "9f86d081884c7d659a2feaa0c55ad015",
+                     *       "model": "demo-1a2b3c4d",
+                     *       "sensitive": false,
+                     *       "shared": false
+                     *     }
+                     */
                     "application/json": components["schemas"]["EvidenceAnswer"];
                 };
             };
@@ -1807,6 +2096,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1816,6 +2114,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1825,6 +2132,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1834,6 +2156,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1843,6 +2180,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1852,6 +2198,144 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_history: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The queries, newest first; none for a user nobody has heard of. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "user_id": "u7",
+                     *       "history": [
+                     *         {
+                     *           "query": "rain jacket",
+                     *           "ts": 1760000000.25
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["HistoryAnswer"];
+                };
+            };
+            /** @description No API key, or one that is not known. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The API key lacks the scope. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; `Retry-After` says when to go on. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1898,6 +2382,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1907,6 +2400,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1916,6 +2418,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1925,6 +2442,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1934,23 +2460,32 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
         };
     };
-    get_history: {
+    get_video: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                user_id: string;
+                video_id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The queries, newest first; none for a user nobody has heard of. */
+            /** @description What is known of it. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1958,16 +2493,25 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "user_id": "u7",
-                     *       "history": [
-                     *         {
-                     *           "query": "hiking boots",
-                     *           "ts": 1760000000.25
-                     *         }
-                     *       ]
+                     *       "video_id": "v42",
+                     *       "title": "Two days in the rain",
+                     *       "caption": "these boots stayed dry",
+                     *       "author": "mia",
+                     *       "category": "outdoor",
+                     *       "summary": "",
+                     *       "item_title": "waterproof hiking boots",
+                     *       "ocr": "",
+                     *       "asr": "",
+                     *       "sensitive": false,
+                     *       "removed": false,
+                     *       "updated_at": 1760000000.25,
+                     *       "queries": 3,
+                     *       "exposures": 27,
+                     *       "clicks": 4,
+                     *       "engagements": 1
                      *     }
                      */
-                    "application/json": components["schemas"]["HistoryAnswer"];
+                    "application/json": components["schemas"]["VideoAnswer"];
                 };
             };
             /** @description No API key, or one that is not known. */
@@ -1976,6 +2520,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1985,6 +2538,33 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unknown-video",
+                     *       "title": "Not Found",
+                     *       "status": 404,
+                     *       "detail": "Nothing is known of the video 'v43'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1994,6 +2574,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2003,6 +2598,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2012,6 +2616,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2056,6 +2669,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2065,6 +2687,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2074,6 +2705,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2083,6 +2729,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2092,6 +2747,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2123,11 +2787,11 @@ export interface operations {
                      *       "rules": [
                      *         {
                      *           "rule_id": "no-fakes",
+                     *           "ts": 1760000000.25,
                      *           "action": "block",
                      *           "word": "knock off",
                      *           "who": "anna@legal",
-                     *           "why": "trademark complaint 4711",
-                     *           "ts": 1760000000.25
+                     *           "why": "trademark complaint 4711"
                      *         }
                      *       ]
                      *     }
@@ -2141,6 +2805,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2150,6 +2823,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2159,6 +2841,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2168,6 +2865,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2177,6 +2883,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2199,6 +2914,33 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "rule": {
+                     *         "rule_id": "no-fakes",
+                     *         "ts": 1760000000.25,
+                     *         "action": "block",
+                     *         "word": "knock off",
+                     *         "who": "anna@legal",
+                     *         "why": "trademark complaint 4711"
+                     *       },
+                     *       "history": [
+                     *         {
+                     *           "rule_id": "no-fakes",
+                     *           "ts": 1760000000.25,
+                     *           "event_id": "e-1002",
+                     *           "rule": {
+                     *             "rule_id": "no-fakes",
+                     *             "ts": 1760000000.25,
+                     *             "action": "block",
+                     *             "word": "knock off",
+                     *             "who": "anna@legal",
+                     *             "why": "trademark complaint 4711"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["RuleAnswer"];
                 };
             };
@@ -2208,6 +2950,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2217,6 +2968,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2226,6 +2986,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2235,6 +3010,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2244,6 +3034,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2253,6 +3052,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2290,11 +3098,11 @@ export interface operations {
                     /**
                      * @example {
                      *       "rule_id": "no-fakes",
+                     *       "ts": 1760000000.25,
                      *       "action": "block",
                      *       "word": "knock off",
                      *       "who": "anna@legal",
-                     *       "why": "trademark complaint 4711",
-                     *       "ts": 1760000000.25
+                     *       "why": "trademark complaint 4711"
                      *     }
                      */
                     "application/json": components["schemas"]["Rule"];
@@ -2306,6 +3114,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2315,6 +3132,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2324,6 +3150,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2333,6 +3168,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2342,6 +3186,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2351,6 +3204,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2360,6 +3228,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2369,6 +3246,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2403,6 +3289,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2412,6 +3307,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2421,6 +3325,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2430,6 +3349,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2439,6 +3367,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2466,6 +3403,49 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "videos": [
+                     *         {
+                     *           "video_id": "v42",
+                     *           "title": "Two days in the rain",
+                     *           "caption": "these boots stayed dry",
+                     *           "author": "mia",
+                     *           "category": "outdoor",
+                     *           "summary": "",
+                     *           "item_title": "waterproof hiking boots",
+                     *           "ocr": "",
+                     *           "asr": "",
+                     *           "sensitive": false,
+                     *           "seen_at": 1760000000.25,
+                     *           "anchors": [
+                     *             {
+                     *               "query": "hiking boots",
+                     *               "weight": 3.75,
+                     *               "source": "behavior"
+                     *             }
+                     *           ],
+                     *           "answer": {
+                     *             "video_id": "v42",
+                     *             "queries": [
+                     *               {
+                     *                 "text": "waterproof hiking boots",
+                     *                 "score": -0.41
+                     *               }
+                     *             ],
+                     *             "rejected": false,
+                     *             "model": "demo-1a2b3c4d",
+                     *             "evidence_digest": "9f86d081884c7d659a2feaa0c55ad015",
+                     *             "generated_at": 1760000000.25,
+                     *             "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *             "user_id": "u7",
+                     *             "source": "cache",
+                     *             "age_s": 12.5
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["FeedAnswer"];
                 };
             };
@@ -2475,6 +3455,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2484,6 +3473,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2493,6 +3491,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2502,6 +3515,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2511,6 +3533,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2536,6 +3567,85 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "video_id": "v42",
+                     *       "user_id": "u7",
+                     *       "model": "demo-1a2b3c4d",
+                     *       "answer": {
+                     *         "video_id": "v42",
+                     *         "queries": [
+                     *           {
+                     *             "text": "waterproof hiking boots",
+                     *             "score": -0.41
+                     *           }
+                     *         ],
+                     *         "rejected": false,
+                     *         "model": "demo-1a2b3c4d",
+                     *         "evidence_digest": "9f86d081884c7d659a2feaa0c55ad015",
+                     *         "generated_at": 1760000000.25,
+                     *         "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *         "user_id": "u7",
+                     *         "source": "cache",
+                     *         "age_s": 12.5
+                     *       },
+                     *       "explanation": {
+                     *         "prompt": "two days in the rain these boots stayed dry waterproof hiking boots [SEP] [SEP] hiking boots [SEP] rain jacket",
+                     *         "segments": [
+                     *           {
+                     *             "field": "T",
+                     *             "text": "two days in the rain these boots stayed dry"
+                     *           },
+                     *           {
+                     *             "field": "A",
+                     *             "text": "hiking boots"
+                     *           }
+                     *         ],
+                     *         "anchors": [
+                     *           {
+                     *             "query": "hiking boots",
+                     *             "weight": 3.75,
+                     *             "source": "behavior",
+                     *             "in_prompt": true,
+                     *             "exposures": 9,
+                     *             "clicks": 2,
+                     *             "engagements": 1
+                     *           }
+                     *         ],
+                     *         "history": [
+                     *           {
+                     *             "query": "rain jacket",
+                     *             "ts": 1760000000.25,
+                     *             "used": true
+                     *           }
+                     *         ],
+                     *         "candidates": [
+                     *           {
+                     *             "text": "waterproof hiking boots",
+                     *             "origins": [
+                     *               "model",
+                     *               "text"
+                     *             ],
+                     *             "score": -0.41,
+                     *             "model": -1.3,
+                     *             "position": 0
+                     *           },
+                     *           {
+                     *             "text": "knock off boots",
+                     *             "origins": [
+                     *               "anchor"
+                     *             ],
+                     *             "weight": 1,
+                     *             "held": "rule",
+                     *             "detail": "no-fakes"
+                     *           }
+                     *         ],
+                     *         "reason": null,
+                     *         "digest": "9f86d081884c7d659a2feaa0c55ad015",
+                     *         "shared": false
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["ExplanationAnswer"];
                 };
             };
@@ -2545,6 +3655,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2554,6 +3673,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2563,6 +3691,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2572,6 +3715,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2581,6 +3739,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2590,6 +3757,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2617,6 +3793,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example event: bar
+                     *     data: {"at": 1760000000.25, "state": "told", "queries": [{"text": "waterproof hiking boots", "score": -0.41}], "model": "demo-1a2b3c4d"}
+                     */
                     "text/event-stream": components["schemas"]["Told"];
                 };
             };
@@ -2626,6 +3806,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2635,6 +3824,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2644,6 +3842,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2653,6 +3866,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2662,6 +3884,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2682,6 +3913,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "at": 1760000000.25,
+                     *       "version": "0.2.0",
+                     *       "readiness": {
+                     *         "ready": true,
+                     *         "kafka": "ok",
+                     *         "redis": "ok",
+                     *         "model": "ok",
+                     *         "checkpoint": "demo-1a2b3c4d",
+                     *         "warning": null
+                     *       },
+                     *       "rules": 1,
+                     *       "watchers": 0,
+                     *       "parts": [
+                     *         {
+                     *           "name": "stream",
+                     *           "address": "stream:9100",
+                     *           "up": true,
+                     *           "fine": true,
+                     *           "problems": {},
+                     *           "warnings": {},
+                     *           "numbers": {
+                     *             "values": {
+                     *               "onebar_stream_events": [
+                     *                 {
+                     *                   "labels": {
+                     *                     "outcome": "applied"
+                     *                   },
+                     *                   "value": 9
+                     *                 }
+                     *               ]
+                     *             },
+                     *             "distributions": {}
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["OperationsAnswer"];
                 };
             };
@@ -2691,6 +3961,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2700,6 +3979,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2709,6 +3997,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2718,6 +4021,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2727,6 +4039,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2747,6 +4068,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "videos": 50,
+                     *       "rates": [
+                     *         {
+                     *           "whose": "people",
+                     *           "queries": 120,
+                     *           "exposures": 2700,
+                     *           "clicks": 310,
+                     *           "engagements": 42,
+                     *           "rate": 0.1148
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ClickRatesAnswer"];
                 };
             };
@@ -2756,6 +4092,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2765,6 +4110,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2774,6 +4128,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2783,6 +4152,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2792,6 +4170,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2817,6 +4204,24 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "total": 1,
+                     *       "letters": [
+                     *         {
+                     *           "id": "0:17",
+                     *           "topic": "onebar.behaviors",
+                     *           "partition": 2,
+                     *           "offset": 4711,
+                     *           "failed_at": 1760000000.25,
+                     *           "reason": "InvalidEventError: Expected `float`, got `str` - at `$.ts`",
+                     *           "bytes": 74,
+                     *           "key": "v42",
+                     *           "value": "{\"type\": \"search\", \"event_id\": \"e-1001\", \"ts\": \"now\"}"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["LettersAnswer"];
                 };
             };
@@ -2826,6 +4231,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2835,6 +4249,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2844,6 +4267,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2853,6 +4291,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2862,6 +4309,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2876,6 +4332,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "ids": [
+                 *         "0:17"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["LetterIds"];
             };
         };
@@ -2886,6 +4349,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "done": 1,
+                     *       "refused": []
+                     *     }
+                     */
                     "application/json": components["schemas"]["LettersDone"];
                 };
             };
@@ -2895,6 +4364,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2904,6 +4382,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2913,6 +4400,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unknown-video",
+                     *       "title": "Not Found",
+                     *       "status": 404,
+                     *       "detail": "Nothing is known of the video 'v43'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2922,6 +4418,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2931,6 +4436,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2940,6 +4454,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2949,6 +4472,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2958,6 +4496,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2967,6 +4514,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -2981,6 +4537,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "ids": [
+                 *         "0:17"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["LetterIds"];
             };
         };
@@ -2991,6 +4554,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "done": 1,
+                     *       "refused": []
+                     *     }
+                     */
                     "application/json": components["schemas"]["LettersDone"];
                 };
             };
@@ -3000,6 +4569,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3009,6 +4587,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3018,6 +4605,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-timeout",
+                     *       "title": "Request Timeout",
+                     *       "status": 408,
+                     *       "detail": "0 of 120 bytes were there after 10 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3027,6 +4623,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:body-too-large",
+                     *       "title": "Request Entity Too Large",
+                     *       "status": 413,
+                     *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3036,6 +4641,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unsupported-media-type",
+                     *       "title": "Unsupported Media Type",
+                     *       "status": 415,
+                     *       "detail": "Expected Content-Type: application/json, got 'text/plain'.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3045,6 +4659,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3054,6 +4683,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3063,6 +4701,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3083,6 +4730,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "serving": "demo-1a2b3c4d",
+                     *       "warning": null,
+                     *       "registry": "/var/lib/onebar/registry",
+                     *       "models": [
+                     *         {
+                     *           "name": "demo-1a2b3c4d",
+                     *           "current": true,
+                     *           "bytes": 12345678,
+                     *           "created_at": "2026-10-09T08:53:20+00:00",
+                     *           "promoted_at": 1760000000.25,
+                     *           "problem": null,
+                     *           "training": {
+                     *             "stage": "piopd"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "history": [
+                     *         {
+                     *           "at": 1760000000.25,
+                     *           "action": "promote",
+                     *           "name": "demo-1a2b3c4d",
+                     *           "by": "anna"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelsAnswer"];
                 };
             };
@@ -3092,6 +4767,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3101,6 +4785,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3110,6 +4803,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:no-registry",
+                     *       "title": "Conflict",
+                     *       "status": 409,
+                     *       "detail": "This server follows no registry: set ONEBAR_REGISTRY.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3119,6 +4821,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3128,6 +4845,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3137,6 +4863,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3157,6 +4892,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "serving": "demo-1a2b3c4d",
+                     *       "warning": null,
+                     *       "registry": "/var/lib/onebar/registry",
+                     *       "models": [
+                     *         {
+                     *           "name": "demo-1a2b3c4d",
+                     *           "current": true,
+                     *           "bytes": 12345678,
+                     *           "created_at": "2026-10-09T08:53:20+00:00",
+                     *           "promoted_at": 1760000000.25,
+                     *           "problem": null,
+                     *           "training": {
+                     *             "stage": "piopd"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "history": [
+                     *         {
+                     *           "at": 1760000000.25,
+                     *           "action": "promote",
+                     *           "name": "demo-1a2b3c4d",
+                     *           "by": "anna"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelsAnswer"];
                 };
             };
@@ -3166,6 +4929,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3175,6 +4947,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3184,6 +4965,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:no-registry",
+                     *       "title": "Conflict",
+                     *       "status": 409,
+                     *       "detail": "This server follows no registry: set ONEBAR_REGISTRY.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3193,6 +4983,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3202,6 +5007,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3211,6 +5025,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3233,6 +5056,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "serving": "demo-1a2b3c4d",
+                     *       "warning": null,
+                     *       "registry": "/var/lib/onebar/registry",
+                     *       "models": [
+                     *         {
+                     *           "name": "demo-1a2b3c4d",
+                     *           "current": true,
+                     *           "bytes": 12345678,
+                     *           "created_at": "2026-10-09T08:53:20+00:00",
+                     *           "promoted_at": 1760000000.25,
+                     *           "problem": null,
+                     *           "training": {
+                     *             "stage": "piopd"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "history": [
+                     *         {
+                     *           "at": 1760000000.25,
+                     *           "action": "promote",
+                     *           "name": "demo-1a2b3c4d",
+                     *           "by": "anna"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ModelsAnswer"];
                 };
             };
@@ -3242,6 +5093,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3251,6 +5111,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3260,6 +5129,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:no-registry",
+                     *       "title": "Conflict",
+                     *       "status": 409,
+                     *       "detail": "This server follows no registry: set ONEBAR_REGISTRY.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3269,6 +5147,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3278,6 +5171,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3287,6 +5189,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3309,6 +5220,31 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "name": "next-5e6f7a8b",
+                     *       "videos": 40,
+                     *       "other_first": 0.25,
+                     *       "other_list": 0.6,
+                     *       "overlap": 0.72,
+                     *       "now_rejected": 0.05,
+                     *       "then_rejected": 0.05,
+                     *       "now_ms": 2.1,
+                     *       "then_ms": 2,
+                     *       "lists": [
+                     *         {
+                     *           "video_id": "v42",
+                     *           "title": "Two days in the rain",
+                     *           "now": [
+                     *             "waterproof hiking boots"
+                     *           ],
+                     *           "then": [
+                     *             "hiking boots for rain"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["ShadowAnswer"];
                 };
             };
@@ -3318,6 +5254,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "This API key is not known.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3327,6 +5272,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:forbidden",
+                     *       "title": "Forbidden",
+                     *       "status": 403,
+                     *       "detail": "This needs the scope admin; the key has read.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3336,6 +5290,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:no-registry",
+                     *       "title": "Conflict",
+                     *       "status": 409,
+                     *       "detail": "This server follows no registry: set ONEBAR_REGISTRY.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3345,6 +5308,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:invalid-parameter",
+                     *       "title": "Unprocessable Entity",
+                     *       "status": 422,
+                     *       "detail": "k: expected a whole number from 1 to 8",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
+                     *       "errors": [
+                     *         {
+                     *           "name": "k",
+                     *           "detail": "expected a whole number from 1 to 8"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3354,6 +5332,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:rate-limited",
+                     *       "title": "Too Many Requests",
+                     *       "status": 429,
+                     *       "detail": "More than 100 requests a second; the next one may come in 0.010 s.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3363,12 +5350,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:onebar:problem:store-unavailable",
+                     *       "title": "Service Unavailable",
+                     *       "status": 503,
+                     *       "detail": "Redis does not answer.",
+                     *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
         };
     };
-    healthz_healthz_get: {
+    get_healthz: {
         parameters: {
             query?: never;
             header?: never;
@@ -3393,7 +5389,7 @@ export interface operations {
             };
         };
     };
-    readyz_readyz_get: {
+    get_readyz: {
         parameters: {
             query?: never;
             header?: never;
@@ -3414,7 +5410,8 @@ export interface operations {
                      *       "kafka": "ok",
                      *       "redis": "ok",
                      *       "model": "ok",
-                     *       "checkpoint": "demo-1a2b3c4d"
+                     *       "checkpoint": "demo-1a2b3c4d",
+                     *       "warning": null
                      *     }
                      */
                     "application/json": components["schemas"]["Readiness"];
@@ -3439,7 +5436,7 @@ export interface operations {
             };
         };
     };
-    metrics_metrics_get: {
+    get_metrics: {
         parameters: {
             query?: never;
             header?: never;
@@ -3454,6 +5451,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example # HELP onebar_answers_total Answered (video, user) pairs by where the queries came from.
+                     *     # TYPE onebar_answers_total counter
+                     *     onebar_answers_total{fallback="",source="cache"} 4711.0
+                     */
                     "text/plain": string;
                 };
             };

@@ -125,6 +125,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # HTTP.
     "api": (),
     "api.http": (*_BASE, "api", "feature_store.redis", "stream.events"),
+    "api.edge": (*_BASE, "api.http"),
     "api.breaker": (*_BASE, "api.http"),
     "api.connections": (*_BASE, "api.http"),
     "api.publisher": (*_BASE, "api.breaker", "api.http", "stream.events"),
@@ -139,16 +140,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api.console": (*(*_BASE, "onebar.evidence", "onebar.generator", "onebar.recommending"),),
     "api.health": (*_BASE, *_STATE, "api.answering", "api.http", "api.publisher"),
     "api.services": (
-        *(*_BASE, *_STATE, "api.answering", "api.breaker", "api.health", "api.http"),
+        *(*_BASE, *_STATE, "api.answering", "api.breaker", "api.edge", "api.health", "api.http"),
         *("api.publisher", "api.watching", "onebar.evidence", "onebar.gating"),
         *("onebar.recommending", "stream.events", "stream.kafka"),
     ),
     "api.routes": (
         *(*_BASE, *_STATE, "api.answering", "api.http", "api.services", "onebar.evidence"),
-        *("api.console", "api.watching", "onebar", "onebar.gating", "onebar.generator"),
+        *("api.console", "api.edge", "api.watching", "onebar", "onebar.gating", "onebar.generator"),
         *("onebar.recommending", "stream.events", "stream.logs", "stream.mapping"),
     ),
-    "api.app": (*_BASE, "onebar", "api.http", "api.routes", "api.services", "onebar.recommending"),
+    "api.app": (
+        *(*_BASE, "onebar", "api.edge", "api.http", "api.routes", "api.services"),
+        "onebar.recommending",
+    ),
     "api.server": (
         *(*_BASE, "api", "api.app", "api.connections", "api.http", "api.watching"),
         "onebar.evidence",

@@ -1,0 +1,1 @@
+"""The outermost layers: what all requests and all answers have to do with."""
