@@ -7,7 +7,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
+
+import structlog
 
 from api.answering.answer import Answerer
 from api.answering.coalesce import Coalescer
@@ -32,14 +34,18 @@ from api.watching.watch import Watchers
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
+from feature_store.keys import Keys
 from feature_store.limits import SharedBuckets
 from feature_store.opening import (
     cache_beside,
     connect_configured,
     open_store,
     repertoire_beside,
+    versions_beside,
 )
 from feature_store.redis.client import StoreUnavailableError, tells_changes
+from feature_store.store import FeatureStore
+from feature_store.versions import POLL_S, VersionFollower, keys_of
 from onebar.errors import OneBarError
 from onebar.evidence.text import clean_video
 from onebar.gating.follow import RepertoireFollower, RuleFollower
@@ -54,6 +60,8 @@ from stream.events.fold import fold
 from stream.events.pseudonyms import Pseudonyms
 from stream.kafka.producer import EventProducer
 
+log = structlog.get_logger(__name__)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -65,6 +73,12 @@ PUT_TOGETHER = 64
 """Results that are put into the cache in one call: to write them takes a millisecond or two."""
 RULES_WITHIN_S = 1.0
 """How long the first reading of the rules may keep a server from answering at all."""
+
+
+class Bound(Protocol):
+    """What reads or writes one version of the state."""
+
+    def bind(self, keys: Keys) -> None: ...
 
 
 class Services:
@@ -88,6 +102,7 @@ class Services:
         self.pseudonyms = Pseudonyms(settings.user_id_key)
 
         self.store = open_store(settings)
+        self._bound: list[Bound] = [self.store]
         self.redis = Breaker("redis", probe=self.store.ping, away=_redis_away, counts=_is_away)
         self.access = AccessControl(keys, self._limiter(), Proxies(settings.trusted_proxies))
         self.cache = cache_beside(self.store, settings)
@@ -101,7 +116,11 @@ class Services:
         self.results = TogetherCache(self.cache, self.redis)
         self.gate = open_gate(settings)
         self.rules = RuleFollower(self.store, self.gate)
-        self.repertoire = RepertoireFollower(repertoire_beside(self.store), self.gate)
+        shelf = repertoire_beside(self.store)
+        self.repertoire = RepertoireFollower(shelf, self.gate)
+        self.version = VersionFollower(versions_beside(self.store, settings), settings, "api")
+        self._bound += [self.cache, shelf, *([] if self.near is None else [self.near])]
+        self._settled = asyncio.Event()
         self.model = Model(
             settings, TogetherStore(self.features, counted), self.results, gate=self.gate, load=load
         )
@@ -150,9 +169,13 @@ class Services:
         self.publisher.start()
         with suppress(OneBarError, TimeoutError):  # where they can't be read, that is gone on with
             async with asyncio.timeout(RULES_WITHIN_S):
-                await self.rules.look()
-                await self.repertoire.look()
-        followers = self.rules.follow(), self.repertoire.follow(), self.health.watch()
+                await self._move(await self.version.learn())
+        followers = (
+            self._follow_version(),
+            self._once_settled(self.rules.follow),
+            self._once_settled(self.repertoire.follow),
+            self.health.watch(),
+        )
         following = [asyncio.create_task(each) for each in followers]
         try:
             yield
@@ -160,12 +183,42 @@ class Services:
             self.watchers.close()
             self.lag.stop()
             await end_tasks(*following)
+            await self.version.end()
             await self.redis.stop()
             await self.refresher.stop()
             await asyncio.gather(self.model.stop(), self.publisher.stop())
             if self.near is not None:
                 await self.near.close()
             await self.store.close()
+
+    async def _follow_version(self) -> None:
+        """Follow the live version of the state, once it is known which one that is."""
+        while not self._settled.is_set():
+            try:
+                await self._move(await self.version.learn())
+            except OneBarError as error:
+                log.warning("live_version_unread", error=str(error))
+                await asyncio.sleep(POLL_S)
+        await self.version.follow(self._move)
+
+    async def _once_settled(self, follow: Callable[[], Awaitable[None]]) -> None:
+        """Rules are those of the live version; before it is known there are no answers."""
+        await self._settled.wait()
+        await follow()
+
+    async def _move(self, version: str) -> None:
+        """Answer from this version of the state; a call under way ends on the one before."""
+        keys = keys_of(self.settings, version)
+        if keys != self.store.keys:
+            for part in self._bound:
+                part.bind(keys)
+            self.rules.restart()
+            self.repertoire.restart()
+        with suppress(OneBarError):  # they are looked at again and again
+            await self.rules.look()
+            await self.repertoire.look()
+        self._settled.set()
+        await self.version.settle(version)
 
     def _near_cache(self) -> NearCache | None:
         settings = self.settings
@@ -184,11 +237,16 @@ class Services:
         if not per_s:
             return None
         buckets = SharedBuckets(self.store.client, self.store.keys, per_s)
+        self._bound.append(buckets)
 
         async def fetch(caller: str, wanted: int, owed: bool) -> tuple[int, float]:
             return await self.redis.call(lambda: buckets.take(caller, wanted, owed=owed))
 
         return SharedLimiter(per_s, fetch)
+
+    def _stores(self) -> list[FeatureStore]:
+        """The state, and its other versions: one that is filled, and one that is kept."""
+        return [self.store, *map(self.store.of, self.version.others)]
 
     def pair(self, video_id: str, user_id: str | None) -> Pair:
         """What is asked for: the video, and the user by the pseudonym that the state has for them
@@ -197,7 +255,8 @@ class Services:
 
     async def apply(self, event: Event) -> None:
         """Have an event's effect on the state now, ahead of the log; it is had once."""
-        await self.store.apply([(write, None) for write in fold(event, clean_video)])
+        writes = [(write, None) for write in fold(event, clean_video)]
+        await asyncio.gather(*(store.apply(writes) for store in self._stores()))
         await self.rules.look()
 
     def may_be_shown(self, video_id: str, known: Features) -> tuple[Anchor, ...]:
@@ -217,7 +276,7 @@ class Services:
         """Delete a user in the store; nothing personal is served from here once this returns."""
         if self.near is not None:
             self.near.forget_user(user_id)
-        await self.store.delete_user(user_id, ts)
+        await asyncio.gather(*(store.delete_user(user_id, ts) for store in self._stores()))
         if self.near is not None:
             await self.near.settle()
 

@@ -95,6 +95,25 @@ class RepertoireKeys(NamedTuple):
     """string: how often it changed, and the version that last took a query out."""
 
 
+class VersionKeys(NamedTuple):
+    """The keys of a namespace that are of no one version of the state, in one slot."""
+
+    live: str
+    """string: the name of the version that is read and written."""
+    journal: str
+    """string: which other versions there are, and how far a rebuild is, as JSON."""
+    lease: str
+    """string: which rebuild is at work."""
+    processes: str
+    """sorted set: a process and the version it is on -> when it last said so."""
+
+
+def version_keys(namespace: str) -> VersionKeys:
+    """Of a namespace. No version is called `{live}`."""
+    stem = f"{namespace}:{{live}}:"
+    return VersionKeys(f"{stem}v", f"{stem}j", f"{stem}l", f"{stem}p")
+
+
 @dataclass(frozen=True)
 class Keys:
     """The keys of one version of the state in one namespace.
@@ -140,6 +159,13 @@ class Keys:
         """`anchors`, `counters`, `fence`, `text`, `neighbors` and `seal` of one video."""
         stem = self._video(video_id, "")
         return VideoKeys(*(f"{stem}{suffix}" for suffix in "acftnl"))
+
+    def neighbors_of(self, name: str) -> str | None:
+        """The video that a key of neighbour anchors is of; None for any other key."""
+        begin, end = self.all_neighbors
+        if not name.startswith(begin) or not name.endswith(end):
+            return None
+        return unescape(name[len(begin) : -len(end)])
 
     def seal(self, video_id: str) -> str:
         """string: what queries made of the video's present text stand under (`Seals`)."""
@@ -229,6 +255,16 @@ class Keys:
         """Of all rules, in one slot."""
         stem = f"{self.prefix}{{rules}}:"
         return RuleKeys(f"{stem}r", f"{stem}v", f"{stem}c", f"{stem}h")
+
+    @property
+    def all_cached(self) -> tuple[str, str]:
+        """What the names of the cached queries of all videos begin with, and have in between."""
+        return f"{self.prefix}{{v:", "}:q"
+
+    @property
+    def all_neighbors(self) -> tuple[str, str]:
+        """What the names of the neighbour anchors of all videos begin and end with."""
+        return f"{self.prefix}{{v:", "}:n"
 
     @property
     def all_counters(self) -> tuple[str, str]:

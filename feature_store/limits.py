@@ -18,6 +18,10 @@ class SharedBuckets:
         self._each = MICROSECONDS / per_s
         self._burst = max(1.0, per_s)
 
+    def bind(self, keys: Keys) -> None:
+        """Keep the buckets beside another version of the state: they are full there."""
+        self._keys = keys
+
     async def take(self, caller: str, wanted: int, *, owed: bool = False) -> tuple[int, float]:
         """The tokens granted, `wanted` at most, and the seconds until there is another where they
         were fewer.

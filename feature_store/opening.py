@@ -9,6 +9,7 @@ from feature_store.redis.connection import Watcher
 from feature_store.redis.login import Login
 from feature_store.repertoire import RepertoireStore
 from feature_store.store import FeatureStore
+from feature_store.versions import Versions, at_version, is_pinned
 from onebar.settings import Settings
 
 
@@ -39,6 +40,33 @@ def open_store(settings: Settings) -> FeatureStore:
         Keys(settings.namespace, settings.state_version),
         settings.policy,
     )
+
+
+def versions_beside(store: FeatureStore, settings: Settings) -> Versions:
+    """Which version is live, by the same connection: closed with the store."""
+    return Versions(store.client, settings.namespace)
+
+
+async def open_live_store(settings: Settings) -> FeatureStore:
+    """The state of the version that is live now, or that the settings pin; close it. Raises what
+    its methods do."""
+    store = open_store(settings)
+    if not is_pinned(settings):
+        try:
+            live, _ = await versions_beside(store, settings).look()
+        except BaseException:
+            await store.close()
+            raise
+        store.bind(Keys(settings.namespace, live))
+    return store
+
+
+async def live_settings(settings: Settings) -> Settings:
+    """These settings for the version of the state that is live now, or that they pin. Raises what
+    the store does."""
+    store = await open_live_store(settings)
+    await store.close()
+    return at_version(settings, store.keys.state_version)
 
 
 def repertoire_beside(store: FeatureStore) -> RepertoireStore:

@@ -330,12 +330,21 @@ def decode_hash(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[bytes
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-def decode_history(reply: Sequence[Any]) -> Iterator[HistoryEntry]:
-    """The entries of a sorted set reply with scores: flat in RESP2, in pairs in RESP3."""
-    pairs = reply
+def decode_scored(reply: Sequence[Any]) -> Sequence[tuple[bytes, Any]]:
+    """The (member, score)s of a sorted set reply: flat in RESP2, in pairs in RESP3."""
     if reply and isinstance(reply[0], bytes):
-        pairs = list(zip(reply[::2], reply[1::2], strict=True))
-    for query, score in pairs:
+        return list(zip(reply[::2], reply[1::2], strict=True))
+    return reply
+
+
+def scored_words(pairs: Sequence[tuple[bytes, Any]]) -> tuple[str | bytes, ...]:
+    """What ZADD takes for these (member, score)s."""
+    return tuple(word for member, score in pairs for word in (repr(float(score)), member))
+
+
+def decode_history(reply: Sequence[Any]) -> Iterator[HistoryEntry]:
+    """The entries of a user's queries, and of other sets that are kept so, as they come."""
+    for query, score in decode_scored(reply):
         yield HistoryEntry(query.decode(), float(score) / SCORE_SCALE)
 
 

@@ -16,7 +16,7 @@ from feature_store.buckets import (
     total_counts,
 )
 from feature_store.keys import Keys
-from feature_store.plan import decode_hash
+from feature_store.plan import decode_hash, decode_scored, scored_words
 from feature_store.redis import client as redis_client
 from feature_store.redis.client import Client, Command, load_script, pipelined, strings
 from feature_store.snapshot import VideoState
@@ -75,6 +75,11 @@ class RepertoireStore:
         self._keys = keys
         self._policy = policy
 
+    def bind(self, keys: Keys) -> None:
+        """Of another version of the state from the next call on; a call under way ends on the one
+        that it began with."""
+        self._keys = keys
+
     async def version(self) -> tuple[int, int]:
         """How often it has changed, and the version that last took a query out."""
         [value] = await strings(self._client, [self._keys.repertoire.version])
@@ -116,6 +121,29 @@ class RepertoireStore:
             await pipelined(self._client, [Command(REPERTOIRE, tuple(keys), arguments)])
         return len(added), len(gone)
 
+    async def copy(self, other: RepertoireStore) -> int:
+        """Have the repertoire of another version of the state, with its versions, in the place of
+        this one's; how many queries it has."""
+        theirs, ours = other._keys.repertoire, self._keys.repertoire
+        everything = (0, -1, "WITHSCORES")
+        queries, gone, version = await pipelined(
+            self._client,
+            [
+                Command("ZRANGE", (theirs.queries,), everything),
+                Command("ZRANGE", (theirs.gone,), everything),
+                Command("GET", (theirs.version,)),
+            ],
+        )
+        await pipelined(self._client, [Command("DEL", (name,)) for name in ours])
+        for name, reply in ((ours.queries, queries), (ours.gone, gone)):
+            members = decode_scored(reply)
+            for at in range(0, len(members), AT_ONCE):
+                words = scored_words(members[at : at + AT_ONCE])
+                await pipelined(self._client, [Command("ZADD", (name,), words)])
+        if version is not None:
+            await pipelined(self._client, [Command("SET", (ours.version,), (version,))])
+        return len(decode_scored(queries))
+
     async def due(self, every_s: float) -> bool:
         """Whether it is this process's turn to work it out: once in so long, whoever asks."""
         turn = Command(
@@ -130,31 +158,32 @@ class RepertoireStore:
         """The repertoire by the state of all videos, read twice, and by what `may` be in it. Takes
         some 50 µs a video of Redis' time."""
         tally = Tally(self._policy, wanted, time.time() if now is None else now)
-        async for video in self._videos():
+        keys = self._keys
+        async for video in self._videos(keys):
             tally.meet(video)
-        async for video in self._videos():
+        async for video in self._videos(keys):
             tally.add(video)
         return tally.queries(may)
 
-    async def _videos(self) -> AsyncIterator[VideoState]:
+    async def _videos(self, keys: Keys) -> AsyncIterator[VideoState]:
         """The anchors and counters of every video that has counters."""
         batch: list[str] = []
-        async for name in redis_client.scan(self._client, *self._keys.all_counters):
-            key = self._keys.state_key(name)
+        async for name in redis_client.scan(self._client, *keys.all_counters):
+            key = keys.state_key(name)
             if key is not None and key.part == "counters":
                 batch.append(key.entity_id)
             if len(batch) == AT_ONCE:
-                for video in await self._read(batch):
+                for video in await self._read(batch, keys):
                     yield video
                 batch = []
-        for video in await self._read(batch):
+        for video in await self._read(batch, keys):
             yield video
 
-    async def _read(self, video_ids: list[str]) -> list[VideoState]:
+    async def _read(self, video_ids: list[str], keys: Keys) -> list[VideoState]:
         names = [
             name
             for video_id in video_ids
-            for name in (self._keys.anchors(video_id), self._keys.counters(video_id))
+            for name in (keys.anchors(video_id), keys.counters(video_id))
         ]
         replies = await pipelined(self._client, [Command("HGETALL", (name,)) for name in names])
         limit = self._policy.max_entries

@@ -48,7 +48,7 @@ from feature_store.redis.client import (
     strings,
 )
 from feature_store.redis.fitness import Fitness, Vitals, examine, vitals
-from feature_store.snapshot import StateSnapshot, UserState, VideoState
+from feature_store.snapshot import RuleState, StateSnapshot, UserState, VideoState
 from feature_store.writes import Position, UserDelete, Write
 from onebar.policy import StatePolicy
 from onebar.records import (
@@ -107,6 +107,15 @@ class FeatureStore:
         self.keys = keys
         self.policy = policy
 
+    def bind(self, keys: Keys) -> None:
+        """Read and write another version from the next call on; a call under way ends on the one
+        that it began with."""
+        self.keys = keys
+
+    def of(self, state_version: str) -> FeatureStore:
+        """Another version of the state, by the same connection: closed with this one."""
+        return FeatureStore(self.client, Keys(self.keys.namespace, state_version), self.policy)
+
     async def apply(self, batch: Sequence[tuple[Write, Position | None]]) -> ApplyStats:
         """Take a batch in: one round trip, and up to three more where it deletes users.
 
@@ -116,13 +125,14 @@ class FeatureStore:
         one after another. Raises `BucketRangeError`, before anything is sent, for a time that
         no bucket covers. `position` None means not fenced.
         """
-        planned = plan(batch, self.keys, self.policy)
+        keys = self.keys
+        planned = plan(batch, keys, self.policy)
         try:
             replies = await pipelined(self.client, [*planned.behaviors, *planned.others])
         except StoreCommandError:
-            await self._forget_cached(planned.deleted_users)
+            await self._forget_cached(planned.deleted_users, keys)
             raise
-        await self._forget_cached(planned.deleted_users)
+        await self._forget_cached(planned.deleted_users, keys)
         applied, fenced, duplicates = planned.idempotent, 0, 0
         for reply in replies[: len(planned.behaviors)]:
             applied += int(reply[0])
@@ -363,20 +373,96 @@ class FeatureStore:
 
     async def dump(self) -> StateSnapshot:
         """The whole of it, for checks: reads every key, and is not one moment's picture."""
-        videos: dict[str, VideoState] = {}
-        users: dict[str, UserState] = {}
+        found = StateSnapshot()
         async for batch in self._state_keys():
-            replies = await pipelined(self.client, [_READS[key.part](name) for name, key in batch])
-            for (_, (part, entity)), reply in zip(batch, replies, strict=True):
-                if not reply:  # it expired since it was listed
-                    continue
-                if part in _OF_USERS:
-                    _fill_user(users.setdefault(entity, UserState()), part, reply)
-                else:
-                    self._fill_video(videos.setdefault(entity, VideoState()), part, reply)
+            await self._fill(found, batch)
+        found.rules.update(await self.rules())
+        return found
+
+    async def rules(self) -> dict[str, RuleState]:
+        """Every rule with what it came with, those that were taken back among them."""
         [rules] = await pipelined(self.client, [Command("HGETALL", (self.keys.rules.rules,))])
-        kept = {name.decode(): decode_rule(value) for name, value in decode_hash(rules).items()}
-        return StateSnapshot(videos=videos, users=users, rules=kept)
+        return {name.decode(): decode_rule(value) for name, value in decode_hash(rules).items()}
+
+    async def _fill(self, found: StateSnapshot, batch: Sequence[tuple[str, StateKey]]) -> None:
+        """Read these keys into a snapshot."""
+        replies = await pipelined(self.client, [_READS[key.part](name) for name, key in batch])
+        for (_, (part, entity)), reply in zip(batch, replies, strict=True):
+            if not reply:  # there is none, or it expired since it was listed
+                continue
+            if part in _OF_USERS:
+                _fill_user(found.users.setdefault(entity, UserState()), part, reply)
+            else:
+                self._fill_video(found.videos.setdefault(entity, VideoState()), part, reply)
+
+    async def entities(self, most: int) -> tuple[list[str], list[str]]:
+        """Some videos and some users that the state knows, `most` in all: those that Redis lists
+        first, which is as good as any."""
+        videos: dict[str, None] = {}
+        users: dict[str, None] = {}
+        async for batch in self._state_keys():
+            for _, (part, entity) in batch:
+                (users if part in _OF_USERS else videos)[entity] = None
+            if len(videos) + len(users) >= most:
+                break
+        return list(videos), list(users)
+
+    async def read(self, videos: Sequence[str], users: Sequence[str]) -> StateSnapshot:
+        """The state of these videos and users, in one round trip; who is not known is not in it."""
+        keys, wanted = self.keys, list[tuple[str, StateKey]]()
+        for video_id in videos:
+            of = keys.video(video_id)
+            wanted.append((of.text, StateKey("text", video_id)))
+            wanted.append((of.anchors, StateKey("anchors", video_id)))
+            wanted.append((of.counters, StateKey("counters", video_id)))
+        for user_id in users:
+            wanted.append((keys.history(user_id), StateKey("history", user_id)))
+            wanted.append((keys.deletion(user_id), StateKey("deletion", user_id)))
+            wanted.append((keys.tapped(user_id), StateKey("tapped", user_id)))
+            wanted.append((keys.shown(user_id), StateKey("shown", user_id)))
+        found = StateSnapshot()
+        await self._fill(found, wanted)
+        return found
+
+    async def fences(self, videos: Sequence[str]) -> list[dict[str, int]]:
+        """Of each of these videos how far its state has taken in the log: "topic/partition" ->
+        offset."""
+        replies = await pipelined(
+            self.client, [Command("HGETALL", (self.keys.fence(video_id),)) for video_id in videos]
+        )
+        return [
+            {name.decode(): int(offset) for name, offset in decode_hash(reply).items()}
+            for reply in replies
+        ]
+
+    async def neighbors(self) -> AsyncIterator[dict[str, bytes]]:
+        """The neighbour anchors of all videos, as they are kept, some at a time."""
+        keys = self.keys
+        begin, end = keys.all_neighbors
+        batch: list[str] = []
+        async for name in redis_client.scan(self.client, begin, end):
+            batch.append(name)
+            if len(batch) == _DUMP_BATCH:
+                yield await self._kept(batch, keys)
+                batch = []
+        yield await self._kept(batch, keys)
+
+    async def _kept(self, names: Sequence[str], keys: Keys) -> dict[str, bytes]:
+        values = await strings(self.client, names)
+        return {
+            key: value
+            for name, value in zip(names, values, strict=True)
+            if value is not None and (key := keys.neighbors_of(name)) is not None
+        }
+
+    async def keep_neighbors(self, kept: Mapping[str, bytes]) -> None:
+        """Keep what `neighbors` of another version gave."""
+        ttl = max(1, round(self.policy.video_ttl_s * 1000))
+        commands = [
+            Command("SET", (self.keys.neighbors(video_id),), (value, "PX", ttl))
+            for video_id, value in kept.items()
+        ]
+        await pipelined(self.client, commands)
 
     async def _state_keys(self) -> AsyncIterator[list[tuple[str, StateKey]]]:
         """Each key that holds state, and what of it, in batches."""
@@ -425,11 +511,11 @@ class FeatureStore:
     def _history_command(self, user_id: str) -> Command:
         return _newest(self.keys.history(user_id), self.policy.history_size)
 
-    async def _forget_cached(self, users: Sequence[str]) -> None:
+    async def _forget_cached(self, users: Sequence[str], keys: Keys) -> None:
         """Drop the users' own cached queries. The index goes last, so that it can be repeated."""
         if not users:
             return
-        indexes = [self.keys.personal_videos(user_id) for user_id in users]
+        indexes = [keys.personal_videos(user_id) for user_id in users]
         replies = await pipelined(
             self.client, [Command("ZRANGE", (index,), (0, -1)) for index in indexes]
         )
@@ -439,7 +525,7 @@ class FeatureStore:
             if members:
                 entries.append(Command("ZREM", (index,), tuple(members)))
             for video_id in members:
-                body = self.keys.cached_for(video_id.decode(), user_id)
+                body = keys.cached_for(video_id.decode(), user_id)
                 bodies.append(Command("DEL", (body,)))
         await pipelined(self.client, bodies)
         await pipelined(self.client, entries)

@@ -27,6 +27,7 @@ USER_ID_KEY_LENGTH = 16
 """Characters that a key for pseudonyms has at least."""
 _MAX_FILE = 64 * 1024
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
+FIRST_STATE_VERSION = "g1"
 
 Secret = Annotated[str, Field(repr=False)]
 """What stands in no error, log line or output."""
@@ -59,11 +60,12 @@ class Settings(BaseSettings):
     namespace: str = "onebar"
     """First part of every Redis key."""
     state_version: str = Field(
-        default="g1",
+        default=FIRST_STATE_VERSION,
         validation_alias=AliasChoices("ONEBAR_STATE_VERSION", "ONEBAR_GENERATION"),
     )
-    """The version of the state to read and write: fill `g2` while `g1` serves, then switch. The
-    second part of every Redis key. Its old name, `ONEBAR_GENERATION`, is still read."""
+    """The version of the state to read and write, whatever is live: a process for which it is set
+    does not follow `onebar rebuild`. The second part of every Redis key. Its old name,
+    `ONEBAR_GENERATION`, is still read."""
     topic_prefix: str = ""
     """Put before every topic name, so that several feeds can share one Kafka."""
 

@@ -106,6 +106,16 @@ def decode_own(value: bytes | None, soft_ttl_s: float, user_seal: bytes) -> Own 
 
 
 _USER_SEAL = slice(24, 32)
+HEADER_BYTES = _HEADER.size
+
+
+def read_at_of(head: bytes) -> float | None:
+    """When the evidence of a body or a mark was read, by its first `HEADER_BYTES`; None for what is
+    none of ours."""
+    if len(head) < HEADER_BYTES:
+        return None
+    kind, _, read_at, *_ = _HEADER.unpack_from(head)
+    return read_at if kind in (_BODY, _SAME) else None
 
 
 def is_void(made: Own, seal: bytes | None) -> bool:

@@ -22,7 +22,7 @@ from feature_store.cache.codec import (
 )
 from feature_store.cache.query_cache import QueryCache
 from feature_store.cache.tracked import TrackedValues
-from feature_store.keys import SEAL
+from feature_store.keys import SEAL, Keys
 from feature_store.redis.client import (
     Client,
     Command,
@@ -97,6 +97,13 @@ class NearCache:
 
     def __len__(self) -> int:
         return len(self._tracked)
+
+    def bind(self, keys: Keys) -> None:
+        """Of another version of the state from now on: nothing is kept that was read of the one
+        before, nor what is being read of it."""
+        self._keys = keys
+        self._tracked.change_all()
+        self._tracked.forget_last_known()
 
     async def close(self) -> None:
         """Close the connection. A later lookup opens another."""

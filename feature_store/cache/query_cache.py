@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from heapq import nlargest
+from operator import itemgetter
 
 from msgspec import structs
 
 from feature_store.cache.codec import (
+    HEADER_BYTES,
     CachedBody,
     Lookup,
     decode_answering,
     decode_body,
     encode_body,
     encode_mark,
+    read_at_of,
 )
 from feature_store.keys import Keys
-from feature_store.plan import SCORE_SCALE, seal_of
-from feature_store.redis.client import Client, Command, load_script, pipelined, strings
+from feature_store.plan import SCORE_SCALE, decode_scored, scored_words, seal_of
+from feature_store.redis.client import Client, Command, load_script, pipelined, scan, strings
 from onebar.records import NO_SEAL, CacheEntry, Pair, QueryResult
 
 CACHED = load_script("cached")
+KEPT_AT_ONCE = 1000
+"""Keys looked at in one round trip."""
 RECENT_VIDEOS = 200
 """Videos remembered as those that queries were generated for last."""
 
@@ -45,6 +51,10 @@ class QueryCache:
         self.soft_ttl_s = soft_ttl_s
         self.hard_ttl_s = hard_ttl_s
         self.clock = clock
+
+    def bind(self, keys: Keys) -> None:
+        """Of another version of the state from the next call on."""
+        self.keys = keys
 
     async def lookup(self, pairs: Sequence[Pair]) -> list[Lookup]:
         """What is cached for each (video, user), in their order, without what is void."""
@@ -106,6 +116,45 @@ class QueryCache:
             known = entry.user_id is None or user_seal == entry.seals.user
             current.append(known and seal in (None, entry.seals.video))
         return current
+
+    async def kept(self, most: int) -> list[tuple[Pair, float]]:
+        """The (video, user)s whose queries are kept, and when what they stand on was read, the
+        newest first, `most` of them. Looks through all keys, some at a time."""
+        newest: list[tuple[float, Pair]] = []
+        batch: list[str] = []
+        begin, part = self.keys.all_cached
+
+        async def take() -> None:
+            commands = [Command("GETRANGE", (name,), (0, HEADER_BYTES - 1)) for name in batch]
+            for name, head in zip(batch, await pipelined(self.client, commands), strict=True):
+                read_at, pair = read_at_of(head), self.keys.slot(name.encode())
+                if read_at is not None and isinstance(pair, tuple):
+                    newest.append((read_at, pair))
+            batch.clear()
+            if len(newest) > 2 * most:
+                newest[:] = nlargest(most, newest, key=itemgetter(0))
+
+        async for name in scan(self.client, begin, part=part):
+            batch.append(name)
+            if len(batch) == KEPT_AT_ONCE:
+                await take()
+        await take()
+        chosen = nlargest(most, newest, key=itemgetter(0))
+        return [(pair, read_at) for read_at, pair in chosen]
+
+    async def copy_recent(self, other: QueryCache) -> None:
+        """Have the videos that queries were generated for last in another version of the state in
+        the place of this one's."""
+        everything = (0, -1, "WITHSCORES")
+        [found] = await pipelined(
+            self.client, [Command("ZRANGE", (other.keys.recent,), everything)]
+        )
+        await pipelined(self.client, [Command("DEL", (self.keys.recent,))])
+        if found:
+            words = scored_words(decode_scored(found))
+            ttl = max(1, round(self.hard_ttl_s * 1000))
+            await pipelined(self.client, [Command("ZADD", (self.keys.recent,), words)])
+            await pipelined(self.client, [Command("PEXPIRE", (self.keys.recent,), (ttl,))])
 
     def _index(self, video_id: str, user_id: str, now: float, ttl: int) -> list[Command]:
         """Note that a user has a cached body, so that a deletion finds it."""

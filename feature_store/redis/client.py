@@ -303,13 +303,15 @@ async def infos(client: Client) -> list[dict[str, str]]:
     ]
 
 
-async def scan(client: Client, prefix: str, suffix: str = "") -> AsyncIterator[str]:
-    """Every key that begins with `prefix` and ends with `suffix`, each once. Raises
-    `StoreUnavailableError`."""
-    begin, end = (
-        "".join(f"\\{c}" if c in "*?[]^\\" else c for c in text) for text in (prefix, suffix)
+async def scan(
+    client: Client, prefix: str, suffix: str = "", *, part: str = ""
+) -> AsyncIterator[str]:
+    """Every key that begins with `prefix`, ends with `suffix` and has `part` in between, each once.
+    Raises `StoreUnavailableError`."""
+    begin, middle, end = (
+        "".join(f"\\{c}" if c in "*?[]^\\" else c for c in text) for text in (prefix, part, suffix)
     )
-    pattern = f"{begin}*{end}"
+    pattern = f"{begin}*{middle}*{end}" if middle else f"{begin}*{end}"
     seen: set[bytes] = set()
     try:
         async for key in client.scan_iter(match=pattern, count=1000):

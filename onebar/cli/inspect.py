@@ -62,12 +62,12 @@ def inspect_user(
 async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
     import msgspec
 
-    from feature_store.opening import cache_beside, open_store
+    from feature_store.opening import cache_beside, open_live_store
     from onebar.gating.follow import RuleFollower
     from onebar.gating.gate import about_of, own_anchors
     from onebar.recommending.loading import open_gate
 
-    store = open_store(settings)
+    store = await open_live_store(settings)
     cache = cache_beside(store, settings)
     gate = open_gate(settings)
     try:
@@ -103,11 +103,11 @@ async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
 async def _user(settings: Settings, user_id: str) -> dict[str, Any] | None:
     import msgspec
 
-    from feature_store.opening import open_store
+    from feature_store.opening import open_live_store
     from stream.events.pseudonyms import Pseudonyms
 
     user_id = Pseudonyms(settings.user_id_key).of(user_id)
-    store = open_store(settings)
+    store = await open_live_store(settings)
     try:
         history = await store.history(user_id)
     finally:

@@ -15,6 +15,7 @@ from onebar.cli import (
     dead_letters,
     inspect,
     models,
+    rebuild,
     stack,
     summarize,
     teach,
@@ -66,6 +67,7 @@ app.add_typer(train.train, name="train")
 app.add_typer(embed.embed, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(rules.rules, name="rules")
+app.add_typer(rebuild.rebuild, name="rebuild")
 app.add_typer(repertoire.repertoire, name="repertoire")
 app.add_typer(bench.bench, name="bench")
 

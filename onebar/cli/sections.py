@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 SECTIONS = {
     "See it": ("demo", "up"),
     "Run it": ("stream", "generator", "neighbors", "api", "map-topic", "topics"),
-    "Look after it": ("status", "doctor", "inspect", "dead-letters"),
+    "Look after it": ("status", "doctor", "inspect", "dead-letters", "rebuild"),
     "Say what may be shown": ("rules", "repertoire"),
     "Logs": ("replay", "simulate", "archive"),
     "Learn": (

@@ -21,6 +21,8 @@ T = TypeVar("T")
 POLL_S = 0.25
 """How often the store is asked whether a rule changed: so long a change takes to hold here at most,
 and as long as it takes to read."""
+UNREAD = 2**64 - 1
+"""In the place of a version: of what was read of another state."""
 AT_ONCE = 500
 """Rules taken in between two looks of the event loop at anything else."""
 RULES = Gauge("onebar_rules", "Rules that hold in this process.", multiprocess_mode="max")
@@ -65,6 +67,11 @@ class _Follower(ABC):
         self._gate = gate
         self._poll_s = poll_s
 
+    @abstractmethod
+    def restart(self) -> None:
+        """What the store holds from now on is of another state: the next look reads all of it, and
+        until then nothing counts as having passed."""
+
     async def follow(self) -> None:
         """Until cancelled."""
         while True:
@@ -97,6 +104,9 @@ class RepertoireFollower(_Follower):
         super().__init__(gate, poll_s)
         self._store = store
 
+    def restart(self) -> None:
+        self._gate.repertoire.version = self._gate.repertoire.cut = UNREAD
+
     async def look(self) -> None:
         repertoire = self._gate.repertoire
         version, cut = await self._store.version()
@@ -126,6 +136,9 @@ class RuleFollower(_Follower):
     def __init__(self, store: RuleSource, gate: Gate, *, poll_s: float = POLL_S) -> None:
         super().__init__(gate, poll_s)
         self._store = store
+
+    def restart(self) -> None:
+        self._gate.rules.version = UNREAD
 
     async def look(self) -> None:
         rules = self._gate.rules

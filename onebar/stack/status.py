@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from feature_store.opening import open_store
+from feature_store.opening import live_settings, open_live_store
 from feature_store.redis.fitness import Vitals
 from onebar import __version__
 from onebar.errors import OneBarError
@@ -54,7 +54,7 @@ class Status(Struct, frozen=True):
     """What could be found out; `missing` says why the rest could not."""
 
     version: str
-    state_version: str
+    state_version: str | UnsetType = UNSET
     groups: list[Group] | UnsetType = UNSET
     dead_letters: int | UnsetType = UNSET
     rules: int | UnsetType = UNSET
@@ -97,10 +97,12 @@ async def status(settings: Settings, api_url: str) -> Status:
     found = await asyncio.gather(*map(ask, asked))
     facts = {name: value for part in found for name, value in part.items()}
     order = {name: missing[name] for name in asked if name in missing}
-    return Status(__version__, settings.state_version, missing=order, **facts)
+    return Status(__version__, missing=order, **facts)
 
 
 async def _groups(settings: Settings) -> dict[str, Any]:
+    settings = await live_settings(settings)
+
     async def one(name: str, group: str, topics: tuple[str, ...]) -> Group:
         lags = await group_lags(settings, group, topics)
         by_name = {f"{topic}/{p}": lag for (topic, p), lag in sorted(lags.items())}
@@ -120,10 +122,11 @@ async def _letters(settings: Settings) -> dict[str, Any]:
 
 
 async def _redis(settings: Settings) -> dict[str, Any]:
-    store = open_store(settings)
+    store = await open_live_store(settings)
     try:
         rules = await store.rules_since(0)
         return {
+            "state_version": store.keys.state_version,
             "lost": await store.probe(),
             "rules": sum(rule is not None for rule in rules.values()),
             "redis": await store.vitals(),
@@ -157,7 +160,8 @@ def sources(metrics: str) -> dict[str, float]:
 
 def rows(found: Status) -> list[tuple[str, str]]:
     """For people: a name and what is so; pure."""
-    lines = [("OneBar", f"{found.version}, state {found.state_version}")]
+    state = "unknown" if found.state_version is UNSET else found.state_version
+    lines = [("OneBar", f"{found.version}, state {state}")]
     if found.groups is not UNSET:
         for group in found.groups:
             lines.append((group.name, _group(group)))

@@ -17,12 +17,13 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def variables(settings: Settings, *, secrets: bool = True) -> dict[str, str]:
     """The settings that differ from their defaults, as variables; without `secrets` none that may
-    not be shown."""
+    not be shown. The state version where it was set at all, which pins a process to it."""
     found = {}
     defaults = Settings.model_construct()
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        if value != getattr(defaults, name) and (secrets or _may_be_shown(name, value)):
+        pins = name == "state_version" and name in settings.model_fields_set
+        if (pins or value != getattr(defaults, name)) and (secrets or _may_be_shown(name, value)):
             text = ",".join(value) if isinstance(value, tuple) else str(value)
             found[f"ONEBAR_{name.upper()}"] = text
     return found

@@ -291,6 +291,40 @@ async def begin_offsets(settings: Settings, partitions: Iterable[tuple[str, int]
         return {(tp.topic, tp.partition): offset for tp, offset in listed.items()}
 
 
+async def offsets_at(
+    settings: Settings, partitions: Iterable[tuple[str, int]], ts: float
+) -> Offsets:
+    """The first offset of each (topic with prefix, partition) whose record Kafka took at `ts` (UTC
+    epoch seconds) or later; where there is none, the end."""
+    wanted = [TopicPartition(*pair) for pair in partitions]
+    ends = await end_offsets(settings, partitions)
+    if not wanted:
+        return {}
+    async with _reader(settings, None) as consumer:
+        found = await consumer.offsets_for_times(dict.fromkeys(wanted, max(0, round(ts * 1000))))
+    return {
+        (tp.topic, tp.partition): ends[tp.topic, tp.partition]
+        if found.get(tp) is None
+        else found[tp].offset
+        for tp in wanted
+    }
+
+
+async def set_committed(settings: Settings, group: str, offsets: Offsets) -> bool:
+    """Have a group of which nobody is a member go on at these offsets, by (topic with prefix,
+    partition). False where somebody is."""
+    if not offsets:
+        return True
+    async with _reader(settings, group) as consumer:
+        wanted = {TopicPartition(*pair): offset for pair, offset in offsets.items()}
+        consumer.assign(list(wanted))
+        try:
+            await consumer.commit(wanted)
+        except (CommitFailedError, IllegalStateError):
+            return False
+        return True
+
+
 async def committed_offsets(
     settings: Settings, group: str, partitions: Iterable[tuple[str, int]]
 ) -> Offsets:

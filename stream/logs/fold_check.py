@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from feature_store.opening import open_store
+from feature_store.opening import live_settings, open_live_store
 from feature_store.snapshot import StateSnapshot, diff
 from onebar.errors import OneBarError
 from onebar.settings import Settings
@@ -23,7 +23,9 @@ class LagError(OneBarError, TimeoutError):
 
 
 async def lags(settings: Settings, *, generator: bool) -> dict[str, int]:
-    """Messages not yet committed, by consumer group. Raises `KafkaUnavailableError`."""
+    """Messages not yet committed, by consumer group. Raises `KafkaUnavailableError`, and what the
+    store does."""
+    settings = await live_settings(settings)
     counts = await partition_counts(settings)
     wanted: dict[str, tuple[str, ...]] = {stream_group(settings): (VIDEOS, BEHAVIORS, RULES)}
     if generator:
@@ -67,7 +69,7 @@ async def wait_for_zero_lag(
 
 async def differences(settings: Settings, expected: StateSnapshot, limit: int = 20) -> list[str]:
     """How the state in Redis differs from `expected`, a line each; empty where it does not."""
-    store = open_store(settings)
+    store = await open_live_store(settings)
     try:
         return diff(expected, await store.dump(), limit)
     finally:

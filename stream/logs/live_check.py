@@ -17,7 +17,7 @@ from itertools import islice
 from msgspec import Struct
 
 from feature_store.buckets import showable
-from feature_store.opening import open_store
+from feature_store.opening import open_live_store
 from feature_store.snapshot import StateSnapshot, VideoState, diff
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
@@ -110,7 +110,7 @@ class LiveCheck:
     async def report(self) -> tuple[CheckReport, list[str]]:
         """Raises `LogError`, `LagError`, `FreshnessError`, and where a server is away."""
         settings = self._settings
-        store = open_store(settings)
+        store = await open_live_store(settings)
         producer = EventProducer(settings)
         try:
             async with producer:

@@ -25,8 +25,8 @@ class LogRewoundError(OneBarError, RuntimeError):
     ) -> None:
         super().__init__(
             f"{topic}/{partition} ends at offset {end}, but the state of version "
-            f"{state_version!r} has taken in offset {reached}: the topic was made anew. Start with "
-            "another ONEBAR_STATE_VERSION (or ONEBAR_NAMESPACE) to build the state from this log"
+            f"{state_version!r} has taken in offset {reached}: the topic was made anew. Build the "
+            "state from this log: onebar rebuild (or take another ONEBAR_NAMESPACE)"
         )
 
 
@@ -39,8 +39,7 @@ class StateLostError(OneBarError, RuntimeError):
         super().__init__(
             f"{topic}/{partition} was taken in up to offset {taken}, but the state of version "
             f"{state_version!r} tells of {f'only {reached}' if reached >= 0 else 'nothing'}: Redis "
-            "lost what it held. Start with another ONEBAR_STATE_VERSION to build the state from "
-            "the start of the log"
+            "lost what it held. Build the state anew from the log: onebar rebuild"
         )
 
 

@@ -61,12 +61,12 @@ class GeneratorLoop:
     """
 
     def __init__(
-        self, settings: Settings, generation: Generation, health: WorkerHealth, stop: asyncio.Event
+        self, settings: Settings, generation: Generation, health: WorkerHealth, leave: asyncio.Event
     ) -> None:
         self._batch = settings.batch_size
         self._generation = generation
         self._health = health
-        self._stop = stop
+        self._leave = leave
         self._tracker = OffsetTracker()
         self._batches: set[asyncio.Task[None]] = set()
         self._holds: set[asyncio.Task[None]] = set()
@@ -79,15 +79,15 @@ class GeneratorLoop:
         )
 
     async def run(self) -> None:
-        """Until told to stop; then what is in hand is finished and committed, if it can be within
+        """Until told to leave; then what is in hand is finished and committed, if it can be within
         `STOP_WITHIN_S`: the rest comes again."""
-        if not await unless(self._stop, until_back(self._consumer.start, self._health)):
+        if not await unless(self._leave, until_back(self._consumer.start, self._health)):
             return
         self._health.started()
         spare_garbage_collection()
         log.info("generator_started", pid=os.getpid())
         try:
-            await unless(self._stop, self._serve())
+            await unless(self._leave, self._serve())
             if self._batches or self._holds:
                 await asyncio.wait(self._batches | self._holds, timeout=STOP_WITHIN_S)
             with contextlib.suppress(TimeoutError):
@@ -178,16 +178,17 @@ async def work_out(shelf: RepertoireStore, gate: Gate, settings: Settings) -> in
 
 
 async def run_generator(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, then finish what is in hand and commit.
+    """Run until SIGTERM or SIGINT, then finish what is in hand and commit. Where another version
+    of the state becomes live, that is done with the one before, and gone on with it.
 
     Waits for Kafka and Redis as long as they are away. Raises `CheckpointError` or `RegistryError`
     where there is no model to run.
     """
     model = await asyncio.to_thread(load_model, settings)
     try:
-        async with open_runtime(settings) as runtime:
+        async with open_runtime(settings, "generator") as runtime:
             if not runtime.stop.is_set():
-                await _generate(settings, runtime, model)
+                await _generate(runtime.settings, runtime, model)
     finally:
         model.engine.close()
 
@@ -224,9 +225,17 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
             pseudonyms=Pseudonyms(settings.user_id_key),
             k=settings.k,
         )
-        loop = GeneratorLoop(settings, generation, runtime.health, runtime.stop)
-        async with watching(runtime, loop.lags):
-            await loop.run()
+        while True:
+            loop = GeneratorLoop(runtime.settings, generation, runtime.health, runtime.leave)
+            async with watching(runtime, loop.lags):
+                await loop.run()
+            if not await runtime.moved():
+                return
+            for part in (cache, shelf):
+                part.bind(runtime.store.keys)
+            for follower in (rules, repertoire):
+                follower.restart()
+                await until_back(follower.look, runtime.health)
     finally:
         await end_tasks(*following)
         await live.close()

@@ -17,6 +17,7 @@ import structlog
 from feature_store.redis.client import StoreUnavailableError
 from feature_store.store import FeatureStore
 from onebar.process.tasks import end_tasks
+from onebar.settings import Settings
 from stream.events import IMPRESSIONS
 from stream.kafka.groups import generator_group, stream_group
 from stream.kafka.lag import group_lags
@@ -86,16 +87,21 @@ async def _whole(runtime: Runtime) -> None:
         runtime.health.away("state", lost)
 
 
-async def watch_groups(runtime: Runtime, every_s: float = GROUPS_EVERY_S) -> None:
-    """Show how far behind the workers' groups are, in every partition, for ever: where all stream
-    workers are gone, a generator still tells."""
-    settings = runtime.settings
-    groups = {
+def group_topics(settings: Settings) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """By kind of worker, their group and what it reads."""
+    return {
         "stream": (stream_group(settings), INPUTS),
         "generator": (generator_group(settings), (IMPRESSIONS,)),
     }
+
+
+async def watch_groups(runtime: Runtime, every_s: float = GROUPS_EVERY_S) -> None:
+    """Show how far behind the workers' groups are, in every partition, for ever: where all stream
+    workers are gone, a generator still tells."""
     await asyncio.sleep(every_s / 3)  # a worker that starts has better to do
     while True:
+        settings = runtime.settings
+        groups = group_topics(settings)
         try:
             async with asyncio.timeout(every_s):
                 found = {
@@ -179,8 +185,7 @@ class RedisWatch:
             self._health.away(
                 "evictions",
                 f"Redis evicted {evicted - self._before:,} keys: the state may have gaps. Set "
-                "maxmemory-policy to noeviction, and build the state anew with another "
-                "ONEBAR_STATE_VERSION",
+                "maxmemory-policy to noeviction, and build the state anew: onebar rebuild",
             )
             log.error("redis_evicts", keys=evicted - self._before)
         self._before = evicted

@@ -41,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 PlacedWrite = tuple[Write, Position]
 Partition = tuple[str, int]
+_PASSED_OVER: Message = ("", None, None, ())
 Verify = Callable[[Collection[Partition]], Awaitable[Mapping[Partition, int]]]
 """How far the state has taken these in; raises where it lacks what was committed of them."""
 
@@ -64,6 +65,7 @@ class Ingester:
 
     Batches of one partition must come one after another. `reached` is how far the state had taken
     in each (topic, partition) before. After `assigned`, `verify` is asked before the first batch.
+    What can't be processed and has been `judged` before is passed over: there is a letter of it.
     """
 
     def __init__(
@@ -76,9 +78,11 @@ class Ingester:
         verify: Verify | None = None,
         future_allowance_s: float = 60.0,
         pseudonyms: Pseudonyms = NONE,
+        judged: Callable[[Record], bool] = lambda record: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._pseudonyms = pseudonyms
+        self._judged = judged
         self._store = store
         self._producer = producer
         self._health = health
@@ -87,6 +91,8 @@ class Ingester:
         self._unverified: dict[Partition, object] = {}  # each assignment is one of its own
         self._future_allowance_s = future_allowance_s
         self._clock = clock
+        self.refused = 0
+        """Records that could not be processed so far."""
 
     def assigned(self, partitions: Iterable[Partition]) -> None:
         """These come to this worker from now on: another may have had them in between, on a Redis
@@ -123,6 +129,8 @@ class Ingester:
                 entries += writes
         self._health.beat()
         letters += await self._apply(entries, records)
+        self.refused += len(letters)
+        letters = [letter for letter in letters if letter is not _PASSED_OVER]
         if letters:
             await set_aside(self._producer, letters, self._health)
         await self._note_reached(records)
@@ -196,6 +204,8 @@ class Ingester:
         return list(letters.values())
 
     def _set_aside(self, record: Record, error: Exception) -> Message:
+        if self._judged(record):
+            return _PASSED_OVER
         EVENTS.labels("unknown", "dead_letter").inc()
         log.warning(
             "dead_letter",

@@ -129,6 +129,10 @@ class Neighborhood:
         for video_id in fresh:
             NEIGHBORS_SECONDS.observe(max(0.0, self._clock() - newest[video_id][1].timestamp))
 
+    def renew(self) -> None:
+        """Have the anchors of every video written anew: the store is bound to another state."""
+        self._written = OrderedDict.fromkeys(self._written, 0.0)
+
     async def refresh(self, most: int) -> int:
         """Write the anchors of the videos whose own are oldest, if they are old enough; how many
         were written."""

@@ -73,9 +73,9 @@ async def run_neighbors(settings: Settings) -> None:
         limit=settings.neighbor_limit,
         threshold=threshold_of(embedder) if threshold is None else threshold,
     )
-    async with open_runtime(settings) as runtime:
+    async with open_runtime(settings, "neighbors") as runtime:
         if not runtime.stop.is_set():
-            await _serve(settings, runtime, encoder, config)
+            await _serve(runtime.settings, runtime, encoder, config)
 
 
 async def _serve(
@@ -176,6 +176,9 @@ async def _loop(
     async def work() -> None:
         nonlocal saved, looked
         while True:
+            if runtime.leave.is_set():
+                await runtime.move()
+                hood.renew()
             records = await until_back(lambda: consumer.fetch(0.05), runtime.health)
             await hood.take(records)
             for record in records:

@@ -13,9 +13,10 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from feature_store.opening import open_store
+from feature_store.opening import open_store, versions_beside
 from feature_store.redis.client import StoreUnfitError
 from feature_store.store import FeatureStore
+from feature_store.versions import VersionFollower, at_version, keys_of
 from onebar.errors import OneBarError
 from onebar.process.tasks import end_tasks
 from onebar.settings import Settings
@@ -31,28 +32,49 @@ class WorkerCrashedError(OneBarError, RuntimeError):
     """A worker ended by itself. The cause is chained; offsets not committed come again."""
 
 
-class Runtime(Struct, frozen=True):
-    """The connected servers of a worker."""
+class Runtime(Struct):
+    """The connected servers of a worker. `settings` are those of the version of the state that
+    `store` is bound to. `stop` is set when the worker is to end; `leave` then, too, and when
+    another version is live: the worker lets go of what it reads, and calls `moved`."""
 
     store: FeatureStore
     producer: EventProducer
     health: metrics.WorkerHealth
     stop: asyncio.Event
     settings: Settings
+    follower: VersionFollower
+    leave: asyncio.Event
+
+    def end(self) -> None:
+        """Tell the worker to end."""
+        self.stop.set()
+        self.leave.set()
+
+    async def move(self) -> None:
+        """Go to the version that is live now, however long Redis is away."""
+        if not self.stop.is_set():
+            self.leave.clear()
+        version = await until_back(self.follower.learn, self.health)
+        self.settings = at_version(self.settings, version)
+        self.store.bind(keys_of(self.settings, version))
+        await self.follower.settle(version)
+
+    async def moved(self) -> bool:
+        """Called by a worker that has left: whether it is to go on, with the version that is live
+        now. False where it is to end."""
+        return await unless(self.stop, self.move())
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Serve metrics, wait for Kafka and Redis, make the topics; close everything at the end.
+async def open_runtime(settings: Settings, kind: str) -> AsyncIterator[Runtime]:
+    """Serve metrics, wait for Kafka and Redis, make the topics, go to the live version of the
+    state and follow it; close everything at the end.
 
     `stop` is set by SIGTERM and SIGINT. While the servers are awaited it may be set already: the
     worker is to look at it first.
     """
     quiet_libraries()
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     health = metrics.WorkerHealth()
     async with AsyncExitStack() as stack:
         server = metrics.serve(settings.metrics_host, settings.metrics_port, health)
@@ -62,13 +84,26 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         producer = EventProducer(settings)
         stack.push_async_callback(producer.stop)
 
+        follower = VersionFollower(versions_beside(store, settings), settings, kind)
+        stack.push_async_callback(follower.end)
+        stop, leave = asyncio.Event(), asyncio.Event()
+        runtime = Runtime(store, producer, health, stop, settings, follower, leave)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, runtime.end)
+
         async def prepare() -> None:
             await ensure_topics(settings)
             await producer.start()
             await fit(store, health)
 
-        await unless(stop, until_back(prepare, health))
-        yield Runtime(store, producer, health, stop, settings)
+        async def begin() -> None:
+            await until_back(prepare, health)
+            await runtime.move()
+
+        await unless(stop, begin())
+        following = asyncio.create_task(follower.follow(lambda version: leave.set()))
+        stack.push_async_callback(end_tasks, following)
+        yield runtime
 
 
 async def fit(store: FeatureStore, health: metrics.WorkerHealth) -> None:

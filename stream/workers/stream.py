@@ -34,16 +34,18 @@ EXIT_S = 4.0
 
 async def run_stream_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then commit what was taken in. A batch in hand comes again, and
-    what it has had of its effect is fenced.
+    what it has had of its effect is fenced. Where another version of the state becomes live, the
+    worker ends so with the one before, and goes on with that.
 
     Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError`,
     `StateLostError` and `WorkerCrashedError`.
     """
-    async with open_runtime(settings) as runtime:
-        if runtime.stop.is_set():
-            return
+    async with open_runtime(settings, "stream") as runtime:
         try:
-            await _work(settings, runtime)
+            going_on = not runtime.stop.is_set()
+            while going_on:
+                await _work(runtime.settings, runtime)
+                going_on = await runtime.moved()
         except StateLostError as error:
             with contextlib.suppress(StoreUnavailableError):  # whoever reads it is to know as well
                 await runtime.store.note_lost(str(error))
@@ -82,7 +84,7 @@ async def _work(settings: Settings, runtime: Runtime) -> None:
 
     ends = [
         asyncio.create_task(end)
-        for end in (app.wait_until_stopped(), failure.happened.wait(), runtime.stop.wait())
+        for end in (app.wait_until_stopped(), failure.happened.wait(), runtime.leave.wait())
     ]
     async with watching(runtime, behind) as watch:
         await asyncio.wait((*ends, watch), return_when=asyncio.FIRST_COMPLETED)
@@ -94,7 +96,7 @@ async def _work(settings: Settings, runtime: Runtime) -> None:
         raise crash
     if crash is not None:
         raise WorkerCrashedError(f"the stream worker crashed: {crash!r}") from crash
-    log.info("stream_worker_stopped")
+    log.info("stream_worker_stopped", group=stream_group(settings))
 
 
 def main() -> int:

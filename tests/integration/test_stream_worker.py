@@ -379,7 +379,7 @@ async def test_a_topic_made_anew_is_refused_and_another_generation_accepted(
     await eventually(lambda: not worker.running)
     assert worker.process.returncode not in (0, None)
     said = worker.log.read_text()
-    assert "ONEBAR_STATE_VERSION" in said
+    assert "onebar rebuild" in said
     assert "Traceback" not in said
 
     events = make_events(30)

@@ -50,12 +50,12 @@ def repertoire_list(
 
 
 async def _build(settings: Settings) -> int:
-    from feature_store.opening import open_store, repertoire_beside
+    from feature_store.opening import open_live_store, repertoire_beside
     from onebar.gating.follow import RuleFollower
     from onebar.recommending.loading import open_gate
     from stream.workers.generator import work_out
 
-    store, gate = open_store(settings), open_gate(settings)
+    store, gate = await open_live_store(settings), open_gate(settings)
     try:
         await RuleFollower(store, gate).look()
         return await work_out(repertoire_beside(store), gate, settings)
@@ -64,11 +64,11 @@ async def _build(settings: Settings) -> int:
 
 
 async def _list(settings: Settings, near: str, limit: int) -> tuple[int, list[str]]:
-    from feature_store.opening import open_store, repertoire_beside
+    from feature_store.opening import open_live_store, repertoire_beside
     from onebar.gating.follow import RepertoireFollower
     from onebar.recommending.loading import open_gate
 
-    store, gate = open_store(settings), open_gate(settings)
+    store, gate = await open_live_store(settings), open_gate(settings)
     try:
         await RepertoireFollower(repertoire_beside(store), gate).look()
     finally:

@@ -173,9 +173,9 @@ def rules_history(
     """
 
     async def read(settings: Settings) -> list[Any]:
-        from feature_store.opening import open_store
+        from feature_store.opening import open_live_store
 
-        store = open_store(settings)
+        store = await open_live_store(settings)
         try:
             return list(await store.rule_history(limit, rule_id))
         finally:
@@ -212,7 +212,7 @@ def rules_explain(
 
 
 async def _explain(settings: Settings, query: str, video_id: str) -> list[tuple[str, str]]:
-    from feature_store.opening import open_store, repertoire_beside
+    from feature_store.opening import open_live_store, repertoire_beside
     from onebar.evidence.text import normalize_query
     from onebar.gating.follow import RepertoireFollower, RuleFollower
     from onebar.gating.gate import about_of, own_anchors
@@ -220,7 +220,7 @@ async def _explain(settings: Settings, query: str, video_id: str) -> list[tuple[
     from onebar.recommending.loading import open_gate
 
     gate = open_gate(settings)
-    store = open_store(settings)
+    store = await open_live_store(settings)
     try:
         await RuleFollower(store, gate).look()
         await RepertoireFollower(repertoire_beside(store), gate).look()
@@ -258,9 +258,9 @@ def _state(known: Features, barred: str | None) -> str:
 
 
 async def _read(settings: Settings) -> list[Rule]:
-    from feature_store.opening import open_store
+    from feature_store.opening import open_live_store
 
-    store = open_store(settings)
+    store = await open_live_store(settings)
     try:
         return [rule for rule in (await store.rules_since(0)).values() if rule is not None]
     finally:
@@ -269,7 +269,7 @@ async def _read(settings: Settings) -> list[Rule]:
 
 async def _send(settings: Settings, changes: Sequence[RuleChange]) -> None:
     """Into the log, and into the state ahead of it."""
-    from feature_store.opening import open_store
+    from feature_store.opening import open_live_store
     from onebar.evidence.text import clean_video
     from stream.events.fold import fold
     from stream.kafka.producer import EventProducer
@@ -279,7 +279,7 @@ async def _send(settings: Settings, changes: Sequence[RuleChange]) -> None:
     async with EventProducer(settings) as producer:
         for at in range(0, len(changes), 1000):
             await producer.send(changes[at : at + 1000])
-    store = open_store(settings)
+    store = await open_live_store(settings)
     try:
         await store.apply([(write, None) for c in changes for write in fold(c, clean_video)])
     finally:

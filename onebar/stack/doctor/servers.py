@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
-from feature_store.opening import open_store
+from feature_store.opening import live_settings, open_live_store
 from feature_store.redis.client import StoreUnfitError
 from feature_store.redis.fitness import acl_rule
+from feature_store.versions import at_version
 from onebar.addresses import shown_url
 from onebar.settings import Settings
 from onebar.stack.doctor.finding import Finding, warn
@@ -71,6 +72,7 @@ async def topics(settings: Settings) -> list[Finding]:
 async def workers(settings: Settings) -> list[Finding]:
     """Who reads, and how far behind they are."""
     found = []
+    settings = await live_settings(settings)
     for command, group, names in (
         ("stream", stream_group(settings), INPUTS),
         ("generator", generator_group(settings), (IMPRESSIONS,)),
@@ -105,7 +107,7 @@ async def letters(settings: Settings) -> list[Finding]:
 
 async def redis(settings: Settings) -> list[Finding]:
     """Whether it is fit to hold the state, and holds all of it."""
-    store = open_store(settings)
+    store = await open_live_store(settings)
     try:
         fitness = await store.fitness()
         vitals = await store.vitals()
@@ -153,12 +155,13 @@ def _rule_advice(settings: Settings) -> str:
     return f"Redis 7.0 or later, the primary, with: ACL SETUSER {rule.removeprefix('user ')}"
 
 
-_REBUILD = "build the state anew from the log: docs/operations.md, Rebuilding the state"
+_REBUILD = "build the state anew from the log: onebar rebuild"
 
 
 async def state(settings: Settings) -> list[Finding]:
     """Whether the state in Redis is of the log in Kafka, and whole."""
-    store = open_store(settings)
+    store = await open_live_store(settings)
+    settings = at_version(settings, store.keys.state_version)
     try:
         reached = await check_continuity(settings, store)
     except (StateLostError, LogRewoundError) as error:

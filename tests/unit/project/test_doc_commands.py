@@ -63,7 +63,7 @@ OTHERS = (
 def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for word, inner in getattr(command, "commands", {}).items():
         yield from leaves(inner, (*words, word))
-    if not hasattr(command, "commands"):
+    if not hasattr(command, "commands") or (words and command.invoke_without_command):
         yield words, command
 
 
@@ -79,7 +79,7 @@ def parse(words: list[str]) -> tuple[tuple[str, ...], dict[str, Any]] | None:
             undo.callback(setattr, command, "callback", command.callback)
             command.callback = record
         PARSER.main(words, prog_name="onebar", standalone_mode=False)
-    return called[0] if called else None
+    return called[-1] if called else None
 
 
 def check_values(path: tuple[str, ...], values: dict[str, Any]) -> None:

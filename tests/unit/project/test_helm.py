@@ -16,7 +16,7 @@ import yaml
 from onebar.cli.main import app
 from onebar.settings import Settings
 from onebar.stack.variables import names
-from stream.kafka.groups import generator_group, stream_group
+from stream.workers.health import group_topics
 
 ROOT = Path(__file__).resolve().parents[3]
 HELM = ROOT / "deploy" / "helm"
@@ -118,14 +118,13 @@ def test_autoscaling_starts_within_its_bounds() -> None:
         assert VALUES[part]["autoscaling"]["maxReplicas"] <= VALUES["kafka"]["partitions"]
 
 
-def test_lag_is_asked_of_the_groups_that_workers_form() -> None:
-    """The helper writes prefix-part-version, with the settings' defaults."""
-    settings = Settings()
-    assert stream_group(settings) == "onebar-stream-g1"
-    assert generator_group(settings) == "onebar-generator-g1"
-    helper = (CHART / "templates" / "_helpers.tpl").read_text()
-    assert 'default "onebar") .part (' in helper
-    assert 'default "g1") }}' in helper
+def test_lag_is_asked_by_the_label_that_workers_give_it() -> None:
+    """It names the kind of worker, so it stays what it is when the state version changes."""
+    scaling = (CHART / "templates" / "scaling.yaml").read_text()
+    assert "matchLabels: {group: {{ $part }}}" in scaling
+    for part in PARTS:
+        if VALUES[part]["autoscaling"].get("lag"):
+            assert part in group_topics(Settings())
 
 
 def test_metrics_asked_of_the_adapter_are_those_that_it_makes() -> None:

@@ -87,7 +87,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "feature_store.opening": (
         *(*_BASE, "feature_store.cache", "feature_store.keys", "feature_store.redis"),
-        *("feature_store.repertoire", "feature_store.store"),
+        *("feature_store.repertoire", "feature_store.store", "feature_store.versions"),
+    ),
+    "feature_store.versions": (
+        *(*_BASE, "feature_store.buckets", "feature_store.keys", "feature_store.plan"),
+        "feature_store.redis",
     ),
     "feature_store.limits": (*_BASE, "feature_store.keys", "feature_store.redis"),
     "feature_store.cache": (
@@ -106,6 +110,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "stream.logs": (
         *(*_BASE, *_STATE, "onebar.evidence", "onebar.summaries"),
         *("stream.events", "stream.kafka", "stream.workers"),
+    ),
+    "stream.rebuild": (
+        *(*_BASE, *_STATE, "onebar.gating", "onebar.recommending", "stream.events"),
+        *("stream.kafka", "stream.workers"),
     ),
     "stream.mapping": (
         *(*_BASE, "stream.events", "stream.kafka", "stream.logs", "stream.workers"),

@@ -81,9 +81,3 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
   value: {{ $value | toString | quote }}
 {{- end }}
 {{- end }}
-
-{{/* The consumer group of a kind of worker, as stream/kafka/groups.py makes it. */}}
-{{- define "onebar.group" -}}
-{{- $config := mergeOverwrite (deepCopy .root.Values.config) (deepCopy (index .root.Values .part).config) }}
-{{- printf "%s-%s-%s" ($config.ONEBAR_CONSUMER_GROUP | default "onebar") .part ($config.ONEBAR_STATE_VERSION | default "g1") }}
-{{- end }}

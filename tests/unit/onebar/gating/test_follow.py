@@ -98,3 +98,18 @@ async def test_it_keeps_what_it_knows_while_the_store_is_away() -> None:
                 await asyncio.sleep(0.001)
     finally:
         await end_tasks(following)
+
+
+async def test_rules_of_another_state_are_read_anew_though_they_have_the_same_version() -> None:
+    source, gate = Source(), Gate()
+    source.put("a", block("a"))
+    follower = RuleFollower(source, gate)
+    await follower.look()
+    passed = gate.passed(0.0)
+    source.changes = {"b": (1, block("b"))}  # as many changes, and other rules
+    follower.restart()
+    assert gate.passed(0.0) != passed  # what passed before has not passed what is to come
+    assert shown(gate) == ["b", "c"]
+    await follower.look()
+    assert shown(gate) == ["a", "c"]
+    assert source.read[-1] == 0

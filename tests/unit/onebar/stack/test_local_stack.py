@@ -79,6 +79,7 @@ def test_a_child_gets_the_settings_and_nothing_else_of_ours(
     assert env["UNRELATED"] == "stays"
     assert variables(settings) == {
         "ONEBAR_NAMESPACE": "mine",
+        "ONEBAR_STATE_VERSION": "g1",  # set, it pins, though it is the default
         "ONEBAR_API_KEYS": "read:a,write:b",
     }
     ours = {name: value for name, value in env.items() if name.startswith("ONEBAR_")}
