@@ -185,7 +185,7 @@ async def run_generator(settings: Settings) -> None:
     """
     model = await asyncio.to_thread(load_model, settings)
     try:
-        async with open_runtime(settings) as runtime:
+        async with open_runtime(settings, "onebar-generator") as runtime:
             if not runtime.stop.is_set():
                 await _generate(settings, runtime, model)
     finally:

@@ -73,7 +73,7 @@ async def run_neighbors(settings: Settings) -> None:
         limit=settings.neighbor_limit,
         threshold=threshold_of(embedder) if threshold is None else threshold,
     )
-    async with open_runtime(settings) as runtime:
+    async with open_runtime(settings, "onebar-neighbors") as runtime:
         if not runtime.stop.is_set():
             await _serve(settings, runtime, encoder, config)
 

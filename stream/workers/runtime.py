@@ -18,6 +18,7 @@ from feature_store.redis.client import StoreUnfitError
 from feature_store.store import FeatureStore
 from onebar.errors import OneBarError
 from onebar.process.tasks import end_tasks
+from onebar.process.tracing import start_tracing, stop_tracing
 from onebar.settings import Settings
 from stream.kafka.producer import EventProducer
 from stream.kafka.topics import ensure_topics
@@ -42,11 +43,11 @@ class Runtime(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+async def open_runtime(settings: Settings, service: str) -> AsyncIterator[Runtime]:
     """Serve metrics, wait for Kafka and Redis, make the topics; close everything at the end.
 
     `stop` is set by SIGTERM and SIGINT. While the servers are awaited it may be set already: the
-    worker is to look at it first.
+    worker is to look at it first. `service` is what its traces call it, where they are wanted.
     """
     quiet_libraries()
     stop = asyncio.Event()
@@ -55,6 +56,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         loop.add_signal_handler(number, stop.set)
     health = metrics.WorkerHealth()
     async with AsyncExitStack() as stack:
+        start_tracing(service)
+        stack.callback(stop_tracing)
         server = metrics.serve(settings.metrics_host, settings.metrics_port, health)
         await stack.enter_async_context(server)
         store = open_store(settings)

@@ -39,7 +39,7 @@ async def run_stream_worker(settings: Settings) -> None:
     Waits for Kafka and Redis as long as they are away. Raises `LogRewoundError`,
     `StateLostError` and `WorkerCrashedError`.
     """
-    async with open_runtime(settings) as runtime:
+    async with open_runtime(settings, "onebar-stream") as runtime:
         if runtime.stop.is_set():
             return
         try:
