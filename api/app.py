@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import cleandoc
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.edge.middleware import FastPath, RequestMiddleware, Route
+from api.edge.traces import is_traced, traced
 from api.http import problems, schemas
 from api.routes import (
     console,
@@ -30,6 +31,7 @@ from api.services import Services
 from onebar import __version__
 from onebar.process.start import begin
 from onebar.process.tasks import end_tasks
+from onebar.process.tracing import start_tracing, stop_tracing
 from onebar.recommending.loading import LoadedModel, load_model
 from onebar.settings import Settings
 
@@ -64,6 +66,7 @@ class Api(FastAPI):
 
     fast_paths: Mapping[Route, FastPath] = MappingProxyType({})
     _open: Mapping[Route, FastPath] = MappingProxyType({})
+    tracing = False
 
     def build_middleware_stack(self) -> Any:
         """Called once, when all middleware has been added."""
@@ -76,7 +79,10 @@ class Api(FastAPI):
         fast = None
         if scope["type"] == "http":
             fast = self._open.get((scope["method"], scope["path"]))
-        return (fast or super().__call__)(scope, receive, send)
+        app = fast or super().__call__
+        if self.tracing and is_traced(scope):
+            return traced(app, scope, receive, send)
+        return app(scope, receive, send)
 
 
 def create_app(
@@ -97,8 +103,11 @@ def create_app(
     services = Services(settings, load)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with services.running():
+    async def lifespan(app: Api) -> AsyncIterator[None]:
+        app.tracing = start_tracing("onebar-api")
+        async with AsyncExitStack() as stack:
+            stack.callback(stop_tracing)
+            await stack.enter_async_context(services.running())
             task = None if beside is None else asyncio.create_task(beside())
             yield
             if task is not None:

@@ -27,6 +27,7 @@ from onebar.evidence.words import words
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.process.start import begin
+from onebar.process.tracing import check_tracing
 from onebar.settings import Settings
 
 if TYPE_CHECKING:  # what counts anything is imported when METRICS_DIRECTORY has been set
@@ -61,10 +62,12 @@ class AddressInUseError(OneBarError, OSError):
 def serve(settings: Settings) -> None:
     """Answer HTTP until SIGTERM or SIGINT; then finish what is under way, and return.
 
-    Raises `ApiKeyError`, `UnsafeBindError` and `AddressInUseError` before anything is started.
+    Raises `ApiKeyError`, `UnsafeBindError`, `TracingError` and `AddressInUseError` before anything
+    is started.
     Port 0 takes a free one; the line `api_listening` in the log names it.
     """
     begin(settings)
+    check_tracing()
     check_bind(settings.api_host, KeyRing(parse_api_keys(settings.api_keys)))
     port = free_port(settings.api_host, settings.api_port)
     most = most_connections(settings.api_connections)

@@ -27,6 +27,7 @@ from feature_store.cache.codec import CachedBody, Lookup
 from onebar.gating.gate import Gate
 from onebar.gating.repertoire import stricter
 from onebar.gating.wants import Wants
+from onebar.process.tracing import span
 from onebar.process.turns import turns
 from onebar.records import Pair
 
@@ -133,7 +134,8 @@ class Answerer:
             if self._redis.open:
                 return await self._without_redis(pair, ask, "store_unavailable")
             try:
-                found = await self._lookups.ask(pair, ask.deadline)
+                with span("cache lookup"):
+                    found = await self._lookups.ask(pair, ask.deadline)
             except Exception as error:
                 return await self._without_redis(pair, ask, why(pair, error))
             body = _own(pair, found)
@@ -262,7 +264,8 @@ class Answerer:
         """Many at once are a round trip of their own: nothing is gained by waiting for others."""
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._lookup_many(pairs)
+                with span("cache lookup", pairs=len(pairs)):
+                    return await self._lookup_many(pairs)
         except Exception as error:
             return why(pairs[0], error)
 

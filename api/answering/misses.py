@@ -32,6 +32,7 @@ from feature_store.redis.client import StoreUnavailableError
 from onebar.gating.gate import Gate, about_of, own_anchors
 from onebar.gating.held import count_held
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
+from onebar.process.tracing import note
 from onebar.process.turns import PIECE_S, turns
 from onebar.recommending.candidates import Rejection
 from onebar.recommending.recommend import EvidenceChangedError, UnknownVideoError
@@ -377,5 +378,6 @@ class Misses:
 def count(fallback: Fallback, reason: Reason, ask: Ask) -> None:
     """Count a fallback, unless nobody is to know of it."""
     if not ask.peek:
+        note(fallback=fallback, reason=reason)
         ANSWERS.labels("fallback", fallback).inc()
         FALLBACKS.labels(reason).inc()

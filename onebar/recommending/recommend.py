@@ -26,6 +26,7 @@ from onebar.gating.repertoire import Constrain, stricter
 from onebar.generator.batching import DeadlineExceededError, QueueFullError
 from onebar.generator.engine import EngineError
 from onebar.generator.within import Within
+from onebar.process.tracing import span
 from onebar.process.turns import turns
 from onebar.recommending.candidates import BARRED, Chosen, Rejection, choose, unfit
 from onebar.recommending.material import Material, material
@@ -245,9 +246,10 @@ class Recommender:
         if not pairs:
             return []
         now = self._clock()
-        features = await self._store.features(pairs, counted=self.counted)
-        known = list(zip(pairs, features, strict=True))
-        return await turns().over(known, lambda one: self.ground(*one, now, constrain))
+        with span("evidence", pairs=len(pairs)):
+            features = await self._store.features(pairs, counted=self.counted)
+            known = list(zip(pairs, features, strict=True))
+            return await turns().over(known, lambda one: self.ground(*one, now, constrain))
 
     @property
     def taste(self) -> Taste:
@@ -397,7 +399,8 @@ class Recommender:
         await turns().over(list(zip(wanted, cached, strict=True)), begin)
         changed |= await self._settle(run, groundings, outcomes)
         while pending:
-            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            with span("generate", prompts=len(pending), model=self.model):
+                done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             ended = [(digest, future) for future in done for digest in pending.pop(future)]
             chosen = await turns().over(ended, lambda one: self._outcome(one[1], *wanted[one[0]]))
             outcomes = {digest: own for (digest, _), own in zip(ended, chosen, strict=True)}
@@ -489,7 +492,8 @@ class Recommender:
         )
         changed: set[Pair] = set()
         if entries:
-            current = await self._cache.put(list(entries.values()))
+            with span("cache write", entries=len(entries)):
+                current = await self._cache.put(list(entries.values()))
             changed = {pair for pair, yes in zip(entries, current, strict=True) if not yes}
         for pair, answer in answers.items():
             if pair not in changed:

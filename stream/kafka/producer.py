@@ -19,6 +19,7 @@ from aiokafka.errors import (
 )
 
 from onebar.errors import OneBarError
+from onebar.process.tracing import carried, span
 from onebar.process.turns import PIECE_S, turns
 from onebar.settings import Settings
 from stream.events import Event, encode
@@ -125,12 +126,15 @@ class EventProducer:
         `KafkaUnavailableError` where some may not have arrived: send all of them again, a repeated
         event_id counts once.
         """
-        await self.send_messages(await turns().over(events, self.message))
+        with span("send to Kafka", events=len(events)):
+            headers = carried()
+            messages = await turns().over(events, lambda event: self.message(event, headers))
+            await self.send_messages(messages)
 
-    def message(self, event: Event) -> Message:
+    def message(self, event: Event, headers: Headers = ()) -> Message:
         """What `send` sends of an event."""
         named = self._pseudonyms.event(event)
-        return named.topic, named.key.encode(), encode(named), ()
+        return named.topic, named.key.encode(), encode(named), headers
 
     async def send_raw(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()

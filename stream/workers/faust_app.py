@@ -307,6 +307,6 @@ def _record(topic: str, record: Any) -> Record:
         timestamp=record.timestamp / 1000,
         key=record.key,
         value=record.value or b"",
-        headers=(),
+        headers=record.headers,
         null=record.value is None,
     )

@@ -15,6 +15,7 @@ from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import Lookup
 from feature_store.cache.query_cache import QueryCache
 from feature_store.redis.client import StoreCommandError
+from onebar.process.tracing import carried, consuming, span
 from onebar.recommending.recommend import (
     EvidenceChangedError,
     Grounding,
@@ -42,8 +43,11 @@ def to_pair(record: Record, pseudonyms: Pseudonyms = NONE) -> Pair:
     return event.video_id, None if event.user_id is UNSET else event.user_id
 
 
-def query_message(pair: Pair, result: QueryResult, k: int | None = None) -> Message:
-    """What is told on `onebar.queries` of one generation: its first `k` queries, all where None."""
+def query_message(
+    pair: Pair, result: QueryResult, k: int | None = None, record: Record | None = None
+) -> Message:
+    """What is told on `onebar.queries` of one generation: its first `k` queries, all where None.
+    Its headers carry on the trace of the impression's `record`."""
     video_id, user_id = pair
     body: dict[str, object] = {
         "video_id": video_id,
@@ -55,7 +59,8 @@ def query_message(pair: Pair, result: QueryResult, k: int | None = None) -> Mess
     }
     if user_id is not None:
         body["user_id"] = user_id
-    return QUERIES, video_id.encode(), orjson.dumps(body), ()
+    headers = () if record is None else carried(record.position)
+    return QUERIES, video_id.encode(), orjson.dumps(body), headers
 
 
 CLOCKS_APART_S = 5.0
@@ -92,7 +97,7 @@ def untold(
         return
     result = cached(pair, lookup)
     if result is not None and result.generated_at >= record.timestamp - CLOCKS_APART_S:
-        yield query_message(pair, result, k)
+        yield query_message(pair, result, k, record)
 
 
 class Models(Protocol):
@@ -132,6 +137,10 @@ class Generation:
         where it has come again, or is skipped and counted, or is a dead letter. May be called for
         several batches at once; cancelling it is safe.
         """
+        with consuming((each.position, each.topic, each.headers) for each in records):
+            return await self._take(records)
+
+    async def _take(self, records: Sequence[Record]) -> list[Record]:
         letters: list[Message] = []
         wanted: dict[Pair, Record] = {}
         late: dict[Pair, Record] = {}
@@ -185,7 +194,8 @@ class Generation:
         if not told:
             return
         try:
-            await until_back(lambda: self._producer.send_messages(told), self._health)
+            with span("send to Kafka", queries=len(told)):
+                await until_back(lambda: self._producer.send_messages(told), self._health)
         except EventRefusedError as error:  # the cache has them, the others were told
             log.error("queries_refused", error=str(error))
 
@@ -246,7 +256,7 @@ class Generation:
             if isinstance(result, QueryResult):
                 COUNT.labels("rejected" if result.rejected else "generated").inc()
                 CACHED_SECONDS.observe(max(0.0, now - wanted[pair].timestamp))
-                messages.append(query_message(pair, result, self._k))
+                messages.append(query_message(pair, result, self._k, wanted[pair]))
             elif isinstance(result, (UnknownVideoError, EvidenceChangedError)):
                 unknown[pair] = wanted[pair]
             else:

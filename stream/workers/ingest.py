@@ -20,6 +20,7 @@ from feature_store.writes import (
     Write,
 )
 from onebar.evidence.text import clean_video
+from onebar.process.tracing import consuming, span
 from stream.events import InvalidEventError
 from stream.events.fold import fold
 from stream.events.pseudonyms import NONE, Pseudonyms
@@ -115,6 +116,10 @@ class Ingester:
 
         Raises `StateLostError` where Redis has lost what earlier batches put into it.
         """
+        with consuming((each.position, each.topic, each.headers) for each in records):
+            await self._take(records)
+
+    async def _take(self, records: Sequence[Record]) -> None:
         await self._verify_new(records)
         entries: list[PlacedWrite] = []
         good: list[tuple[str, Record]] = []
@@ -174,7 +179,8 @@ class Ingester:
             return []
         started = self._clock()
         try:
-            stats = await until_back(lambda: self._store.apply(entries), self._health)
+            with span("apply", writes=len(entries)):
+                stats = await until_back(lambda: self._store.apply(entries), self._health)
         except StoreCommandError as error:
             return await self._apply_each(entries, records, error)
         BATCH_EVENTS.observe(len(records))

@@ -19,6 +19,7 @@ from feature_store.store import FeatureStore
 from feature_store.versions import VersionFollower, at_version, keys_of
 from onebar.errors import OneBarError
 from onebar.process.tasks import end_tasks
+from onebar.process.tracing import start_tracing, stop_tracing
 from onebar.settings import Settings
 from stream.kafka.producer import EventProducer
 from stream.kafka.topics import ensure_topics
@@ -71,12 +72,14 @@ async def open_runtime(settings: Settings, kind: str) -> AsyncIterator[Runtime]:
     state and follow it; close everything at the end.
 
     `stop` is set by SIGTERM and SIGINT. While the servers are awaited it may be set already: the
-    worker is to look at it first.
+    worker is to look at it first. `kind` names it in the versions' book-keeping and in traces.
     """
     quiet_libraries()
     loop = asyncio.get_running_loop()
     health = metrics.WorkerHealth()
     async with AsyncExitStack() as stack:
+        start_tracing(f"onebar-{kind}")
+        stack.callback(stop_tracing)
         server = metrics.serve(settings.metrics_host, settings.metrics_port, health)
         await stack.enter_async_context(server)
         store = open_store(settings)

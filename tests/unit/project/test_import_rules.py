@@ -175,6 +175,7 @@ ONLY_IN: dict[str, set[str]] = {
         "feature_store.redis.login",
     },
     "faust": {"stream.workers.faust_app"},
+    "opentelemetry": {"onebar.process.tracing"},
     "aiokafka": {
         *("stream.kafka.connection", "stream.kafka.consumer", "stream.kafka.producer"),
         *("stream.kafka.facts", "stream.kafka.lag", "stream.kafka.topics"),
