@@ -163,13 +163,84 @@ def test_alerts_fire_when_they_should_and_not_before() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "onebar.json").read_text())
+TARGETS = [target for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+SCRAPED = {"namespace", "job", "instance", "le"}
+"""Labels that Prometheus gives every series, or a histogram's."""
+
+
+def labels_of() -> dict[str, set[str]]:
+    """The labels of every metric, by its name as the code has it."""
+    found: dict[str, set[str]] = {}
+    for package in ("api", "feature_store", "onebar", "stream"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or not node.args:
+                    continue
+                if getattr(node.func, "id", "") in KINDS:
+                    name = str(getattr(node.args[0], "value", ""))
+                    if not name.startswith("onebar_"):  # of the standard library's
+                        continue
+                    labels = [each for each in node.args[2:3] if isinstance(each, ast.List)]
+                    found[name] = {
+                        str(getattr(item, "value", "")) for each in labels for item in each.elts
+                    }
+    return found
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in used_metrics(ALL)}
+    # A command that ends by itself is not scraped.
+    assert {name.removesuffix("_total") for name in labels_of()} - shown == {
+        "onebar_archive_records"
+    }
+
+
+ALL = " ".join(target["expr"] for target in TARGETS)
+
+
+def test_each_series_is_of_what_was_chosen_and_has_its_labels() -> None:
+    known = labels_of()
+    for target in TARGETS:
+        expr, legend = target["expr"], target["legendFormat"]
+        series = re.findall(r"\b((?:onebar|process)_\w+|up)\b(\{[^}]*\})?", expr)
+        assert series
+        every = set(SCRAPED)
+        for name, selector in series:
+            for variable in ("namespace", "job", "instance"):
+                assert f'{variable}=~"${variable}"' in selector, expr
+            labels = known.get(re.sub(r"_(total|bucket|sum|count)$", "", name), set())
+            assert set(re.findall(r"(\w+)(?:=~|!=|!~|=)", selector)) <= labels | SCRAPED, expr
+            every |= labels
+        grouped = re.findall(r"by \(([^)]*)\)", expr)
+        assert {each for by in grouped for each in by.split(", ")} <= every, expr
+        assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= every, expr
+
+
+def test_prometheus_reads_what_the_dashboard_asks(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        assert not os.environ.get("CI"), "Debian's package prometheus has promtool"
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    rules = [
+        {"record": f"panel:{n}", "expr": target["expr"].replace("$__rate_interval", "1m")}
+        for n, target in enumerate(TARGETS)
+    ]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "a", "rules": rules}]}))
+    command = ["promtool", "check", "rules", "rules.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_dashboard_panels_ask_prometheus() -> None:
-    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "onebar.json").read_text())
+    dashboard = DASHBOARD
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     for variable in dashboard["templating"]["list"]:
         assert variable["datasource"]["uid"] == "prometheus"
-    asked = json.dumps([panel["targets"] for panel in panels])
+    chosen = [variable["query"] for variable in dashboard["templating"]["list"]]
+    asked = json.dumps([panel["targets"] for panel in panels] + chosen)
+    places = {(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]}
+    assert len(places) == len(dashboard["panels"])
     used = set(re.findall(r"\$(\w+)", asked)) - {"__rate_interval"}
     assert used == {variable["name"] for variable in dashboard["templating"]["list"]}
     for panel in panels:
