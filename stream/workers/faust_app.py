@@ -20,6 +20,9 @@ What is built on here, as read in and tried with faust-streaming 0.15.3:
 - tables are not used: the state is in Redis. Faust makes their directories all the same, in the
   working directory; not here.
 - a fetch waits up to 1.5 s for data, hard-coded; here as long as the settings say.
+- in a rebalance it throws away what it has fetched and begins again at what is committed; where
+  nothing was committed yet, aiokafka stays where it was, and what was thrown away would never
+  come: here it begins at the start.
 - events of transactions that were aborted are delivered unless Faust's own exactly-once is on;
   not here.
 - the thread of the consumer is awaited without a limit while the event loop stands still, and
@@ -95,11 +98,24 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         with suppress(RuntimeError):  # its event loop is closed: it has ended already
             super()._stopped_set()
 
+    async def seek_to_committed(self) -> Any:
+        return await self.call_thread(seek_to_committed, self._ensure_consumer())
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = self.app.fetch_max_wait_ms
         consumer._isolation_level = "read_committed"
         return consumer
+
+
+async def seek_to_committed(consumer: Any) -> dict[Any, int | None]:
+    """Have it read on from what is committed of each partition: where nothing is, from the start,
+    which aiokafka leaves out. What was committed."""
+    committed: dict[Any, int | None] = await consumer.seek_to_committed()
+    bare = [partition for partition, offset in committed.items() if not offset]
+    if bare:
+        await consumer.seek_to_beginning(*bare)
+    return committed
 
 
 class _Partitions:
