@@ -213,6 +213,8 @@ def _raise_failures(commands: Sequence[Command], replies: Sequence[Any]) -> None
     if not failed:
         return
     for command, reply in failed:
+        if not isinstance(reply, errors.ResponseError):  # a node of a cluster did not answer
+            raise _unavailable(reply) from reply
         if not str(reply).startswith(_VALUES_FAULT):
             raise _unfit(_name(command), reply) from reply
     command, reply = failed[0]

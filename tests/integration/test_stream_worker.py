@@ -42,7 +42,7 @@ from stream.events.fold import fold
 from stream.kafka.records import Record
 from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
 from stream.workers.continuity import INPUTS
-from stream.workers.faust_app import GIVE_UP_S, seek_to_committed
+from stream.workers.faust_app import seek_to_committed
 from stream.workers.ingest import Ingester
 from stream.workers.runtime import WorkerCrashedError
 from stream.workers.stream import EXIT_S, run_stream_worker
@@ -435,7 +435,7 @@ async def test_while_redis_stalls_nothing_is_lost_and_the_worker_still_stops(
 
 
 async def ends_as_state_was_lost(worker: Child) -> None:
-    await eventually(lambda: not worker.running, GIVE_UP_S + EXIT_S)
+    await eventually(lambda: not worker.running, 30 + EXIT_S)
     assert worker.process.returncode not in (0, None)
     said = worker.log.read_text()
     assert "Redis lost what it held" in said
