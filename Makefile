@@ -13,7 +13,7 @@ ARGS ?=
 paths = $(if $(findstring tests/,$(ARGS)),$(ARGS),$(1) $(ARGS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-newest \
+.PHONY: help demo demo-check demo-check-real test test-unit test-embedded test-real test-faults test-newest \
         audit package coverage lint format typecheck install lock pre-commit clean schemas docs helm-check screenshots checkpoint results
 
 help: ## list these tasks
@@ -50,6 +50,9 @@ test-embedded: $(VENV)/.installed-dev ## integration tests on the embedded broke
 
 test-real: $(VENV)/.installed-dev ## integration tests on Apache Kafka and Redis (Java 17, Maven, redis-server)
 	$(REAL) -- $(BIN)/pytest $(call paths,tests/integration)
+
+test-faults: $(VENV)/.installed-dev ## faults befall a running OneBar for minutes; then its state is the log's (ARGS="--seed 7 --minutes 5")
+	@PYTHONPATH=tests/helpers $(BIN)/python -m tests.faults $(ARGS)
 
 test-newest: ## make test with the newest releases that pyproject.toml allows, in .venv-newest
 	@VENV=.venv-newest CONSTRAINTS= deploy/setup.sh dev

@@ -3,6 +3,7 @@
 
     python deploy/real_servers.py run -- pytest tests/integration
     python deploy/real_servers.py run --brokers 3 --redis-cluster -- onebar demo --check
+    python deploy/real_servers.py run --sentinel # a replica, and Sentinels that name the primary
     python deploy/real_servers.py run --secure   # TLS and logins
 
 With `--secure` Kafka wants a login (SCRAM) over TLS with a client certificate, and Redis an ACL
@@ -79,15 +80,26 @@ class Server:
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         self.name = name
         self.log = log
-        with log.open("wb") as out:
+        self._command = command
+        log.unlink(missing_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        """Start it; again, where it has ended, on what it has on its disk."""
+        with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                command,
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C reaches the command first, the servers last
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Return once `ready()` holds. Raises `ServerStartError` with the log's tail."""
@@ -232,13 +244,26 @@ def ensure_jars() -> None:
     (JARS / ".pom").write_text(_pom_digest())
 
 
+Behind = tuple[int, int]
+"""Two ports of a server that is also reached by a line of somebody's: its own, and the line's."""
+
+
 def broker_config(
-    node: int, ports: Sequence[tuple[int, int]], data: Path, security: Security | None = None
+    node: int,
+    ports: Sequence[tuple[int, int]],
+    data: Path,
+    security: Security | None = None,
+    behind: Behind | None = None,
 ) -> dict[str, str]:
-    """A small KRaft node, broker and controller in one. `ports` are (client, controller) a node."""
+    """A small KRaft node, broker and controller in one. `ports` are (client, controller) a node.
+    Who comes `behind` a line is told the lines of all nodes, and stays behind them."""
     protocol = "PLAINTEXT" if security is None else "SASL_SSL"
     client, controller = ports[node]
     replicas = str(min(3, len(ports)))
+    listens, told, mapped = "", "", ""
+    if behind is not None:
+        listens = f",LINE://127.0.0.1:{behind[0]}"
+        told, mapped = f",LINE://127.0.0.1:{behind[1]}", f",LINE:{protocol}"
     return {
         "process.roles": "broker,controller",
         "node.id": str(node),
@@ -246,9 +271,10 @@ def broker_config(
             f"{i}@127.0.0.1:{port}" for i, (_, port) in enumerate(ports)
         ),
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"{protocol}://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"{protocol}://127.0.0.1:{client}",
-        "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:PLAINTEXT",
+        "listeners": f"{protocol}://127.0.0.1:{client},"
+        f"CONTROLLER://127.0.0.1:{controller}{listens}",
+        "advertised.listeners": f"{protocol}://127.0.0.1:{client}{told}",
+        "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:PLAINTEXT{mapped}",
         "inter.broker.listener.name": protocol,
         "log.dirs": str(data),
         # As in production: nothing springs into being because someone asked for it.
@@ -310,9 +336,15 @@ def _java(*arguments: str) -> list[str]:
 
 
 def start_brokers(
-    count: int, work: Path, logs: Path, started: list[Server], security: Security | None = None
+    count: int,
+    work: Path,
+    logs: Path,
+    started: list[Server],
+    security: Security | None = None,
+    behind: Sequence[Behind] = (),
 ) -> str:
-    """Start `count` KRaft nodes, wait until all of them serve; their bootstrap string."""
+    """Start `count` KRaft nodes, wait until all of them serve; their bootstrap string. `behind`
+    are the second listener of each, and the line that leads to it."""
     ensure_jars()
     cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
     # A leading dash would read as an option of the storage tool.
@@ -322,7 +354,8 @@ def start_brokers(
     options = {} if security is None else security.kafka_options()
     for node in range(count):
         config = work / f"kafka-{node}.properties"
-        values = broker_config(node, ports, work / f"kafka-{node}", security)
+        line = behind[node] if behind else None
+        values = broker_config(node, ports, work / f"kafka-{node}", security, line)
         config.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
         format_it = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config)]
         if security is not None:
@@ -380,23 +413,30 @@ async def _describe(bootstrap: str, options: dict[str, object]) -> int:
 # Redis
 
 
-def start_redis(work: Path, logs: Path, started: list[Server], *, nodes: int = 1) -> str:
-    """One `redis-server`, or a cluster of `nodes` (half of them replicas); its URL."""
-    ports = [free_port() for _ in range(nodes)]
+def start_redis(
+    work: Path,
+    logs: Path,
+    started: list[Server],
+    *,
+    nodes: int = 1,
+    behind: Sequence[Behind] = (),
+    kept: bool = False,
+) -> str:
+    """One `redis-server`, or a cluster of `nodes` (half of them replicas); its URL. With `kept`
+    each writes its append-only file, and starts again from it."""
+    ports = [port for port, _ in behind] or [free_port() for _ in range(nodes)]
     for number, port in enumerate(ports):
-        home = work / f"redis-{number}"
-        home.mkdir()
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(home)]
-        command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
+        options = ["--appendonly", "yes" if kept else "no"]
         if nodes > 1:
-            command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
-            command += ["--cluster-node-timeout", "2000"]
-        server = Server(f"Redis {number}", command, logs / f"redis-{number}.log")
-        started.append(server)
-        server.wait_until(lambda port=port: _ask_redis(port, "PING") == "+PONG")  # type: ignore[misc]
+            options += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+            options += ["--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"]
+            if behind:
+                options += ["--cluster-announce-ip", "127.0.0.1"]
+                options += ["--cluster-announce-port", str(behind[number][1])]
+        start_redis_node(work, logs, started, number, port, options)
     if nodes == 1:
-        return f"redis://127.0.0.1:{ports[0]}/0"
-    addresses = [f"127.0.0.1:{port}" for port in ports]
+        return f"redis://127.0.0.1:{behind[0][1] if behind else ports[0]}/0"
+    addresses = [f"127.0.0.1:{port}" for port in ports]  # what is announced they tell themselves
     create = ["redis-cli", "--cluster", "create", *addresses]
     made = subprocess.run(
         [*create, "--cluster-replicas", "1", "--cluster-yes"],
@@ -410,7 +450,71 @@ def start_redis(work: Path, logs: Path, started: list[Server], *, nodes: int = 1
         server.wait_until(
             lambda port=port: "cluster_state:ok" in _ask_redis(port, "CLUSTER INFO")  # type: ignore[misc]
         )
-    return f"redis+cluster://127.0.0.1:{ports[0]}"
+    return f"redis+cluster://127.0.0.1:{behind[0][1] if behind else ports[0]}"
+
+
+def start_redis_node(
+    work: Path,
+    logs: Path,
+    started: list[Server],
+    number: int,
+    port: int,
+    options: Sequence[str],
+) -> Server:
+    """One `redis-server` with these options, when it answers. It dumps nothing."""
+    home = work / f"redis-{number}"
+    home.mkdir()
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(home)]
+    command += ["--save", "", "--daemonize", "no", *options]
+    server = Server(f"Redis {number}", command, logs / f"redis-{number}.log")
+    started.append(server)
+    server.wait_until(lambda: _ask_redis(port, "PING") == "+PONG")
+    return server
+
+
+SENTINELS = 3
+DOWN_AFTER_MS = 1000
+
+
+def start_watched_redis(
+    work: Path, logs: Path, started: list[Server], *, behind: Sequence[Behind] = ()
+) -> str:
+    """A primary and a replica, each with its append-only file, and three Sentinels that name the
+    primary a second after it is lost; the URL that asks them."""
+    behind = behind or [(port, port) for port in (free_port(), free_port())]
+    ports = [port for port, _ in behind]
+    primary = str(behind[0][1])
+    for number, (port, announced) in enumerate(behind):
+        options = ["--appendonly", "yes", "--repl-diskless-sync-delay", "0"]
+        options += ["--replica-announce-ip", "127.0.0.1"]
+        options += ["--replica-announce-port", str(announced)]
+        server = start_redis_node(work, logs, started, number, port, options)
+    _ask_redis(ports[1], f"REPLICAOF 127.0.0.1 {primary}")
+    server.wait_until(lambda: "state=online" in _ask_redis(ports[0], "INFO replication"))
+    sentinels = []
+    for number in range(SENTINELS):
+        port = free_port()
+        home = work / f"sentinel-{number}"
+        home.mkdir()
+        (home / "sentinel.conf").write_text(
+            f"port {port}\nbind 127.0.0.1\ndir {home}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {primary} 2\n"
+            f"sentinel down-after-milliseconds mymaster {DOWN_AFTER_MS}\n"
+            "sentinel failover-timeout mymaster 5000\n"
+        )
+        command = ["redis-server", str(home / "sentinel.conf"), "--sentinel"]
+        server = Server(f"Sentinel {number}", command, logs / f"sentinel-{number}.log")
+        started.append(server)
+        sentinels.append(port)
+    for port in sentinels:
+        server.wait_until(
+            lambda port=port: (
+                f"slaves=1,sentinels={SENTINELS}"  # type: ignore[misc]
+                in _ask_redis(port, "INFO sentinel")
+            )
+        )
+    where = ",".join(f"127.0.0.1:{port}" for port in sentinels)
+    return f"redis+sentinel://{where}/mymaster/0"
 
 
 def start_secure_redis(work: Path, logs: Path, started: list[Server], security: Security) -> str:
@@ -465,11 +569,15 @@ def _ask_redis(port: int, command: str, context: ssl.SSLContext | None = None) -
 
 @contextlib.contextmanager
 def real_servers(
-    *, brokers: int = 1, redis_cluster: bool = False, secure: bool = False
+    *,
+    brokers: int = 1,
+    redis_cluster: bool = False,
+    sentinel: bool = False,
+    secure: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Both servers, for as long as the block runs; yields the variables naming them.
 
-    `secure` means TLS and logins, and no Redis Cluster. Raises `MissingServerError` where a program
+    `secure` means TLS and logins, and one Redis. Raises `MissingServerError` where a program
     is not installed, `ServerStartError` where a server does not come up.
     """
     missing = missing_programs()
@@ -482,10 +590,12 @@ def real_servers(
     started: list[Server] = []
     try:
         security = make_security(work / "security") if secure else None
-        if security is None:
-            url = start_redis(work, logs, started, nodes=6 if redis_cluster else 1)
-        else:
+        if security is not None:
             url = start_secure_redis(work, logs, started, security)
+        elif sentinel:
+            url = start_watched_redis(work, logs, started)
+        else:
+            url = start_redis(work, logs, started, nodes=6 if redis_cluster else 1)
         bootstrap = start_brokers(brokers, work, logs, started, security)
         yield {
             "ONEBAR_KAFKA_BOOTSTRAP": bootstrap,
@@ -535,6 +645,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument(
         "--redis-cluster", action="store_true", help="six nodes, three of them masters"
     )
+    run.add_argument("--sentinel", action="store_true", help="a replica, and three Sentinels")
     run.add_argument("--secure", action="store_true", help="TLS and logins on both")
     run.add_argument("command", nargs="*", help="after --; without it, serve until Ctrl-C")
     commands.add_parser("missing", help="print what is not installed; status 69 if anything is")
@@ -556,7 +667,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signum, _interrupt)
     try:
         with real_servers(
-            brokers=options.brokers, redis_cluster=options.redis_cluster, secure=options.secure
+            brokers=options.brokers,
+            redis_cluster=options.redis_cluster,
+            sentinel=options.sentinel,
+            secure=options.secure,
         ) as names:
             return _run_command(options.command, names)
     except MissingServerError as error:

@@ -282,9 +282,11 @@ class Keys:
         """string: there while the repertoire need not be worked out anew."""
         return f"{self.prefix}{{rules}}:qd"
 
-    def reached(self, topic: str, partition: int) -> str:
-        """string: the last offset of this partition whose effect is in this state."""
-        return f"{self.prefix}log:{escape(topic)}/{partition}"
+    def reached(self, topic: str, partition: int, tag: str = "") -> str:
+        """string: the last offset of this partition whose effect is in this state; of a Redis
+        Cluster one for each of `redis.client.tags`, as each server loses what it has by itself."""
+        stem = f"{{{tag}}}:log" if tag else "log"
+        return f"{self.prefix}{stem}:{escape(topic)}/{partition}"
 
     def digest(self, digest: str) -> str:
         """string: the queries generated from one prompt by one model."""
@@ -299,9 +301,9 @@ class Keys:
         """sorted set: video_id -> when queries were last generated for it, the newest kept."""
         return f"{self.prefix}recent"
 
-    def probe(self, number: int = 0) -> str:
+    def probe(self, tag: str = "probe:0") -> str:
         """string: written to see that a write is possible; several, for a cluster's nodes."""
-        return f"{self.prefix}{{probe:{number}}}:w"
+        return f"{self.prefix}{{{tag}}}:w"
 
     @property
     def lost(self) -> str:

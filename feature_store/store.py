@@ -66,8 +66,6 @@ from onebar.records import (
 )
 
 PROBE_TTL_MS = 60_000
-CLUSTER_PROBES = 16
-"""Keys written to see that a cluster takes writes: so many that every node has one."""
 _DUMP_BATCH = 500
 RULES_READ = 1000
 """Rules read at once."""
@@ -307,28 +305,43 @@ class FeatureStore:
         answered before, -1 for nothing.
 
         A lower one than was noted changes nothing. Nor does any where less was noted than is
-        `known` to have been: Redis lost it, and that stays to be seen.
+        `known` to have been: Redis lost it, and that stays to be seen. Of a cluster, the server
+        that knows of least is what counts.
         """
         known = known or {}
+        places = [(pair, tag) for pair in offsets for tag in self._tags]
         replies = await pipelined(
             self.client,
             [
-                Command(REACHED, (self.keys.reached(*pair),), (offset, known.get(pair, -1)))
-                for pair, offset in offsets.items()
+                Command(
+                    REACHED, (self.keys.reached(*pair, tag),), (offsets[pair], known.get(pair, -1))
+                )
+                for pair, tag in places
             ],
         )
-        return dict(zip(offsets, replies, strict=True))
+        return _least(places, replies)
 
     async def reached(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The last offset applied of each (topic, partition); none where nothing was."""
+        """The last offset applied of each (topic, partition); none where nothing was, by one
+        server of a cluster at least."""
+        if not partitions:
+            return {}
         replies = await pipelined(
-            self.client, [Command("GET", (self.keys.reached(*pair),)) for pair in partitions]
+            self.client,
+            [
+                Command("MGET", tuple(self.keys.reached(*pair, tag) for pair in partitions))
+                for tag in self._tags
+            ],
         )
-        return {
-            pair: int(reply)
-            for pair, reply in zip(partitions, replies, strict=True)
-            if reply is not None
+        found = {
+            pair: min(-1 if offset is None else int(offset) for offset in offsets)
+            for pair, *offsets in zip(partitions, *replies, strict=True)
         }
+        return {pair: offset for pair, offset in found.items() if offset >= 0}
+
+    @property
+    def _tags(self) -> tuple[str, ...]:
+        return redis_client.tags(redis_client.is_cluster(self.client))
 
     async def ping(self) -> None:
         """Raises `StoreUnavailableError` unless Redis answers."""
@@ -340,11 +353,8 @@ class FeatureStore:
         """
         lifetime = (PROBE_TTL_MS,)
         first = Command(PROBE, (self.keys.probe(), self.keys.lost), lifetime)
-        others = range(1, CLUSTER_PROBES if redis_client.is_cluster(self.client) else 1)
-        replies = await pipelined(
-            self.client,
-            [first, *(Command(PROBE, (self.keys.probe(n),), lifetime) for n in others)],
-        )
+        others = [Command(PROBE, (self.keys.probe(tag),), lifetime) for tag in self._tags if tag]
+        replies = await pipelined(self.client, [first, *others])
         return None if replies[0] is None else replies[0].decode(errors="replace")
 
     async def fitness(self) -> Fitness:
@@ -568,3 +578,13 @@ _READS: dict[StatePart, Callable[[str], Command]] = {
     "deletion": lambda key: Command("GET", (key,)),
 }
 _OF_USERS: frozenset[StatePart] = frozenset(("history", "deletion", "tapped", "shown"))
+
+
+def _least(
+    places: Sequence[tuple[tuple[str, int], str]], offsets: Sequence[int]
+) -> dict[tuple[str, int], int]:
+    """The least offset of each pair's places."""
+    found: dict[tuple[str, int], int] = {}
+    for (pair, _), offset in zip(places, offsets, strict=True):
+        found[pair] = min(offset, found.get(pair, offset))
+    return found

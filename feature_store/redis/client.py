@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any, Protocol, cast
 
@@ -13,6 +15,7 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCl
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialBackoff
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from feature_store.redis.connection import Argument, Connection, Watcher, Words
 from feature_store.redis.login import NO_LOGIN, Login, sentinel_pool, tls_options
@@ -34,6 +37,7 @@ class ConnectedRedis(Redis):
 
 Client = ConnectedRedis | RedisCluster
 
+SLOTS_A_TAG = 512
 MAX_CONNECTIONS = 64
 """Connections a client opens at most; further requests wait for a free one."""
 
@@ -209,6 +213,8 @@ def _raise_failures(commands: Sequence[Command], replies: Sequence[Any]) -> None
     if not failed:
         return
     for command, reply in failed:
+        if not isinstance(reply, errors.ResponseError):  # a node of a cluster did not answer
+            raise _unavailable(reply) from reply
         if not str(reply).startswith(_VALUES_FAULT):
             raise _unfit(_name(command), reply) from reply
     command, reply = failed[0]
@@ -272,6 +278,20 @@ def _unfit(what: str, reply: BaseException) -> StoreUnfitError:
 def is_cluster(client: Client) -> bool:
     """Whether the keys are spread over several servers."""
     return isinstance(client, RedisCluster)
+
+
+@cache
+def tags(client_is_cluster: bool) -> tuple[str, ...]:
+    """Hash tags of which every server has one: one of each 512 slots of a Redis Cluster, whose
+    servers have whole ranges; where there is one server, one tag, which is empty."""
+    if not client_is_cluster:
+        return ("",)
+    found: dict[int, str] = {}
+    for number in itertools.count():
+        found.setdefault(key_slot(str(number).encode()) // SLOTS_A_TAG, str(number))
+        if len(found) == REDIS_CLUSTER_HASH_SLOTS // SLOTS_A_TAG:
+            return tuple(found[at] for at in sorted(found))
+    raise AssertionError("unreachable")
 
 
 def tells_changes(client: Client) -> bool:

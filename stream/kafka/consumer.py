@@ -223,6 +223,19 @@ class RecordConsumer:
         names = (self._settings.topic_prefix + topic for topic in self._topics)
         return sum(counts.get(name, 0) for name in names) > len(self._consumer.assignment())
 
+    def end(self, topic: str, partition: int) -> int | None:
+        """Where this partition ends, as far as heard; None before anything was fetched of it, and
+        where it is not this member's."""
+        if self._consumer is None:
+            return None
+        try:
+            found = self._consumer.highwater(
+                TopicPartition(self._settings.topic_prefix + topic, partition)
+            )
+        except (AssertionError, KafkaError):
+            return None
+        return None if found is None else int(found)
+
     async def lags(self) -> dict[tuple[str, int], int]:
         """Records of each assigned (topic, partition) that are not fetched yet, as far as heard;
         empty before `start`."""

@@ -20,6 +20,9 @@ What is built on here, as read in and tried with faust-streaming 0.15.3:
 - tables are not used: the state is in Redis. Faust makes their directories all the same, in the
   working directory; not here.
 - a fetch waits up to 1.5 s for data, hard-coded; here as long as the settings say.
+- in a rebalance it throws away what it has fetched and begins again at what is committed; where
+  nothing was committed yet, aiokafka stays where it was, and what was thrown away would never
+  come: here it begins at the start.
 - events of transactions that were aborted are delivered unless Faust's own exactly-once is on;
   not here.
 - the thread of the consumer is awaited without a limit while the event loop stands still, and
@@ -71,11 +74,10 @@ BUFFERED = 4
 """Batches of a topic that may wait for the one in hand."""
 
 
-THREAD_END_S = 10.0
-GIVE_UP_S = 30.0
+THREAD_END_S = 2.0
 STOP_WITHIN_S = 5.0
-"""How long an app that is well may take to stop: with Kafka away it would try for a minute to
-commit what then comes again, and is fenced."""
+"""How long an app may take to stop: with Kafka away it would try for a minute to commit what then
+comes again, and is fenced; one that has crashed may be unable to."""
 
 
 class _Thread(WorkerThread):
@@ -95,11 +97,24 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         with suppress(RuntimeError):  # its event loop is closed: it has ended already
             super()._stopped_set()
 
+    async def seek_to_committed(self) -> Any:
+        return await self.call_thread(seek_to_committed, self._ensure_consumer())
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = self.app.fetch_max_wait_ms
         consumer._isolation_level = "read_committed"
         return consumer
+
+
+async def seek_to_committed(consumer: Any) -> dict[Any, int | None]:
+    """Have it read on from what is committed of each partition: where nothing is, from the start,
+    which aiokafka leaves out. What was committed."""
+    committed: dict[Any, int | None] = await consumer.seek_to_committed()
+    bare = [partition for partition, offset in committed.items() if not offset]
+    if bare:
+        await consumer.seek_to_beginning(*bare)
+    return committed
 
 
 class _Partitions:
@@ -119,6 +134,10 @@ class _Consumer(driver.Consumer):
         message = super()._to_message(tp, records[-1])
         message.records = records
         return message
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: who gets on or does not is watched by `stream.workers.health`. Faust's own look
+        ends the worker where a partition has no position yet, as while a broker is away."""
 
     def on_buffer_full(self, tp: Any) -> None:
         """Nothing: who delivers to a full buffer waits until there is room."""
@@ -200,12 +219,10 @@ def build_app(
         broker_request_timeout=max(40.0, 2 * settings.session_timeout_s),
         broker_commit_interval=1.0,
         broker_max_poll_records=settings.stream_batch,
-        broker_commit_livelock_soft_timeout=24 * 3600.0,
         consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         stream_buffer_maxsize=BUFFERED,
         stream_wait_empty=False,
-        stream_processing_timeout=24 * 3600.0,
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_enabled=False,
@@ -227,10 +244,9 @@ async def stop(app: faust.App, crash: BaseException | None) -> None:
     """Stop the app. One that has crashed, or that has lost Kafka, may be unable to; its offsets
     come again all the same, so it is given up after a while."""
     stopping = asyncio.create_task(app.stop())
-    within = STOP_WITHIN_S if crash is None else GIVE_UP_S
-    await asyncio.wait((stopping,), timeout=within)
+    await asyncio.wait((stopping,), timeout=STOP_WITHIN_S)
     if not stopping.done():
-        log.error("stream_worker_stop_given_up", after_s=within)
+        log.error("stream_worker_stop_given_up", after_s=STOP_WITHIN_S)
         stopping.cancel()
     elif error := stopping.exception():
         if crash is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from feature_store.buckets import CorruptStateError
 from feature_store.cache.codec import Lookup
 from feature_store.cache.query_cache import QueryCache
 from feature_store.redis.client import StoreCommandError
+from feature_store.writes import Position
 from onebar.process.tracing import carried, consuming, span
 from onebar.recommending.recommend import (
     EvidenceChangedError,
@@ -87,16 +88,22 @@ def is_fresh(lookup: Lookup, grounding: Grounding, now: float, passed: int) -> b
 
 
 def untold(
-    record: Record, pair: Pair, lookup: Lookup, passed: int, k: int | None = None
+    record: Record,
+    pair: Pair,
+    lookup: Lookup,
+    passed: int,
+    k: int | None = None,
+    *,
+    again: bool = False,
 ) -> Iterator[Message]:
     """What is cached for an impression and has passed its rules, as a message, where it was made
-    since the impression came: a worker may have been ended between the cache and the topic, and
-    this be its impression again. Told twice is better than never."""
+    since the impression came, or the impression may have come `again`: a worker may have been ended
+    between the cache and the topic. Told twice is better than never."""
     body = lookup.video if pair[1] is None else lookup.personal
     if body is None or body.passed != passed:
         return
     result = cached(pair, lookup)
-    if result is not None and result.generated_at >= record.timestamp - CLOCKS_APART_S:
+    if result is not None and (again or result.generated_at >= record.timestamp - CLOCKS_APART_S):
         yield query_message(pair, result, k, record)
 
 
@@ -130,8 +137,11 @@ class Generation:
         self._k = k
         self._clock = clock
 
-    async def take(self, records: Sequence[Record]) -> list[Record]:
-        """Answer a batch, however long Redis or Kafka is away; the ones whose video is unknown.
+    async def take(
+        self, records: Sequence[Record], again: Container[Position] = ()
+    ) -> list[Record]:
+        """Answer a batch, however long Redis or Kafka is away; the ones whose video is unknown. Of
+        those that may have come `again` what is cached is told.
 
         When it returns, each other impression has its queries in the cache and on the topic, also
         where it has come again, or is skipped and counted, or is a dead letter. May be called for
@@ -163,15 +173,15 @@ class Generation:
                 wanted[pair] = record
         if letters:
             await set_aside(self._producer, letters, self._health)
-        await self._tell_late({pair: late[pair] for pair in late if pair not in wanted})
+        await self._tell_late({pair: late[pair] for pair in late if pair not in wanted}, again)
         try:
-            unknown = await self._answer(wanted)
+            unknown = await self._answer(wanted, again)
         except StoreCommandError as error:
             log.error("store_refused", error=str(error))
-            unknown = await self._answer_each(wanted)
+            unknown = await self._answer_each(wanted, again)
         return list(unknown.values())
 
-    async def _tell_late(self, late: dict[Pair, Record]) -> None:
+    async def _tell_late(self, late: dict[Pair, Record], again: Container[Position]) -> None:
         """Nothing is generated for who waited too long; what was generated for them is told."""
         if not late:
             return
@@ -186,8 +196,18 @@ class Generation:
         await self._tell(
             message
             for pair, lookup in zip(pairs, lookups, strict=True)
-            for message in untold(late[pair], pair, lookup, passed, self._k)
+            for message in self._untold(late[pair], pair, lookup, passed, again)
         )
+
+    def _untold(
+        self,
+        record: Record,
+        pair: Pair,
+        lookup: Lookup,
+        passed: int,
+        again: Container[Position],
+    ) -> Iterator[Message]:
+        return untold(record, pair, lookup, passed, self._k, again=record.position in again)
 
     async def _tell(self, messages: Iterable[Message]) -> None:
         told = list(messages)
@@ -199,13 +219,15 @@ class Generation:
         except EventRefusedError as error:  # the cache has them, the others were told
             log.error("queries_refused", error=str(error))
 
-    async def _answer_each(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
+    async def _answer_each(
+        self, wanted: dict[Pair, Record], again: Container[Position]
+    ) -> dict[Pair, Record]:
         """Redis refused a command for good (a key of another type, say): the impression it
         refused is set aside, the others are answered."""
         unknown: dict[Pair, Record] = {}
         for pair, record in wanted.items():
             try:
-                unknown |= await self._answer({pair: record})
+                unknown |= await self._answer({pair: record}, again)
             except StoreCommandError as error:
                 await set_aside(self._producer, [self._failed(pair, record, error)], self._health)
         return unknown
@@ -215,15 +237,17 @@ class Generation:
         COUNT.labels("failed").inc()
         return dead_letter(record, error)
 
-    async def _answer(self, wanted: dict[Pair, Record]) -> dict[Pair, Record]:
+    async def _answer(
+        self, wanted: dict[Pair, Record], again: Container[Position]
+    ) -> dict[Pair, Record]:
         """Answer these; the ones whose video is not known (yet)."""
         if not wanted:
             return {}
         with self._models.use() as recommender:
-            return await self._answer_by(recommender, wanted)
+            return await self._answer_by(recommender, wanted, again)
 
     async def _answer_by(
-        self, recommender: Recommender, wanted: dict[Pair, Record]
+        self, recommender: Recommender, wanted: dict[Pair, Record], again: Container[Position]
     ) -> dict[Pair, Record]:
         started = self._clock()
         pairs = list(wanted)
@@ -234,7 +258,8 @@ class Generation:
         messages: list[Message] = []
         for grounding, lookup in zip(read, lookups, strict=True):
             if is_fresh(lookup, grounding, started, passed):
-                messages += untold(wanted[grounding.pair], grounding.pair, lookup, passed, self._k)
+                record = wanted[grounding.pair]
+                messages += self._untold(record, grounding.pair, lookup, passed, again)
             else:
                 groundings.append(grounding)
         due = [grounding.pair for grounding in groundings]

@@ -14,6 +14,7 @@ import structlog
 
 from feature_store.opening import cache_beside, repertoire_beside
 from feature_store.repertoire import RepertoireStore
+from feature_store.writes import Position
 from onebar.errors import OneBarError
 from onebar.gating.follow import RepertoireFollower, RuleFollower
 from onebar.gating.gate import Gate
@@ -75,8 +76,11 @@ class GeneratorLoop:
             [IMPRESSIONS],
             group=generator_group(settings),
             max_records=IN_FLIGHT * self._batch,
-            on_assigned=self._tracker.forget,
+            on_assigned=self._assigned,
         )
+        # Up to where the partitions went when they came to this worker: another may have answered
+        # what lies before, and been ended before it told of it. None until that is heard.
+        self._came: dict[tuple[str, int], int | None] = {}
 
     async def run(self) -> None:
         """Until told to leave; then what is in hand is finished and committed, if it can be within
@@ -99,6 +103,21 @@ class GeneratorLoop:
             await self._consumer.stop()
         log.info("generator_stopped")
 
+    def _assigned(self, partitions: list[tuple[str, int]]) -> None:
+        self._tracker.forget(partitions)
+        self._came.update(dict.fromkeys(partitions))
+
+    def _again(self, records: Sequence[Record]) -> frozenset[Position]:
+        """Those that another worker may have had before."""
+        for pair, end in self._came.items():
+            if end is None:
+                self._came[pair] = self._consumer.end(*pair)
+        return frozenset(
+            record.position
+            for record in records
+            if record.offset < (self._came.get((record.topic, record.partition)) or 0)
+        )
+
     async def lags(self) -> Lags:
         """Impressions of each partition that are not fetched, or still in hand."""
         unread = await self._consumer.lags()
@@ -116,23 +135,24 @@ class GeneratorLoop:
             return
         records = await until_back(lambda: self._consumer.fetch(0.1), self._health)
         self._tracker.begin(records)
+        again = self._again(records)
         for start in range(0, len(records), self._batch):
             batch = records[start : start + self._batch]
-            self._batches.add(asyncio.create_task(self._take(batch)))
+            self._batches.add(asyncio.create_task(self._take(batch, again)))
 
-    async def _take(self, records: Sequence[Record]) -> None:
-        unknown = await self._generation.take(records)
+    async def _take(self, records: Sequence[Record], again: frozenset[Position]) -> None:
+        unknown = await self._generation.take(records, again)
         self._health.beat()
         held = {record.position for record in unknown}
         self._tracker.done(record for record in records if record.position not in held)
         if unknown:
-            self._holds.add(asyncio.create_task(self._hold(unknown)))
+            self._holds.add(asyncio.create_task(self._hold(unknown, again)))
 
-    async def _hold(self, unknown: list[Record]) -> None:
+    async def _hold(self, unknown: list[Record], again: frozenset[Position]) -> None:
         records = unknown
         for wait in HOLD_WAITS_S:
             await asyncio.sleep(wait)
-            unknown = await self._generation.take(unknown)
+            unknown = await self._generation.take(unknown, again)
             if not unknown:
                 break
         COUNT.labels("unknown_video").inc(len(unknown))

@@ -106,7 +106,7 @@ def fold(records: Iterable[Kept], limits: Limits = PAGE) -> Come:
 
     for record in log.values():
         event = _event(record)
-        if event is None or event["ts"] > record.timestamp + limits.future_s:
+        if event is None or _too_early(event, record, limits):
             continue
         ts, kind = event["ts"], event["type"]
         window = int(record.timestamp // limits.window_s)
@@ -170,6 +170,16 @@ def fold(records: Iterable[Kept], limits: Limits = PAGE) -> Come:
         horizons=horizons,
         rules={rule: max(versions) for rule, versions in rules.items()},
     )
+
+
+def refused(record: Kept, limits: Limits = PAGE) -> bool:
+    """Whether this record is a dead letter."""
+    event = _event(record)
+    return event is None or _too_early(event, record, limits)
+
+
+def _too_early(event: dict[str, Any], record: Kept, limits: Limits) -> bool:
+    return bool(event["ts"] > record.timestamp + limits.future_s)
 
 
 def _event(record: Kept) -> dict[str, Any] | None:

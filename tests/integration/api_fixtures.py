@@ -1,12 +1,10 @@
-"""A running API in this process, an engine that can be held, and a line to Redis that can stall."""
+"""A running API in this process, and an engine that can be held."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI
@@ -108,53 +106,3 @@ async def running(
             yield Running(http, services, engine, app)
         finally:
             engine.go.set()
-
-
-class Line:
-    """A TCP line to a server that can be held: connected, but nothing comes back."""
-
-    def __init__(self, url: str) -> None:
-        self._target = urlsplit(url)
-        self._go = asyncio.Event()
-        self._go.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.url = ""
-
-    def hold(self) -> None:
-        self._go.clear()
-
-    def release(self) -> None:
-        self._go.set()
-
-    def lead_to(self, url: str) -> None:
-        """New connections go there; those that are open stay."""
-        self._target = urlsplit(url)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, forth = await asyncio.open_connection(self._target.hostname, self._target.port)
-        for source, sink in ((reader, forth), (back, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
-            self._tasks.add(task)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                await self._go.wait()
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass
-        finally:
-            sink.close()
-
-    async def __aenter__(self) -> Line:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"redis://127.0.0.1:{port}{self._target.path}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 import pytest
-from api_fixtures import NTH, Line, Running, running
+from api_fixtures import NTH, Running, running
+from lines import Line
 from support import eventually
 
 from feature_store.keys import Keys

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from api_fixtures import Line, Running, running
+from api_fixtures import Running, running
+from lines import Line
 from support import eventually
 
 from feature_store.cache.query_cache import QueryCache

