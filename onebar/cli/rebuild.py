@@ -223,9 +223,7 @@ async def _within(
     """What `work` does, with its progress shown."""
     from feature_store.opening import open_store
     from stream.rebuild.run import rebuilding
-    from stream.workers.runtime import quiet_libraries
 
-    quiet_libraries()
     store = open_store(settings)
     bars = _Bars()
     try:
@@ -316,7 +314,7 @@ def _show_plan(plan: Plan) -> None:
 def _show(report: Report) -> None:
     print(
         f"{report.target}: {report.events:,} events in {report.fill_s:.1f} s "
-        f"({report.events_per_s:,.0f} a second), {report.refused:,} of them no events"
+        f"({report.events_per_s:,.0f} a second), {report.refused:,} of them can't be read"
     )
     found, warmed = report.checked, report.warmed
     print(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -113,6 +114,14 @@ async def spans_of(settings: Settings, store: FeatureStore, since: float | None 
     return spans
 
 
+def wanted(records: Sequence[Record], since: float | None) -> Sequence[Record]:
+    """Those that a version from this time on takes in: all but behaviours that Kafka took before;
+    pure. Not every broker finds the offset of a time."""
+    if since is None:
+        return records
+    return [each for each in records if each.topic != BEHAVIORS or each.timestamp >= since]
+
+
 class Filler:
     """Fills one version. `run` it beside whatever waits for it with `caught_up`.
 
@@ -129,15 +138,17 @@ class Filler:
         health: WorkerHealth,
         *,
         per_s: float | None = None,
+        spares: bool = True,
     ) -> None:
         """`settings` and `store` are those of the version to fill, `live` those of the live one.
-        `per_s`: take in so many events a second at most."""
+        `per_s`: take in so many events a second at most. `spares`: leave the live version room."""
         self._settings = settings
         self._live = live
         self._store = store
         self._producer = producer
         self._health = health
         self._per_s = per_s
+        self.spares = spares
         self._judged: dict[Partition, int] = {}
         self._anew: frozenset[Partition] = frozenset()
         """Those that were made anew since the live version's workers read them."""
@@ -147,6 +158,7 @@ class Filler:
         self._ingester: Ingester | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._since: float | None = None
         self.events = 0
         """Records taken in so far."""
 
@@ -164,12 +176,16 @@ class Filler:
         fresh = {pair: span.start for pair, span in spans.items() if pair not in reached}
         begun = {pair: start - 1 for pair, start in fresh.items() if start > 0}
         await store.note_reached(begun)  # nothing before it is wanted
-        if fresh and not await self._set_committed(fresh):
+        self._done = dict(fresh)
+        committed = await self._committed(settings)
+        stale = {pair: start for pair, start in fresh.items() if committed[pair] > start}
+        if stale and not await self._set_committed(stale):
             raise GroupBusyError(
                 f"workers read as {stream_group(settings)}, for version "
                 f"{settings.state_version!r} of the state, which has nothing yet: end those that "
                 "ONEBAR_STATE_VERSION pins to it, or give another name (--to)"
             )
+        self._since = since
         self._done = {pair: span.start for pair, span in spans.items()}
         self._ends = {pair: span.end for pair, span in spans.items()}
         judged = await self._committed(self._live)
@@ -206,7 +222,11 @@ class Filler:
             records = await self._fetch(self._consumer)
             if records:
                 self._idle.clear()
-                await self._ingester.take(records)
+                kept = wanted(records, self._since)
+                await self._ingester.take(kept)
+                if len(kept) < len(records):  # what is left out is done, too
+                    passed = {pair: offset - 1 for pair, offset in next_offsets(records).items()}
+                    await until_back(partial(self._store.note_reached, passed), self._health)
                 self._done |= next_offsets(records)
                 self.events += len(records)
                 self._idle.set()
@@ -262,17 +282,21 @@ class Filler:
         there already."""
         return await self._set_committed(self._done)
 
-    async def taken_over(self) -> bool:
-        """Whether they are as far as this is."""
-        done = dict(self._done)
+    @property
+    def place(self) -> Mapping[Partition, int]:
+        """How far it is: the next offset of each (topic, partition)."""
+        return dict(self._done)
+
+    async def taken_over(self, place: Mapping[Partition, int]) -> bool:
+        """Whether the workers that came to this version have got to this place."""
         committed = await self._committed(self._settings)
-        return all(committed[pair] >= offset for pair, offset in done.items())
+        return all(committed[pair] >= offset for pair, offset in place.items())
 
     async def _look(self) -> None:
         """What the live version's workers have judged, and whether Redis has room."""
         judged = await self._committed(self._live)
         self._judged = {pair: at for pair, at in judged.items() if pair not in self._anew}
-        vitals = await self._store.vitals()
+        vitals = await self._store.vitals() if self.spares else None
         if vitals and vitals.limit_bytes and vitals.used_bytes > MOST_FULL * vitals.limit_bytes:
             raise NoRoomError(
                 f"{vitals.used_bytes / vitals.limit_bytes:.0%} of Redis' memory is in use: two "

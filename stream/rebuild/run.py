@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -83,13 +83,15 @@ class Wanted(Struct, frozen=True):
 
 class Report(Struct):
     """What became of it. `events` were taken in by this run, `refused` of them could not be
-    processed. `missing` are the processes that had not come to the new version at the end."""
+    processed; `fill_cpu_s` is the processor time of the fill. `missing` are the processes that had
+    not come to the new version at the end."""
 
     live: str
     target: str
     events: int = 0
     refused: int = 0
     fill_s: float = 0.0
+    fill_cpu_s: float = 0.0
     events_per_s: float = 0.0
     whole_log: bool = True
     checked: Comparison = field(default_factory=Comparison)
@@ -182,9 +184,18 @@ class Rebuilding:
         async with AsyncExitStack() as stack:
             producer = EventProducer(self._settings)
             stack.push_async_callback(producer.stop)
-            await until_back(producer.start, self._health)
+            await producer.start()
             await fit(self._store, self._health)
-            filler = Filler(target, live, state, producer, self._health, per_s=wanted.per_s)
+            switched = (await self._versions.look())[0] == begun.target
+            filler = Filler(
+                target,
+                live,
+                state,
+                producer,
+                self._health,
+                per_s=wanted.per_s,
+                spares=not switched,
+            )
             stack.push_async_callback(filler.close)
             spans = await filler.open(begun.since)
             report.whole_log = _whole(spans, begun.since)
@@ -192,19 +203,20 @@ class Rebuilding:
                 filling = group.create_task(filler.run())
                 await self._fill(filler, spans, report)
                 await self._mark_filled(begun)
-                if (await self._versions.look())[0] != begun.target:
+                if not switched:
                     await self._prepare(wanted, begun, filler, before, state, report)
                     if not wanted.switch:
                         filling.cancel()
                         return
                     await self._switch(begun, filler, live, target)
-                report.switched = True
+                report.switched, filler.spares = True, False
                 await self._settle(filler, begun.target, report)
                 filling.cancel()
         await self._finish(begun, before, report)
 
     async def _fill(self, filler: Filler, spans: Spans, report: Report) -> None:
         self._health.started()
+        cpu = time.process_time()
         began, total = time.monotonic(), sum(span.missing for span in spans.values())
         while True:
             left = await filler.left()
@@ -222,6 +234,7 @@ class Rebuilding:
         await filler.check_partitions()
         report.events, report.refused = filler.events, filler.refused
         report.fill_s = time.monotonic() - began
+        report.fill_cpu_s = time.process_time() - cpu
         report.events_per_s = filler.events / max(report.fill_s, 1e-3)
 
     async def _prepare(
@@ -309,13 +322,16 @@ class Rebuilding:
         """Wait until every process has come, and the stream workers are as far as the filler."""
         began = time.monotonic()
         had_workers = False
+        place: Mapping[tuple[str, int], int] | None = None
         while True:
             processes = await self._versions.processes()
             had_workers |= any(each.kind == "stream" for each in processes)
             late = elsewhere(processes, target)
             report.missing = [str(each) for each in late]
-            if not late and (not had_workers or await filler.taken_over()):
-                break
+            if not late:
+                place = place or filler.place
+                if not had_workers or await filler.taken_over(place):
+                    break
             took = time.monotonic() - began
             if took > SETTLE_WITHIN_S:
                 log.warning("processes_not_moved", processes=report.missing)
@@ -337,13 +353,16 @@ class Rebuilding:
         """Drop a version that is not live; how many keys it had. Raises `RebuildRefusedError` and
         `RebuildRunningError`."""
         async with _sole(), self._lease():
-            live, _ = await self._versions.look()
+            live, journal = await self._versions.look()
             if name == live:
                 raise RebuildRefusedError(f"{name} is live: switch to another version first")
             there = [each for each in await self._versions.processes() if each.version == name]
             if there:
                 raise RebuildRefusedError(f"still on {name}: {', '.join(map(str, there))}")
-            return await self._drop(self._store.of(name))
+            store = self._store.of(name)
+            if name not in journal.versions and not any(await store.entities(1)):
+                raise RebuildRefusedError(f"there is no version {name}: onebar rebuild status")
+            return await self._drop(store)
 
     async def _drop(self, store: FeatureStore) -> int:
         name = store.keys.state_version
@@ -362,13 +381,13 @@ class Rebuilding:
     def _begun(self, wanted: Wanted, live: str, journal: Journal) -> Rebuild:
         """The rebuild that this is: the one under way, if any. Raises `RebuildRefusedError`."""
         begun = journal.rebuild
-        if begun is not None:
-            if wanted.target not in (None, begun.target):
-                raise RebuildRefusedError(
-                    f"a rebuild of {begun.target} has not ended: go on with it (onebar rebuild), "
-                    f"or give it up (onebar rebuild drop {begun.target})"
-                )
+        if begun is not None and wanted.target in (None, begun.target):
             return structs.replace(begun, drop=begun.drop if wanted.drop is None else wanted.drop)
+        if begun is not None and not journal.versions.get(begun.target, Version()).filled:
+            raise RebuildRefusedError(
+                f"a rebuild of {begun.target} has not ended: go on with it (onebar rebuild), "
+                f"or give it up (onebar rebuild drop {begun.target})"
+            )
         taken = frozenset({live, *journal.versions})
         target = check_name(wanted.target or next_name(live, taken))
         if target == live:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from conftest import Servers
 from stream_fixtures import decisions, folded, lag, make_events, producer
 from support import Workers, eventually, onebar
 
@@ -129,7 +130,7 @@ async def partly_filled(versions: Versions, target: FeatureStore) -> None:
 
 
 async def test_a_rebuild_under_load_that_is_killed_on_the_way(
-    settings: Settings, store: FeatureStore, workers: Workers
+    servers: Servers, settings: Settings, store: FeatureStore, workers: Workers
 ) -> None:
     settings = settings.model_copy(
         update={"api_port": free_port(), "stream_batch": 100, "cache_soft_ttl_s": 600.0}
@@ -158,6 +159,9 @@ async def test_a_rebuild_under_load_that_is_killed_on_the_way(
             plan = await here.plan(Wanted())
             assert (plan.live, plan.target, plan.whole_log) == ("g1", "g2", True)
             assert plan.records[BEHAVIORS] > 2000
+            later = await here.plan(Wanted(since=time.time() + 60))
+            assert (later.whole_log, later.records[VIDEOS]) == (False, plan.records[VIDEOS])
+            assert servers.embedded or later.records[BEHAVIORS] == 0  # that one finds no times
             with pytest.raises(RebuildRefusedError, match=r"records of onebar\.behaviors"):
                 await here.run(Wanted(target="g2", kept=True))
             assert await new.reached([(BEHAVIORS, 0), (BEHAVIORS, 1)]) == {}  # nothing was done
@@ -193,3 +197,28 @@ async def test_a_rebuild_under_load_that_is_killed_on_the_way(
         assert [0 async for _ in scan(store.client, new.keys.prefix)] == []
         _, journal = await versions.look()
         assert list(journal.versions) == ["g1"]
+
+
+async def test_a_state_that_was_lost_is_there_again(
+    settings: Settings, store: FeatureStore, workers: Workers
+) -> None:
+    events = [*make_events(300), *decisions(60)]
+    worker = workers.start("stream")
+    async with producer(settings) as kafka:
+        await kafka.send(events)
+    await caught_up(settings)
+    names = [name async for name in scan(store.client, store.keys.prefix)]
+    await store.client.delete(*names)
+    await eventually(lambda: not worker.running, 60, what="the end of the worker")
+    async with rebuilding(settings, store) as here:
+        report = await here.run(Wanted(warm=0, drop=True))
+    assert (report.switched, report.missing) == (True, [])
+    assert report.checked.videos == 0  # there was nothing to compare with
+    assert report.dropped > 0  # that it was lost was noted there
+    again = workers.start("stream")  # what started the one before starts it again
+    more = make_events(400)[300:]
+    async with producer(settings) as kafka:
+        await kafka.send(more)
+    await caught_up(at_version(settings, report.target))
+    again.check()
+    assert diff(folded([*events, *more], settings), await at(store, "g2").dump()) == []

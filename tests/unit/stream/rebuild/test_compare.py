@@ -9,9 +9,10 @@ import pytest
 
 from feature_store.snapshot import RuleState, StateSnapshot, UserState, VideoState
 from onebar.records import QueryCounts, VideoText
+from stream.kafka.records import Record
 from stream.rebuild import compare as comparing
 from stream.rebuild.compare import Comparison, compare
-from stream.rebuild.fill import Span
+from stream.rebuild.fill import Span, wanted
 from stream.rebuild.run import duration, missing
 
 
@@ -115,6 +116,14 @@ async def test_of_a_log_that_is_not_whole_texts_and_rules_are_compared() -> None
     assert (await compared(live, target, whole=False)).differing == 0
     target.state.videos["v"] = counted(1, "sandals")
     assert (await compared(live, target, whole=False)).differing == 1
+
+
+def test_from_a_time_on_are_behaviours_alone() -> None:
+    topics = ("onebar.videos", "onebar.behaviors", "onebar.rules")
+    records = [Record(topic, 0, at, float(at), None, b"") for topic in topics for at in (1, 5, 9)]
+    assert wanted(records, None) == records
+    left = [(record.topic, record.offset) for record in records if record not in wanted(records, 5)]
+    assert left == [("onebar.behaviors", 1)]
 
 
 def test_what_is_missing_is_told_by_topic() -> None:
