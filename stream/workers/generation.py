@@ -148,9 +148,9 @@ class Generation:
         several batches at once; cancelling it is safe.
         """
         with consuming((each.position, each.topic, each.headers) for each in records):
-            return await self._take(records)
+            return await self._take(records, again)
 
-    async def _take(self, records: Sequence[Record]) -> list[Record]:
+    async def _take(self, records: Sequence[Record], again: Container[Position]) -> list[Record]:
         letters: list[Message] = []
         wanted: dict[Pair, Record] = {}
         late: dict[Pair, Record] = {}
