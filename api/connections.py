@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import structlog
 
-from api.http.metrics import CONNECTIONS, SHED
+from api.http.metrics import CONNECTIONS, CONNECTIONS_LIMIT, SHED
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +95,7 @@ class Doorkeeper:
 
     async def watch(self) -> None:
         """Until cancelled."""
+        CONNECTIONS_LIMIT.set(self._most)
         while True:
             seen: list[Seen] = []
             numbers = _descriptors()

@@ -52,6 +52,11 @@ SHED = Counter(
 CONNECTIONS = Gauge(
     "onebar_http_connections", "Connections of clients.", multiprocess_mode="livesum"
 )
+CONNECTIONS_LIMIT = Gauge(
+    "onebar_http_connections_limit",
+    "Connections of clients that are kept at most; beyond them the longest idle are closed.",
+    multiprocess_mode="livesum",
+)
 BODY_BYTES = Gauge(
     "onebar_http_body_bytes",
     "Bytes of the bodies of requests being read and answered.",

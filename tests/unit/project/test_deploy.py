@@ -134,15 +134,26 @@ def test_metrics_that_are_watched_exist(path: str) -> None:
     assert used <= defined_metrics(), f"no such metric: {used - defined_metrics()}"
 
 
+def parts(page: str) -> dict[str, str]:
+    """The text below each heading, by the anchor that the heading has."""
+    pieces = re.split(r"^#+ (.+)\n", page, flags=re.MULTILINE)
+    anchors = (re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in pieces[1::2])
+    return dict(zip(anchors, pieces[2::2], strict=True))
+
+
 def test_alerts_say_what_to_do() -> None:
     alerts = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
     rules = [rule for group in alerts["groups"] for rule in group["rules"]]
-    operations = (ROOT / "docs" / "operations.md").read_text()
+    operations = parts((ROOT / "docs" / "operations.md").read_text())
     for rule in rules:
         always = rule["alert"] == "OneBarWatchdog"
         assert rule["labels"]["severity"] in ({"none"} if always else {"page", "ticket"})
-        assert {"summary", "description"} <= set(rule["annotations"])
-        assert rule["alert"] in operations, "each alert has its paragraph in docs/operations.md"
+        assert {"summary", "description", "runbook"} == set(rule["annotations"])
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert page == "docs/operations.md"
+        assert f"| {rule['alert']} |" in operations[anchor], "its line of the runbook"
+    named = set(re.findall(r"\bOneBar[A-Z]\w+", "".join(operations.values())))
+    assert named == {rule["alert"] for rule in rules}
 
 
 def test_alerts_fire_when_they_should_and_not_before() -> None:
