@@ -56,6 +56,7 @@ class FastPath:
         self._route = route
         self._respond = respond
         self._cors = cors
+        self._lets_in = bool(cors)
         self._requests = REQUESTS.labels(*route, "200")
         self._seconds = REQUEST_SECONDS.labels(route[1])
 
@@ -77,7 +78,7 @@ class FastPath:
             await response(scope, receive, send)
             REQUESTS.labels(*self._route, str(response.status_code)).inc()
         else:
-            if self._cors:
+            if self._lets_in:
                 more += self._cors.headers(scope)
             headers = [*_JSON, (b"content-length", b"%d" % len(body)), *more]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
