@@ -20,7 +20,7 @@ def is_traced(scope: Any) -> bool:
 async def traced(app: Any, scope: Any, receive: Any, send: Any) -> None:
     """`app` within a span, which what is logged, sent to Kafka and answered then belongs to."""
     method, path = scope["method"], scope["path"]
-    with serving(method, scope["headers"], path) as served:
+    with serving(method, scope["headers"]) as served:
         mine = (_TRACEPARENT, served.traceparent)
         others = [each for each in scope["headers"] if each[0] != _TRACEPARENT]
         scope = {**scope, "headers": [*others, mine]}
@@ -41,4 +41,4 @@ async def traced(app: Any, scope: Any, receive: Any, send: Any) -> None:
             await app(scope, receive, told)
         finally:
             route = getattr(scope.get("route"), "path", path if path == "/v1/queries" else "other")
-            served.answered(f"{method} {route}", status, source=source)
+            served.answered(f"{method} {route}", route, status, source=source)

@@ -191,13 +191,13 @@ def _children(
 
 @contextmanager
 def _current(spans: tuple[Span, ...]) -> Iterator[None]:
-    """These are the spans of the block, and end with it; an error in it is noted in them."""
+    """These are the spans of the block, and end with it; an error in it is noted in them, by its
+    name alone: what it says may hold what users typed."""
     mark = _spans.set(spans)
     try:
         yield
     except Exception as error:
         for each in spans:
-            each.record_exception(error)
             fail(each, type(error).__name__)
         raise
     finally:
@@ -211,6 +211,7 @@ def fail(one: Span, why: str) -> None:
     from opentelemetry.trace import Status, StatusCode
 
     one.set_status(Status(StatusCode.ERROR, why))
+    one.set_attribute("error.type", why)
 
 
 def note(**attributes: Any) -> None:
@@ -224,7 +225,7 @@ def _told(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(name: str, headers: Iterable[tuple[bytes, bytes]], path: str) -> Iterator[Served]:
+def serving(method: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Served]:
     """The span of an HTTP request, in the caller's trace where its headers name one, else the first
     of a new one. Only while `tracing()`."""
     on = _on
@@ -236,8 +237,8 @@ def serving(name: str, headers: Iterable[tuple[bytes, bytes]], path: str) -> Ite
             # Said twice, neither is believed.
             carried[header] = "" if header in carried else value[:_MOST].decode("latin-1")
     kind = on.trace.SpanKind.SERVER
-    one = on.tracer.start_span(name, on.joined(carried), kind=kind)
-    one.set_attribute("url.path", path)
+    one = on.tracer.start_span(method, on.joined(carried), kind=kind)
+    one.set_attribute("http.request.method", method)
     with _current((one,)):
         yield Served(one, on.carrier(one)["traceparent"].encode())
 
@@ -249,9 +250,11 @@ class Served:
         self._span = one
         self.traceparent = traceparent
 
-    def answered(self, name: str, status: int, **attributes: Any) -> None:
-        """What became of it, and its name, which is known only when it was routed."""
+    def answered(self, name: str, route: str, status: int, **attributes: Any) -> None:
+        """What became of it, and its name, which is known only when it was routed. Its path is told
+        nowhere: it may have a user's id in it."""
         self._span.update_name(name)
+        self._span.set_attribute("http.route", route)
         self._span.set_attribute("http.response.status_code", status)
         self._span.set_attributes(_told(attributes))
         if status >= 500:

@@ -118,18 +118,18 @@ class EventProducer:
         if not answered:
             raise KafkaUnavailableError(self.bootstrap, "no broker gave metadata")
 
-    async def send(self, events: Sequence[Event]) -> None:
+    async def send(self, events: Sequence[Event], headers: Sequence[Headers] = ()) -> None:
         """Send events to their topics by their keys, users by their pseudonyms where the settings
-        have a key for them; returns once all are acknowledged.
+        have a key for them; returns once all are acknowledged. `headers` are those of each, where
+        it is not that of what is being traced.
 
         Raises `EventRefusedError` where Kafka refuses some, and all others have arrived;
         `KafkaUnavailableError` where some may not have arrived: send all of them again, a repeated
         event_id counts once.
         """
         with span("send to Kafka", events=len(events)):
-            headers = carried()
-            messages = await turns().over(events, lambda event: self.message(event, headers))
-            await self.send_messages(messages)
+            each = list(zip(events, headers or [carried()] * len(events), strict=True))
+            await self.send_messages(await turns().over(each, lambda one: self.message(*one)))
 
     def message(self, event: Event, headers: Headers = ()) -> Message:
         """What `send` sends of an event."""

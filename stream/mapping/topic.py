@@ -20,6 +20,7 @@ import structlog
 from onebar.errors import UsageError
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.tasks import end_tasks
+from onebar.process.tracing import carried, consuming, start_tracing, stop_tracing
 from onebar.settings import Settings
 from stream.events import Event
 from stream.kafka.consumer import Offsets, RecordConsumer, committed_offsets, end_offsets
@@ -145,6 +146,10 @@ class TopicMapper:
 
     async def take(self, records: Sequence[Record]) -> None:
         """Waits however long Kafka is away."""
+        with consuming((each.position, each.topic, each.headers) for each in records):
+            await self._take(records)
+
+    async def _take(self, records: Sequence[Record]) -> None:
         events: list[Event] = []
         owners: list[Record] = []
         errors: dict[int, Exception] = {}
@@ -170,7 +175,8 @@ class TopicMapper:
     ) -> None:
         refused: dict[int, str] = {}
         try:
-            await until_back(lambda: self._producer.send(events), self._health)
+            headers = [carried(owner.position) for owner in owners]
+            await until_back(lambda: self._producer.send(events, headers), self._health)
         except EventRefusedError as error:
             refused = error.refused
         places = {record.position: place for place, record in enumerate(records)}
@@ -278,6 +284,8 @@ async def run_mapping(
         serve(settings.metrics_host, settings.metrics_port, health),
         contextlib.AsyncExitStack() as stack,
     ):
+        start_tracing("onebar-map-topic")
+        stack.callback(stop_tracing)
         producer = EventProducer(settings)
         stack.push_async_callback(producer.stop)
 
