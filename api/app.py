@@ -153,7 +153,6 @@ def _describe(app: FastAPI, settings: Settings) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        schemas.exemplify(document)
         known = document.setdefault("components", {}).setdefault("schemas", {})
         ours = schemas.components(
             (*watch.TYPES, *console.TYPES), k=settings.k, budget_ms=settings.max_budget_ms
@@ -167,6 +166,7 @@ def _describe(app: FastAPI, settings: Settings) -> None:
             # A docstring as it stands in the code, but for a Python that takes its margin off.
             if "description" in schema:
                 schema["description"] = cleandoc(schema["description"])
+        schemas.complete(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

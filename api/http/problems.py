@@ -97,13 +97,22 @@ def problem(
     `request_id` names the request it is the answer to."""
     body = {
         "type": "about:blank" if slug is None else TYPE_PREFIX + slug,
-        "title": HTTPStatus(status).phrase,
+        "title": title_of(status),
         "status": status,
         "detail": detail,
         **(extra or {}),
         **({"request_id": request_id} if request_id else {}),
     }
     return Response(_dump(body), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""RFC 9110's, whichever Python this is: older ones have older names for them."""
+
+
+def title_of(status: int) -> str:
+    """What a status is called."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def _dump(body: Mapping[str, Any]) -> bytes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.http.examples import EXAMPLES, problem_example
+from api.http.problems import title_of
 from onebar.records import Anchor, Candidate, HistoryEntry, Rule, RuleAction
 from stream.events import MAX_QUERY_CHARS, Event
 
@@ -390,11 +390,23 @@ def content(name: str) -> dict[str, Any]:
     return {"application/json": {"schema": reference(name)}}
 
 
-def exemplify(document: dict[str, Any]) -> None:
-    """Put each record's example where the record is sent. Not by way of the framework, which leaves
-    out what is null."""
+_NAMED = {
+    "description": "What the request is called: yours, where you sent an X-Request-ID fit to be "
+    "repeated, else one made for it.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~:/+=@-]{1,128}$"},
+    "example": "5f2d1c0b9a8e7d6c5b4a3928",
+}
+
+
+def complete(document: dict[str, Any]) -> None:
+    """Put each record's example where the record is sent, and into every answer the header that
+    names its request. Not by way of the framework, which leaves out of examples what is null."""
+    document["components"]["headers"] = {"RequestId": _NAMED}
+    named = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
     for operations in document["paths"].values():
         for described in operations.values():
+            for answer in described["responses"].values():
+                answer["headers"] = named
             for holder in (described.get("requestBody", {}), *described["responses"].values()):
                 for body in holder.get("content", {}).values():
                     name = body["schema"].get("$ref", "").rpartition("/")[2]
@@ -433,7 +445,7 @@ def problems(*statuses: int) -> dict[int | str, Any]:
             "content": {
                 "application/problem+json": {
                     "schema": reference("Problem"),
-                    "example": problem_example(status, HTTPStatus(status).phrase),
+                    "example": problem_example(status, title_of(status)),
                 }
             },
         }

@@ -1467,7 +1467,13 @@ export interface components {
     responses: never;
     parameters: never;
     requestBodies: never;
-    headers: never;
+    headers: {
+        /**
+         * @description What the request is called: yours, where you sent an X-Request-ID fit to be repeated, else one made for it.
+         * @example 5f2d1c0b9a8e7d6c5b4a3928
+         */
+        RequestId: string;
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
@@ -1535,6 +1541,7 @@ export interface operations {
             /** @description The answer. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1544,6 +1551,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1562,6 +1570,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1580,13 +1589,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -1604,6 +1614,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1622,6 +1633,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1670,6 +1682,7 @@ export interface operations {
             /** @description The answers, in order. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1716,6 +1729,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1734,6 +1748,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1752,6 +1767,7 @@ export interface operations {
             /** @description The body was not there in time. */
             408: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1770,13 +1786,14 @@ export interface operations {
             /** @description The body is too long. */
             413: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:body-too-large",
-                     *       "title": "Request Entity Too Large",
+                     *       "title": "Content Too Large",
                      *       "status": 413,
                      *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
@@ -1788,6 +1805,7 @@ export interface operations {
             /** @description The body is not sent as application/json, as it is. */
             415: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1806,13 +1824,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -1830,6 +1849,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1848,6 +1868,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1885,6 +1906,7 @@ export interface operations {
             /** @description Kafka has them all. */
             202: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1899,6 +1921,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1917,6 +1940,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1935,6 +1959,7 @@ export interface operations {
             /** @description The body was not there in time. */
             408: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1953,13 +1978,14 @@ export interface operations {
             /** @description The body is too long. */
             413: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:body-too-large",
-                     *       "title": "Request Entity Too Large",
+                     *       "title": "Content Too Large",
                      *       "status": 413,
                      *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
@@ -1971,6 +1997,7 @@ export interface operations {
             /** @description The body is not sent as application/json, as it is. */
             415: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1989,13 +2016,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -2013,6 +2041,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2031,6 +2060,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2065,6 +2095,7 @@ export interface operations {
             /** @description The prompt and its parts. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2093,6 +2124,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2111,6 +2143,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2129,13 +2162,14 @@ export interface operations {
             /** @description Nothing is known of the video. */
             404: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -2153,13 +2187,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -2177,6 +2212,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2195,6 +2231,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2226,6 +2263,7 @@ export interface operations {
             /** @description The queries, newest first; none for a user nobody has heard of. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2246,6 +2284,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2264,6 +2303,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2282,13 +2322,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -2306,6 +2347,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2324,6 +2366,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2355,6 +2398,7 @@ export interface operations {
             /** @description The anchors, strongest first; none for a video nobody has heard of. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2379,6 +2423,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2397,6 +2442,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2415,13 +2461,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -2439,6 +2486,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2457,6 +2505,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2488,6 +2537,7 @@ export interface operations {
             /** @description What is known of it. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2517,6 +2567,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2535,6 +2586,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2553,6 +2605,7 @@ export interface operations {
             /** @description There is no such thing. */
             404: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2571,13 +2624,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -2595,6 +2649,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2613,6 +2668,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2644,6 +2700,7 @@ export interface operations {
             /** @description In the log, but Redis is away: a stream worker does it later. */
             202: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2659,6 +2716,7 @@ export interface operations {
             /** @description Forgotten: in the state, in the cache, and in every replay. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -2666,6 +2724,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2684,6 +2743,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2702,13 +2762,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -2726,6 +2787,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2744,6 +2806,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2778,6 +2841,7 @@ export interface operations {
             /** @description The rules that hold here. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2802,6 +2866,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2820,6 +2885,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2838,13 +2904,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -2862,6 +2929,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2880,6 +2948,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2911,6 +2980,7 @@ export interface operations {
             /** @description The rule as it holds, and how it came to be. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2947,6 +3017,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2965,6 +3036,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2983,13 +3055,14 @@ export interface operations {
             /** @description Nobody ever made such a rule. */
             404: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -3007,13 +3080,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -3031,6 +3105,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3049,6 +3124,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3092,6 +3168,7 @@ export interface operations {
             /** @description The rule as it is kept. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3111,6 +3188,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3129,6 +3207,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3147,6 +3226,7 @@ export interface operations {
             /** @description The body was not there in time. */
             408: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3165,13 +3245,14 @@ export interface operations {
             /** @description The body is too long. */
             413: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:body-too-large",
-                     *       "title": "Request Entity Too Large",
+                     *       "title": "Content Too Large",
                      *       "status": 413,
                      *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
@@ -3183,6 +3264,7 @@ export interface operations {
             /** @description The body is not sent as application/json, as it is. */
             415: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3201,13 +3283,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -3225,6 +3308,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3243,6 +3327,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3279,6 +3364,7 @@ export interface operations {
             /** @description It is in the log that the rule holds no more. */
             204: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -3286,6 +3372,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3304,6 +3391,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3322,13 +3410,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -3346,6 +3435,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3364,6 +3454,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3400,6 +3491,7 @@ export interface operations {
             /** @description The videos that queries were generated for last. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3452,6 +3544,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3470,6 +3563,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3488,13 +3582,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -3512,6 +3607,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3530,6 +3626,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3564,6 +3661,7 @@ export interface operations {
             /** @description The answer, taken apart. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3652,6 +3750,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3670,6 +3769,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3688,13 +3788,14 @@ export interface operations {
             /** @description Nothing is known of the video. */
             404: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -3712,13 +3813,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -3736,6 +3838,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3754,6 +3857,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3790,6 +3894,7 @@ export interface operations {
             /** @description Server-sent events of the name `bar`, each a JSON object. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3803,6 +3908,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3821,6 +3927,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3839,13 +3946,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -3863,6 +3971,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3881,6 +3990,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3910,6 +4020,7 @@ export interface operations {
             /** @description What every part counts, and how it is. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3958,6 +4069,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3976,6 +4088,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3994,13 +4107,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -4018,6 +4132,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4036,6 +4151,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4065,6 +4181,7 @@ export interface operations {
             /** @description The rates. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4089,6 +4206,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4107,6 +4225,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4125,13 +4244,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -4149,6 +4269,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4167,6 +4288,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4201,6 +4323,7 @@ export interface operations {
             /** @description The newest that are not settled. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4228,6 +4351,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4246,6 +4370,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4264,13 +4389,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -4288,6 +4414,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4306,6 +4433,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4346,6 +4474,7 @@ export interface operations {
             /** @description What was sent. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4361,6 +4490,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4379,6 +4509,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4397,6 +4528,7 @@ export interface operations {
             /** @description There is no such thing. */
             404: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4415,6 +4547,7 @@ export interface operations {
             /** @description The body was not there in time. */
             408: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4433,13 +4566,14 @@ export interface operations {
             /** @description The body is too long. */
             413: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:body-too-large",
-                     *       "title": "Request Entity Too Large",
+                     *       "title": "Content Too Large",
                      *       "status": 413,
                      *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
@@ -4451,6 +4585,7 @@ export interface operations {
             /** @description The body is not sent as application/json, as it is. */
             415: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4469,13 +4604,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -4493,6 +4629,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4511,6 +4648,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4551,6 +4689,7 @@ export interface operations {
             /** @description What was dropped. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4566,6 +4705,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4584,6 +4724,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4602,6 +4743,7 @@ export interface operations {
             /** @description The body was not there in time. */
             408: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4620,13 +4762,14 @@ export interface operations {
             /** @description The body is too long. */
             413: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:body-too-large",
-                     *       "title": "Request Entity Too Large",
+                     *       "title": "Content Too Large",
                      *       "status": 413,
                      *       "detail": "The body is too long; at most 1,000,000 bytes are accepted.",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928"
@@ -4638,6 +4781,7 @@ export interface operations {
             /** @description The body is not sent as application/json, as it is. */
             415: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4656,13 +4800,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -4680,6 +4825,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4698,6 +4844,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4727,6 +4874,7 @@ export interface operations {
             /** @description What serves, and what the registry holds. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4764,6 +4912,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4782,6 +4931,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4800,6 +4950,7 @@ export interface operations {
             /** @description It can't be done as things stand; `detail` says why. */
             409: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4818,13 +4969,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -4842,6 +4994,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4860,6 +5013,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4889,6 +5043,7 @@ export interface operations {
             /** @description As it is now. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4926,6 +5081,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4944,6 +5100,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4962,6 +5119,7 @@ export interface operations {
             /** @description It can't be done as things stand; `detail` says why. */
             409: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4980,13 +5138,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -5004,6 +5163,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5022,6 +5182,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5053,6 +5214,7 @@ export interface operations {
             /** @description As it is now. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5090,6 +5252,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5108,6 +5271,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5126,6 +5290,7 @@ export interface operations {
             /** @description It can't be done as things stand; `detail` says why. */
             409: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5144,13 +5309,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -5168,6 +5334,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5186,6 +5353,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5217,6 +5385,7 @@ export interface operations {
             /** @description What would change. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5251,6 +5420,7 @@ export interface operations {
             /** @description No API key, or one that is not known. */
             401: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5269,6 +5439,7 @@ export interface operations {
             /** @description The API key lacks the scope. */
             403: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5287,6 +5458,7 @@ export interface operations {
             /** @description It can't be done as things stand; `detail` says why. */
             409: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5305,13 +5477,14 @@ export interface operations {
             /** @description A parameter or a part of the body is missing or wrong; `errors` names each. */
             422: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     /**
                      * @example {
                      *       "type": "urn:onebar:problem:invalid-parameter",
-                     *       "title": "Unprocessable Entity",
+                     *       "title": "Unprocessable Content",
                      *       "status": 422,
                      *       "detail": "k: expected a whole number from 1 to 8",
                      *       "request_id": "5f2d1c0b9a8e7d6c5b4a3928",
@@ -5329,6 +5502,7 @@ export interface operations {
             /** @description Too many requests; `Retry-After` says when to go on. */
             429: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5347,6 +5521,7 @@ export interface operations {
             /** @description Something behind the API is away, or there is too much to do; `Retry-After` says when to try again. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5376,6 +5551,7 @@ export interface operations {
             /** @description It does. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5401,6 +5577,7 @@ export interface operations {
             /** @description All are; a `warning` may be there all the same. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5420,6 +5597,7 @@ export interface operations {
             /** @description Not all are; each says `ok` or why not. */
             503: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -5448,6 +5626,7 @@ export interface operations {
             /** @description The numbers of all workers of this server. */
             200: {
                 headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from api.answering.forms import from_anchors
 from api.app import create_app
 from api.http.auth import ApiKeyError, UnsafeBindError
-from api.http.problems import InvalidParameterError, ProblemError
+from api.http.problems import InvalidParameterError, ProblemError, title_of
 from api.http.schemas import is_id
 from api.routes.events import InvalidEventsError, all_or_none, check
 from api.routes.page import assets
@@ -464,6 +464,9 @@ async def test_openapi_describes_every_route(app: FastAPI, http: httpx.AsyncClie
     assert "HTTPValidationError" not in schemas
 
 
+NAMED = "#/components/headers/RequestId"
+
+
 def test_openapi_shows_an_example_of_everything_and_they_are_true(app: FastAPI) -> None:
     document = app.openapi()
     shown = 0
@@ -476,6 +479,8 @@ def test_openapi_shows_an_example_of_everything_and_they_are_true(app: FastAPI) 
         for method, described in operations.items():
             where = f"{method} {path}"
             assert re.fullmatch(r"[a-z]+(_[a-z]+)+", described["operationId"]), where
+            for answer in described["responses"].values():
+                assert answer["headers"]["X-Request-ID"] == {"$ref": NAMED}, where
             for media, body in bodies(described):
                 if media == "application/x-ndjson":  # the same, one on a line
                     continue
@@ -687,6 +692,13 @@ def test_anchors_become_queries_that_may_be_shown() -> None:
 def test_a_problem_holds_whatever_came() -> None:
     response = ProblemError(422, "x", "bad \ud800", errors=[{"name": "\udfff"}]).response()
     assert json.loads(bytes(response.body))["status"] == 422
+
+
+def test_a_status_is_called_alike_by_every_python() -> None:
+    """Older ones have older names for two of them, and the document is to be the same on all."""
+    assert title_of(413) == "Content Too Large"
+    assert title_of(422) == "Unprocessable Content"
+    assert title_of(404) == "Not Found"
 
 
 def test_ports() -> None:
