@@ -50,12 +50,14 @@ SIMULATED_WEIGHT = 0.1
 
 
 def read_rows(path: Path) -> list[Example]:
-    """Rows with text fields and `queries`; those a teacher rejects are passed over."""
+    """Rows with text fields and `queries`, and how much each counts where it isn't 1; those that a
+    teacher rejects are passed over."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
         Example(
             Material(clean_video(VideoText(**{f: r[f] for f in _FIELDS if r.get(f)}))),
             tuple(r["queries"]),
+            weight=r.get("weight", 1.0),
         )
         for r in rows
         if r["queries"]

@@ -1,19 +1,19 @@
 """Words of a text, script by script: relevance, spans and grounding stand on them.
 
-Letters keep their vowel signs, tone marks and joiners. Chinese is cut by rjieba (the dictionary and
-the parts of speech of jieba); Thai, Lao, Burmese and Khmer by ICU's dictionaries; Japanese where
-its scripts change; all others at spaces and punctuation.
+Letters keep their vowel signs, tone marks and joiners. Chinese is cut by rjieba (`chinese.py`);
+Thai, Lao, Burmese and Khmer by ICU's dictionaries; Japanese where its scripts change; all others at
+spaces and punctuation.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from onebar.evidence.chinese import cut
 from onebar.evidence.scripts import HAN, HIRAGANA, JOINERS, KATAKANA, MARKS, UNSPACED
 
 _DATA = Path(__file__).parent / "data"
@@ -116,23 +116,6 @@ def _singular(word: str) -> str:
     return word[:-1]
 
 
-@lru_cache(maxsize=1)
-def _chinese() -> Callable[[str], list[tuple[str, str]]]:
-    # 0.1 s and 60 MB: not before there is Chinese.
-    import rjieba
-
-    tag: Callable[[str], list[tuple[str, str]]] = rjieba.tag
-    return tag
-
-
-def is_chinese_word(word: str) -> bool:
-    """Whether jieba's dictionary has it."""
-    _chinese()
-    import rjieba
-
-    return bool(rjieba.has_word(word))
-
-
 def _unspaced(text: str) -> list[tuple[int, int]]:
     from icu4py.breakers import WordBreaker
 
@@ -160,7 +143,7 @@ def words(text: str) -> tuple[Word, ...]:
             found.append(Word(token, match_key(token), start, end, "n", token in others))
         elif kind == "han":
             at = start
-            for part, tag in _chinese()(token):
+            for part, tag in cut(token):
                 function = part in others or tag[0] in _FUNCTION_TAGS
                 found.append(Word(part, match_key(part), at, at + len(part), tag, function))
                 at += len(part)

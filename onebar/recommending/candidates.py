@@ -23,9 +23,9 @@ from onebar.recommending.pool import POOL, Bounds, Pool, Taste, shipped_taste
 from onebar.recommending.ranker import Proposal
 from onebar.records import Candidate, Features
 
-SURE = log(0.9)
-"""A rejection counts from here: with even odds two of a hundred harmless texts would get nothing,
-with these one; what is to be rejected is mostly far above."""
+SURE = log(0.995)
+"""A rejection counts from here: with nine in ten one or two of a hundred harmless texts would get
+nothing, with this one of two hundred; what is to be rejected is mostly far above."""
 
 
 class Rejection(StrEnum):
@@ -98,7 +98,7 @@ def choose(
     as the one that is read, by the ranker: 0 at most.
 
     `beam` is a generation ordered best first, empty where there was none. Where its first is
-    `[REJECT]`, with nine in ten at least, only anchors that touch the video's text are shown; else
+    `[REJECT]`, as sure as `SURE` at least, only anchors that touch the video's text are shown; else
     it is dropped. Anchors worth a search at least are always among the queries, the strongest where
     there is no room.
     `from_text=False` leaves out the spans of the video's text. With `harmful` those harmful ones

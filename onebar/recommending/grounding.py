@@ -12,10 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from onebar.errors import OneBarError
+from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
-from onebar.evidence.words import Word, is_chinese_word, parts, words
+from onebar.evidence.words import Word, parts, words
 from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
+from onebar.recommending.phrases.whole import ChineseWords, breaks_off, repeats, runs
 from onebar.records import Candidate
 
 MAX_CANDIDATE_CHARS = 64
@@ -60,6 +62,16 @@ _OPEN_HYPHEN = re.compile(r"\w[-‐‑](?!\w)")
 
 _LOOSE = re.compile(r"^[\s·•,;:!?|/\\)\]}、。，]+|[\s·•,;:|/\\(\[{、，]+$")
 """Punctuation that no query begins or ends with."""
+_HALF = 3
+"""Letters that half a word has at least."""
+_INFLECTION = re.compile("ings?|ers|est|ness|able|less|ful|ment|ie[rs]|ally|ity|ists?")
+"""Endings that make another form of a word, beside those of one or two letters."""
+_WHOSE = re.compile("my|your|our|his|her|their|its|this|that|these|those|an?|the", re.IGNORECASE)
+"""What no query that a model writes begins with."""
+_LEADS_ON = frozenset(
+    ["for", "with", "to", "of", "in", "on", "at", "from", "into", "without", "under"]
+)
+"""English prepositions: what they lead to is said of what stands before."""
 _UNKNOWN = ("u", "U", "o")
 _JOINS = frozenset(["and", "at", "but", "by", "from", "into", "of", "onto", "or", "than", "with"])
 """What no English query begins with, as one may with *how to* or *in ear*."""
@@ -171,18 +183,20 @@ class Ground:
         self.keys: set[str] = set()
         self.scripts: set[str] = set()
         self._pairs: set[str] = set()
+        self._chinese = ChineseWords()
         self._stems: set[str] = set()
-        self._inside: set[str] = set()
-        """Characters that stand in longer Chinese words."""
         self._beside: set[tuple[str, str]] = set()
         """Words that stand side by side."""
+        self._texts: list[tuple[str, Sequence[Word]]] = []
         self.add(texts)
 
     def add(self, texts: Iterable[str]) -> None:
         """These are evidence, too."""
         for text in texts:
             found = words(text)
+            self._chinese.add(text, found)
             self._beside.update((one.key, other.key) for one, other in pairwise(found))
+            self._texts.append((text, found))
             for word in found:
                 self.scripts.add(_script(word))
                 if word.function:
@@ -191,8 +205,6 @@ class Ground:
                 self.keys.add(word.key)
                 if script(word) == "z":
                     self._pairs.update(_pairs(word.key))
-                    if len(word.key) > 1:
-                        self._inside.update(word.key)
                 elif len(word.key) >= _STEM:
                     self._stems.add(word.key[:_STEM])
 
@@ -208,11 +220,14 @@ class Ground:
         """
         if found and script(found[-1]) != "z" and found[-1].function:
             return Drop.FRAGMENT
-        if found and found[0].text.lower() in _JOINS:
+        if found and (found[0].text.lower() in _JOINS or _WHOSE.fullmatch(found[0].text)):
+            return Drop.FRAGMENT
+        if found and breaks_off(found):
             return Drop.FRAGMENT
         said = [word for word in found if not word.function]
         keys = [word.key for word in said if word.tag != "m"]
-        if len(set(keys)) < len(keys):
+        chinese = runs(found)
+        if len(set(keys)) < len(keys) or any(map(repeats, chinese)):
             return Drop.REPEATED
         if not all(map(self.in_script, found)):
             return Drop.SCRIPT
@@ -220,9 +235,13 @@ class Ground:
             return Drop.UNGROUNDED
         if not all(self._exists(word, lexicon) for word in said):
             return Drop.NONWORD
-        if all(word.tag == "m" or role(word) in COMMON - {"n"} for word in said):
+        if not all(self._chinese.whole(run, lexicon or ()) for run in chinese):
+            return Drop.NONWORD
+        if all(map(_about_nothing, said)):
             return Drop.FRAGMENT
         if lexicon is not None and not self._fits(found, lexicon):
+            return Drop.STRANGE
+        if not self._follows(found, lexicon):
             return Drop.STRANGE
         return None
 
@@ -245,6 +264,36 @@ class Ground:
             role(one) in _UNKNOWN and role(other) in _UNKNOWN and not self.beside(one, other)
             for one, other in pairwise(found)
             if pair_key(one, other) not in lexicon
+        )
+
+    def _follows(self, found: Sequence[Word], lexicon: Lexicon | None) -> bool:
+        """Whether what a preposition leads to stands behind one in the evidence, too, or in a text
+        that the model was trained on, and is more than a time or a number; and each number stands
+        where the evidence has it. "Laptop for a week" is no laptop."""
+        for at, word in enumerate(found):
+            if word.tag == "m" and script(word) == "l" and not self._in_place(found, at):
+                return False
+            if at == 0 or word.text.lower() not in _LEADS_ON:
+                continue
+            behind = [one for one in found[at + 1 :] if not one.function]
+            if all(one.tag == "m" or role(one) in "tj" for one in behind):
+                return False
+            before = found[at - 1]
+            if self.beside(before, word) or found[at + 1].function:
+                continue
+            joined = word, found[at + 1]
+            if not (self.beside(*joined) or (lexicon and pair_key(*joined) in lexicon)):
+                return False
+        return True
+
+    def _in_place(self, found: Sequence[Word], at: int) -> bool:
+        """Whether a number has a neighbour that it has in the evidence, with nothing but a space
+        between."""
+        beside = {(one.key, other.key) for one, other in pairwise(found[max(0, at - 1) : at + 2])}
+        return not beside or any(
+            (one.key, other.key) in beside and not text[one.end : other.start].strip()
+            for text, said in self._texts
+            for one, other in pairwise(said)
         )
 
     def beside(self, one: Word, other: Word) -> bool:
@@ -271,16 +320,29 @@ class Ground:
             # A number, a model's name: right to the letter, or made up.
             return word.tag == "t"
         if script(word) == "z":
-            return (
-                # Half a word of the text is none, though its character is one elsewhere; but many a
-                # noun of one character ends another word, too.
-                (len(word.text) == 1 and (word.tag[0] == "n" or word.key not in self._inside))
-                or (len(word.text) > 1 and (is_chinese_word(word.text) or self.touches(word)))
-                or word.key in (lexicon or ())
-            )
+            return True  # By `ChineseWords`.
+        if any(self._is_half(part) for part in parts(word)):
+            return False
         return lexicon is None or all(
             part in self.keys or part in names() or part in lexicon for part in parts(word)
         )
+
+    def _is_half(self, key: str) -> bool:
+        """Whether it is the beginning of a longer word of the evidence, and no form of it."""
+        if key in self.keys or len(key) < _HALF:
+            return False
+        return any(
+            one.startswith(key)
+            and len(one) - len(key) > 2
+            and not _INFLECTION.fullmatch(one[len(key) :])
+            for one in self.keys
+        )
+
+
+def _about_nothing(word: Word) -> bool:
+    if word.tag == "m" or role(word) in COMMON - {"n"}:
+        return True
+    return chinese_kinds().get(word.text) == "common"
 
 
 def _pairs(key: str) -> list[str]:

@@ -188,7 +188,8 @@ class Pool:
 
     def add_beam(self, beam: Sequence[Candidate]) -> None:
         taste = self._taste
-        ground = Ground((*self._material.texts(), *self._material.queries()))
+        queries = self._material.queries()
+        ground = Ground((*self._material.texts(), *queries)) if queries else self._text
         best = beam[0].score if beam else 0.0
         for rank, candidate in enumerate(beam):
             query = presentable(trimmed(candidate.text))

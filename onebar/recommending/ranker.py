@@ -151,6 +151,14 @@ def source_features(proposal: Proposal) -> list[Feature]:
             ("beam:behind", max(_FLOOR, proposal.behind) / 4),
             ("beam:span" if proposal.span is not None else "beam:none", 1.0),
         )
+        if phrase_script(proposal.words) == "z":
+            # A generator may know one language better than another.
+            found += (
+                ("beam:z", 1.0),
+                (f"beam:z:{min(proposal.beam, 3)}", 1.0),
+                ("beam:z:span" if proposal.span is not None else "beam:z:none", 1.0),
+                ("beam:z:log", max(_FLOOR, proposal.log_probability) / 4),
+            )
         if proposal.strange:
             found.append(("strange:log", max(_FLOOR, proposal.log_probability) / 4))
             found += ((_strange(proposal.words, at), 1.0) for at in proposal.strange)

@@ -123,7 +123,7 @@ class HeldEngine(Engine):
         if any("explode" in prompt for prompt in prompts):
             raise ValueError("boom")
         return [
-            [Candidate("[REJECT]", -0.1)]
+            [Candidate("[REJECT]", -0.001)]
             if "lamp" in prompt
             else [Candidate(prompt.rsplit(" ", 1)[-1], -0.5), Candidate("shoes", -1.0)]
             for prompt in prompts

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.words import Word
-from onebar.recommending.phrases.names import chinese_kinds, is_known, script
+from onebar.recommending.phrases.names import is_known, script
 from onebar.recommending.phrases.spans import (
     MAX_HAN_CHARS,
     Extent,
     Field,
     Span,
+    begins_badly,
     end_features,
     shape_features,
     side,
@@ -38,19 +40,26 @@ class Pair(NamedTuple):
 
 
 def pieces(field: Field) -> list[Extent]:
-    """Every one or two words that one can compose a query of. None where the text isn't Chinese."""
+    """Every one or two words that one can compose a query of, a thing's name being one. None where
+    the text isn't Chinese."""
     found = field.words
     if len(found) < LEAST_WORDS or field.scripts.count("z") < LEAST_WORDS:
         return []
     kept = []
     for first, start in enumerate(found):
-        if start.function:
+        if start.function or begins_badly(field, first):
             continue
         lang = "l"
-        for last in range(first, min(len(found), first + PIECE_WORDS)):
+        count = 0
+        keys: set[str] = set()
+        for last in range(first, len(found)):
             word = found[last]
-            if last > first and (field.cuts[last] or word.key == start.key):
+            count += last == first or not field.inside[last]
+            if count > PIECE_WORDS:
                 break
+            if (last > first and field.cuts[last]) or word.key in keys:
+                break
+            keys.add(word.key)
             lang = "z" if "z" in (lang, field.scripts[last]) else lang
             chars = word.end - start.start
             if chinese_kinds().get(word.text) == "selling":

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from onebar.evidence.words import Word, is_chinese_word, words
+from onebar.evidence.chinese import chinese_kinds, is_chinese_word
+from onebar.evidence.words import Word, words
 
 _DATA = Path(__file__).parents[1] / "data"
 
@@ -44,10 +45,14 @@ def _common() -> Mapping[str, str]:
     return {key: kind for kind, keys in _rows("common.tsv") for key in keys.split()}
 
 
+_FEW = 3
+"""Names with a common word for a head that don't make it a thing."""
+
+
 @lru_cache(maxsize=16384)
 def _role(key: str, capital: bool) -> str:
     heads, others = names().get(key, (0, 0))
-    if heads <= others and key in _common():
+    if key in _common() and (heads <= others or heads < _FEW):
         return _common()[key]
     if heads + others == 0:
         return "U" if capital else "u"
@@ -87,6 +92,12 @@ def joint_feature(before: str, after: str, known: bool) -> str:
 
 
 @lru_cache(maxsize=1)
+def measures() -> frozenset[str]:
+    """What a number before it counts, by match key (`measures.txt`)."""
+    return frozenset(key for [keys] in _rows("measures.txt") for key in keys.split())
+
+
+@lru_cache(maxsize=1)
 def _synonyms() -> Mapping[str, tuple[tuple[tuple[str, ...], str, frozenset[str]], ...]]:
     """By the first match key of what a text says: all of its keys, what people ask for, and words
     of which the text must have one (`synonyms.tsv`)."""
@@ -111,24 +122,20 @@ def synonyms(phrase: Sequence[Word], text: frozenset[str]) -> Iterator[tuple[int
                 yield first, last, asked
 
 
-@lru_cache(maxsize=1)
-def chinese_kinds() -> Mapping[str, str]:
-    """What Chinese words are in the title of a thing that is sold: `thing`, `whom`, `property`,
-    `brand`, `common` or `selling` (`data/chinese.txt`)."""
-    kinds: dict[str, str] = {}
-    kind = ""
-    for line in (_DATA / "chinese.txt").read_text(encoding="utf-8").splitlines():
-        if line.endswith(":"):
-            kind = line[:-1]
-        elif not line.startswith("//"):
-            for word in line.split():
-                kinds.setdefault(word.lower(), kind)
-    return kinds
-
-
 def is_known(text: str) -> bool:
     """Whether a Chinese word is in a dictionary: others are guesses of the segmentation."""
     return len(text) == 1 or text in chinese_kinds() or is_chinese_word(text)
+
+
+def stands_open(word: Word) -> bool:
+    """Whether a Chinese word of one character is none to end with in the middle of a text: it goes
+    on. Things, for whom they are, and seasons are."""
+    return (
+        len(word.text) == 1
+        and script(word) == "z"
+        and word.tag[0] not in "nbtx"
+        and word.text not in chinese_kinds()
+    )
 
 
 def is_thing(text: str) -> bool:
@@ -138,7 +145,10 @@ def is_thing(text: str) -> bool:
 
 def script(word: Word) -> str:
     """`z` Chinese, `l` Latin, `o` another alphabet, else the tag of its script."""
+    first = word.text[0]
+    if "\u3400" <= first <= "\u9fff":
+        return "z"  # Whatever jieba's tag is: its times and suffixes are `t` and `k`, too.
     if word.tag in "xcm":
-        code = ord(word.text[0])
+        code = ord(first)
         return "l" if code < 0x250 or 0x1E00 <= code < 0x2000 else "o"
     return word.tag if word.tag in "hkt" else "z"

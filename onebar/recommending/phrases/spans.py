@@ -3,22 +3,25 @@ written somewhere in it, if not in one piece."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import stop_words
 from onebar.evidence.words import Word, words
 from onebar.recommending.phrases.names import (
     COMMON,
-    chinese_kinds,
     go_together,
     is_known,
     is_thing,
+    measures,
     names,
     role,
     script,
+    stands_open,
     synonyms,
 )
 from onebar.records import VideoText
@@ -33,6 +36,7 @@ FIELD_WORDS = 40
 """Words of a field that are looked at."""
 LEAD_WORDS = 8
 """How far before a name a word of it may stand that is put before it."""
+_SHOUTED = re.compile("【[^】]*】")
 _SUFFIXES = ("ing", "ed", "ly", "er", "able", "less", "proof", "y")
 
 
@@ -65,6 +69,8 @@ class Field(NamedTuple):
     """Whether a word and the one before it go together in a taxonomy's names."""
     inside: tuple[bool, ...]
     """Whether a Chinese thing's name goes on over the boundary before each word, and at the end."""
+    bracketed: tuple[bool, ...]
+    """Whether each word stands in square brackets, as what shops shout does."""
     place: str
     prose: str
     """`~` where a Chinese text is made of sentences; empty where it is one of things and what they
@@ -154,7 +160,13 @@ def start_features(field: Field, first: int, lang: str) -> tuple[str, ...]:
     """What speaks for a span that begins there."""
     before = "^" if field.cuts[first] else side(field.words[first - 1])
     name = field.name + field.prose
-    where = f"F:{field.place}", f"P:{name}:{min(first, 8)}", f"LN:{lang}{field.prose}:{before}"
+    where: tuple[str, ...] = (
+        f"F:{field.place}",
+        f"P:{name}:{min(first, 8)}",
+        f"LN:{lang}{field.prose}:{before}",
+    )
+    if field.bracketed[first]:
+        where = (*where, f"B:{lang}:{field.name}")
     own = field.roles[first]
     if not own:
         return where
@@ -199,7 +211,11 @@ def side(word: Word) -> str:
 def fields(video: VideoText) -> list[Field]:
     """The fields that hold a word, the most telling first."""
     texts = [(name, getattr(video, name)) for name in FIELDS]
-    kept = [(name, text, found) for name, text in texts if (found := words(text)[:FIELD_WORDS])]
+    kept = [
+        (name, text, found)
+        for name, text in texts
+        if (found := _spoken(text, words(text)[:FIELD_WORDS]))
+    ]
     count: dict[str, int] = {}
     for _, _, found in kept:
         for stem in set(map(_stem, found)):
@@ -216,8 +232,9 @@ def fields(video: VideoText) -> list[Field]:
             (counts := tuple(min(count[_stem(word)], 3) for word in found)),
             tuple(f"df:{times}:{among}" for times in counts),
             tuple(map(role, found)),
-            (False, *(go_together(before, word) for before, word in pairwise(found))),
+            (False, *(go_together(before, word) for before, word in pairwise(found)), False),
             _inside(text, found),
+            _bracketed(text, found),
             f"{name}:{has_item}",
             _prose(found),
             among,
@@ -250,7 +267,55 @@ def _inside(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
                 break
             if is_thing(text[found[first].start : end.end]):
                 inside[first + 1 : last + 1] = [True] * (last - first)
+        if _ends_a_name(found[last - 1], end):
+            inside[last] = True
     return tuple(inside)
+
+
+def _ends_a_name(before: Word, end: Word) -> bool:
+    """Whether a thing of one character makes the name of one with what stands before it."""
+    return (
+        len(end.text) == 1
+        and before.end == end.start
+        and len(before.text) > 1
+        and is_thing(end.text)
+        and script(before) == "z"
+        and not before.function
+        and chinese_kinds().get(before.text) not in ("selling", "common", "whom")
+    )
+
+
+def _spoken(text: str, found: tuple[Word, ...]) -> tuple[Word, ...]:
+    """The words without those that a shop shouts before what it sells: 【】 that name no thing."""
+    if "【" not in text or not any(script(word) == "z" for word in found):
+        return found
+    shouted = [
+        match.span() for match in _SHOUTED.finditer(text) if not _names_something(match[0], found)
+    ]
+    kept = tuple(
+        word for word in found if not any(start <= word.start < end for start, end in shouted)
+    )
+    return kept if len(kept) > 2 else found
+
+
+def _names_something(shout: str, found: Sequence[Word]) -> bool:
+    return any(
+        word.text in shout
+        and (chinese_kinds().get(word.text) in ("thing", "brand") or is_thing(word.text[-1]))
+        for word in found
+        if script(word) == "z"
+    )
+
+
+def _bracketed(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
+    """Which words stand in 【】 or 《》, where shops shout."""
+    if "【" not in text and "《" not in text:
+        return (False,) * len(found)
+    return tuple(
+        max(text.rfind("【", 0, word.start), text.rfind("《", 0, word.start))
+        > max(text.rfind("】", 0, word.start), text.rfind("》", 0, word.start))
+        for word in found
+    )
 
 
 def _prose(found: Sequence[Word]) -> str:
@@ -263,14 +328,17 @@ def extents(field: Field) -> Iterator[Extent]:
     At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
     neither begins nor ends with a function word, says no word twice, and isn't only numbers,
     measures and what is said of anything. None has a word that only shops say, or begins or ends
-    inside a thing's name.
+    inside a thing's name; none ends in a number whose measure it leaves out, or begins with that
+    measure; and no piece of a sentence ends between two words that go together.
     """
-    found, cuts, scripts, roles = field.words, field.cuts, field.scripts, field.roles
-    inside = field.inside
+    found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
     kinds = chinese_kinds() if "z" in scripts else {}
+    nothing = _about_nothing(field, kinds)
+    ends = [not inside[at + 1] and _may_end(field, at) for at in range(len(found))]
     for first, start in enumerate(found):
-        if start.function or inside[first]:
+        if start.function or inside[first] or begins_badly(field, first):
             continue
+        joined = False
         lang = scripts[first]
         most_words, most_chars = MAX_WORDS, MAX_CHARS
         keys: set[str] = set()
@@ -285,9 +353,74 @@ def extents(field: Field) -> Iterator[Extent]:
             if last - first >= most_words or chars > most_chars or word.key in keys:
                 break
             keys.add(word.key)
-            empty = empty and (word.tag in ("m", "q") or roles[last] in _ABOUT_NOTHING)
-            if not word.function and chars > 1 and not empty and not inside[last + 1]:
+            empty = empty and nothing[last]
+            joined = joined or word.function
+            if empty or chars < 2 or not ends[last]:
+                continue
+            if not (joined and field.known[last + 1] and not cuts[last + 1]):
                 yield Extent(first, last, chars, lang)
+
+
+def _about_nothing(field: Field, kinds: Mapping[str, str]) -> list[bool]:
+    """Of each word, whether it says nothing by itself: numbers, measures, what is said of
+    anything."""
+    counted = measures()
+    return [
+        word.tag in ("m", "q")
+        or own in _ABOUT_NOTHING
+        or word.key in counted
+        or kinds.get(word.text) == "common"
+        for word, own in zip(field.words, field.roles, strict=True)
+    ]
+
+
+def _may_end(field: Field, at: int) -> bool:
+    """Whether a query may end with a word, by what comes behind it."""
+    word = field.words[at]
+    if word.function or (word.tag == "m" and _counts(field, at)):
+        return False
+    return len(word.text) > 1 or field.cuts[at + 1] or not stands_open(word)
+
+
+def _counts(field: Field, at: int) -> bool:
+    """Whether a word is a number of what stands behind it, not of what stands before."""
+    if field.cuts[at + 1]:
+        return False
+    if field.scripts[at] == "z":
+        return True
+    return (at > 0 and field.words[at - 1].function) or _measures(field.words[at + 1])
+
+
+def _lists(field: Field, at: int) -> bool:
+    """Whether it is a number that says something of what stands before: "12 of them", but not
+    "2 in 1"."""
+    word, joins = field.words[at], field.words[at + 1 : at + 2]
+    return word.tag in "mc" and bool(joins) and joins[0].function and joins[0].key != "in"
+
+
+def begins_badly(field: Field, at: int) -> bool:
+    """Whether no query begins there, whatever follows: with a measure without its number, a number
+    of what stands before, or a shop's number for its goods."""
+    if field.words[at].tag in ("m", "c"):
+        return _lists(field, at) or _is_code(field, at)
+    return at > 0 and field.words[at - 1].tag == "m" and _is_counted(field, at)
+
+
+def _is_code(field: Field, at: int) -> bool:
+    word = field.words[at]
+    if word.tag != "m" or field.cuts[at + 1] or not _CODE.fullmatch(word.text):
+        return False
+    after = field.words[at + 1]
+    return field.scripts[at + 1] == "z" and after.start == word.end and not _measures(after)
+
+
+def _is_counted(field: Field, at: int) -> bool:
+    """Whether a word measures by the number before it."""
+    return not field.cuts[at] and _measures(field.words[at])
+
+
+def _measures(word: Word) -> bool:
+    return word.tag == "q" or word.key in measures()
 
 
 def composed(field: Field, found: Sequence[Extent]) -> Iterator[Extent]:
@@ -342,6 +475,8 @@ def _either(field: Field, at: int) -> bool:
     return field.text[before.end : word.start].strip() == "/" and not field.cuts[at + 1]
 
 
+_CODE = re.compile(r"(?!(?:19|20)\d\d$)\d{3,}")
+"""Figures that are no year."""
 _ABOUT_NOTHING = COMMON - {"n"}
 _HEADS = ("H", "B")
 _LEADS = ("U", "u", "Q", "B")
@@ -394,6 +529,8 @@ def spans(video: VideoText) -> Iterator[Span]:
 def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
     """Spans with what a thing is also called in its place. `text` holds the video's match keys."""
     for one in found:
+        if any(word.function for word in one.words):
+            continue  # In a sentence a word may mean another thing: "couch to 5k".
         for first, last, asked in synonyms(one.words, text):
             before, after = one.words[:first], one.words[last:]
             said = " ".join((*(w.text for w in before), asked, *(w.text for w in after)))

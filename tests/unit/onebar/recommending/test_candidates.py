@@ -55,7 +55,7 @@ def test_spans_of_the_text_stand_in_for_a_model_that_knows_nothing() -> None:
 
 
 def test_reject_shows_nothing_but_anchors_that_touch_the_text() -> None:
-    reject = Candidate(REJECT, -0.1)
+    reject = Candidate(REJECT, -0.001)
     chosen = choose(KAYAK, [reject, Candidate("inflatable kayak", -0.5)], 8)
     assert chosen.rejected
     assert chosen.reason is Rejection.REJECTED

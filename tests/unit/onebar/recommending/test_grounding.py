@@ -32,7 +32,7 @@ KAYAK = Ground(
         ("皮划艇 2025", Drop.NONWORD),
         ("intex", None),
         ("mixed nuts", Drop.UNGROUNDED),
-        ("the for 2", Drop.UNGROUNDED),
+        ("the for 2", Drop.FRAGMENT),
         ("inflatable kayak in", Drop.FRAGMENT),
         ("at inflatable kayak", Drop.FRAGMENT),
         ("in inflatable kayak", None),
