@@ -1,4 +1,4 @@
-"""What the site (`make docs`) needs beside the pages: those that lie outside docs/, and new ones.
+"""What the site (`make docs`) needs beside the pages: those that lie outside docs/.
 
 The pages are written to be read in the repository, so they link to `../SECURITY.md` and the like.
 Here whatever they link to outside docs/ becomes part of the site, and links are changed to match.
@@ -38,15 +38,6 @@ def _outside() -> set[str]:
             files = {place for place in linked if (ROOT / place).is_file()}
             waiting += [p for p in files - found if not p.startswith("docs/")]
     return found
-
-
-def on_config(config: Any) -> Any:
-    """A page that the navigation does not name stands under "More"."""
-    named = set(re.findall(r"[\w./-]+\.md", str(config.nav)))
-    pages = {p.relative_to(ROOT / "docs").as_posix() for p in ROOT.glob("docs/*.md")}
-    if pages - named:
-        config.nav.append({"More": sorted(pages - named)})
-    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -49,10 +49,16 @@ curl() { command curl --fail-with-body "$@"; }
 class Place(Struct):
     """A stack, the commands, and a small world: a log, its archive, a checkpoint."""
 
-    url: str
+    stack: Stack
     env: dict[str, str]
     world: Path
     model: str = ""
+
+    @property
+    def url(self) -> str:
+        """The API's, of a stack that runs; where a part of it has ended, this fails and says why."""
+        assert self.stack.up()
+        return self.stack.url
 
     def sh(self, script: str, directory: Path) -> str:
         """What the script prints; fails with all of it where a command does."""
@@ -90,7 +96,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             eventually_sync(stack.up, 120)
             path = f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}"
             env = {**os.environ, **stack.exports, "PATH": path, "EDITOR": "true"}
-            made = Place(stack.url, env, root / "world")
+            made = Place(stack, env, root / "world")
             made.world.mkdir()
             made.model = made.sh(WORLD, made.world).split()[-1]
             yield made

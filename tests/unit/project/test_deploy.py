@@ -5,7 +5,6 @@ What docker-compose.yml starts is started in tests/integration/test_compose.py.
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -19,6 +18,7 @@ import compose
 import pytest
 import typer.main
 import yaml
+from metrics import defined_metrics, labels_of, used_metrics
 
 from api.http.auth import KeyRing, parse_api_keys
 from onebar.cli.main import app
@@ -31,33 +31,6 @@ SECRETS = {"ONEBAR_API_KEYS": f"read:{'0' * 64}", "GRAFANA_PASSWORD": "of mine"}
 COMPOSE: dict[str, Any] = compose.read(SECRETS)
 OURS = sorted(n for n, service in COMPOSE["services"].items() if service["image"] == "onebar")
 WORKERS = {"stream", "generator", "neighbors", "map-topic", "api"}
-KINDS = {"Counter", "Gauge", "Histogram", "Summary"}
-
-
-def defined_metrics() -> set[str]:
-    """Every time series name that the packages' metric definitions export."""
-    names: set[str] = set()
-    for package in ("api", "feature_store", "onebar", "stream"):
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if not isinstance(node, ast.Call) or not node.args:
-                    continue
-                kind = getattr(node.func, "id", getattr(node.func, "attr", ""))
-                first = node.args[0]
-                if kind in KINDS and isinstance(first, ast.Constant):
-                    metric = str(first.value)
-                    suffixes = {
-                        "Counter": ["_total"],
-                        "Gauge": [""],
-                        "Histogram": ["_bucket", "_sum", "_count"],
-                        "Summary": ["_sum", "_count"],
-                    }[kind]
-                    names |= {metric.removesuffix("_total") + suffix for suffix in suffixes}
-    return names
-
-
-def used_metrics(text: str) -> set[str]:
-    return set(re.findall(r"\bonebar_[a-z0-9_]+\b", text))
 
 
 def test_the_services_are_all_there() -> None:
@@ -178,25 +151,6 @@ DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "onebar.json").read_
 TARGETS = [target for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
 SCRAPED = {"namespace", "job", "instance", "le"}
 """Labels that Prometheus gives every series, or a histogram's."""
-
-
-def labels_of() -> dict[str, set[str]]:
-    """The labels of every metric, by its name as the code has it."""
-    found: dict[str, set[str]] = {}
-    for package in ("api", "feature_store", "onebar", "stream"):
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if not isinstance(node, ast.Call) or not node.args:
-                    continue
-                if getattr(node.func, "id", "") in KINDS:
-                    name = str(getattr(node.args[0], "value", ""))
-                    if not name.startswith("onebar_"):  # of the standard library's
-                        continue
-                    labels = [each for each in node.args[2:3] if isinstance(each, ast.List)]
-                    found[name] = {
-                        str(getattr(item, "value", "")) for each in labels for item in each.elts
-                    }
-    return found
 
 
 def test_the_dashboard_shows_every_metric() -> None:

@@ -16,9 +16,11 @@ from types import ModuleType
 import pytest
 import yaml
 from doc_pages import PAGES, ROOT, blocks, name
+from metrics import defined_families, defined_metrics, used_metrics
 from packaging.version import Version
 
 import onebar
+from onebar.generator.checkpoint import SHIPPED
 from onebar.settings import Settings
 from onebar.stack.variables import names
 from stream.events import from_object
@@ -45,6 +47,41 @@ def test_variables_exist(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{target} is not there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_metrics_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":  # it tells of what was
+        return
+    known = defined_metrics() | defined_families()
+    named = used_metrics(page.read_text())
+    assert named <= known, f"no such metric: {named - known}"
+
+
+ROUTE = re.compile(r"\b(GET|PUT|POST|DELETE) (/(?:v1/|healthz|readyz|metrics)[^\s`\"?,;)|]*)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_routes_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return
+    paths = json.loads((ROOT / "docs" / "openapi.json").read_text())["paths"]
+    for method, route in ROUTE.findall(page.read_text()):
+        like = re.escape(re.sub(r"\{[^}]*\}|\b[A-Z_]+\b", "{}", route.rstrip(".:")))
+        same = re.compile(like.replace(r"\{\}", r"\{\w+\}"))
+        found = [spec for path, spec in paths.items() if same.fullmatch(path)]
+        assert found, f"no such route: {route}"
+        assert any(method.lower() in spec for spec in found), f"{route} has no {method}"
+
+
+def test_the_site_leads_to_every_page() -> None:
+    """By its navigation; of the decisions their list does."""
+    text = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    named = re.findall(r"[\w./-]+\.md", text)
+    assert len(set(named)) == len(named)
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    others = {"decisions/README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
+    assert set(named) == pages | others | {"clients/typescript/README.md"}
 
 
 def headings(page: Path) -> set[str]:
@@ -170,6 +207,19 @@ def test_contributing_maps_every_folder() -> None:
     }
     rooms = {name for name in packages if name.count("/") <= 2}
     assert {room for room in rooms if f"`{room}`" not in text} == set()
+
+
+def test_the_readme_tells_what_the_shipped_checkpoint_says_of_itself() -> None:
+    training = json.loads((SHIPPED / "onebar.json").read_text())["training"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for part in ("composed", "simulated"):
+        found = training["held_out"][part]
+        value, low, high = found["hr@8"]
+        told = f"{found['clicks']:,} clicks: HR@8 {value:.3f} [{low:.3f}, {high:.3f}]"
+        assert f"{told} where the anchors alone have {found['anchors_hr@8'][0]:.3f}" in text
+    simulated = training["held_out"]["simulated"]
+    assert f"rejects {simulated['reject_recall'][0]:.0%}".replace("%", " %") in text
+    assert f"{training['parameters'] / 1e6:.1f} million parameters" in text
 
 
 def test_the_changelog_and_the_version_agree() -> None:
