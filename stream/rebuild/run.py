@@ -35,9 +35,9 @@ from stream.kafka.producer import EventProducer
 from stream.kafka.topics import partition_counts
 from stream.rebuild.compare import SAMPLE, Comparison, compare
 from stream.rebuild.drop import drop
-from stream.rebuild.fill import Filler, Spans, spans_of
+from stream.rebuild.fill import Filler, LogGoneError, Spans, spans_of
 from stream.rebuild.warm import GAVE_ENOUGH, LOOKS, Warmed, Warming, carry
-from stream.workers.continuity import LogRewoundError, StateLostError, check_continuity
+from stream.workers.continuity import LogRewoundError, StateLostError
 from stream.workers.metrics import WorkerHealth
 from stream.workers.retry import until_back
 from stream.workers.runtime import fit
@@ -48,7 +48,7 @@ SETTLE_WITHIN_S = 60.0
 """How long processes may take to come to the new version before it is gone on without them."""
 POLL_S = 0.2
 FEW = 10_000
-"""Records that a version may lack which no rebuild filled, and yet be switched to."""
+"""Records that a version may lack and yet count as one that somebody keeps at the log's end."""
 
 Told = Callable[[str, float, str], None]
 """Takes the phase, how far it is (0 to 1), and a short text."""
@@ -272,15 +272,15 @@ class Rebuilding:
             self._told("warm", 1.0, f"{await filler.left():,} events have come meanwhile")
 
     async def _is_measure(self, name: str, state: FeatureStore) -> bool:
-        """Not so a version that lost something, or is of another log."""
+        """Not so a version that lost something, is of another log, or is far behind."""
         if await state.probe() is not None:
             return False
         try:
-            await check_continuity(at_version(self._settings, name), state)
-        except (StateLostError, LogRewoundError) as error:
+            spans = await spans_of(at_version(self._settings, name), state)
+        except (StateLostError, LogRewoundError, LogGoneError) as error:
             log.warning("not_compared", reason=str(error))
             return False
-        return True
+        return sum(missing(spans).values()) <= FEW
 
     def _told_warm(self, done: int, pairs: int) -> None:
         self._told("warm", done / max(1, pairs), f"{done:,} of {pairs:,} ready answers")

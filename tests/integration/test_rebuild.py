@@ -21,13 +21,19 @@ from feature_store.opening import versions_beside
 from feature_store.redis.client import scan
 from feature_store.snapshot import diff
 from feature_store.store import FeatureStore
-from feature_store.versions import Versions, at_version
+from feature_store.versions import Journal, Versions, at_version
 from onebar.process.tasks import end_tasks
 from onebar.settings import Settings
 from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS, Event, Impression, Search
 from stream.logs.dead_letters import read_dead_letters
-from stream.rebuild.run import RebuildRefusedError, Wanted, rebuilding
+from stream.rebuild import run as running
+from stream.rebuild.run import (
+    RebuildRefusedError,
+    RebuildRunningError,
+    Wanted,
+    rebuilding,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("made_topics")]
 
@@ -222,3 +228,26 @@ async def test_a_state_that_was_lost_is_there_again(
     await caught_up(at_version(settings, report.target))
     again.check()
     assert diff(folded([*events, *more], settings), await at(store, "g2").dump()) == []
+
+
+async def test_the_key_changes_only_from_what_it_was_and_one_rebuild_has_the_lease(
+    settings: Settings, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = versions_beside(store, settings)
+    assert await versions.look() == ("g1", Journal())
+    assert not await versions.switch("g7", "g8", Journal())
+    assert await versions.switch("g1", "g2", Journal(previous="g1"))
+    assert not await versions.switch("g1", "g3", Journal())  # somebody was faster
+    assert await versions.look() == ("g2", Journal(previous="g1"))
+
+    assert await versions.take_lease("one") is None
+    assert await versions.take_lease("one") is None  # renewed
+    assert await versions.take_lease("two") == "one"
+    await versions.end_lease("two")
+    assert await versions.holder() == "one"
+    monkeypatch.setattr(running, "LEASE_S", -1.0)  # not waited for
+    async with rebuilding(settings, store) as here:
+        with pytest.raises(RebuildRunningError, match="one"):
+            await here.run(Wanted(warm=0))
+    await versions.end_lease("one")
+    assert await versions.holder() is None

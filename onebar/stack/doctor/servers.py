@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from feature_store.opening import live_settings, open_live_store
+from feature_store.opening import live_settings, open_live_store, open_store, versions_beside
 from feature_store.redis.client import StoreUnfitError
 from feature_store.redis.fitness import acl_rule
 from feature_store.versions import at_version
@@ -172,4 +172,20 @@ async def state(settings: Settings) -> list[Finding]:
     if not reached:
         found = f"version {settings.state_version} is empty"
         return [Finding("state", None, found, "send events: onebar replay LOG, or the feed's own")]
-    return [Finding("state", True, said)]
+    return [Finding("state", True, said), *await _elsewhere(settings)]
+
+
+async def _elsewhere(settings: Settings) -> list[Finding]:
+    """Processes that are on another version of the state than the live one."""
+    store = open_store(settings)
+    try:
+        versions = versions_beside(store, settings)
+        live, _ = await versions.look()
+        others = [each for each in await versions.processes() if each.version != live]
+    finally:
+        await store.close()
+    if not others:
+        return []
+    told = ", ".join(f"{each} on {each.version}" for each in others)
+    advice = "unset ONEBAR_STATE_VERSION there; a process on its way is there within seconds"
+    return [warn("versions", f"{live} is live, but {told}", advice)]
