@@ -56,7 +56,7 @@ class Place(Struct):
 
     @property
     def url(self) -> str:
-        """The API's, of a running stack; where a part of it has ended, fails and says why."""
+        """The API's. Where a part of the stack has ended, this fails and says why."""
         assert self.stack.up()
         return self.stack.url
 
