@@ -34,7 +34,7 @@ GONE_AFTER_S = 10.0
 """How long a process that says nothing more counts as being there."""
 KEPT_S = 60
 """How long such a process is listed at all."""
-LEASE_S = 4.0
+LEASE_S = 3.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NUMBERED = re.compile(r"(.*?)(\d+)")
