@@ -1,11 +1,11 @@
-"""Looking in: state of videos and users, topics, and what is wrong."""
+"""Looking in: what is known, what runs, what is wrong, topics."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,124 +15,22 @@ from onebar.cli.common import (
     print_json,
     run_to_end,
 )
+from onebar.cli.inspecting import request, subjects
 from onebar.cli.sections import Whole
-from onebar.process.console import printable, say
+from onebar.process.console import printable
 
 if TYPE_CHECKING:
     from onebar.settings import Settings
 
 app = typer.Typer()
-inspect = typer.Typer(cls=Whole, help="What is known of a video or a user.", no_args_is_help=True)
+inspect = typer.Typer(
+    cls=Whole, help="What is known of a video, a user or an answer.", no_args_is_help=True
+)
+inspect.add_typer(subjects.app)
+inspect.add_typer(request.app)
 topics = typer.Typer(cls=Whole, help="Kafka topics.", no_args_is_help=True)
 app.add_typer(inspect, name="inspect")
 app.add_typer(topics, name="topics")
-
-
-@inspect.command("video")
-def inspect_video(
-    video_id: Annotated[str, typer.Argument(help="The video.")], as_json: JsonOption = False
-) -> None:
-    """What is known of a video: its text, anchors (and why which is held back), counters, cached
-    queries.
-
-    Example: onebar inspect video v42 --json
-    """
-    found = run_to_end(_video(command_settings(), video_id))
-    if found is None:
-        say(f"onebar: nothing is known of video {video_id!r}")
-        raise typer.Exit(1)
-    _show(found, as_json)
-
-
-@inspect.command("user")
-def inspect_user(
-    user_id: Annotated[str, typer.Argument(help="The user.")], as_json: JsonOption = False
-) -> None:
-    """What is known of a user: the newest queries.
-
-    Example: onebar inspect user u7
-    """
-    found = run_to_end(_user(command_settings(), user_id))
-    if found is None:
-        say(f"onebar: nothing is known of user {user_id!r}")
-        raise typer.Exit(1)
-    _show(found, as_json)
-
-
-async def _video(settings: Settings, video_id: str) -> dict[str, Any] | None:
-    import msgspec
-
-    from feature_store.opening import cache_beside, open_live_store
-    from onebar.gating.follow import RuleFollower
-    from onebar.gating.gate import about_of, own_anchors
-    from onebar.recommending.loading import open_gate
-
-    store = await open_live_store(settings)
-    cache = cache_beside(store, settings)
-    gate = open_gate(settings)
-    try:
-        await RuleFollower(store, gate).look()
-        [features] = await store.features([(video_id, None)])
-        anchors = await store.anchors(video_id)
-        counts = await store.counts(video_id)
-        [lookup] = await cache.lookup([(video_id, None)])
-    finally:
-        await store.close()
-    if not features.known and not counts and not anchors:
-        return None
-    about, now, own = about_of(video_id, features), time.time(), own_anchors(anchors)
-    bar = gate.barred(about, now)
-    held = {
-        anchor.query: {"reason": why.reason, "detail": why.detail}
-        for anchor in anchors
-        if (why := bar or gate.judge(anchor.query, about, now, anchors=own)) is not None
-    }
-    found: dict[str, Any] = msgspec.to_builtins(
-        {
-            "video_id": video_id,
-            "text": features.text,
-            "anchors": anchors,
-            "held_back": held,
-            "counts": counts,
-            "cached": None if lookup.video is None else lookup.video.result(),
-        }
-    )
-    return found
-
-
-async def _user(settings: Settings, user_id: str) -> dict[str, Any] | None:
-    import msgspec
-
-    from feature_store.opening import open_live_store
-    from stream.events.pseudonyms import Pseudonyms
-
-    user_id = Pseudonyms(settings.user_id_key).of(user_id)
-    store = await open_live_store(settings)
-    try:
-        history = await store.history(user_id)
-    finally:
-        await store.close()
-    if not history:
-        return None
-    found: dict[str, Any] = msgspec.to_builtins({"user_id": user_id, "history": history})
-    return found
-
-
-def _show(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-        return
-    for name, value in found.items():
-        if isinstance(value, dict):
-            print(f"{name}:")
-            for key, inner in value.items():
-                print(f"  {key}: {inner}")
-        elif isinstance(value, list):
-            print(f"{name}:")
-            for inner in value:
-                print("  " + "  ".join(f"{key}={part}" for key, part in inner.items()))
-        else:
-            print(f"{name}: {value}")
 
 
 @app.command()

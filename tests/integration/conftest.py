@@ -33,8 +33,8 @@ TIMEOUT_S = 5.0
 ONCE = frozenset(
     (
         *("test_api_hostile", "test_api_schema", "test_compose", "test_doc_pages", "test_page"),
-        *("test_traces", "test_typescript_client", "test_lookup_benchmark"),
-        "test_server_benchmarks",
+        *("test_inspect_request", "test_lookup_benchmark", "test_server_benchmarks"),
+        *("test_traces", "test_typescript_client"),
     )
 )
 """What is the same whichever servers there are, and takes long: on the embedded ones alone."""

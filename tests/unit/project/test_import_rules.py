@@ -122,6 +122,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, "onebar.evidence", "onebar.gating", "stream.events", "stream.kafka"),
         *("stream.workers", "stream.logs"),
     ),
+    "stream.answers": (*_BASE, "stream.archive", "stream.events", "stream.kafka"),
     "stream.dataset": (
         *(*_BASE, "onebar.evidence", "onebar.gating", "onebar.triggers"),
         *("onebar.embedding", "feature_store.buckets", "stream.events"),

@@ -57,7 +57,7 @@ def test_the_commands_are_all_there() -> None:
     assert {" ".join(words) for words in COMMANDS} >= {
         *("demo", "up", "stream", "generator", "api", "replay", "simulate", "doctor", "version"),
         *("dead-letters list", "dead-letters show", "dead-letters replay", "topics create"),
-        *("inspect video", "inspect user", "train sft", "train demo"),
+        *("inspect video", "inspect user", "inspect request", "train sft", "train demo"),
         *("models list", "models add", "models promote", "models rollback", "models remove"),
     }
 

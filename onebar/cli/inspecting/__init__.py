@@ -1,0 +1,1 @@
+"""`onebar inspect`: what is known of a video, of a user, of an answer."""
