@@ -134,7 +134,7 @@ def create_app(
     app.include_router(queries.routes(endpoint, settings))
     for part in PARTS:
         app.include_router(part.router)
-    app.fast_paths = queries.fast_paths(endpoint, services.cors)
+    app.fast_paths = queries.fast_paths(endpoint, services.cors, settings)
     app.add_middleware(RequestMiddleware, room=services.room, cors=services.cors)
     _describe(app, settings)
     return app

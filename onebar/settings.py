@@ -290,6 +290,10 @@ class Settings(BaseSettings):
     api_cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins (`https://feed.example`), separated by commas, whose pages a browser lets call the
     API; `*` is any. None unless set. Cookies are never let in: a page sends its key in a header."""
+    api_gzip_lookups: bool = False
+    """Whether long answers to `POST /v1/queries` are compressed, too, for those who take gzip, as
+    all other long answers are: for callers far away, as it doubles the work of the answer at least,
+    and most HTTP clients ask for it unasked."""
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     """`scope[+scope]:sha256-of-key`, separated by commas; scopes are read, write, admin."""
     rate_limit_per_s: float = Field(default=0.0, ge=0)

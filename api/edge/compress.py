@@ -9,7 +9,7 @@ from collections.abc import Iterable
 Header = tuple[bytes, bytes]
 
 LEAST_BYTES = 4096
-"""Shorter ones are sent sooner than they are compressed: an answer for one pair has a quarter."""
+"""Shorter ones are sent sooner than they are compressed."""
 ALONE_BYTES = 32 * 1024
 """Longer ones are compressed in a thread, as they would hold up others for a millisecond."""
 LEVEL = 4

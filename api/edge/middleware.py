@@ -52,8 +52,9 @@ class FastPath:
     """An ASGI application that answers one route before the framework sees the request, which
     costs as much again as a hit in the cache does. It is counted, and its errors are answered."""
 
-    def __init__(self, route: Route, respond: Respond, cors: Cors) -> None:
+    def __init__(self, route: Route, respond: Respond, cors: Cors, *, gzip: bool) -> None:
         self._route = route
+        self._gzip = gzip
         self._respond = respond
         self._cors = cors
         self._lets_in = bool(cors)
@@ -66,7 +67,7 @@ class FastPath:
         try:
             body = await self._respond(scope, receive, asyncio.get_running_loop().time())
             more = call.headers()
-            if len(body) >= LEAST_BYTES:
+            if self._gzip and len(body) >= LEAST_BYTES:
                 more += (VARY,)
                 if wanted(scope["headers"]):
                     body = await gzipped(body)
@@ -188,6 +189,8 @@ class _Sending:
     def _headers(self, own: list[Header]) -> list[Header]:
         common = _PAGE if self._scope.get("onebar.page") else _API
         headers = _joined(own, (*self._call.headers(), *common, *self._cors.headers(self._scope)))
+        if self._scope.get("onebar.plain"):
+            return headers
         length = next((int(value) for name, value in own if name == b"content-length"), 0)
         return [*headers, VARY] if compressible(own, length) else headers
 

@@ -283,6 +283,7 @@ def routes(endpoint: QueriesEndpoint, settings: Settings) -> APIRouter:
         fallback; never later than the budget, and the answer says which. A video nobody has heard
         of is answered too: with nothing, and `reason: unknown_video`."""
         scope = request.scope
+        scope["onebar.plain"] = True
         return _json(await endpoint.single(scope, request.receive, arrival(scope)))
 
     @router.post(
@@ -296,15 +297,19 @@ def routes(endpoint: QueriesEndpoint, settings: Settings) -> APIRouter:
     async def post_queries(request: Request) -> Response:
         """Up to 256 pairs, answered in order by one deadline for all of them."""
         scope = request.scope
+        scope["onebar.plain"] = not settings.api_gzip_lookups
         return _json(await endpoint.batch(scope, request.receive, arrival(scope)))
 
     return router
 
 
-def fast_paths(endpoint: QueriesEndpoint, cors: Cors) -> dict[Route, FastPath]:
-    """The same routes without the framework."""
+def fast_paths(endpoint: QueriesEndpoint, cors: Cors, settings: Settings) -> dict[Route, FastPath]:
+    """The same routes without the framework. An answer for one pair is never compressed."""
     get, post = ("GET", PATH), ("POST", PATH)
-    return {get: FastPath(get, endpoint.single, cors), post: FastPath(post, endpoint.batch, cors)}
+    return {
+        get: FastPath(get, endpoint.single, cors, gzip=False),
+        post: FastPath(post, endpoint.batch, cors, gzip=settings.api_gzip_lookups),
+    }
 
 
 def _json(body: bytes) -> Response:

@@ -52,7 +52,7 @@ async def raw(http: httpx.AsyncClient, method: str, path: str, **rest: Any) -> t
 async def test_a_long_answer_is_compressed_where_that_is_asked_for(
     method: str, path: str, json_body: Any
 ) -> None:
-    async with client() as http:
+    async with client(api_gzip_lookups=True) as http:
         asked = {"accept-encoding": "br, gzip"}
         plainly = {"accept-encoding": "gzip;q=0, identity"}
         long, packed = await raw(http, method, path, json=json_body, headers=asked)
@@ -70,6 +70,30 @@ async def test_a_long_answer_is_compressed_where_that_is_asked_for(
         assert videos == [each["video_id"] for each in MANY["requests"]]
     elif path != "/metrics":  # what is counted goes on
         assert unpacked == body
+
+
+async def test_lookups_are_compressed_only_where_that_is_set() -> None:
+    """On the fast path and within the framework alike."""
+    asked = {"accept-encoding": "gzip"}
+    for gzip_lookups in (False, True):
+        changed = NOWHERE.model_copy(update={"api_gzip_lookups": gzip_lookups})
+        inside = create_app(changed)
+
+        @inside.middleware("http")
+        async def see(request: Any, proceed: Any) -> Any:
+            return await proceed(request)
+
+        for app in (create_app(changed), inside):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                many, body = await raw(http, "POST", "/v1/queries", json=MANY, headers=asked)
+                assert ("content-encoding" in many.headers) is gzip_lookups
+                assert ("vary" in many.headers) is gzip_lookups
+                assert body.startswith(b'{"results"') is not gzip_lookups
+                one, _ = await raw(http, "GET", "/v1/queries?video_id=v", headers=asked)
+                assert "content-encoding" not in one.headers
+                page, _ = await raw(http, "GET", "/openapi.json", headers=asked)
+                assert page.headers["content-encoding"] == "gzip"
 
 
 async def test_head_says_of_a_compressed_answer_what_get_does() -> None:
