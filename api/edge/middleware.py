@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from api.edge.compress import GZIP, LEAST_BYTES, VARY, Header, compressible, gzipped, wanted
 from api.edge.cors import Cors
+from api.edge.unread import Body
 from api.http.calls import Call, begin
 from api.http.metrics import REQUEST_SECONDS, REQUESTS
 from api.http.problems import METHODS, InvalidParameterError, response_for
@@ -64,6 +65,8 @@ class FastPath:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         began = perf_counter()
         call = begin(scope)
+        if scope["method"] != "GET":
+            receive = Body(scope, receive)
         try:
             body = await self._respond(scope, receive, asyncio.get_running_loop().time())
             more = call.headers()
@@ -74,7 +77,8 @@ class FastPath:
                     more += (GZIP,)
         except Exception as error:
             response = response_for(error, scope)
-            named = (*call.headers(), *_API, *self._cors.headers(scope))
+            closing = receive.headers() if isinstance(receive, Body) else ()
+            named = (*call.headers(), *_API, *self._cors.headers(scope), *closing)
             response.raw_headers = _joined(response.raw_headers, named)
             await response(scope, receive, send)
             REQUESTS.labels(*self._route, str(response.status_code)).inc()
@@ -137,7 +141,8 @@ class RequestMiddleware:
         scope["onebar.arrived"] = asyncio.get_running_loop().time()
         began = perf_counter()
         call = begin(scope)
-        sending = _Sending(scope, send, call, self._cors, head)
+        receive = Body(scope, receive)
+        sending = _Sending(scope, send, call, self._cors, receive, head)
         try:
             preflight = self._cors.preflight(scope) if self._cors else None
             if preflight is not None:
@@ -162,7 +167,10 @@ class _Sending:
     """`send` of one answer: the headers that all carry, and a long body compressed where that is
     asked for."""
 
-    def __init__(self, scope: Any, send: Any, call: Call, cors: Cors, head: bool) -> None:
+    def __init__(
+        self, scope: Any, send: Any, call: Call, cors: Cors, body: Body, head: bool
+    ) -> None:
+        self._body = body
         self._scope = scope
         self._send = send
         self._call = call
@@ -188,7 +196,8 @@ class _Sending:
 
     def _headers(self, own: list[Header]) -> list[Header]:
         common = _PAGE if self._scope.get("onebar.page") else _API
-        headers = _joined(own, (*self._call.headers(), *common, *self._cors.headers(self._scope)))
+        more = (*self._call.headers(), *common, *self._cors.headers(self._scope))
+        headers = _joined(own, (*more, *self._body.headers()))
         if self._scope.get("onebar.plain"):
             return headers
         length = next((int(value) for name, value in own if name == b"content-length"), 0)

@@ -264,3 +264,29 @@ def test_origins_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().api_cors_origins == listed
     monkeypatch.setenv("ONEBAR_API_CORS_ORIGINS", "")
     assert Settings().api_cors_origins == ()
+
+
+JSON_BODY = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status", "closes"),
+    [
+        ("POST", "/v1/queries", {"content-type": "text/plain"}, b"abc", 415, True),
+        ("POST", "/v1/events", {**JSON_BODY, "content-encoding": "gzip"}, b"abc", 415, True),
+        ("PUT", "/v1/rules/r", JSON_BODY, b" " * 70_000, 413, True),
+        ("POST", "/v1/nothing", JSON_BODY, b"{}", 404, True),
+        ("POST", "/v1/queries", JSON_BODY, b"{", 422, False),
+        ("PUT", "/v1/rules/r", JSON_BODY, b"{", 422, False),
+        ("POST", "/v1/queries", {}, b"", 415, False),
+        ("GET", "/v1/queries", {}, b"", 422, False),
+        ("GET", "/v1/nothing", {}, b"", 404, False),
+    ],
+)
+async def test_who_was_answered_unread_is_told_that_the_connection_ends(
+    method: str, path: str, headers: dict[str, str], body: bytes, status: int, closes: bool
+) -> None:
+    async with client() as http:
+        answer = await http.request(method, path, headers=headers, content=body)
+    assert answer.status_code == status
+    assert answer.headers.get("connection") == ("close" if closes else None)
