@@ -382,6 +382,11 @@ class Rebuilding:
         """The rebuild that this is: the one under way, if any. Raises `RebuildRefusedError`."""
         begun = journal.rebuild
         if begun is not None and wanted.target in (None, begun.target):
+            if wanted.since not in (None, begun.since):
+                raise RebuildRefusedError(
+                    f"the rebuild of {begun.target} that has not ended is of another time: give it "
+                    f"up (onebar rebuild drop {begun.target}), or go on with it without --since"
+                )
             return structs.replace(begun, drop=begun.drop if wanted.drop is None else wanted.drop)
         if begun is not None and not journal.versions.get(begun.target, Version()).filled:
             raise RebuildRefusedError(

@@ -13,8 +13,10 @@ from store_fixtures import keys_of
 from support import eventually
 
 from feature_store.cache.query_cache import QueryCache
+from feature_store.opening import versions_beside
 from feature_store.redis.client import Client
 from feature_store.store import FeatureStore
+from feature_store.versions import Journal, Version
 from onebar.evidence.text import clean_video
 from onebar.policy import DAY, StatePolicy
 from onebar.records import CacheEntry
@@ -97,6 +99,9 @@ async def test_every_place_that_the_page_names(
     events = log_of(now)
     for event in events:
         await store.apply([(write, None) for write in fold(event, clean_video)])
+        await store.of("g0").apply([(write, None) for write in fold(event, clean_video)])
+    kept = Journal(versions={"g0": Version(filled=True)})  # the one that was live before
+    await versions_beside(store, settings).write(kept)
     [before] = await store.features([("v", USER)])
     ahead = Search(event_id="ahead", ts=now + 30, user_id=USER, query="stamped ahead")
     await store.apply([(write, None) for write in fold(ahead, clean_video)])
@@ -117,13 +122,17 @@ async def test_every_place_that_the_page_names(
         events.append(Deletion(event_id="d", ts=now, user_id=USER))
 
         walked["history"] = await store.history(USER) == ()
+        other = store.of("g0")
+        walked["history in other versions of the state"] = (
+            await other.history(USER) == () and await other.history("u1") != ()
+        )
         assert await cache.put([slept]) == [False]  # a worker that slept through it
         [found] = await cache.lookup([("v", USER)])
         walked["own cached bars"] = found.personal is None
         assert not any(WORDS in text for text in await answer(api, USER))
-        [kept] = [name for name in await keys_of(client, store.keys) if name.endswith("}:d")]
+        [deletion] = [name for name in await keys_of(client, store.keys) if name.endswith("}:d")]
         walked["the id and the time of the deletion"] = (
-            400 * DAY - 60 < await client.ttl(kept) <= 400 * DAY
+            400 * DAY - 60 < await client.ttl(deletion) <= 400 * DAY
         )
         await store.apply([(write, None) for write in fold(ahead, clean_video)])
         assert await store.history(USER) == ()

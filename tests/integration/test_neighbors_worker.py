@@ -11,8 +11,10 @@ from conftest import Servers
 from stream_fixtures import add_partitions, producer
 from support import Workers, eventually
 
+from feature_store.opening import versions_beside
 from feature_store.redis.client import Client
 from feature_store.store import FeatureStore
+from feature_store.versions import Journal
 from onebar.embedding.index import VectorIndex
 from onebar.embedding.relations import Relation, write_relations
 from onebar.embedding.train import EmbedConfig, train_embedder
@@ -184,6 +186,11 @@ async def test_a_snapshot_is_gone_on_from_and_a_broken_one_is_made_anew(
     await send(named, [video("v0", "my trail shoes number 1"), click("v0", QUERIES[0])])
     await send(named, [video("v1", "my trail shoes number 2")])
     await has(store, "v1", QUERIES[0])
+    # Another version of the state that becomes live gets them all, though nothing is uploaded.
+    versions = versions_beside(store, named)
+    assert await versions.switch("g1", "g2", Journal())
+    await has(store.of("g2"), "v1", QUERIES[0])
+    assert await versions.switch("g2", "g1", Journal())
     assert workers.stop(first) == 0, first.tail()
     # Offsets of the snapshot: what came meanwhile is read, in partitions it knew nothing of too.
     await send(named, [video(f"w{n}", "my trail shoes number 3") for n in range(8)])
