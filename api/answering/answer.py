@@ -14,7 +14,7 @@ import msgspec
 
 from api.answering.coalesce import Coalescer
 from api.answering.explore import Exploration
-from api.answering.forms import CACHED, Ask, Hit, from_body, values_of, why
+from api.answering.forms import CACHED, Ask, Hit, fields_of, from_body, values_of, why
 from api.answering.misses import Miss, Misses, count
 from api.answering.model import Model
 from api.answering.recheck import Recheck
@@ -152,7 +152,7 @@ class Answerer:
         if not ask.peek:
             _CACHE.inc()
             self._renew([(pair, body)], now)
-        return CACHED % values_of([(pair, body)], ask, now)
+        return CACHED % fields_of(pair, body, ask, now)
 
     async def many(self, pairs: Sequence[Pair], ask: Ask) -> bytes:
         """The answers: a JSON array, in the order of the pairs. They share the deadline, and their

@@ -106,8 +106,7 @@ def values_of(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float,
     """For each pair its cached bytes and the fields of this answer that go behind them."""
     as_kept = ask.k is None and ask.wants is None  # so without exploration too
     values: list[bytes | float] = []
-    names = (ask.named,) if ask.named else _request_ids(len(hits))
-    for ((_, user_id), body), request_id in zip(hits, names, strict=True):
+    for ((_, user_id), body), request_id in zip(hits, _request_ids(len(hits)), strict=True):
         age_s = now - body.generated_at
         values += (
             body.body if as_kept else cut(body, ask, request_id),
@@ -116,6 +115,14 @@ def values_of(hits: Sequence[Hit], ask: Ask, now: float) -> tuple[bytes | float,
             age_s if age_s > 0 else 0.0,
         )
     return tuple(values)
+
+
+def fields_of(pair: Pair, body: CachedBody, ask: Ask, now: float) -> tuple[bytes | float, ...]:
+    """`values_of` for one pair alone, without the lists: a lookup takes microseconds."""
+    named = ask.named or _request_ids(1)[0]
+    kept = body.body if ask.k is None and ask.wants is None else cut(body, ask, named)
+    age_s = now - body.generated_at
+    return kept, named, _json(pair[1]), age_s if age_s > 0 else 0.0
 
 
 def cut(body: CachedBody, ask: Ask, named: bytes) -> bytes:
@@ -146,7 +153,7 @@ def from_body(
 ) -> bytes:
     """Cached bytes that do not answer exactly this pair, or not as of now, as an answer."""
     fields = b'"fallback","fallback":"%b","reason":"%b"' % (kind.encode(), reason.encode())
-    return form(fields) % values_of([(pair, body)], ask, now)
+    return form(fields) % fields_of(pair, body, ask, now)
 
 
 def empty(pair: Pair, reason: Reason, ask: Ask, *, rejected: bool = False) -> bytes:

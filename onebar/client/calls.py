@@ -154,6 +154,8 @@ def refusal(request: Request, reply: Reply) -> ClientError:
     problem = _problem(reply)
     detail = problem.detail or problem.title or f"the server answered {reply.status}"
     message = f"{request.method} {request.path}: {detail}"
+    if problem.request_id:
+        message += f" (X-Request-ID {problem.request_id})"
     if reply.status in (401, 403):
         return NotAllowedError(message, status=reply.status, problem=problem)
     if reply.status in AGAIN:

@@ -167,7 +167,8 @@ async function refusal(what: string, response: Response): Promise<OneBarError> {
   } catch {
     // A proxy answered in the server's place.
   }
-  const message = `${what}: ${problem?.detail ?? problem?.title ?? `the server answered ${response.status}`}`;
+  const named = problem?.request_id ? ` (X-Request-ID ${problem.request_id})` : "";
+  const message = `${what}: ${problem?.detail ?? problem?.title ?? `the server answered ${response.status}`}${named}`;
   const { status } = response;
   if (status === 401 || status === 403) return new NotAllowedError(message, status, problem);
   if (AGAIN.has(status)) return new BusyError(message, status, problem);

@@ -58,12 +58,12 @@ test("what is given is not stamped over", async () => {
 });
 
 test("a refusal says what is wrong, and is not tried again", async () => {
-  const problem = { status: 422, title: "Invalid", detail: "no query", errors: [{ index: 0, detail: "no query" }] };
+  const problem = { status: 422, title: "Invalid", detail: "no query", errors: [{ index: 0, detail: "no query" }], request_id: "5f2d" };
   const { bar, asked } = scripted([json(422, problem)]);
   await assert.rejects(bar.send({ type: "search", user_id: "u", query: "" }), (error) => {
     assert.ok(error instanceof InvalidRequestError);
     assert.equal(error.faults[0].index, 0);
-    assert.match(error.message, /no query/);
+    assert.match(error.message, /no query \(X-Request-ID 5f2d\)/);
     return true;
   });
   assert.equal(asked.length, 1);

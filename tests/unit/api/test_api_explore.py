@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from api.answering.explore import Exploration, explored
-from api.answering.forms import CACHED, Ask, values_of
+from api.answering.forms import CACHED, Ask, fields_of, values_of
 from api.http.schemas import Answer
 from feature_store.cache.codec import decode_body, encode_body
 from onebar.gating.gate import PINNED_SCORE
@@ -87,3 +87,30 @@ def test_a_cached_body_is_explored_by_the_id_of_the_answer() -> None:
     plain = msgspec.json.decode(CACHED % values_of([(("v", "u"), body)], asks[1], 8.0), type=Answer)
     assert plain.queries == kept.queries[:4]
     assert b"propensity" not in CACHED % values_of([(("v", "u"), body)], asks[1], 8.0)
+
+
+@given(
+    st.none() | st.integers(1, 8),
+    st.none() | st.just(Exploration(0.9, 1)),
+    st.none() | st.text(max_size=5),
+    st.floats(0, 20),
+)
+def test_a_pair_alone_is_answered_as_in_a_batch_but_for_its_name(
+    k: int | None, terms: Exploration | None, user: str | None, now: float
+) -> None:
+    kept = QueryResult("v", tuple(made(6)), False, "m", "d", 7.0)
+    body = decode_body(encode_body(kept), 60.0)
+    assert body is not None
+    ask = Ask(0.0, k=k or (6 if terms else None), exploration=terms, named=b"0" * 24)
+    alone, together = (
+        msgspec.json.decode(CACHED % values, type=Answer)
+        for values in (
+            fields_of(("v", user), body, ask, now),
+            values_of([(("v", user), body)], ask, now),
+        )
+    )
+    assert alone.request_id == "0" * 24
+    if terms is None:
+        assert msgspec.structs.replace(together, request_id=alone.request_id) == alone
+    else:
+        assert alone.queries == explored(kept.queries, ask.k or 6, terms, alone.request_id)

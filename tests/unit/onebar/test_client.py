@@ -146,6 +146,14 @@ def test_what_can_not_succeed_is_asked_once(reply: Reply, kind: type[Exception])
     assert isinstance(caught.value, onebar.OneBarError)
 
 
+def test_an_error_names_the_request_by_which_the_servers_log_knows_it() -> None:
+    refused = Reply(422, b'{"status":422,"detail":"k is 9","request_id":"5f2d"}')
+    with pytest.raises(onebar.InvalidRequestError, match=r"k is 9 \(X-Request-ID 5f2d\)") as caught:
+        Run(refused).within(5)
+    assert caught.value.problem is not None
+    assert caught.value.problem.request_id == "5f2d"
+
+
 def test_retry_after_may_be_a_moment() -> None:
     assert retry_after_s(Reply(503, b"", "1.5")) == 1.5
     assert retry_after_s(Reply(503, b"", "Thu, 01 Jan 1970 00:00:00 GMT")) == 0.0
