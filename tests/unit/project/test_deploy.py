@@ -153,6 +153,12 @@ SCRAPED = {"namespace", "job", "instance", "le"}
 """Labels that Prometheus gives every series, or a histogram's."""
 
 
+def test_each_series_of_a_panel_has_a_letter_of_its_own() -> None:
+    for panel in DASHBOARD["panels"]:
+        letters = [target["refId"] for target in panel.get("targets", ())]
+        assert len(set(letters)) == len(letters), panel["title"]
+
+
 def test_the_dashboard_shows_every_metric() -> None:
     shown = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in used_metrics(ALL)}
     # A command that ends by itself is not scraped.
