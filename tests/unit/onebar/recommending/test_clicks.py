@@ -22,7 +22,7 @@ from onebar.recommending.features import FEATURES, describe, user_of
 from onebar.recommending.material import Material, material, seen
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Proposal, shipped_ranker
-from onebar.records import Anchor, Candidate, Features, HistoryEntry, VideoText
+from onebar.records import Anchor, Candidate, Features, HistoryEntry, Reactions, VideoText
 
 VIDEO = VideoText(title="trail running shoes for wide feet")
 MADE = Material(VIDEO, (Anchor("trail shoes", 4.0),), ("shoes cheap",))
@@ -191,3 +191,38 @@ async def test_users_get_their_own_order_of_one_generation() -> None:
     assert texts[1] == sorted(texts[1], key=len)
     assert len({answer.evidence_digest for answer in answers}) == 3
     assert len(world.engine.prompts) == 1
+
+
+class Habitual:
+    """A scorer that likes what is put as the user puts things."""
+
+    digest = "habitual"
+    variety = 0.0
+    beam = 3
+
+    def scores(self, proposals: Sequence[Proposal], material: Material) -> list[float]:
+        table = describe(proposals, material, shipped_ranker(), BOOK)
+        return [float(score) for score in table[:, FEATURES.index("style")]]
+
+
+async def test_a_served_bar_follows_the_users_habit_and_what_they_are_tired_of() -> None:
+    """From the store to the answer, one user by one user."""
+    world = World(taste=taste(scorer=Habitual(), book=BOOK))
+    world.store.history |= {
+        "thrifty": tuple(HistoryEntry(f"cheap {thing}", 9.0) for thing in ("wok", "tent", "desk")),
+        "local": tuple(HistoryEntry(f"{thing} near me", 9.0) for thing in ("wok", "tent", "desk")),
+    }
+    await world.batcher.start()
+    try:
+        thrifty, local = await world.ask(("shoes", "thrifty"), ("shoes", "local"))
+        first = thrifty.queries[0].text
+        world.store.reactions["thrifty"] = Reactions(tired=frozenset([first]))
+        world.cache.entries.clear()
+        (weary,) = await world.ask(("shoes", "thrifty"))
+        await world.recommender.drain()
+    finally:
+        await world.batcher.stop()
+    assert first.startswith("cheap ")
+    assert local.queries[0].text.endswith(" near me")
+    assert [query.text for query in weary.queries][-1] == first
+    assert weary.queries[0].text.startswith("cheap ")
