@@ -12,6 +12,7 @@ from experiments import BY_NAME, EXPERIMENTS, QBQTC, SIMULATOR
 from layout import checkpoint_of, load_outcomes, outcomes_of
 from sources import Oracle, dataset_of, relevance_of, taps_of, test_triggers
 
+from onebar import __version__
 from onebar.evaluation.baselines.cascade import Cascade
 from onebar.evaluation.baselines.simple import AnchorsAlone, Popularity, TitleCopy
 from onebar.evaluation.metrics import (
@@ -130,6 +131,8 @@ def write_report(
         f"Written by `{command}`; nothing here was typed in by hand. {_machine(work, names)} "
         "Intervals are 95 %, from a bootstrap over users; a run's value is the mean of its "
         f"{seeds} seed(s).",
+        "",
+        f"Of version {__version__}.",
         "",
         *_simulated(work, names, seeds, limit),
     ]

@@ -1,7 +1,7 @@
 """What a click ranker is worth: docs/taps.md.
 
-    python benchmarks/taps.py                   # an hour on two cores that are free
-    python benchmarks/taps.py --limit 1500 --most 1800
+    python benchmarks/taps.py                     # half an hour on a core
+    python benchmarks/taps.py --limit 15000 --most 18000
 
 The simulated world of docs/results.md; candidates of one checkpoint (the shipped one, or `--init`),
 in four orders: the beam's own, the shipped ranker's, and those of click rankers grown with several
@@ -29,7 +29,7 @@ from onebar.evidence.prompt import build_prompt
 from onebar.generator.checkpoint import SHIPPED, Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
 from onebar.learning.clicks import ClicksConfig, train_clicks
-from onebar.process.console import Update, progress, say
+from onebar.process.console import Update, progress
 from onebar.recommending.candidates import choose
 from onebar.recommending.loading import open_taste
 from onebar.recommending.material import told
@@ -38,9 +38,7 @@ from onebar.records import Candidate
 from onebar.triggers import Trigger
 from stream.simulator.taps import examined
 
-BEAM = 32
-SERVED = 8
-"""The beam of a checkpoint without a click ranker."""
+BEAM = 8
 
 
 def main() -> None:
@@ -53,8 +51,8 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000, help="events of the log")
     parser.add_argument("--days", type=float, default=7.0, help="over how many days")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--most", type=int, help="most impressions to learn from")
-    parser.add_argument("--limit", type=int, default=6_000, help="most triggers to measure on")
+    parser.add_argument("--most", type=int, default=2_000, help="most impressions to learn from")
+    parser.add_argument("--limit", type=int, default=1_500, help="most triggers to measure on")
     options = parser.parse_args()
     work: Path = options.work
     make_simulated(work, options.events, options.days)
@@ -64,8 +62,14 @@ def main() -> None:
     looked = propensities(dataset_of(work, SIMULATOR), "test")
     known = baselines(work, SIMULATOR, triggers, looked)
     rows = measured(work, checkpoint, rankers, triggers, looked)
-    page = write(options.out, known, rows, rankers, looked, said(options))
+    costs = {path.stem: path.read_text("ascii").strip() for path in places_of(work).glob("*.ms")}
+    page = write(options.out, known, rows, rankers, looked, costs, said(options))
     print(page)
+
+
+def places_of(work: Path) -> Path:
+    """Where outcomes lie."""
+    return work / "taps" / "outcomes"
 
 
 def said(options: argparse.Namespace) -> str:
@@ -96,18 +100,16 @@ def grow(work: Path, checkpoint: Checkpoint, seed: int, most: int | None) -> Pat
 class Ordered:
     """Candidates that were generated before, in the order that a taste gives them."""
 
-    def __init__(
-        self, name: str, beams: dict[str, list[Candidate]], taste: Taste | None, width: int
-    ) -> None:
+    def __init__(self, name: str, beams: dict[str, list[Candidate]], taste: Taste | None) -> None:
         self.name = name
         self.ms: list[float] = []
-        self._beams, self._taste, self._width = beams, taste, width
+        self._beams, self._taste = beams, taste
 
     def predict(self, triggers: Sequence[Trigger], k: int) -> list[Prediction]:
         return [self._one(trigger, k) for trigger in triggers]
 
     def _one(self, trigger: Trigger, k: int) -> Prediction:
-        beam = self._beams[trigger.trigger_id][: self._width]
+        beam = self._beams[trigger.trigger_id]
         if self._taste is None:
             rejected = bool(beam) and beam[0].text.strip() == "[REJECT]"
             texts = tuple(one.text for one in beam if one.text.strip() != "[REJECT]")
@@ -151,24 +153,24 @@ def measured(
     looked: Sequence[float],
 ) -> dict[str, list[Outcomes]]:
     """The outcomes of each order, a seed each of the click rankers."""
-    places = work / "taps" / "outcomes"
+    places = places_of(work)
     places.mkdir(parents=True, exist_ok=True)
     with progress("generating") as update:
         beams = generate(checkpoint, triggers, places / f"{checkpoint.name}.beams", update)
     shipped = open_taste(checkpoint)
-    orders: list[tuple[str, int, Taste | None, int]] = [
-        ("generator", 0, None, SERVED),
-        ("generator + shipped ranker", 0, shipped, SERVED),
-        *(("+ click ranker", seed, open_taste(open_checkpoint(path)), BEAM)
+    orders: list[tuple[str, int, Taste | None]] = [
+        ("generator", 0, None),
+        ("generator + shipped ranker", 0, shipped),
+        *(("+ click ranker", seed, open_taste(open_checkpoint(path)))
           for seed, path in enumerate(rankers)),
     ]  # fmt: skip
     found: dict[str, list[Outcomes]] = {}
-    for name, seed, taste, width in orders:
+    for name, seed, taste in orders:
         path = places / f"{name.replace(' ', '-')}-{seed}"
         if path.with_name(path.name + ".json").exists():
             found.setdefault(name, []).append(Outcomes.load(path))
             continue
-        ordered = Ordered(name, beams, taste, width)
+        ordered = Ordered(name, beams, taste)
         with progress(f"{name}, seed {seed}") as update:
             outcomes = measure(
                 ordered,
@@ -178,9 +180,10 @@ def measured(
                 propensity=looked,
                 progress=lambda done, of, update=update: update(done / of, ""),  # type: ignore[misc]
             )
-        if ordered.ms:
-            say(f"{name}: {median(ordered.ms):.1f} ms of CPU a list")
         outcomes.save(path)
+        if ordered.ms:
+            cost = path.with_name(path.name + ".ms")
+            cost.write_text(f"{median(ordered.ms):.2f}\n", encoding="ascii")
         found.setdefault(name, []).append(outcomes)
     return found
 
@@ -191,6 +194,7 @@ def write(
     rows: dict[str, list[Outcomes]],
     rankers: Sequence[Path],
     looked: Sequence[float],
+    costs: dict[str, str],
     command: str,
 ) -> Path:
     everything: dict[str, Measured] = {name: known[name] for name in BASELINES[SIMULATOR]}
@@ -223,6 +227,10 @@ def write(
         "hidden truth, by a user whom the video interests. `oracle` knows it. `ips_taps` is what "
         "the log alone says of it: logged taps on these queries, by how likely their places are "
         "looked at, a tapped bar.",
+        "",
+        f"Putting a list in order cost {costs.get('+-click-ranker-0', '–')} ms of processor time "
+        f"in the median, {costs.get('generator-+-shipped-ranker-0', '–')} with the shipped ranker: "
+        "candidates put together, described and chosen from, without the generation.",
         "",
         "## Differences",
         "",

@@ -13,8 +13,9 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import structlog
@@ -37,15 +38,14 @@ from onebar.learning.grow import GrowConfig, Grown, grow
 from onebar.process.console import Update
 from onebar.process.files import replace_file, staging
 from onebar.ranking.book import Book
+from onebar.ranking.habits import LEAST_USERS, Habits
 from onebar.ranking.trees import Trees
+from onebar.recommending.features import FEATURES
 from onebar.recommending.grounding import presentable
 from onebar.recommending.loading import open_taste
 from onebar.recommending.pool import Taste
 from onebar.triggers import CARD as DATASET_CARD
 from onebar.triggers import EmptyDatasetError, Split, Trigger, TriggerDataset, open_dataset
-
-if TYPE_CHECKING:
-    pass
 
 log = structlog.get_logger(__name__)
 
@@ -67,14 +67,14 @@ class ClicksConfig(GrowConfig, frozen=True, kw_only=True):
     """The checkpoint to write; what was made so far lies in `.OUT.clicks` beside it."""
     split: Split = "valid"
     """The part to learn from: one that the generator has not learnt."""
-    beam: int = 32
+    beam: int = 8
     """Candidates of the generator; as many are generated in serving."""
     most: int | None = None
     """At most so many impressions (`some_of`); None for all."""
     book: bool = True
     """Whether the queries of the dataset's train part become candidates."""
     book_least: int = 1
-    """Times that a query must have been asked to stand in the book."""
+    """Users who must have asked a query for it to stand in the book."""
     threads: int = 1
     rows: Path | None = None
     """Where rows are kept for other runs on the same ones, with other seeds or settings of the
@@ -87,6 +87,7 @@ class ClicksConfig(GrowConfig, frozen=True, kw_only=True):
             (self.dataset / DATASET_CARD).read_bytes(),
             open_checkpoint(self.checkpoint, verify=False).name,
             *(self.split, self.beam, self.most, self.book, self.book_least),
+            FEATURES,
         )
         return hashlib.sha256(msgspec.json.encode(fixed)).hexdigest()
 
@@ -191,31 +192,29 @@ def _evenly(places: Sequence[int], most: int) -> list[int]:
 
 
 def make_book(dataset: TriggerDataset, path: Path, config: ClicksConfig) -> Book:
-    """The queries of the train part that may be shown to anybody; read where it was made before."""
+    """What the users of the train part asked, each query counted once a user, as far as it may be
+    shown to anybody, and how they put it; read where it was made before."""
     if path.is_file():
         return Book.load(path)
-    asked: Counter[str] = Counter()
-    users: dict[str, set[str]] = {}
-    policy = dataset.card.settings.get("policy", {})
-    least = int(policy.get("showable_users", 1))
+    least = int(dataset.card.settings.get("policy", {}).get("showable_users", 1))
+    users: dict[str, dict[str, None]] = {}
     for trigger in dataset.read("train", ("click", "search")):
-        query = presentable(trigger.target)
-        if not query:
-            continue
-        asked[query] += 1
-        who = users.setdefault(query, set())
-        if len(who) < least:
-            who.add(trigger.user_id or trigger.trigger_id)
+        mine = users.setdefault(trigger.user_id or trigger.trigger_id, {})
+        for query in (trigger.target, *trigger.recent):
+            if shown := presentable(query):
+                mine[shown] = None
+    asked = Counter(chain.from_iterable(users.values()))
     personal, risk = shipped_patterns(), shipped_rules()
     kept = {
         query: count
         for query, count in asked.items()
         if count >= config.book_least
-        and len(users[query]) >= least
+        and count >= least
         and personal.kind(query) is None
         and risk.risk((query,)) is None
     }
-    book = Book.of(kept)
+    habits = Habits.of([tuple(mine) for mine in users.values()], max(least, LEAST_USERS))
+    book = Book.of(kept, habits)
     book.save(path)
     return book
 

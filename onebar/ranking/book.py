@@ -1,8 +1,10 @@
 """A book of known queries: what people searched and tapped so far, found again by its words.
 
-A checkpoint's generator writes what it has learnt to write; the book has what was really asked,
-word for word. A query is found by the words that it shares with the evidence, rare ones first
-(TF-IDF), and those that also speak as this user does come first.
+A checkpoint's generator writes what it has learnt to write; the book has what was really asked.
+Queries are kept by their bases (`onebar.ranking.habits`): what ten people each put in their own way
+is one to be found, and is then put as whoever asks now would. A base is found by the words that it
+shares with the evidence, rare ones first (TF-IDF), and those with words that the user often says
+come first.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from msgspec import Struct
 from onebar.errors import OneBarError
 from onebar.evidence.words import words
 from onebar.process.files import replace_file
+from onebar.ranking.habits import Habits, Style
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 HABIT = 3.0
 """How much a word that a user says in every query counts beside one of the evidence."""
 LEAST_HABIT = 0.1
@@ -39,14 +42,20 @@ class BookError(OneBarError, ValueError):
 
 
 class _File(Struct, frozen=True):
-    """`keys` are words; the queries with word k are `places[starts[k]:starts[k + 1]]`."""
+    """Query i has the base `bases[base_of[i]]`. `keys` are words; the bases with word k are
+    `places[starts[k]:starts[k + 1]]`. `first` and `last` are the affixes that are habits."""
 
     format: int
     queries: tuple[str, ...]
     counts: bytes
+    bases: tuple[str, ...]
+    base_of: bytes
     keys: tuple[str, ...]
     starts: bytes
     places: bytes
+    first: tuple[str, ...]
+    last: tuple[str, ...]
+    styles: tuple[tuple[Style, float], ...]
 
 
 class Book:
@@ -58,17 +67,23 @@ class Book:
 
         self._file = file
         self.digest = hashlib.sha256(msgspec.msgpack.encode(file)).hexdigest()[:8]
+        self.habits = Habits(file.first, file.last, dict(file.styles))
         self._columns = {key: at for at, key in enumerate(file.keys)}
         self._starts = np.frombuffer(file.starts, dtype="<i4").astype(np.intp)
         self._places = np.frombuffer(file.places, dtype="<i4").astype(np.intp)
         counts = np.frombuffer(file.counts, dtype="<i4")
-        many = len(file.queries)
+        base_of = np.frombuffer(file.base_of, dtype="<i4")
+        many = len(file.bases)
         has = self._starts[1:] - self._starts[:-1]
         self._idf = np.log1p(many / np.maximum(has, 1)) ** 2
         norm = np.zeros(many)
         np.add.at(norm, self._places, np.repeat(self._idf, has))
-        self._prior = (1 + COMMON * np.log1p(counts)) / np.maximum(norm, 1e-9) ** (LENGTH / 2)
+        of_base = np.bincount(base_of, counts, many)
+        self._prior = (1 + COMMON * np.log1p(of_base)) / np.maximum(norm, 1e-9) ** (LENGTH / 2)
         self._asked = {query: int(count) for query, count in zip(file.queries, counts, strict=True)}
+        self._bases = {
+            base: int(count) for base, count in zip(file.bases, of_base.tolist(), strict=True)
+        }
 
     def __len__(self) -> int:
         return len(self._file.queries)
@@ -77,18 +92,22 @@ class Book:
         """How often it was asked or tapped; 0 where the book does not have it."""
         return self._asked.get(query, 0)
 
+    def base_count(self, base: str) -> int:
+        """How often queries with this base were asked or tapped."""
+        return self._bases.get(base, 0)
+
     def find(
         self, evidence: Mapping[str, float], habits: Mapping[str, float], most: int
     ) -> list[tuple[str, float]]:
-        """At most `most` queries that share a word with the evidence, best first, with their
-        scores (> 0).
+        """At most `most` bases that share a word with the evidence, best first, with their scores
+        (> 0).
 
         `evidence` has the weight of each word's key, `habits` the share of the user's queries that
-        a word stands in. Equal scores are ordered by query.
+        a word stands in. Equal scores are ordered by base.
         """
         import numpy as np
 
-        scores: NDArray[np.float64] = np.zeros(len(self))
+        scores: NDArray[np.float64] = np.zeros(len(self._file.bases))
         for key, weight in evidence.items():
             self._add(scores, key, weight)
         touched = scores > 0
@@ -102,9 +121,9 @@ class Book:
         if len(places) > most:
             edge = np.partition(scores[places], -most)[-most]
             places = places[scores[places] >= edge]
-        # Queries are sorted, so that their places order equals.
+        # Bases are sorted, so that their places order equals.
         order = places[np.lexsort((places, -scores[places]))][:most]
-        return [(self._file.queries[at], float(scores[at])) for at in order.tolist()]
+        return [(self._file.bases[at], float(scores[at])) for at in order.tolist()]
 
     def _add(self, scores: NDArray[np.float64], key: str, weight: float) -> None:
         at = self._columns.get(key)
@@ -112,14 +131,19 @@ class Book:
             scores[self._places[self._starts[at] : self._starts[at + 1]]] += weight * self._idf[at]
 
     @classmethod
-    def of(cls, counts: Mapping[str, int]) -> Book:
-        """The book of these queries and how often each was asked."""
+    def of(cls, counts: Mapping[str, int], habits: Habits | None = None) -> Book:
+        """The book of these queries and how often each was asked; their bases are told by
+        `habits`, without which each is its own."""
         import numpy as np
 
+        habits = habits or Habits((), ())
         queries = sorted(counts)
+        own = [habits.apart(query)[0] for query in queries]
+        bases = sorted(set(own))
+        at_base = {base: at for at, base in enumerate(bases)}
         has: dict[str, list[int]] = {}
-        for at, query in enumerate(queries):
-            for key in sorted(keys_of(query)):
+        for at, base in enumerate(bases):
+            for key in sorted(keys_of(base)):
                 has.setdefault(key, []).append(at)
         keys = sorted(has)
         starts = np.cumsum([0, *(len(has[key]) for key in keys)])
@@ -129,9 +153,14 @@ class Book:
                 FORMAT,
                 tuple(queries),
                 np.array([counts[query] for query in queries], dtype="<i4").tobytes(),
+                tuple(bases),
+                np.array([at_base[base] for base in own], dtype="<i4").tobytes(),
                 tuple(keys),
                 starts.astype("<i4").tobytes(),
                 np.array(places, dtype="<i4").tobytes(),
+                tuple(sorted(habits.first)),
+                tuple(sorted(habits.last)),
+                tuple(sorted(habits.shares.items())),
             )
         )
 
@@ -144,14 +173,16 @@ class Book:
             file = msgspec.msgpack.decode(path.read_bytes(), type=_File)
             starts = np.frombuffer(file.starts, dtype="<i4")
             places = np.frombuffer(file.places, dtype="<i4")
+            base_of = np.frombuffer(file.base_of, dtype="<i4")
             counts = len(file.counts) // 4
         except (OSError, ValueError) as error:
             raise BookError(f"{path} holds no queries: {error}") from error
         if file.format != FORMAT:
             raise BookError(f"{path} has format {file.format}, this program reads {FORMAT}")
-        many = len(file.queries)
+        many = len(file.bases)
         sound = (
-            counts == many
+            counts == len(base_of) == len(file.queries)
+            and (not len(base_of) or 0 <= int(base_of.min()) <= int(base_of.max()) < many)
             and len(starts) == len(file.keys) + 1
             and starts[0] == 0
             and starts[-1] == len(places)

@@ -1,7 +1,9 @@
 """Gradient-boosted trees in flat arrays: grown by LightGBM, evaluated by numpy alone.
 
-All trees go down one level at a time for all rows at once, so forty candidates through two hundred
-trees take well under a millisecond and need no library.
+No row goes down a tree. All nodes of all trees are asked at once, and each that a row fails strikes
+the leaves on its left out, as bits of a number; the first leaf that is left is where the row would
+have come (QuickScorer, Lucchese et al. 2015). A hundred candidates through a hundred trees take
+about a millisecond and need no library.
 """
 
 from __future__ import annotations
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1
+MOST_LEAVES = 64
+"""Of a tree: the bits of a number."""
+_ALL = (1 << 64) - 1
+if TYPE_CHECKING:
+    _Bits = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.uint64], NDArray[np.float64]]
 
 
 class TreesError(OneBarError, ValueError):
@@ -57,11 +64,7 @@ class Trees:
         self.settings: Mapping[str, Any] = file.settings
         self.digest = hashlib.sha256(msgspec.msgpack.encode(file)).hexdigest()[:8]
         self._roots = np.frombuffer(file.roots, dtype="<i4")
-        self._feature = np.frombuffer(file.feature, dtype="<i2").astype(np.intp)
-        self._threshold = np.frombuffer(file.threshold, dtype="<f8")
-        self._left = np.frombuffer(file.left, dtype="<i4")
-        self._right = np.frombuffer(file.right, dtype="<i4")
-        self._absent_left = np.frombuffer(file.absent_left, dtype=np.bool_)
+        self._trees = _bits(file)
 
     def __len__(self) -> int:
         return len(self._roots)
@@ -70,18 +73,21 @@ class Trees:
         """The sum of each row (n, features); NaN is what is absent."""
         import numpy as np
 
-        many, width = rows.shape
-        flat = np.ascontiguousarray(rows, dtype=np.float64).ravel()
-        start = (np.arange(many, dtype=np.intp) * width)[:, None]
-        at = np.broadcast_to(self._roots, (many, len(self._roots)))
-        for _ in range(self._file.depth):
-            # A leaf's children are itself, whatever is asked of it.
-            value = flat.take(start + self._feature.take(at))
-            left = (value <= self._threshold.take(at)) | (
-                np.isnan(value) & self._absent_left.take(at)
-            )
-            at = np.where(left, self._left.take(at), self._right.take(at))
-        return np.asarray(self._threshold.take(at).sum(axis=1))
+        columns, thresholds, strikes, leaves = self._trees
+        many, trees, nodes = len(rows), len(leaves), columns.shape[1]
+        if not trees or not many:
+            return np.zeros(many)
+        values = np.asarray(rows, dtype=np.float32).T
+        # NaN is less than nothing; where it is to go left, it stands as the least there is.
+        known = np.concatenate([np.where(np.isnan(values), -np.inf, values), values])
+        left = known[columns.ravel()] <= thresholds.ravel()[:, None]
+        struck = np.where(left, ~np.uint64(0), strikes.ravel()[:, None])
+        struck = np.bitwise_and.reduce(struck.reshape(trees, nodes, many), axis=1)
+        # The lowest bit that is left; powers of two have exact logarithms.
+        first = np.log2((struck & (~struck + np.uint64(1))).astype(np.float64)).astype(np.intp)
+        found = np.take_along_axis(leaves, first, axis=1)
+        # A row's leaves side by side: the sum is the same alone and in company.
+        return np.asarray(np.ascontiguousarray(found.T).sum(axis=1))
 
     def check(self, features: Sequence[str]) -> None:
         """Raises `TreesError` where they were grown on other features."""
@@ -156,6 +162,62 @@ class Trees:
                 dict(settings or {}),
             )
         )
+
+
+def _bits(file: _File) -> _Bits:
+    """The trees as what their nodes strike out: of each node (trees, nodes) the column, the
+    threshold and the leaves that are struck out where a row fails; of each tree its leaves' values.
+    """
+    import numpy as np
+
+    feature = np.frombuffer(file.feature, dtype="<i2").tolist()
+    threshold = np.frombuffer(file.threshold, dtype="<f8").tolist()
+    left = np.frombuffer(file.left, dtype="<i4").tolist()
+    right = np.frombuffer(file.right, dtype="<i4").tolist()
+    absent_left = np.frombuffer(file.absent_left, dtype=np.bool_).tolist()
+    columns: list[list[int]] = []
+    thresholds: list[list[float]] = []
+    strikes: list[list[int]] = []
+    values: list[list[float]] = []
+    for root in np.frombuffer(file.roots, dtype="<i4").tolist():
+        tests: list[tuple[int, float, int]] = []
+        leaves: list[float] = []
+
+        def walk(at: int, below: int, leaves: list[float] = leaves, tests: Any = tests) -> None:
+            if left[at] == at:
+                leaves.append(threshold[at])
+                return
+            if not below:
+                raise TreesError("a tree is deeper than the file says: train the ranker again")
+            start = len(leaves)
+            walk(left[at], below - 1, leaves, tests)
+            column = feature[at] + (0 if absent_left[at] else len(file.features))
+            struck = (1 << len(leaves)) - (1 << start)
+            tests.append((column, threshold[at], _ALL & ~struck))
+            walk(right[at], below - 1, leaves, tests)
+
+        walk(root, file.depth)
+        if len(leaves) > MOST_LEAVES:
+            raise TreesError(
+                f"a tree of {len(leaves)} leaves, and {MOST_LEAVES} are the most: grow it with "
+                "--set leaves=64 or less"
+            )
+        columns.append([column for column, _, _ in tests])
+        thresholds.append([value for _, value, _ in tests])
+        strikes.append([struck for _, _, struck in tests])
+        values.append(leaves)
+    nodes = max(map(len, columns), default=0)
+    exact = np.array([row + [np.inf] * (nodes - len(row)) for row in thresholds], dtype=np.float64)
+    # What is at most the threshold is so in 32 bits where that is rounded down.
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(np.float32)
+    rounded = np.where(rounded > exact, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+    return (
+        np.array([row + [0] * (nodes - len(row)) for row in columns], dtype=np.intp),
+        rounded.astype(np.float32),
+        np.array([row + [_ALL] * (nodes - len(row)) for row in strikes], dtype=np.uint64),
+        np.array([row + [0.0] * (nodes + 1 - len(row)) for row in values], dtype=np.float64),
+    )
 
 
 def _check_shape(path: Path, file: _File) -> None:

@@ -19,7 +19,7 @@ from onebar.evidence.words import words
 from onebar.gating.risk import RiskClassifier
 from onebar.recommending.material import Material
 from onebar.recommending.material import material as material_of
-from onebar.recommending.pool import POOL, Bounds, Pool, Taste, shipped_taste
+from onebar.recommending.pool import POOL, SPANS, Bounds, Pool, Taste, shipped_taste
 from onebar.recommending.ranker import Proposal
 from onebar.records import Candidate, Features
 
@@ -118,9 +118,10 @@ def choose(
     else:
         pool.add_history()
         pool.add_beam(beam)
-        pool.add_book()
+        pool.add_known()
         if from_text and taste.from_text:
-            pool.add_spans(POOL)
+            pool.add_spans(SPANS if taste.scorer is not None else POOL)
+        pool.add_styled()
     queries = pool.best(k, harmful=harmful)
     nothing = Rejection.REJECTED if rejected else Rejection.NOTHING_LEFT
     return Chosen(queries, None if queries else nothing, pool.dropped)
@@ -142,8 +143,9 @@ def proposals(
     pool.add_anchors()
     pool.add_history()
     pool.add_beam(beam)
-    pool.add_book()
+    pool.add_known()
     pool.add_spans(spans)
+    pool.add_styled()
     for query in also:
         pool.add(query)
     return pool.proposals()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import exp, log
 from typing import Any
 
@@ -14,7 +14,8 @@ from onebar.evidence.text import REJECT, normalize_query
 from onebar.evidence.words import Word, words
 from onebar.gating.risk import RiskClassifier, shipped_rules
 from onebar.ranking.book import Book
-from onebar.recommending.clicks import known
+from onebar.ranking.habits import PLAIN, Style
+from onebar.recommending.features import known
 from onebar.recommending.grounding import (
     Drop,
     Ground,
@@ -25,7 +26,7 @@ from onebar.recommending.grounding import (
     trimmed,
 )
 from onebar.recommending.material import VOICE, Material
-from onebar.recommending.phrases.spans import signature
+from onebar.recommending.phrases.spans import Span, signature
 from onebar.recommending.ranker import (
     Proposal,
     Ranker,
@@ -36,7 +37,7 @@ from onebar.recommending.ranker import (
     worth,
 )
 from onebar.recommending.variety import varied
-from onebar.records import Candidate
+from onebar.records import Candidate, VideoText
 
 LEAST_SHARE = 0.04
 """Candidates less likely than this part of the likeliest are better not shown at all."""
@@ -46,8 +47,14 @@ POOL = 20
 """Best candidates that the list is spread over."""
 
 
-KNOWN = 48
-"""Known queries that are candidates."""
+KNOWN = 40
+"""Bases of known queries that are candidates to a `Taste.scorer`."""
+SPANS = 8
+"""Spans of the text that are."""
+STYLES = 2
+"""Ways in which each base is put: those that the user most likely takes."""
+LEAST_STYLE = 0.05
+"""How likely a way must be."""
 
 
 class Taste(Struct, frozen=True):
@@ -109,24 +116,31 @@ class Pool:
         self._material = material
         self._taste = taste
         self._bounds = bounds
-        self._text = Ground(material.texts())
         # A ranker that has learned from clicks tells orders of words apart, as those who tap do.
         self._exact = exact or taste.scorer is not None
+        habits = taste.book.habits if taste.book is not None else None
+        self._habits = habits if self._exact else None
+        self._styles: tuple[Style, ...] = ()
+        if self._habits is not None:
+            chances = self._habits.chances(material.recent)
+            likely = sorted((-chance, style) for style, chance in chances.items())[:STYLES]
+            self._styles = tuple(style for below, style in likely if -below >= LEAST_STYLE)
         self._found: dict[str, Proposal] = {}
         self._harmful: dict[str, Proposal] = {}
         """By themselves: only a rule can have them shown."""
         self.dropped: Counter[str] = Counter()
 
+    @cached_property
+    def _text(self) -> Ground:
+        return Ground(self._material.texts())
+
     def _put(self, text: str, **facts: Any) -> None:
         """One more source of a query: what is known of it is added to what was."""
-        query = presentable(text)
-        if not query:
+        read = _read(text)
+        if read is None:
             self.dropped[Drop.BROKEN] += 1
             return
-        found = words(query)
-        if not found:
-            self.dropped[Drop.BROKEN] += 1
-            return
+        query, found = read
         if self._outside(query):
             self.dropped[Drop.REPERTOIRE] += 1
             return
@@ -138,12 +152,14 @@ class Pool:
             self.dropped[Drop.DUPLICATE] += query != known.text
             shelf[key] = known._replace(**first)
             return
-        if self._taste.risk.risk((query,)) is not None:
+        if _risky(self._taste.risk.risk, query):
             self.dropped[Drop.RISKY] += 1
             shelf = self._harmful
-        said = [at for at, word in enumerate(found) if not word.function] or [*range(len(found))]
-        strange = tuple(at for at in said if not self._text.touches(found[at]))
-        covered = 1 - len(strange) / len(said)
+        if self._exact:
+            shelf[key] = Proposal(query, found, **facts)
+            return
+        strange = tuple(at for at in _said(found) if not self._text.touches(found[at]))
+        covered = 1 - len(strange) / len(_said(found))
         shelf[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
 
     def _same(self, query: str, found: tuple[Word, ...]) -> str:
@@ -170,21 +186,41 @@ class Pool:
             {
                 key: proposal
                 for key, proposal in shelf.items()
-                if not proposal.near and proposal.covered > 0
+                if not proposal.near and self._touches(proposal)
             }
             for shelf in (self._found, self._harmful)
         )
+
+    def _touches(self, proposal: Proposal) -> bool:
+        found = proposal.words
+        return any(self._text.touches(found[at]) for at in _said(found))
 
     def add_history(self) -> None:
         for rank, query in enumerate(self._material.history):
             self._put(query, history=rank)
 
-    def add_book(self, most: int = KNOWN) -> None:
-        """Known queries that share a word with the evidence, if the checkpoint brings any."""
-        if self._taste.book is None:
+    def add_known(self, most: int = KNOWN) -> None:
+        """What stood under the video before, and known queries that share a word with the evidence,
+        if the checkpoint brings any: each base put as the user puts things."""
+        book = self._taste.book
+        if book is None or self._habits is None:
             return
-        for rank, (query, match) in enumerate(known(self._taste.book, self._material, most)):
-            self._put(query, book=rank, match=match)
+        for rank, one in enumerate(self._material.counts):
+            self._put(one.query, counted=rank)
+        for rank, (base, match) in enumerate(known(book, self._material, most)):
+            for style in self._styles:
+                self._put(f"{style.first}{base}{style.last}", book=rank, match=match)
+
+    def add_styled(self) -> None:
+        """What there is, put as the user puts things."""
+        if self._habits is None or self._styles in ((), (PLAIN,)):
+            return
+        bases = dict.fromkeys(self._habits.apart(text)[0] for text in list(self._found))
+        for base in bases:
+            for style in self._styles:
+                text = f"{style.first}{base}{style.last}"
+                if text not in self._found:
+                    self._put(text, styled=True)
 
     def add_beam(self, beam: Sequence[Candidate]) -> None:
         taste = self._taste
@@ -222,10 +258,11 @@ class Pool:
         """
         # All of them are needed only to tell which are of the repertoire.
         wanted = None if self._bounds else most
-        also = frozenset(self._found)
         if self._exact:
-            also = frozenset(signature(proposal.words) for proposal in self._found.values())
-        spans = self._taste.ranker.best_spans(self._material.video, wanted, also)
+            spans = _best_spans(self._taste.ranker, self._material.video, wanted)
+        else:
+            also = frozenset(self._found)
+            spans = self._taste.ranker.best_spans(self._material.video, wanted, also)
         for rank, span in enumerate(spans):
             text = normalize_query(span.text)
             key = self._same(text, span.words)
@@ -309,3 +346,27 @@ def _must(proposal: Proposal) -> bool:
 
 def _missing(known: Proposal, name: str) -> bool:
     return bool(getattr(known, name) == Proposal._field_defaults[name])
+
+
+@lru_cache(maxsize=2048)
+def _best_spans(ranker: Ranker, video: VideoText, most: int | None) -> list[Span]:
+    """The spans of a video, whoever asks."""
+    return ranker.best_spans(video, most)
+
+
+@lru_cache(maxsize=65536)
+def _read(text: str) -> tuple[str, tuple[Word, ...]] | None:
+    """A query as it may be shown, and its words; None where it must not be."""
+    query = presentable(text)
+    found = words(query) if query else ()
+    return (query, found) if found else None
+
+
+@lru_cache(maxsize=65536)
+def _risky(risk: Callable[[Sequence[str]], str | None], query: str) -> bool:
+    return risk((query,)) is not None
+
+
+def _said(found: Sequence[Word]) -> list[int]:
+    """Where the words stand that say something; all where none does."""
+    return [at for at, word in enumerate(found) if not word.function] or [*range(len(found))]

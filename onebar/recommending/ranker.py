@@ -89,6 +89,10 @@ class Proposal(NamedTuple):
     """Its rank among the known queries that are found by the evidence's words."""
     match: float = 0.0
     """How well these words find it."""
+    counted: int | None = None
+    """Its rank among the queries that were exposed under the video, the most exposed first."""
+    styled: bool = False
+    """Whether it is another candidate, put as the user puts things."""
     covered: float = 1.0
     """Share of its words that the video's text has."""
     strange: tuple[int, ...] = ()
@@ -97,8 +101,8 @@ class Proposal(NamedTuple):
     @property
     def sourced(self) -> bool:
         """Whether anything names it."""
-        found = (self.span, self.beam, self.anchor, self.history, self.book)
-        return any(one is not None for one in found)
+        found = (self.span, self.beam, self.anchor, self.history, self.book, self.counted)
+        return self.styled or any(one is not None for one in found)
 
 
 Feature = tuple[str, float]

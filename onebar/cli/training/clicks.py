@@ -19,12 +19,12 @@ def clicks(
     beam: Annotated[
         int,
         typer.Option(min=1, max=64, help="Candidates of the generator, then also in serving."),
-    ] = 32,
+    ] = 8,
     most: Annotated[
         int | None, typer.Option(min=100, help="Most impressions, evenly from all.")
     ] = None,
     book: Annotated[
-        bool, typer.Option(help="Make the queries of the train part candidates, too.")
+        bool, typer.Option(help="Make what the train part's users asked candidates, too.")
     ] = True,
     variety: Annotated[
         float,

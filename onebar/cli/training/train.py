@@ -14,6 +14,7 @@ from onebar.cli.training.clicks import clicks
 from onebar.cli.training.export import export
 from onebar.cli.training.import_ import import_model
 from onebar.cli.training.refresh import refresh
+from onebar.cli.training.reinforce import reinforce
 from onebar.process.console import say
 
 train = typer.Typer(
@@ -25,6 +26,7 @@ train.command("import")(import_model)
 train.command()(export)
 train.command()(clicks)
 train.command()(refresh)
+train.command()(reinforce)
 
 DatasetArgument = Annotated[Path, typer.Argument(help="A directory that `onebar dataset` wrote.")]
 OutOption = Annotated[Path, typer.Option(help="The checkpoint directory to write.")]

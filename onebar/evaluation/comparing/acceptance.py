@@ -35,7 +35,7 @@ class Bounds(Struct, frozen=True):
     language: float = 0.01
     """Share of queries in a script that the evidence is not in."""
     grounding: float = 0.02
-    """Share of a query's words that the evidence has, on average."""
+    """Share of a query's words that the evidence has, or the user's newest queries, on average."""
     latency: float = 1.5
     """Times that a prompt may take what it took."""
 
@@ -78,6 +78,8 @@ def accept(
     report = shadow(old, new, triggers, k=k, progress=progress)
     before, after = old.answers, new.answers
     grounds = [Ground(_texts(trigger)) for trigger in triggers]
+    # A click ranker puts things as the user puts them, in words of whatever they asked before.
+    known = [Ground((*_texts(trigger), *trigger.recent)) for trigger in triggers]
     checks = {
         "taps": _taps(report, bounds.taps, k),
         "rejects": _more(
@@ -94,7 +96,7 @@ def accept(
         ),
         "grounding": _more(
             "words of queries that the evidence does not have",
-            *(_loose(grounds, before), _loose(grounds, after), bounds.grounding),
+            *(_loose(known, before), _loose(known, after), bounds.grounding),
         ),
         "latency": _latency(report, bounds.latency),
     }

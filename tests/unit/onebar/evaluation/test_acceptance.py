@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from onebar.evaluation.comparing.acceptance import Bounds, accept
 from onebar.evaluation.predict import Prediction
@@ -111,6 +112,15 @@ def test_another_script() -> None:
 def test_words_from_nowhere() -> None:
     told = refused(lambda trigger: (*GOOD(trigger), *safe("eyeshadow palette")(trigger)))
     assert set(told) == {"grounding"}
+
+
+def test_the_users_own_words_are_not_from_nowhere() -> None:
+    """What somebody says of everything is no evidence of a video, but it is theirs."""
+    mine = safe("red boots", "vintage boots cheap", "boots")
+    assert "grounding" in refused(mine)
+    own = [replace(trigger, recent=("vintage lamp",)) for trigger in TRIGGERS]
+    found = accept(Model("old", GOOD), Model("new", mine), own)
+    assert found.checks["grounding"].passed
 
 
 def test_one_that_takes_its_time() -> None:

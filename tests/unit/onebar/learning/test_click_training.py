@@ -8,16 +8,22 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from recommend_world import Cache, Store
 from typer.testing import CliRunner
 
 from onebar.cli.main import app
+from onebar.evaluation.comparing.acceptance import Bounds, accept
 from onebar.evaluation.predict import EnginePredictor
 from onebar.generator.checkpoint import BOOK, CLICKS, Checkpoint, open_checkpoint
 from onebar.generator.registry import Registry
 from onebar.learning import clicks
 from onebar.learning.clicks import ClicksConfig, FewTapsError, train_clicks
 from onebar.recommending.clicks import ClickRanker
+from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import CheckpointUnusableError, open_taste
+from onebar.recommending.model import Model
+from onebar.records import Features, HistoryEntry, QueryResult, VideoText
+from onebar.settings import Settings
 from onebar.triggers import DatasetCard, Shown, Trigger, TriggerDataset, write_dataset
 
 THINGS = ("lamp", "tent", "shoes", "kettle", "sofa", "drill")
@@ -84,9 +90,11 @@ def test_a_habit_is_learned_and_served_from_the_checkpoint(
     taste = open_taste(made)
     assert isinstance(taste.scorer, ClickRanker)
     assert taste.beam == 4
-    users = Counter(trigger.target for trigger in dataset.read("train"))
+    asked = {(t.user_id, q) for t in dataset.read("train") for q in (t.target, *t.recent)}
+    users = Counter(query for _, query in asked)
     assert taste.book is not None
     assert len(taste.book) == sum(many >= 2 for many in users.values()) > 0
+    assert taste.book.habits.first == {"cheap ", "best "}
     test = list(dataset.read("test"))
     predictor = EnginePredictor(out)
     try:
@@ -104,10 +112,89 @@ def test_a_habit_is_learned_and_served_from_the_checkpoint(
     ]
     assert len(first) >= 10
     assert sum(first) >= 0.9 * len(first)
+    # And one who puts all in a way that this thing was never put in sees it put so.
+    with Model(made) as model:
+        for way, other in (WAYS, WAYS[::-1]):
+            mine = [f"{way} {thing}" for thing in ("lamp", "sofa", "drill")]
+            texts = [one.text for one in model.recommend("a kayak to buy", history=mine)]
+            assert f"{way} kayak" in texts
+            assert f"{other} kayak" not in texts[: texts.index(f"{way} kayak")]
     # It is a checkpoint like any other: the registry takes it.
     registry = Registry(tmp_path / "registry")
     registry.add(out)
     assert registry.open(made.name).name == made.name
+
+
+@pytest.fixture(scope="module")
+def learned(
+    dataset: TriggerDataset, toy_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Checkpoint:
+    """The toy's checkpoint with a click ranker."""
+    out = tmp_path_factory.mktemp("learned") / "taps"
+    return open_checkpoint(train_clicks(config(dataset, toy_checkpoint, out)))
+
+
+def test_the_gate_and_the_shadow_compare_with_the_ranker_on(
+    learned: Checkpoint, toy_checkpoint: Checkpoint
+) -> None:
+    """The weights are the same: whatever differs is the ranker's."""
+    seen = [impression(n, tapped=n % 3 > 0) for n in range(3000, 3120)]
+    # The toy's words are of six things; the book's queries have others.
+    bounds = Bounds(latency=99.0, grounding=1.0)
+    plain, ranked = EnginePredictor(toy_checkpoint.path), EnginePredictor(learned.path)
+    try:
+        found = accept(plain, ranked, seen, bounds=bounds)
+        back = accept(ranked, plain, seen, bounds=bounds)
+    finally:
+        plain.close()
+        ranked.close()
+    assert found.accepted, found.reasons
+    assert found.shadow.other_list > 0.5
+    assert found.shadow.differences["hr@8"].low > 0
+    assert [reason.partition(":")[0] for reason in back.reasons] == ["taps"]
+
+
+async def test_the_ranker_goes_along_through_the_registry_and_a_live_swap(
+    learned: Checkpoint, toy_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "models")
+    for path in (toy_checkpoint.path, learned.path):
+        registry.add(path)
+    kept = registry.open(learned.name)
+    assert {CLICKS, BOOK} < set(kept.card.files)
+    store = Store()
+    store.videos["kayak"] = Features(VideoText(title="a kayak to buy"))
+    store.history["thrifty"] = tuple(
+        HistoryEntry(f"cheap {thing}", 9.0 - at)
+        for at, thing in enumerate(("lamp", "sofa", "tent"))
+    )
+    settings = Settings(registry=registry.path, engine_workers=1)
+
+    async def asked() -> tuple[str, list[str]]:
+        recommender = live.recommender
+        assert recommender is not None
+        [answer] = await recommender.recommend([("kayak", "thrifty")])
+        assert isinstance(answer, QueryResult), answer
+        return answer.model, [query.text for query in answer.queries]
+
+    registry.promote(toy_checkpoint.name)
+    live = LiveModel(settings, store, Cache())
+    await live.open()
+    try:
+        before = await asked()
+        assert not store.counted
+        registry.promote(learned.name)
+        await live.look()
+        after = await asked()
+        assert store.counted
+        registry.promote(toy_checkpoint.name)
+        await live.look()
+        assert await asked() == before
+    finally:
+        await live.close()
+    assert (before[0], after[0]) == (toy_checkpoint.name, learned.name)
+    assert "cheap kayak" not in before[1]
+    assert "cheap kayak" in after[1]
 
 
 def test_an_interrupted_run_goes_on(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onebar.ranking.book import Book, BookError, keys_of
+from onebar.ranking.habits import Habits
 
 WORDS = ("red", "trail", "shoes", "lamp", "cheap", "tent", "kids")
 QUERIES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3, unique=True).map(" ".join)
@@ -42,8 +43,16 @@ def test_a_habit_tells_between_two_that_fit_alike() -> None:
     for word in ("cheap", "kids"):
         [habit] = keys_of(word)
         assert book.find({key: 1.0}, {habit: 0.6}, 2)[0][0] == f"{word} lamp"
-    assert book.count("cheap lamp") == 1
-    assert book.count("unknown") == 0
+    assert book.count("cheap lamp") == book.base_count("cheap lamp") == 1
+    assert book.count("unknown") == book.base_count("unknown") == 0
+
+
+def test_what_is_put_in_many_ways_is_found_once() -> None:
+    habits = Habits(("cheap ", "best "), (" near me",))
+    book = Book.of({"cheap lamp": 2, "best lamp": 1, "lamp near me": 4, "red tent": 1}, habits)
+    assert [base for base, _ in book.find({"lamp": 1.0}, {}, 9)] == ["lamp"]
+    assert (book.count("lamp"), book.base_count("lamp"), len(book)) == (0, 7, 4)
+    assert book.habits.apart("best lamp near me") == ("lamp", ("best ", " near me"))
 
 
 def test_a_file_is_read_as_it_was_written_and_refused_where_it_is_damaged(tmp_path: Path) -> None:
@@ -52,9 +61,10 @@ def test_a_file_is_read_as_it_was_written_and_refused_where_it_is_damaged(tmp_pa
     book.save(path)
     read = Book.load(path)
     assert (read.digest, len(read), read.count("red lamp")) == (book.digest, 2, 3)
+    assert read.habits.shares == book.habits.shares
     assert read.find({"lamp": 1.0}, {}, 9) == book.find({"lamp": 1.0}, {}, 9)
     file = msgspec.msgpack.decode(path.read_bytes())
-    for part in ("counts", "starts", "places"):
+    for part in ("counts", "starts", "places", "base_of"):
         for broken in (file[part][:-4], b"\x7f" * len(file[part])):
             if part == "counts" and len(broken) == len(file[part]):
                 continue

@@ -16,12 +16,13 @@ from recommend_world import World
 
 from onebar.gating.risk import shipped_rules
 from onebar.ranking.book import Book
+from onebar.ranking.habits import PLAIN, Habits, Style
 from onebar.recommending.candidates import choose, proposals
-from onebar.recommending.clicks import FEATURES, describe, user_of
+from onebar.recommending.features import FEATURES, describe, user_of
 from onebar.recommending.material import Material, material, seen
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Proposal, shipped_ranker
-from onebar.records import Anchor, Candidate, Features, HistoryEntry, VideoText
+from onebar.records import Anchor, Candidate, Features, HistoryEntry, Reactions, VideoText
 
 VIDEO = VideoText(title="trail running shoes for wide feet")
 MADE = Material(VIDEO, (Anchor("trail shoes", 4.0),), ("shoes cheap",))
@@ -58,21 +59,58 @@ def test_a_row_says_who_named_it_and_what_it_shares() -> None:
     made = seen(MADE, ("cheap tent", "cheap lamp", "shoes cheap"), [("trail shoes", 9, 3, 1)])
     anchor = row(made, "trail shoes")
     assert (anchor["anchor"], anchor["exposures"], anchor["taps"]) == (0, 4, 2)
+    assert (anchor["base_exposures"], anchor["base_share"], anchor["sources"]) == (4, 1, 2)
     assert math.isnan(anchor["beam"])
     beam = row(made, "trail shoes men")
     assert (beam["beam"], beam["words"], beam["foreign"]) == (0, 3, 1)
     assert beam["in_title"] == pytest.approx(2 / 3)
     assert math.isnan(beam["tap_rate"])
-    assert beam["habit_missing"] == pytest.approx(1 + 1 / 3 + 1 / 3 + 1 / 3 - 1 / 3)
     own = row(made, "shoes cheap")
-    assert (own["history"], own["habit_most"]) == (0, 1)
+    assert (own["history"], own["repeated"], own["nearest_query"]) == (0, 2, 1)
+    assert own["habit_mean"] == pytest.approx((1 + 1 / 3) / 2)
     assert own["habit_last"] == pytest.approx(1 / 3)
 
 
 def test_the_order_of_words_is_the_users() -> None:
     made = seen(msgspec.structs.replace(MADE, history=("shoes trail",)), ("shoes trail",), ())
-    assert row(made, "shoes trail men")["own_order"] == 1
+    assert (
+        row(made, "shoes trail men")["own_order"],
+        row(made, "shoes trail men")["habit_order"],
+    ) == (1, 1)
     assert row(made, "trail shoes men")["own_order"] == -1
+
+
+BOOK = Book.of(
+    {"cheap shoes": 3, "wide shoes": 2, "shoes near me": 1, "wok": 9},
+    Habits(
+        ("cheap ",),
+        (" near me",),
+        {PLAIN: 0.6, Style("cheap ", ""): 0.2, Style("", " near me"): 0.2},
+    ),
+)
+
+
+def test_what_a_query_asks_for_and_how_it_is_put_are_told_apart() -> None:
+    counts = [("shoes near me", 16, 4, 0), ("cheap shoes", 4, 0, 0)]
+    made = seen(MADE, ("cheap tent", "cheap lamp"), counts)
+    mine, other = row(made, "cheap shoes", book=BOOK), row(made, "shoes near me", book=BOOK)
+    assert mine["base_exposures"] == other["base_exposures"] == 20
+    assert (mine["exposures"], other["exposures"]) == (4, 16)
+    assert mine["base_asked"] == other["base_asked"] == pytest.approx(math.log2(5))
+    assert mine["asked"] == pytest.approx(math.log2(4))
+    assert mine["style"] > other["style"]
+    assert (mine["style_own"], other["style_own"]) == (1, 0)
+
+
+def test_what_there_is_is_also_put_as_the_user_puts_things() -> None:
+    made = seen(MADE, ("cheap tent", "cheap lamp"), [("wide shoes near me", 16, 4, 0)])
+    found = {one.text: one for one in proposals(made, BEAM, taste(book=BOOK), exact=True)}
+    assert found["cheap wide shoes"].sourced
+    assert found["cheap trail shoes men"].styled
+    assert found["wide shoes near me"].counted == 0
+    # One who has no habits is offered none, whatever others do.
+    plain = {one.text for one in proposals(seen(MADE, (), ()), BEAM, taste(book=BOOK), exact=True)}
+    assert not any(text.startswith("cheap trail") for text in plain)
 
 
 @settings(deadline=None, max_examples=40)
@@ -153,3 +191,38 @@ async def test_users_get_their_own_order_of_one_generation() -> None:
     assert texts[1] == sorted(texts[1], key=len)
     assert len({answer.evidence_digest for answer in answers}) == 3
     assert len(world.engine.prompts) == 1
+
+
+class Habitual:
+    """A scorer that likes what is put as the user puts things."""
+
+    digest = "habitual"
+    variety = 0.0
+    beam = 3
+
+    def scores(self, proposals: Sequence[Proposal], material: Material) -> list[float]:
+        table = describe(proposals, material, shipped_ranker(), BOOK)
+        return [float(score) for score in table[:, FEATURES.index("style")]]
+
+
+async def test_a_served_bar_follows_the_users_habit_and_what_they_are_tired_of() -> None:
+    """From the store to the answer, one user by one user."""
+    world = World(taste=taste(scorer=Habitual(), book=BOOK))
+    world.store.history |= {
+        "thrifty": tuple(HistoryEntry(f"cheap {thing}", 9.0) for thing in ("wok", "tent", "desk")),
+        "local": tuple(HistoryEntry(f"{thing} near me", 9.0) for thing in ("wok", "tent", "desk")),
+    }
+    await world.batcher.start()
+    try:
+        thrifty, local = await world.ask(("shoes", "thrifty"), ("shoes", "local"))
+        first = thrifty.queries[0].text
+        world.store.reactions["thrifty"] = Reactions(tired=frozenset([first]))
+        world.cache.entries.clear()
+        (weary,) = await world.ask(("shoes", "thrifty"))
+        await world.recommender.drain()
+    finally:
+        await world.batcher.stop()
+    assert first.startswith("cheap ")
+    assert local.queries[0].text.endswith(" near me")
+    assert [query.text for query in weary.queries][-1] == first
+    assert weary.queries[0].text.startswith("cheap ")
