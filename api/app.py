@@ -143,7 +143,7 @@ def create_app(
 def app_factory() -> FastAPI:
     """For servers that make the app themselves: settings from the environment."""
     settings = Settings()
-    begin(settings)
+    begin(settings, "api")
     return create_app(settings)
 
 

@@ -66,7 +66,7 @@ def serve(settings: Settings) -> None:
     is started.
     Port 0 takes a free one; the line `api_listening` in the log names it.
     """
-    begin(settings)
+    begin(settings, "api")
     check_tracing()
     check_bind(settings.api_host, KeyRing(parse_api_keys(settings.api_keys)))
     port = free_port(settings.api_host, settings.api_port)
@@ -114,7 +114,7 @@ def _load(settings: Settings, port: int, most: int) -> Callable[..., Any]:
 
     _end_with_parent()
 
-    configure_logging(settings.log_level, settings.log_json)
+    configure_logging(settings.log_level, settings.log_json, "api")
     door = Doorkeeper(port, most=most, idle_s=settings.api_idle_s)
     app = create_app(settings, beside=door.watch)
     watchers = app.state.services.watchers

@@ -333,8 +333,9 @@ class Settings(BaseSettings):
     """Where a worker serves /metrics and /healthz; 0 leaves it off."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged."""
-    log_json: bool = True
-    """One JSON object a line; off, lines for people."""
+    log_json: bool | None = None
+    """One JSON object a line, or (false) lines for people; left out, lines for people on a terminal
+    and JSON everywhere else."""
 
     @field_validator("kafka_bootstrap")
     @classmethod
@@ -385,7 +386,7 @@ class Settings(BaseSettings):
         *("checkpoint", "registry", "embedder", "index"),
         *("kafka_tls_ca", "kafka_tls_certificate", "kafka_tls_key"),
         *("redis_tls_ca", "redis_tls_certificate", "redis_tls_key"),
-        *("api_tls_certificate", "api_tls_key", "api_tls_client_ca"),
+        *("api_tls_certificate", "api_tls_key", "api_tls_client_ca", "log_json"),
         mode="before",
     )
     @classmethod

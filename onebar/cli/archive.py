@@ -71,7 +71,7 @@ def archive(
     """
     if sum((follow, log is not None, check, forget is not None)) > 1:
         raise typer.BadParameter("expected one of --follow, --log, --check and --forget, not two")
-    settings = worker_settings() if follow else command_settings()
+    settings = worker_settings("archive") if follow else command_settings()
     if forget is not None:
         _forget(out, forget, as_json)
         return

@@ -71,8 +71,31 @@ def run_to_end(work: Coroutine[Any, Any, Result], *, interrupted: int = INTERRUP
         raise typer.Exit(interrupted) from None
 
 
+_warned: set[str] = set()
+
+
+def warn_of_unknown() -> None:
+    """Say which `ONEBAR_*` variables nothing reads, each once: a slip of the pen there is a setting
+    that has no effect."""
+    if not any(name.startswith("ONEBAR_") for name in os.environ):
+        return  # the settings take longer to load than some commands
+    from onebar.process.start import unknown_told
+
+    for warning in unknown_told(os.environ):
+        if warning not in _warned:
+            _warned.add(warning)
+            say(f"onebar: {warning}")
+
+
 def read_settings(**changes: Any) -> Settings:
-    """The settings of the environment, with what the command line changes of them."""
+    """The settings of the environment, with what the command line changes of them. A variable that
+    is none is warned of."""
+    warn_of_unknown()
+    return quiet_settings(**changes)
+
+
+def quiet_settings(**changes: Any) -> Settings:
+    """The same for a worker, which warns in its log."""
     from onebar.settings import Settings
 
     return Settings(**{name: value for name, value in changes.items() if value is not None})
@@ -82,24 +105,21 @@ def command_settings(**changes: Any) -> Settings:
     """`read_settings`, with log lines for people beside what the command itself says: warnings and
     worse, unless the environment asks for more."""
     from onebar.process.logging import configure_logging
-    from onebar.process.start import unknown_told
 
     settings = read_settings(**changes)
-    for warning in unknown_told(os.environ):
-        say(f"onebar: {warning}")
     configure_logging("warning" if settings.log_level == "info" else settings.log_level, json=False)
     # What Kafka's client complains of is raised as well, and told in one line.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return settings
 
 
-def worker_settings(**changes: Any) -> Settings:
-    """`read_settings`, with log lines as of any other worker."""
+def worker_settings(worker: str) -> Settings:
+    """The settings of the environment, with log lines as of any other worker."""
     from onebar.process.start import begin
     from stream.workers.runtime import quiet_libraries
 
-    settings = read_settings(**changes)
-    begin(settings)
+    settings = quiet_settings()
+    begin(settings, worker)
     quiet_libraries()
     return settings
 

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from typer.core import TyperGroup
 
+from onebar.cli.common import warn_of_unknown
+
 SECTIONS = {
     "See it": ("demo", "up"),
     "Run it": ("stream", "generator", "neighbors", "api", "map-topic", "topics"),
@@ -19,6 +21,8 @@ SECTIONS = {
     ),
     "Measure": ("bench", "version"),
 }
+WORKERS = {"stream", "generator", "neighbors", "api", "map-topic", "archive"}
+"""Commands that say in their log, or for themselves, which variables are no setting."""
 WHOLE = 1000
 """Longest line of a command that is not cut."""
 
@@ -50,3 +54,11 @@ class Sections(Whole):
 
     sections = SECTIONS
     others = "More"
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command to run. What it is that nothing reads is told before."""
+        name, command, rest = super().resolve_command(ctx, args)
+        asks = not {"--help", "-h"}.isdisjoint(rest)
+        if name not in WORKERS and not asks and not ctx.resilient_parsing:
+            warn_of_unknown()
+        return name, command, rest

@@ -18,7 +18,7 @@ from onebar.cli.common import (
     open_log,
     parse_speed,
     print_json,
-    read_settings,
+    quiet_settings,
     run_to_end,
 )
 from onebar.process.console import say
@@ -146,4 +146,4 @@ def api(
     """
     from api.server import serve
 
-    serve(read_settings(api_host=host, api_port=port))
+    serve(quiet_settings(api_host=host, api_port=port))

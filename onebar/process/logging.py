@@ -1,4 +1,4 @@
-"""Logging for every process: structlog, one event a line, key=values or JSON."""
+"""Logging for every process: structlog, one event a line, for people or as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from typing import Protocol
 
 import structlog
+
+from onebar.process.lines import Lines, is_ours
 
 
 class Subject(Protocol):
@@ -35,28 +37,39 @@ def _about(_: object, __: str, event: structlog.typing.EventDict) -> structlog.t
     return event
 
 
-def configure_logging(level: str = "info", json: bool = True) -> None:
+class _Quiet(logging.Filter):
+    """Of libraries only what is wrong."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or is_ours(record.name)
+
+
+def configure_logging(level: str = "info", json: bool | None = True, worker: str = "") -> None:
     """Send structlog's and the standard library's records to stderr in one shape.
 
-    `level` is debug, info, warning or error. `json` gives one JSON object a line, else readable
-    lines (coloured on a terminal). Calling again replaces what was set.
+    `level` is debug, info, warning or error. `json` gives one JSON object a line, else lines for
+    people, coloured on a terminal, on which libraries say only what is wrong; None decides by
+    whether stderr is a terminal. `worker` is who says it. Calling again replaces what was set.
     """
+    terminal = sys.stderr.isatty()
+    json = not terminal if json is None else json
+
+    def named(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if worker:
+            event["worker"] = worker
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         _about,
+        named,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [_WITHOUT_LOCALS, structlog.processors.JSONRenderer()]
-        if json
-        else [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
+        [_WITHOUT_LOCALS, structlog.processors.JSONRenderer()] if json else [Lines(colors=terminal)]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -65,6 +78,8 @@ def configure_logging(level: str = "info", json: bool = True) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
+    if not json and level != "debug":
+        handler.addFilter(_Quiet())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

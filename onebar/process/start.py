@@ -13,10 +13,10 @@ from onebar.settings import Settings, unknown_variables
 log = structlog.get_logger(__name__)
 
 
-def begin(settings: Settings) -> None:
-    """Log as these settings say, and warn of variables that nothing reads: a slip of the pen there
-    is a setting that has no effect."""
-    configure_logging(settings.log_level, settings.log_json)
+def begin(settings: Settings, worker: str) -> None:
+    """Log as these settings say, in this worker's name, and warn of variables that nothing reads: a
+    slip of the pen there is a setting that has no effect."""
+    configure_logging(settings.log_level, settings.log_json, worker)
     for name, nearest in unknown_variables(os.environ).items():
         log.warning("unknown_setting", variable=name, meant=nearest or None)
 

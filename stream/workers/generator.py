@@ -264,7 +264,7 @@ async def _generate(settings: Settings, runtime: Runtime, model: LoadedModel) ->
 def main() -> int:
     """Run a generator with the environment's settings; the exit status."""
     settings = Settings()
-    begin(settings)
+    begin(settings, "generator")
     asyncio.run(run_generator(settings))
     return 0
 

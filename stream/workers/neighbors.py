@@ -239,7 +239,7 @@ def open_index(path: Path | None, encoder: Encoder) -> VectorIndex:
 def main() -> int:
     """Run the worker with the environment's settings; the exit status."""
     settings = Settings()
-    begin(settings)
+    begin(settings, "neighbors")
     asyncio.run(run_neighbors(settings))
     return 0
 

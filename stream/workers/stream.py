@@ -102,7 +102,7 @@ async def _work(settings: Settings, runtime: Runtime) -> None:
 def main() -> int:
     """Run a worker with the environment's settings; the exit status."""
     settings = Settings()
-    begin(settings)
+    begin(settings, "stream")
 
     async def run() -> None:
         try:

@@ -75,7 +75,7 @@ def map_topic(
         raise UsageError(f"name {missing}: onebar map-topic TOPIC --map FILE")
     opened = open_mapping(mapping)
     if not preview:
-        asyncio.run(run_mapping(worker_settings(), topic, opened, name))
+        asyncio.run(run_mapping(worker_settings("map-topic"), topic, opened, name))
         return
     from stream.mapping.records import check_fit, preview_records
     from stream.mapping.topic import first_records

@@ -14,6 +14,7 @@ import typer.main
 
 from onebar import __version__
 from onebar.cli import main as cli
+from onebar.cli import sections
 from onebar.cli.sections import SECTIONS
 from onebar.generator.checkpoint import SHIPPED
 from stream.events import Search, encode
@@ -31,6 +32,7 @@ def walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         yield words, command
 
 
+PAGE = (Path(__file__).parents[4] / "docs" / "commands.md").read_text()
 COMMANDS = dict(walk(typer.main.get_command(cli.app)))
 
 
@@ -93,6 +95,11 @@ def test_every_command_has_help_and_an_example(words: tuple[str, ...], onebar: A
     assert "Example: " in out
     for option in COMMANDS[words].params:
         assert option.help, f"{option.name} says nothing"
+    # Nothing is cut, and nothing runs over a terminal of 80 columns.
+    assert "…" not in out
+    assert not [line for line in out.splitlines() if line.endswith("...")]
+    assert max(map(len, out.splitlines())) <= 80
+    assert f"## onebar {' '.join(words)}\n" in PAGE
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -174,6 +181,31 @@ def test_a_redis_that_is_away_is_one_line_and_status_1(onebar: Any, kind: str) -
     assert status == 1
     assert "ONEBAR_REDIS_URL" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", sorted(name for names in SECTIONS.values() for name in names))
+def test_every_command_warns_of_what_is_no_setting(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    monkeypatch.setattr(sections, "warn_of_unknown", lambda: told.append(name))
+    group: Any = typer.main.get_command(cli.app)
+    with group.make_context("onebar", [], resilient_parsing=True) as context:
+        context.resilient_parsing = False
+        group.resolve_command(context, [name])
+        assert bool(told) == (name not in sections.WORKERS)
+        told.clear()
+        group.resolve_command(context, [name, "--help"])
+        assert not told
+
+
+def test_what_is_no_setting_is_told_once_with_what_is_meant(onebar: Any) -> None:
+    variable = "ONEBAR_TEACHERKEY"  # of a command that reads hardly any
+    status, out, err = onebar("version", **{variable: "x"})
+    assert status == 0
+    assert f"onebar: {variable} is no setting; is ONEBAR_TEACHER_KEY meant?\n" in err
+    assert variable not in out
+    assert variable not in onebar("version")[2]  # in one process
 
 
 def test_a_wrong_setting_is_named(onebar: Any) -> None:
