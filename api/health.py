@@ -6,9 +6,11 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from api.answering.model import Model
 from api.http.schemas import Readiness
+from api.peers import TELL_EVERY_S, Peers
 from api.publisher import Publisher
 from feature_store.store import FeatureStore
 from onebar.process import vitals
@@ -22,7 +24,8 @@ KEPT_AWAY_S = 0.1
 
 
 class ReadinessProbe:
-    """Whether Kafka, Redis and the model are there. A check takes a second at most."""
+    """Whether Kafka, Redis and the model are there, for every process of the server where there are
+    several (`peers`). A check takes a second at most."""
 
     def __init__(
         self,
@@ -30,11 +33,13 @@ class ReadinessProbe:
         publisher: Publisher,
         model: Model,
         *,
+        peers: Peers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._model = model
+        self._peers = peers
         self._clock = clock
         self._servers: tuple[str, str] = ("unknown", "unknown")
         self._at = -math.inf
@@ -42,7 +47,12 @@ class ReadinessProbe:
         self._lock = asyncio.Lock()
 
     async def readiness(self) -> Readiness:
-        """As of now; of the servers, as of a moment ago."""
+        """Of all processes: of this one as of now, of the others as of a second ago."""
+        own = await self.own()
+        return own if self._peers is None else self._peers.together(own)
+
+    async def own(self) -> Readiness:
+        """Of this process, as of now; of the servers, as of a moment ago."""
         async with self._lock:
             fine = all(state == "ok" for state in self._servers)
             if self._clock() - self._at >= (KEPT_S if fine else KEPT_AWAY_S):
@@ -59,10 +69,20 @@ class ReadinessProbe:
             warning=live.warning,
         )
 
-    async def watch(self, every_s: float = WATCH_EVERY_S) -> None:
-        """Show it as metrics, for ever."""
+    async def watch(self) -> None:
+        """Show it as metrics, and tell the other processes, for ever."""
+        try:
+            await self._watch(WATCH_EVERY_S if self._peers is None else TELL_EVERY_S)
+        finally:
+            if self._peers is not None:
+                self._peers.forget()
+
+    async def _watch(self, every_s: float) -> None:
         while True:
-            found = await self.readiness()
+            found = await self.own()
+            if self._peers is not None:
+                with suppress(OSError):  # a full disk is no reason to end; the others see silence
+                    self._peers.tell(found)
             states = {"kafka": found.kafka, "redis": found.redis, "model": found.model}
             problems = {name for name, state in states.items() if state != "ok"}
             if self._lost is not None:

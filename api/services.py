@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import structlog
 
+from api import METRICS_DIRECTORY
 from api.answering.answer import Answerer
 from api.answering.coalesce import Coalescer
 from api.answering.explore import Exploration
@@ -29,6 +32,7 @@ from api.http.metrics import LOOKUPS, NEAR_VALUES
 from api.http.proxies import Proxies
 from api.http.rate_limits import SharedLimiter
 from api.http.room import Room
+from api.peers import Peers
 from api.publisher import Publisher
 from api.watching.watch import Watchers
 from feature_store.cache.codec import CachedBody, Lookup
@@ -157,7 +161,9 @@ class Services:
             exploration=_exploration(settings),
         )
         self.publisher = Publisher(partial(EventProducer, settings))
-        self.health = ReadinessProbe(self.store, self.publisher, self.model)
+        self.health = ReadinessProbe(
+            self.store, self.publisher, self.model, peers=_peers(settings.api_workers)
+        )
         together = TogetherStore(self.features, counted)
         self.watchers = Watchers(together, self.model, self.gate)
 
@@ -279,6 +285,12 @@ class Services:
         await asyncio.gather(*(store.delete_user(user_id, ts) for store in self._stores()))
         if self.near is not None:
             await self.near.settle()
+
+
+def _peers(count: int) -> Peers | None:
+    """The other processes of this server; None where it is the only one."""
+    directory = os.environ.get(METRICS_DIRECTORY)
+    return Peers(Path(directory), count) if directory and count > 1 else None
 
 
 def _exploration(settings: Settings) -> Exploration | None:

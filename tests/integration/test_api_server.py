@@ -100,6 +100,18 @@ async def test_two_workers_serve_count_and_end(
     assert "Traceback" not in said
 
 
+async def test_ready_is_said_for_every_process(settings: Settings, tmp_path: Path) -> None:
+    made = settings.model_copy(update={"api_port": free_port(), "api_workers": 2})
+    url = f"http://127.0.0.1:{made.api_port}"
+    log = tmp_path / "api.log"
+    with server(made, log):
+        await eventually(lambda: answers(url, "/readyz"), 60, interval=0.05, what="the API")
+        for number in range(20):
+            async with httpx.AsyncClient(base_url=url, timeout=30) as http:  # another connection
+                found = (await http.get("/v1/queries", params={"video_id": f"v{number}"})).json()
+            assert found.get("reason") != "model_unavailable", "either process has its model"
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -161,8 +161,6 @@ async def test_a_promotion_goes_live_under_load_and_nothing_fails(
         found = await metrics(api_url(live))
         return found.get(f'onebar_model_info{{model="{name}"}}') == 2
 
-    # Ready is what one of the two says of itself: the other may still be opening its model.
-    await eventually(lambda: both_on(models.a), 60)
     loads = [asyncio.create_task(load(seed)) for seed in range(4)]
     try:
         await eventually(lambda: len(answers) > 50 or any(task.done() for task in loads))
