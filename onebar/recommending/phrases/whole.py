@@ -9,7 +9,7 @@ from typing import Protocol
 
 from onebar.evidence.chinese import is_chinese_word
 from onebar.evidence.words import Word
-from onebar.recommending.phrases.names import is_thing, script, stands_open
+from onebar.recommending.phrases.names import is_done, is_thing, script, stands_open
 
 _WHOM = "女男"
 _LONGEST = 8
@@ -32,6 +32,8 @@ class ChineseWords:
         """As the texts have them, and those that longer ones are made of."""
         self._endings: set[str] = set()
         """Characters that words end with and that say what kind of thing it is."""
+        self._done: set[str] = set()
+        """Characters that say what somebody does (`is_done`)."""
         self._texts: list[str] = []
 
     def add(self, text: str, found: Sequence[Word]) -> None:
@@ -42,6 +44,7 @@ class ChineseWords:
         if not chinese:
             return
         self._texts.append(text.lower())
+        self._done.update(word.key for at, word in enumerate(found) if is_done(found, at))
         for key in chinese:
             self._words.update((key, *_made_of(key)))
             if is_thing(key[-1]):
@@ -59,6 +62,11 @@ class ChineseWords:
                 if reached[start] and self._is_word(run[start:end], lexicon):
                     reached[end] = True
                     said[end] = said[end] or run[start:end] in self._words
+        if run[-1] in self._done:
+            return any(
+                reached[start] and self._is_word(run[start:], lexicon)
+                for start in range(max(0, len(run) - _LONGEST), len(run) - 1)
+            )
         return reached[-1] or (len(run) > 1 and said[-2] and run[-1] in self._endings)
 
     def _is_word(self, text: str, lexicon: WordList) -> bool:
