@@ -98,6 +98,7 @@ def test_half_a_chinese_word_is_none(title: list[str], data: st.DataObject) -> N
         ("新国标电动车实测续航", "新国标电动自行车", None),
         ("新国标电动车实测续航", "车实测续航", Drop.NONWORD),
         ("新国标电动车实测续航", "电动车实", Drop.NONWORD),
+        ("新国标电动车实测续航", "新国标电动", Drop.NONWORD),
         ("生姜防脱洗发水控油", "发水控油", Drop.NONWORD),
         ("迪士尼儿童内衣", "迪士尼内衣女", None),
         ("迪士尼儿童内衣", "士尼内衣", Drop.NONWORD),
