@@ -138,6 +138,19 @@ def stands_open(word: Word) -> bool:
     )
 
 
+def is_done(found: Sequence[Word], at: int) -> bool:
+    """Whether a Chinese character is what somebody does, though it is a thing elsewhere: how it is
+    done stands behind it ("刷干净")."""
+    word, after = found[at], found[at + 1 : at + 2]
+    return (
+        len(word.text) == 1
+        and word.tag in ("v", "zg")
+        and bool(after)
+        and after[0].start == word.end
+        and (after[0].tag in ("a", "v", "ul") or after[0].function)
+    )
+
+
 def is_thing(text: str) -> bool:
     """Whether a Chinese word is something that people look for."""
     return chinese_kinds().get(text.lower()) == "thing"

@@ -15,6 +15,7 @@ from onebar.evidence.words import Word, words
 from onebar.recommending.phrases.names import (
     COMMON,
     go_together,
+    is_done,
     is_known,
     is_thing,
     measures,
@@ -267,7 +268,7 @@ def _inside(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
                 break
             if is_thing(text[found[first].start : end.end]):
                 inside[first + 1 : last + 1] = [True] * (last - first)
-        if _ends_a_name(found[last - 1], end):
+        if _ends_a_name(found[last - 1], end) and not is_done(found, last):
             inside[last] = True
     return tuple(inside)
 
@@ -379,7 +380,9 @@ def _may_end(field: Field, at: int) -> bool:
     word = field.words[at]
     if word.function or (word.tag == "m" and _counts(field, at)):
         return False
-    return len(word.text) > 1 or field.cuts[at + 1] or not stands_open(word)
+    if len(word.text) > 1 or field.cuts[at + 1]:
+        return True
+    return not (stands_open(word) or is_done(field.words, at))
 
 
 def _counts(field: Field, at: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from onebar.evidence.chinese import is_chinese_word
 from onebar.evidence.words import Word
-from onebar.recommending.phrases.names import is_thing, script, stands_open
+from onebar.recommending.phrases.names import is_done, is_thing, script, stands_open
 
 _WHOM = "女男"
 _LONGEST = 8
@@ -30,8 +30,12 @@ class ChineseWords:
     def __init__(self) -> None:
         self._words: set[str] = set()
         """As the texts have them, and those that longer ones are made of."""
+        self._openings: set[str] = set()
+        """What words begin with, where a thing of one character ends them: *electric* of a car."""
         self._endings: set[str] = set()
         """Characters that words end with and that say what kind of thing it is."""
+        self._done: set[str] = set()
+        """Characters that say what somebody does (`is_done`)."""
         self._texts: list[str] = []
 
     def add(self, text: str, found: Sequence[Word]) -> None:
@@ -42,10 +46,13 @@ class ChineseWords:
         if not chinese:
             return
         self._texts.append(text.lower())
+        self._done.update(word.key for at, word in enumerate(found) if is_done(found, at))
         for key in chinese:
             self._words.update((key, *_made_of(key)))
             if is_thing(key[-1]):
                 self._endings.add(key[-1])
+                if len(key) > 2 and is_chinese_word(key[:-1]):
+                    self._openings.add(key[:-1])
 
     def whole(self, run: str, lexicon: WordList = ()) -> bool:
         """Whether Chinese characters that stand together are nothing but whole words: those of the
@@ -56,9 +63,18 @@ class ChineseWords:
         said = list(reached)  # And the last word is one of the texts.
         for end in range(1, len(run) + 1):
             for start in range(max(0, end - _LONGEST), end):
-                if reached[start] and self._is_word(run[start:end], lexicon):
+                if not reached[start]:
+                    continue
+                if end < len(run) and run[start:end] in self._openings:
+                    reached[end] = True
+                elif self._is_word(run[start:end], lexicon):
                     reached[end] = True
                     said[end] = said[end] or run[start:end] in self._words
+        if run[-1] in self._done:
+            return any(
+                reached[start] and self._is_word(run[start:], lexicon)
+                for start in range(max(0, len(run) - _LONGEST), len(run) - 1)
+            )
         return reached[-1] or (len(run) > 1 and said[-2] and run[-1] in self._endings)
 
     def _is_word(self, text: str, lexicon: WordList) -> bool:
@@ -118,15 +134,10 @@ def breaks_off(found: Sequence[Word]) -> bool:
 
 @lru_cache(maxsize=16384)
 def _made_of(word: str) -> tuple[str, ...]:
-    """The words that a Chinese word is made of, where it is of two, and the first where the second
-    is a thing of one character."""
-    found = []
-    for at in range(2, len(word)):
-        first, second = word[:at], word[at:]
-        if not is_chinese_word(first):
-            continue
-        if len(second) > 1 and is_chinese_word(second):
-            found += [first, second]
-        elif len(second) == 1 and is_thing(second):
-            found.append(first)
-    return tuple(found)
+    """The words that a Chinese word is made of, where it is of two."""
+    return tuple(
+        part
+        for at in range(2, len(word) - 1)
+        if is_chinese_word(word[:at]) and is_chinese_word(word[at:])
+        for part in (word[:at], word[at:])
+    )
