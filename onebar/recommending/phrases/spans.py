@@ -445,7 +445,8 @@ def composed(field: Field, found: Sequence[Extent]) -> Iterator[Extent]:
         keys = {word.key for word in words[first : last + 1]}
         for lead in _leads(field, first):
             chars = len(words[lead].text) + 1 + extent.chars
-            if words[lead].key not in keys and chars <= MAX_CHARS:
+            key = words[lead].key
+            if key not in keys and key not in _PREFIXES and chars <= MAX_CHARS:
                 yield Extent(first, last, chars, "l", lead)
 
 
@@ -478,6 +479,8 @@ def _either(field: Field, at: int) -> bool:
     return field.text[before.end : word.start].strip() == "/" and not field.cuts[at + 1]
 
 
+_PREFIXES = frozenset(("self", "non", "anti", "multi", "semi", "ultra", "extra", "pre", "co"))
+"""What says nothing without the word behind it: *self-cleaning litter box*."""
 _CODE = re.compile(r"(?!(?:19|20)\d\d$)\d{3,}")
 """Figures that are no year."""
 _ABOUT_NOTHING = COMMON - {"n"}

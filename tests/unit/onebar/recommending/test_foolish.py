@@ -63,6 +63,7 @@ def test_a_number_stays_with_what_it_counts(thing: str, number: int, measure: st
         ("packing the hospital bag", "hospital bag", "bag packing"),
         ("a filter for the coffee maker", "coffee maker", "filter for the coffee"),
         ("Day 12 of couch to 5k", "couch to 5k", "12 of couch"),
+        ("Acme self cleaning litter box", "Acme litter box", "self litter box"),
         ("孩子写作业磨蹭的三个原因", "写作业", "孩子写"),
         ("原神新角色抽到手软", "新角色", "原神新"),
         ("十三香小龙虾刷干净", "小龙虾", "小龙虾刷"),
