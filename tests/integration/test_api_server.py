@@ -105,7 +105,7 @@ async def test_ready_is_said_for_every_process(settings: Settings, tmp_path: Pat
     url = f"http://127.0.0.1:{made.api_port}"
     log = tmp_path / "api.log"
     with server(made, log):
-        await eventually(lambda: answers(url, "/readyz"), 60, interval=0.05, what="the API")
+        await eventually(lambda: answers(url, "/readyz"), 120, interval=0.1, what="the API")
         for number in range(20):
             async with httpx.AsyncClient(base_url=url, timeout=30) as http:  # another connection
                 found = (await http.get("/v1/queries", params={"video_id": f"v{number}"})).json()
