@@ -41,6 +41,8 @@ EXTRAS = {
     "xllamacpp": "teach",
 }
 """What to install where a module is missing."""
+WHOLE = ("train", "summarize")
+"""Commands with an extra of their own name, which has all that they need one after the other."""
 
 app = typer.Typer(
     name="onebar",
@@ -120,6 +122,7 @@ def main() -> None:
         extra = EXTRAS.get(str(error.name).partition(".")[0])
         if extra is None:
             raise
+        extra = next((name for name in sys.argv[1:2] if name in WHOLE), extra)
         say(f"onebar: {error.name} is not installed: {how_to_install(extra)}")
         sys.exit(1)
     except Exception as error:
