@@ -14,11 +14,12 @@ from typing import Protocol, TypeVar
 import structlog
 
 from api import METRICS_DIRECTORY
-from api.answering.answer import Answerer
+from api.answering.answer import LOOKUP_BUDGET_MS, Answerer
 from api.answering.coalesce import Coalescer
 from api.answering.explore import Exploration
 from api.answering.misses import READ_TOGETHER, Misses
 from api.answering.model import Model
+from api.answering.once import FEW, Once
 from api.answering.recheck import Recheck
 from api.answering.refresh import Refresher
 from api.breaker import Breaker
@@ -35,6 +36,7 @@ from api.http.room import Room
 from api.peers import Peers
 from api.publisher import Publisher
 from api.watching.watch import Watchers
+from feature_store.cache.claims import Claims
 from feature_store.cache.codec import CachedBody, Lookup
 from feature_store.cache.near_cache import NearCache
 from feature_store.cache.query_cache import QueryCache
@@ -75,6 +77,9 @@ BATCHES_AHEAD = 4
 ready within any usual budget."""
 PUT_TOGETHER = 64
 """Results that are put into the cache in one call: to write them takes a millisecond or two."""
+CLAIM_PART = 0.5
+"""Of the usual budget: how long a process may have the turn to generate something. If it dies, the
+others still have the rest of their time."""
 RULES_WITHIN_S = 1.0
 """How long the first reading of the rules may keep a server from answering at all."""
 
@@ -117,13 +122,19 @@ class Services:
         self.near = self._near_cache() if tells_changes(self.store.client) else None
         lookup = partial(_guarded, self.redis, _counted(self.cache, self.near))
         lookups: Coalescer[Pair, Lookup] = Coalescer(lookup)
-        self.results = TogetherCache(self.cache, self.redis)
+        claims = Claims(
+            self.store.client,
+            self.store.keys,
+            settings.cache_soft_ttl_s,
+            CLAIM_PART * (settings.budget_ms or LOOKUP_BUDGET_MS) / 1000,
+        )
+        self.results = TogetherCache(self.cache, claims, self.redis)
         self.gate = open_gate(settings)
         self.rules = RuleFollower(self.store, self.gate)
         shelf = repertoire_beside(self.store)
         self.repertoire = RepertoireFollower(shelf, self.gate)
         self.version = VersionFollower(versions_beside(self.store, settings), settings, "api")
-        self._bound += [self.cache, shelf, *([] if self.near is None else [self.near])]
+        self._bound += [self.cache, claims, shelf, *([] if self.near is None else [self.near])]
         self._settled = asyncio.Event()
         self.model = Model(
             settings, TogetherStore(self.features, counted), self.results, gate=self.gate, load=load
@@ -348,9 +359,11 @@ class TogetherStore:
 
 
 class TogetherCache:
-    """A `ResultCache` whose calls of one tick share a round trip."""
+    """A `ResultCache` whose calls of one tick share a round trip, and by which the same is not
+    generated for two processes at once."""
 
-    def __init__(self, cache: QueryCache, redis: Breaker) -> None:
+    def __init__(self, cache: QueryCache, claims: Claims, redis: Breaker) -> None:
+        self.once = Once(partial(_guarded, redis, claims.look), claims.hold_s)
         self.digests: Coalescer[str, CachedBody | None] = Coalescer(
             partial(_guarded, redis, cache.by_digest)
         )
@@ -359,6 +372,8 @@ class TogetherCache:
         )
 
     async def by_digest(self, digests: Sequence[str]) -> list[CachedBody | None]:
+        if len(digests) <= FEW:
+            return await self.once.by_digest(digests)
         return await asyncio.gather(*map(self.digests.ask, digests))
 
     async def put(self, entries: Sequence[CacheEntry]) -> list[bool]:

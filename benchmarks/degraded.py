@@ -44,6 +44,7 @@ from feature_store.opening import open_store
 from feature_store.writes import VideoPut
 from onebar.generator.checkpoint import SHIPPED, open_checkpoint, seal
 from onebar.generator.registry import Registry
+from onebar.generator.within import Within
 from onebar.process.files import staging
 from onebar.records import VideoText
 from onebar.settings import Settings
@@ -450,10 +451,10 @@ def serve_hung() -> None:
         generate = model.engine.generate
         begun = time.monotonic()
 
-        def hang(prompts: Sequence[str], k: int) -> Any:
+        def hang(prompts: Sequence[str], k: int, within: Sequence[Within | None] = ()) -> Any:
             if time.monotonic() - begun > 3:
                 threading.Event().wait()
-            return generate(prompts, k)
+            return generate(prompts, k, within)
 
         model.engine.generate = hang  # type: ignore[method-assign]
         return model

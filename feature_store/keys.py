@@ -292,6 +292,10 @@ class Keys:
         """string: the queries generated from one prompt by one model."""
         return f"{self.prefix}{{d:{digest}}}"
 
+    def claim(self, digest: str) -> str:
+        """string: which process generates under this digest at the moment."""
+        return f"{self.prefix}{{d:{digest}}}:c"
+
     def rate(self, caller: str) -> str:
         """string: when the token bucket of a caller will be full again, in microseconds."""
         return f"{self.prefix}rate:{escape(caller)}"

@@ -255,7 +255,7 @@ async def test_a_thousand_misses_of_one_prompt_run_once(
             lambda: (
                 api.services.answerer.generating == 1000
                 and api.services.features.idle
-                and api.services.results.digests.idle
+                and api.services.results.once.idle
             )
         )
         api.engine.go.set()
@@ -265,6 +265,47 @@ async def test_a_thousand_misses_of_one_prompt_run_once(
         assert len({answer["evidence_digest"] for answer in answers}) == 1
         assert len(api.engine.prompts) == 1
         assert api.services.answerer.generating == 0
+
+
+async def test_what_two_processes_miss_at_once_is_generated_by_one(
+    settings: Settings, store: FeatureStore
+) -> None:
+    await put(store, video("v"))
+    patient = settings.model_copy(update={"budget_ms": 50_000.0, "max_budget_ms": 60_000.0})
+    async with running(patient) as one, running(patient) as other:
+        one.engine.go.clear()
+        first = asyncio.create_task(ask(one, video_id="v", user_id="u", budget_ms=60_000))
+        await eventually(lambda: one.engine.prompts, what="its turn")
+        rest = [
+            asyncio.create_task(ask(other, video_id="v", user_id=f"u{n}", budget_ms=60_000))
+            for n in range(5)
+        ]
+        looked = other.services.results.once
+        await eventually(lambda: looked.waiting == len(rest), what="all that wait for their turn")
+        one.engine.go.set()
+        answers = await asyncio.gather(first, *rest)
+        assert {answer["source"] for answer in answers} == {"generated"}
+        assert {tuple(texts(answer)) for answer in answers} == {tuple(texts(answers[0]))}
+        assert len(one.engine.prompts) == 1
+        assert other.engine.prompts == []
+
+
+async def test_the_turn_of_a_process_that_died_costs_half_the_usual_budget_at_most(
+    settings: Settings, store: FeatureStore
+) -> None:
+    await put(store, video("v"))
+    made = settings.model_copy(update={"budget_ms": 400.0})
+    async with running(made) as dead, running(made) as alive:
+        dead.engine.go.clear()
+        asked = asyncio.create_task(ask(dead, video_id="v"))
+        await eventually(lambda: dead.engine.prompts, what="its turn")
+        began = time.monotonic()
+        answer = await ask(alive, video_id="v")
+        assert answer["source"] == "generated"
+        assert time.monotonic() - began > 0.05
+        assert len(alive.engine.prompts) == 1
+        dead.engine.go.set()
+        await asked
 
 
 async def test_a_full_queue_falls_back_at_once(settings: Settings, store: FeatureStore) -> None:
