@@ -147,10 +147,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "onebar.recommending",
     ),
     "api.console": (*(*_BASE, "onebar.evidence", "onebar.generator", "onebar.recommending"),),
-    "api.health": (*_BASE, *_STATE, "api.answering", "api.http", "api.publisher"),
+    "api.peers": (*_BASE, "api.http"),
+    "api.health": (*_BASE, *_STATE, "api.answering", "api.http", "api.peers", "api.publisher"),
     "api.services": (
         *(*_BASE, *_STATE, "api.answering", "api.breaker", "api.edge", "api.health", "api.http"),
-        *("api.publisher", "api.watching", "onebar.evidence", "onebar.gating"),
+        *("api.peers", "api.publisher", "api.watching", "onebar.evidence", "onebar.gating"),
         *("onebar.recommending", "stream.events", "stream.kafka"),
     ),
     "api.routes": (
