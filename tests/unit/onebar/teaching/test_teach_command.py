@@ -181,15 +181,18 @@ class TestABadDay:
         monkeypatch.setattr(lessons, "FIRST_WAIT_S", 0.05)
         log = written(tmp_path / "videos.jsonl", *things(12))
         answered: list[str] = []
+        refused = threading.Event()
 
         def tires(asked: str) -> str | tuple[int, str]:
             if len(answered) >= 5:
+                refused.set()
                 return 503, "loading the model"
             answered.append(asked)
             return echo(asked)
 
         def back() -> None:
-            time.sleep(1.5)
+            assert refused.wait(60)
+            time.sleep(0.5)  # it is asked in vain a few times more
             answered.clear()
 
         friend = threading.Thread(target=back)
