@@ -27,6 +27,8 @@ from onebar.teaching.teacher import (
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
+TELL_EVERY_S = 1.0
+"""How often it is told that the teacher is away."""
 REFUSALS_AT_FIRST = 8
 """So many refusals before the first answer, and it is not the questions that are wrong."""
 
@@ -147,7 +149,7 @@ class _Crowd:
         """The next answer, whichever it is; `away` is told every second of a teacher's absence."""
         while True:
             try:
-                found = self._answers.get(timeout=1.0)
+                found = self._answers.get(timeout=TELL_EVERY_S)
             except queue.Empty:
                 if self._away:
                     away(self._away)

@@ -179,6 +179,7 @@ class TestABadDay:
     ) -> None:
         """It goes after its fifth answer; later there is one at the same address again."""
         monkeypatch.setattr(lessons, "FIRST_WAIT_S", 0.05)
+        monkeypatch.setattr(lessons, "TELL_EVERY_S", 0.05)
         log = written(tmp_path / "videos.jsonl", *things(12))
         answered: list[str] = []
         refused = threading.Event()
@@ -192,7 +193,7 @@ class TestABadDay:
 
         def back() -> None:
             assert refused.wait(60)
-            time.sleep(0.5)  # it is asked in vain a few times more
+            time.sleep(1.5)  # it is asked in vain a few times more
             answered.clear()
 
         friend = threading.Thread(target=back)
