@@ -88,21 +88,44 @@ class MappedLog:
 
     def _table(self, found: Recognized) -> Iterator[Row]:
         table = self.mapping.table
-        lines = io.TextIOWrapper(found.reader, "utf-8-sig", "replace", newline="")
-        reader = csv.reader(
-            (line.replace("\0", "") for line in lines),
-            delimiter=table.delimiter,
-            quotechar=table.quote or None,
-            quoting=csv.QUOTE_MINIMAL if table.quote else csv.QUOTE_NONE,
-        )
-        columns = table.columns or next(reader, [])
-        for number, cells in enumerate((row for row in reader if row), 1):
-            data = ",".join(cells).encode()[:MAX_EVENT_BYTES]
-            if len(cells) != len(columns):
+        text = io.TextIOWrapper(found.reader, "utf-8-sig", "surrogateescape", newline="")
+        lines: list[str] = []  # of the row in hand
+
+        def line_by_line() -> Iterator[str]:
+            for line in text:
+                lines.append(line)
+                yield line.replace("\0", "")
+
+        reader = table.cells(line_by_line())
+        columns = table.columns
+        number = 0
+        while True:
+            lines.clear()
+            cells: list[str] | None = []
+            error = ""
+            try:
+                cells = next(reader, None)
+            except csv.Error as fault:
+                error = f"{fault}: is a quote not closed, or is `quote` of [table] another?"
+            if cells is None:
+                return
+            if not cells and not error:
+                continue
+            if not columns and not error:
+                columns = cells
+                continue
+            number += 1
+            data = "".join(lines).encode("utf-8", "surrogateescape").rstrip(b"\r\n")
+            if not error and len(cells) != len(columns):
                 error = f"expected {len(columns)} columns, got {len(cells)}"
-                yield Row(number, data, None, error)
-            else:
-                yield Row(number, data, dict(zip(columns, cells, strict=True)))
+            if not error and any(map(_not_utf8, cells)):
+                error = "not UTF-8: convert the file (`iconv -f LATIN1 -t UTF-8`, say)"
+            row = None if error else dict(zip(columns, cells, strict=True))
+            yield Row(number, data[:MAX_EVENT_BYTES], row, error)
+
+
+def _not_utf8(cell: str) -> bool:
+    return not cell.isascii() and any("\udc80" <= letter <= "\udcff" for letter in cell)
 
 
 def _objects(found: Recognized) -> Iterator[Row]:

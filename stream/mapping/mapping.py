@@ -18,8 +18,9 @@ It is a TOML file, docs/mapping.md says how it is written:
 
 from __future__ import annotations
 
+import csv
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -88,6 +89,29 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True):
     delimiter: str = ","
     columns: list[str] = []
     quote: str = '"'
+
+    def check(self) -> None:
+        """Raises `ValueError` where no table can be written so."""
+        if len(self.delimiter) != 1 or self.delimiter in "\r\n\0":
+            raise ValueError(f"delimiter: expected one character, got {self.delimiter!r:.60}")
+        if len(self.quote) > 1 or (self.quote and self.quote in f"\r\n\0{self.delimiter}"):
+            raise ValueError(
+                'quote: expected one character that is not the delimiter, or "" where nothing is '
+                f"quoted, got {self.quote!r:.60}"
+            )
+        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        if twice:
+            raise ValueError(f"columns: named more than once: {', '.join(twice)}")
+
+    def cells(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """The cells of each row. Raises `csv.Error` at a row that is none; the next call goes on
+        with the line after it."""
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quotechar=self.quote or None,
+            quoting=csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
+        )
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -263,6 +287,10 @@ class EventMapping:
             self._file = msgspec.convert(data, _File)
         except msgspec.ValidationError as error:
             raise InvalidMappingError(f"{source} is no mapping: {error}") from None
+        try:
+            self.table.check()
+        except ValueError as error:
+            raise InvalidMappingError(f"{source} is no mapping: [table] {error}") from None
         self.name = self._file.name or source
         self.note = self._file.note
         self.rules: list[_Rule] = []

@@ -7,7 +7,6 @@ headers, and `tombstone` where there is no value.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -113,13 +112,7 @@ def _lines(value: bytes, mapping: EventMapping) -> Iterator[Mapping[str, Any]]:
         lines = value.decode("utf-8-sig").replace("\0", "").splitlines()
     except UnicodeDecodeError as error:
         raise NoRowError(f"no UTF-8: {error}") from None
-    reader = csv.reader(
-        lines,
-        delimiter=table.delimiter,
-        quotechar=table.quote or None,
-        quoting=csv.QUOTE_MINIMAL if table.quote else csv.QUOTE_NONE,
-    )
-    for cells in reader:
+    for cells in table.cells(lines):
         if cells and len(cells) != len(table.columns):
             raise NoRowError(f"expected {len(table.columns)} columns, got {len(cells)}")
         if cells:

@@ -25,7 +25,8 @@ def seconds(value: Any, unit: TimeUnit = "auto") -> float:
     number = _number(value) if unit != "iso" else None
     if number is None:
         if not isinstance(value, str) or unit not in ("auto", "iso"):
-            raise InvalidValueError(f"expected a time in {unit}, got {value!r:.60}")
+            of = "" if unit == "auto" else f" in {unit}"
+            raise InvalidValueError(f"expected a time{of}, got {value!r:.60}")
         return _date(value)
     if unit == "auto":
         unit = next((name for least, name in _AUTO if abs(number) >= least), "s")

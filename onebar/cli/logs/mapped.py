@@ -128,3 +128,5 @@ def print_preview(seen: Preview, source: str, mapping: str, row: str = "row") ->
     for where, error in seen.errors[:SHOWN]:
         number = f"{where:,}" if isinstance(where, int) else where
         console.print(Text(printable(f"{row} {number}: {error}"[:300])))
+    if len(seen.errors) > SHOWN:
+        console.print(f"... and {len(seen.errors) - SHOWN:,} more; --json names each")

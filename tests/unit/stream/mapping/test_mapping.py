@@ -349,6 +349,56 @@ def test_a_table_is_read_with_what_is_wrong_in_it(tmp_path: Path) -> None:
     assert (seen.rows, seen.unmapped, len(seen.events), len(seen.errors)) == (4, 1, 1, 2)
 
 
+CLICKS: dict[str, Any] = {
+    "type": "click",
+    "fields": {"ts": "ts", "user_id": "u", "video_id": "v", "query": "q"},
+}
+
+
+def test_a_quote_that_is_not_closed_costs_the_rows_it_swallows_and_no_others(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "clicks.csv"
+    good = b"1795883074,u%d,v,hats\r\n"
+    swallowing = b'1795883074,u,v,"hats\r\n' + good % 0 * (csv.field_size_limit() // 10)
+    path.write_bytes(b"ts,u,v,q\r\n" + good % 1 + swallowing + good % 2)
+    entries = list(MappedLog(path, mapping(CLICKS, form="table")).entries())
+    wrong = [entry for entry in entries if entry.event is None]
+    assert [entry.number for entry in wrong] == [2]
+    assert "quote" in wrong[0].error
+    assert wrong[0].data.startswith(b'1795883074,u,v,"hats\r\n1795883074,u0,')
+    made = [entry.event for entry in entries if entry.event]
+    assert len(made) > 2
+    assert getattr(made[-1], "user_id", "") == "u2"
+
+
+def test_a_row_that_is_not_utf8_is_a_dead_letter_as_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_bytes(b'ts,u,v,q\n1795883074,u,v,"gr\xfcn, blau"\n1795883074,u,v,gr\xc3\xbcn\n')
+    bad, good = MappedLog(path, mapping(CLICKS, form="table")).entries()
+    assert (bad.event, bad.data) == (None, b'1795883074,u,v,"gr\xfcn, blau"')
+    assert "not UTF-8" in bad.error
+    assert getattr(good.event, "query", "") == "gr\u00fcn"
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ({"delimiter": "ab"}, "delimiter: expected one character, got 'ab'"),
+        ({"delimiter": ""}, "delimiter"),
+        ({"delimiter": "\n"}, "delimiter"),
+        ({"quote": "''"}, "quote"),
+        ({"quote": ","}, "quote"),
+        ({"columns": ["a", "b", "a"]}, "columns: named more than once: a"),
+    ],
+)
+def test_a_table_that_nobody_can_write_is_refused_as_it_is_opened(
+    table: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InvalidMappingError, match=why):
+        mapping(CLICKS, form="table", table=table)
+
+
 @pytest.mark.parametrize("form", ["lines", "array", "utf-16"])
 def test_json_is_read_as_it_stands(tmp_path: Path, form: str) -> None:
     rows = [row for row, _ in READY["ubi"]]
