@@ -89,10 +89,11 @@ class AccessControl:
         for name, value in headers:
             if name == b"host":
                 if value and not _is_ours(value):
+                    named = value[:100].decode("latin-1")
                     raise ProblemError(
                         421,
                         "misdirected",
-                        f"Without ONEBAR_API_KEYS only localhost is served, not {value[:100]!r}.",
+                        f"Without ONEBAR_API_KEYS only localhost is served, not {named!r}.",
                     )
                 return
 

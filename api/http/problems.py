@@ -225,7 +225,10 @@ async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return InvalidParameterError(
         [
-            {"name": ".".join(map(str, fault["loc"][1:])) or "body", "detail": str(fault["msg"])}
+            {
+                "name": ".".join(map(str, fault["loc"][1:])) or "body",
+                "detail": str(fault["msg"]).removeprefix("Value error, "),
+            }
             for fault in error.errors()
         ]
     ).response(call_of(request.scope).name)

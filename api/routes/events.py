@@ -131,7 +131,8 @@ def _reader(mapping: str, latest: float) -> Read:
         try:
             value = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            raise InvalidParameterError.of("body", f"not JSON: {error}") from None
+            fault = f"not JSON, at index {index}: {error}"
+            raise InvalidParameterError.of("body", fault) from None
         if opened is None:
             return [check(index, value, latest)]
         if not isinstance(value, dict):

@@ -137,7 +137,18 @@ def test_an_unsafe_address_or_a_bad_key_ends_the_start() -> None:
 async def test_every_refusal_is_a_problem(
     http: httpx.AsyncClient, method: str, path: str, status: int
 ) -> None:
-    is_problem(await http.request(method, path), status)
+    answer = await http.request(method, path)
+    is_problem(answer, status)
+    assert "Value error" not in answer.text  # the library's word, not ours
+
+
+async def test_a_line_that_is_no_json_is_named(http: httpx.AsyncClient) -> None:
+    lines = b'{"type": "impression"}\n\n{"type": "impression"}\nbad\n'
+    answer = await http.post(
+        "/v1/events", content=lines, headers={"Content-Type": "application/x-ndjson"}
+    )
+    is_problem(answer, 422)
+    assert "not JSON, at index 2: " in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,9 @@ def test_without_keys_only_this_machines_names_are_served() -> None:
     access = AccessControl(KeyRing())
     for host in ("localhost:8080", "127.0.0.1", "[::1]:8080"):
         access.admit(request(host=host), "admin")
-    assert refused(access, request(host="evil.example:8080")).status == 421
+    misdirected = refused(access, request(host="evil.example:8080"))
+    assert misdirected.status == 421
+    assert b"not 'evil.example:8080'." in bytes(misdirected.response().body)
     assert refused(access, request(host="127.0.0.1.evil.example")).status == 421
     AccessControl(KEYS).admit(request(host="api.example", x_api_key="reader"), "read")
 
