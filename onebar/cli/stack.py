@@ -49,7 +49,8 @@ def demo(
     """The whole path on this machine: servers, workers, a feed, and a page. Ctrl-C ends it.
 
     Uses ONEBAR_KAFKA_BOOTSTRAP and ONEBAR_REDIS_URL where they are set, with topics and keys of
-    its own; else starts embedded servers (extra `local`).
+    its own; else starts embedded servers (extra `local`). Prints the file of variables that points
+    any other `onebar` command at them.
 
     With --check there is no page: the log is replayed, the state compared with a clean fold of
     the log, the API asked for a sample; exit status 0 only if all of it is right.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from onebar.process.console import progress
 from onebar.settings import Settings
 from onebar.stack.local import LocalStack
 from onebar.stack.showcase import load_showcase
+from onebar.stack.variables import exports
 from stream.events import Event, encode
 from stream.kafka.producer import EventProducer
 from stream.logs.feed import feed, keep_feeding
@@ -67,7 +69,12 @@ class Demo:
             settings = stack.settings
             producer = EventProducer(settings)
             async with producer:
-                self._say(f"\n    The page: {stack.url}/\n    The API:  {stack.url}/docs\n")
+                inside = self._run_dir / "onebar.env"
+                inside.write_text("".join(f"{line}\n" for line in exports(settings)))
+                self._say(
+                    f"\n    The page: {stack.url}/\n    The API:  {stack.url}/docs\n"
+                    f"    Inside:   . {shlex.quote(str(inside))} && onebar status\n"
+                )
                 with progress("feed") as update:
                     replay = Replay(
                         log,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterator
 
 from onebar.addresses import shown_url
 from onebar.settings import FILE, Settings, is_secret, variables_of
@@ -27,6 +29,12 @@ def variables(settings: Settings, *, secrets: bool = True) -> dict[str, str]:
             text = ",".join(value) if isinstance(value, tuple) else str(value)
             found[f"ONEBAR_{name.upper()}"] = text
     return found
+
+
+def exports(settings: Settings) -> Iterator[str]:
+    """Lines for a shell that point any other `onebar` command at the same servers; no secrets."""
+    for name, value in variables(settings, secrets=False).items():
+        yield f"export {name}={shlex.quote(value)}"
 
 
 def _may_be_shown(name: str, value: object) -> bool:

@@ -154,6 +154,13 @@ async def test_the_demo_shows_a_live_page_until_ctrl_c(tmp_path: Path, settings:
         await eventually(live, 90, what="the demo")
         [line] = [line for line in err.read_text().splitlines() if "The page:" in line]
         url = line.split()[-1]
+        pointed = dict(
+            line.removeprefix("export ").split("=", 1)
+            for line in (tmp_path / "onebar.env").read_text().splitlines()
+        )
+        assert f". {tmp_path}/onebar.env && onebar status" in err.read_text()
+        assert pointed["ONEBAR_TOPIC_PREFIX"] == pointed["ONEBAR_NAMESPACE"] + "."
+        assert urllib.parse.urlsplit(url).port == int(pointed["ONEBAR_API_PORT"])
         page = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())
         assert b"<html" in page
 
