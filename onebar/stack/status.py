@@ -168,6 +168,7 @@ def rows(found: Status) -> list[tuple[str, str]]:
             lines += [
                 ("", f"{member.host}: {', '.join(member.partitions) or 'nothing yet'}")
                 for member in group.members or ()
+                if member.host or member.partitions  # the embedded broker tells of neither
             ]
     if found.dead_letters is not UNSET:
         lines.append(("dead letters", f"{found.dead_letters:,}"))

@@ -116,6 +116,10 @@ def test_a_status_is_well_or_says_what_is_not() -> None:
     assert told[""] == "10.0.0.1: t/0, t/1"
     assert told["api"] == "http://h:1 is ready with demo; answers: 90% cache, 10% generated"
     assert "redis" not in told
+    silent = Group("stream", 0, {}, [Member("", "", ())])
+    told = dict(rows(Status("1.0", "g1", groups=[silent])))
+    assert told["stream"].startswith("1 running")
+    assert "" not in told, "a broker that says no more than that there is one"
 
     change = msgspec.structs.replace
     assert not change(found, lost="some of it").well
