@@ -51,8 +51,8 @@ export function showChange(what) {
   if (what.model_changed) lines.append(element("li", t("because_model")));
   if (own && own.kind === "tap") lines.append(element("li", t("because_tapped"), "soft"));
   parts.push(lines);
-  const made = what.took_ms === undefined ? "–" : what.took_ms.toFixed(0);
-  parts.push(element("p", own && own.ms
+  const made = what.took_ms?.toFixed(0);
+  if (made !== undefined) parts.push(element("p", own && own.ms
     ? t("made_in", { total: Math.round(own.ms), what: t(own.kind === "tap" ? "tap" : "typed"), made })
     : t("made_alone", { made }), "soft timing"));
   const same = JSON.stringify(what.before) === JSON.stringify(what.after);

@@ -99,7 +99,14 @@ export const add = (more) => { for (const [name, words] of Object.entries(more))
 
 export function t(name, values = {}) {
   const text = ALL[lang][name] ?? EN[name] ?? name;
-  return text.replace(/\{(\w+)\}/g, (whole, key) => (key in values ? values[key] : whole));
+  return text.replace(/\{(\w+)\}/g, (whole, key) => (key in values ? isolated(String(values[key])) : whole));
+}
+
+// Somebody's words in a sentence of ours: what is written from the right, or overrides the direction, turns round nothing
+// beside it.
+function isolated(text) {
+  const plain = text.replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "");
+  return plain !== text || /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(plain) ? `\u2068${plain}\u2069` : text;
 }
 export const said = (name) => name in EN;
 

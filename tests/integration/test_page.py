@@ -211,6 +211,12 @@ def test_a_hostile_text_stays_text(page: Page, api: httpx.Client) -> None:
     page.click("#bar")
     expect(page.locator("#changed .headline")).to_be_visible()
     assert page.locator("main img, main script, main b[onclick], #user svg").count() == 0
+    page.keyboard.press("/")
+    page.keyboard.insert_text("mug\u2069\u202e evil")
+    page.keyboard.press("Enter")
+    headline = page.locator("#changed .headline")
+    expect(headline).to_have_text("You searched “\u2068mug evil\u2069”")  # turns nothing round
+    expect(page.locator("#changed")).not_to_contain_text("– ms")
     page.goto("/operations")
     expect(page.locator("#parts li").first).to_be_visible()
     policy = httpx.get(f"{api.base_url}/").headers["content-security-policy"]
