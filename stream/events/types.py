@@ -321,11 +321,20 @@ def _without_lone_surrogates(data: bytes, error: orjson.JSONDecodeError) -> Any:
     raise InvalidEventError(f"not JSON: {error}") from None
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
-    if isinstance(value, list):
-        return [_without_nulls(inner) for inner in value]
+_DEPTH = 8
+"""Levels that are looked at: more than any event has. What is nested deeper, it has no field for,
+and no message may be so deep that reading it fails."""
+
+
+def _without_nulls(value: Any, depth: int = _DEPTH) -> Any:
+    if depth and isinstance(value, dict):
+        return {
+            name: _without_nulls(inner, depth - 1)
+            for name, inner in value.items()
+            if inner is not None
+        }
+    if depth and isinstance(value, list):
+        return [_without_nulls(inner, depth - 1) for inner in value]
     return value
 
 

@@ -33,7 +33,7 @@ from msgspec import UNSET, Struct, UnsetType
 from onebar.errors import OneBarError, UsageError
 from stream.events import EVENT_TYPES, Event, InvalidEventError, from_object
 from stream.mapping.paths import MISSING, PathError, Step, find, steps_of
-from stream.mapping.values import InvalidValueError, TimeUnit, seconds, text
+from stream.mapping.values import InvalidValueError, TimeUnit, seconds, shown, text
 
 READY = files("stream.mapping") / "maps"
 PLACE = "$kafka"
@@ -182,9 +182,9 @@ class _Field:
 
 
 def _flag(value: Any) -> bool:
-    word = str(value).strip().lower()
+    word = "" if isinstance(value, (dict, list)) else str(value).strip().lower()
     if word not in (*_TRUE, *_FALSE):
-        raise InvalidValueError(f"expected true or false, got {value!r:.60}")
+        raise InvalidValueError(f"expected true or false, got {shown(value)}")
     return word in _TRUE
 
 
@@ -193,9 +193,9 @@ def _plain_number(value: Any) -> float | int:
         try:
             value = float(value)
         except ValueError:
-            raise InvalidValueError(f"expected a number, got {value!r:.60}") from None
+            raise InvalidValueError(f"expected a number, got {shown(value)}") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidValueError(f"expected a number, got {value!r:.60}")
+        raise InvalidValueError(f"expected a number, got {shown(value)}")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -266,7 +266,7 @@ class _Rule:
 def _is(value: Any, wanted: Condition) -> bool:
     if isinstance(wanted, bool):
         return wanted == (value is not MISSING and value != "")
-    if value is MISSING:
+    if value is MISSING or isinstance(value, (dict, list)):
         return False
     return str(value) in [str(one) for one in (wanted if isinstance(wanted, list) else [wanted])]
 

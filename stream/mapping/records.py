@@ -18,6 +18,7 @@ from stream.kafka.records import Record
 from stream.logs.dead_letters import DeadLetter
 from stream.mapping.log import Preview, gathered
 from stream.mapping.mapping import PLACE, EventMapping, UnmappedError
+from stream.mapping.values import shown
 
 Made = Event | UnmappedError
 _REGISTRY = b"\x00"
@@ -102,7 +103,7 @@ def _objects(value: bytes) -> Sequence[Mapping[str, Any]]:
     rows = found if isinstance(found, list) else [found]
     for row in rows:
         if not isinstance(row, dict):
-            raise NoRowError(f"expected a JSON object or a list of them, got {row!r:.60}")
+            raise NoRowError(f"expected a JSON object or a list of them, got {shown(row)}")
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -18,6 +19,11 @@ class InvalidValueError(OneBarError, ValueError):
     """A value that can't be made what it has to be; the text says why."""
 
 
+def shown(value: Any) -> str:
+    """The beginning of a value, for an error, however deep it is nested."""
+    return f"{value!r:.60}" if isinstance(value, str) else f"{reprlib.repr(value):.60}"
+
+
 def seconds(value: Any, unit: TimeUnit = "auto") -> float:
     """UTC epoch seconds of a time: a number of the unit, or a date of ISO 8601 (a space for its T
     will do, and without a zone it is UTC). `auto` tells the unit by the size of the number. Raises
@@ -26,7 +32,7 @@ def seconds(value: Any, unit: TimeUnit = "auto") -> float:
     if number is None:
         if not isinstance(value, str) or unit not in ("auto", "iso"):
             of = "" if unit == "auto" else f" in {unit}"
-            raise InvalidValueError(f"expected a time{of}, got {value!r:.60}")
+            raise InvalidValueError(f"expected a time{of}, got {shown(value)}")
         return _date(value)
     if unit == "auto":
         unit = next((name for least, name in _AUTO if abs(number) >= least), "s")
@@ -57,7 +63,7 @@ def text(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidValueError(f"expected a text or a number, got {value!r:.60}")
+        raise InvalidValueError(f"expected a text or a number, got {shown(value)}")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

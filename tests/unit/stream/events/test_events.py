@@ -32,6 +32,22 @@ def test_garbage_is_refused_and_never_crashes(data: bytes) -> None:
         parse(data)
 
 
+@pytest.mark.parametrize("depth", [200, 500, 900, 1000, 1100, 100_000])
+@pytest.mark.parametrize(("opens", "closes"), [(b"[", b"]"), (b'{"type":', b"}")])
+def test_what_is_nested_deep_is_refused_and_never_crashes(
+    opens: bytes, closes: bytes, depth: int
+) -> None:
+    with pytest.raises(InvalidEventError):
+        parse(opens * depth + b"1" + closes * depth)
+
+
+@pytest.mark.parametrize("depth", [10, 500, 900])
+def test_nulls_are_passed_over_beside_a_field_however_deep(depth: int) -> None:
+    plain = orjson.dumps({**CLICK, "session_id": None})[:-1]
+    data = plain + b',"extra":' + b"[" * depth + b"]" * depth + b"}"
+    assert parse(data) == parse(orjson.dumps(CLICK))
+
+
 def test_unknown_fields_are_dropped() -> None:
     event = parse(orjson.dumps({**CLICK, "colour": "red"}))
     assert event == Click(event_id="e1", ts=1.5, video_id="v", user_id="u", query="running shoes")

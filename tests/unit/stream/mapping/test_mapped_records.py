@@ -139,6 +139,17 @@ def test_a_row_too_deep_for_an_id_is_no_event() -> None:
     assert isinstance(error, UnmappedError)
 
 
+@pytest.mark.parametrize("depth", [500, 1000, 1020])
+@pytest.mark.parametrize("name", ["", *SEARCH])
+def test_a_value_too_deep_for_anything_is_no_event(name: str, depth: int) -> None:
+    nested = b"[" * depth + b"]" * depth
+    row = json.dumps(ROW).encode()[:-1] + b',"deep":' + nested + b"}" if name else nested
+    fields = {**SEARCH, name: "deep"} if name else SEARCH
+    assert why(events_of(record(row), mapping({"type": "search", "fields": fields})))
+    asked = mapping({"type": "search", "when": {"deep": "x"}, "fields": SEARCH})
+    assert not any(isinstance(found, Event) for found in events_of(record(row), asked))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from([*ROW]), inner),
