@@ -244,7 +244,8 @@ EXAMPLES: dict[str, Any] = {
                 "partition": 2,
                 "offset": 4711,
                 "failed_at": _AT,
-                "reason": "InvalidEventError: Expected `float`, got `str` - at `$.ts`",
+                "reason": "InvalidEventError: Expected `float`, got `str` "
+                "(UTC epoch seconds; a mapping reads other times) - at `$.ts`",
                 "bytes": 74,
                 "key": "v42",
                 "value": '{"type": "search", "event_id": "e-1001", "ts": "now"}',

@@ -161,10 +161,13 @@ class BatchAnswer(Struct, frozen=True):
     results: list[Answer]
 
 
-class Accepted(Struct, frozen=True):
+class Accepted(Struct, frozen=True, omit_defaults=True):
     """How many events Kafka has acknowledged."""
 
     accepted: int
+    left_out: Annotated[
+        int, Meta(ge=0, description="Objects that the mapping makes no event of; without it none.")
+    ] = 0
 
 
 class EvidenceAnswer(Struct, frozen=True):

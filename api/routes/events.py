@@ -17,7 +17,7 @@ from api.http.body import JSON, media_type
 from api.http.examples import EVENT
 from api.http.metrics import EVENTS
 from api.http.problems import MAX_NAMED_ERRORS, InvalidParameterError, ProblemError
-from api.http.schemas import MAX_EVENTS, problems, reference, responses
+from api.http.schemas import MAX_EVENTS, Accepted, problems, reference, responses
 from api.routes.deps import ServicesDep, needs
 from onebar.process.turns import turns
 from stream.events import (
@@ -195,7 +195,8 @@ async def post_events(
     """One event or up to 1,000, or one on a line (`application/x-ndjson`). They are acknowledged
     once Kafka has all of them; where one is invalid none is sent. Deletions, removals and rules
     need the scope admin as well. After a 503 send the same events again, with the same event ids:
-    what had arrived counts once. CloudEvents are known by their content type."""
+    what had arrived counts once. CloudEvents are known by their content type. Where a mapping makes
+    no event of some objects, `left_out` says of how many."""
     latest = time.time() + services.settings.future_allowance_s
     said = media_type(request.scope)
     read = _reader(mapping or ("cloudevents" if said in CLOUD_EVENTS else ""), latest)
@@ -210,6 +211,9 @@ async def post_events(
             await services.publisher.send(events)
             for event in events:
                 EVENTS.labels(event.type).inc()
+    left_out = sum(not each for each in found)
     return Response(
-        orjson.dumps({"accepted": len(events)}), status_code=202, media_type="application/json"
+        msgspec.json.encode(Accepted(len(events), left_out)),
+        status_code=202,
+        media_type="application/json",
     )

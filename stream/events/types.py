@@ -338,12 +338,17 @@ def _without_nulls(value: Any, depth: int = _DEPTH) -> Any:
     return value
 
 
+_AT_TS = " - at `$.ts`"
+
+
 def from_object(value: Any) -> Event:
     """The event in a decoded JSON value. Raises `InvalidEventError` as `parse` does."""
     try:
         event: Event = msgspec.convert(value, Event)
     except msgspec.ValidationError as error:
-        raise InvalidEventError(str(error)) from None
+        said, at, where = str(error).partition(_AT_TS)
+        hint = " (UTC epoch seconds; a mapping reads other times)" if at else ""
+        raise InvalidEventError(said + hint + at + where) from None
     return event
 
 

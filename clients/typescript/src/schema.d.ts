@@ -44,7 +44,8 @@ export interface paths {
          * @description One event or up to 1,000, or one on a line (`application/x-ndjson`). They are acknowledged
          *     once Kafka has all of them; where one is invalid none is sent. Deletions, removals and rules
          *     need the scope admin as well. After a 503 send the same events again, with the same event ids:
-         *     what had arrived counts once. CloudEvents are known by their content type.
+         *     what had arrived counts once. CloudEvents are known by their content type. Where a mapping makes
+         *     no event of some objects, `left_out` says of how many.
          */
         post: operations["post_events"];
         delete?: never;
@@ -620,6 +621,11 @@ export interface components {
          */
         Accepted: {
             accepted: number;
+            /**
+             * @description Objects that the mapping makes no event of; without it none.
+             * @default 0
+             */
+            left_out?: number;
         };
         /**
          * EvidenceAnswer
@@ -4337,7 +4343,7 @@ export interface operations {
                      *           "partition": 2,
                      *           "offset": 4711,
                      *           "failed_at": 1760000000.25,
-                     *           "reason": "InvalidEventError: Expected `float`, got `str` - at `$.ts`",
+                     *           "reason": "InvalidEventError: Expected `float`, got `str` (UTC epoch seconds; a mapping reads other times) - at `$.ts`",
                      *           "bytes": 74,
                      *           "key": "v42",
                      *           "value": "{\"type\": \"search\", \"event_id\": \"e-1001\", \"ts\": \"now\"}"

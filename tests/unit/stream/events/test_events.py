@@ -116,3 +116,10 @@ def test_the_key_keeps_one_videos_events_together(event: Event) -> None:
         assert event.key == video_id
     else:
         assert event.key == event.user_id  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("ts", ["2026-01-01T00:00:00Z", 1_760_000_000_000])
+def test_a_time_of_another_kind_is_told_what_was_expected(ts: str | int) -> None:
+    data = orjson.dumps({"type": "impression", "event_id": "e", "video_id": "v", "ts": ts})
+    with pytest.raises(InvalidEventError, match=r"\(UTC epoch seconds; .* mapping.*at `\$.ts`$"):
+        parse(data)
