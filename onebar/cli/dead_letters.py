@@ -335,12 +335,15 @@ def _selection(ids: list[str] | None, reason: str, topic: str) -> Selection:
 
 async def _one(number: str, *, settled: bool = False) -> DeadLetter:
     """Raises `NoSuchLetterError`."""
+    from contextlib import aclosing
+
     from stream.logs.dead_letters import Selection
     from stream.logs.dead_letters import dead_letters as read
 
     chosen = Selection(frozenset({number}))
-    async for letter in read(command_settings(), chosen, settled=settled):
-        return letter
+    async with aclosing(read(command_settings(), chosen, settled=settled)) as letters:
+        async for letter in letters:
+            return letter
     raise NoSuchLetterError(
         f"there is no dead letter {number!r}; `onebar dead-letters list` shows them"
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing
 
 import msgspec
 import structlog
@@ -192,7 +193,7 @@ def _read(record: Record) -> DeadLetter:
     )
 
 
-async def _records(settings: Settings) -> AsyncIterator[list[Record]]:
+async def _records(settings: Settings) -> AsyncGenerator[list[Record], None]:
     """Batches from the beginning up to the end as it was when asked."""
     name = settings.topic_prefix + DEAD_LETTERS
     count = (await partition_counts(settings)).get(name, 0)
@@ -255,18 +256,19 @@ async def _settled(settings: Settings) -> _Settled:
 
 async def dead_letters(
     settings: Settings, selection: Selection = ALL, *, settled: bool = False
-) -> AsyncIterator[DeadLetter]:
+) -> AsyncGenerator[DeadLetter, None]:
     """The letters meant, each partition's in their order, without those that were sent back or
     dropped unless `settled`; in bounded memory. Reads beside every other reader and moves nobody's
     offsets. Raises `KafkaUnavailableError`."""
     done = None if settled else await _settled(settings)
-    async for records in _records(settings):
-        for record in records:
-            if _settles(record):
-                continue
-            letter = _read(record)
-            if selection.has(letter) and (done is None or letter.number not in done):
-                yield letter
+    async with aclosing(_records(settings)) as batches:
+        async for records in batches:
+            for record in records:
+                if _settles(record):
+                    continue
+                letter = _read(record)
+                if selection.has(letter) and (done is None or letter.number not in done):
+                    yield letter
 
 
 async def read_dead_letters(settings: Settings, limit: int | None = None) -> list[DeadLetter]:

@@ -92,6 +92,8 @@ def _opens(line: bytes) -> bool:
 
 def _form(text: bytes) -> Form | None:
     lines = [line for line in text.split(b"\n") if line.strip(BLANK)]
+    if _is_tar(text):
+        return None  # its first event stands behind a header, on the same line
     if not lines:
         return Form.lines  # nothing yet: whoever reads on will see
     first = lines[0].strip(BLANK)
@@ -125,9 +127,13 @@ _KINDS = (
 )
 
 
+def _is_tar(text: bytes) -> bool:
+    return text[257:262] == b"ustar"
+
+
 def _why_not(text: bytes) -> str:
     kind = next((kind for magic, kind in _KINDS if text.startswith(magic)), None)
-    if kind is None and text[257:262] == b"ustar":
+    if _is_tar(text):
         kind = "a tar archive: unpack it"
     first = text.lstrip(BLANK).split(b"\n", 1)[0][:80].decode("utf-8", "replace").strip()
     if kind is None:

@@ -273,6 +273,7 @@ async def test_the_command_line_is_safe_and_names_what_it_refuses(
     async def run(*words: str) -> str:
         done = await asyncio.to_thread(onebar, "dead-letters", *words, settings=settings)
         assert done.returncode == 0, done.stderr
+        assert "destroyed" not in done.stderr  # a consumer that was left open
         assert not set("\x1b\x07\x9b\u202e") & set(done.stdout)
         return done.stdout
 

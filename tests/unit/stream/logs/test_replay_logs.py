@@ -285,6 +285,10 @@ def test_what_a_file_is_is_told_by_its_first_bytes(tmp_path: Path, text: str, su
         (b"PK\x03\x04....", "ZIP"),
         (b"<html>", "HTML"),
         (b"hello", "no JSON"),
+        (
+            b"log.jsonl".ljust(257, b"\0") + b"ustar".ljust(255, b"\0") + b'{"a":1}\n{"a":2}\n',
+            "tar",
+        ),
         (gzip.compress(b"a,b\n1,2\n" * 100_000), "CSV"),
     ],
 )
