@@ -19,13 +19,14 @@ from stream.kafka.groups import stream_group
 from stream.workers.continuity import (
     INPUTS,
     LogRewoundError,
+    Reached,
     StateLostError,
     check_continuity,
 )
 from stream.workers.health import Lags, watching
 from stream.workers.ingest import Ingester
 from stream.workers.retry import until_back
-from stream.workers.runtime import Runtime, WorkerCrashedError, open_runtime
+from stream.workers.runtime import Runtime, WorkerCrashedError, open_runtime, unless
 
 log = structlog.get_logger(__name__)
 
@@ -55,8 +56,17 @@ async def run_stream_worker(settings: Settings) -> None:
 async def _work(settings: Settings, runtime: Runtime) -> None:
     from stream.workers.faust_app import Failure, build_app, lags, stop
 
-    reached = await until_back(lambda: check_continuity(settings, runtime.store), runtime.health)
-    await until_back(lambda: runtime.store.note_lost(None), runtime.health)
+    reached: Reached = {}
+
+    async def whole() -> None:
+        nonlocal reached
+        reached = await until_back(
+            lambda: check_continuity(settings, runtime.store), runtime.health
+        )
+        await until_back(lambda: runtime.store.note_lost(None), runtime.health)
+
+    if not await unless(runtime.leave, whole()):
+        return  # told to end while it waited
     ingester = Ingester(
         runtime.store,
         runtime.producer,
