@@ -8,8 +8,8 @@ tested versions that are here (`deploy/setup.sh --list`), without those that run
 newer of the two also counts which lines of the packages they reach. Where there is no other, the
 summary says so.
 
-A failed step does not keep the later ones from running. A few integration tests that failed run
-once more at the end, with nothing beside them: what passes then depends on how busy the machine is.
+A failed step does not keep the later ones from running. A few tests of a step that failed run once
+more at the end, with nothing beside them: what passes then depends on how busy the machine is.
 Its step counts as passed, and the summary calls the test unsteady: it has to be mended.
 
 The servers of the last step are started by `deploy/real_servers.py`; where their programs are not
@@ -184,7 +184,7 @@ def run_again(outcome: Outcome, step: Step) -> None:
         return
     name, command, environment = step
     suite = next(place for place, word in enumerate(command) if word.startswith("tests/"))
-    only = [*command[:suite], *outcome.failures]
+    only = [*command[:suite], *outcome.failures]  # by themselves: nothing of the step's options
     second = run(f"{name}, again", only, environment)
     outcome.seconds += second.seconds
     outcome.unsteady = [test for test in outcome.failures if test not in second.failures]
@@ -203,20 +203,23 @@ def run_everything(other: Python | None, ci: bool) -> list[Outcome]:
             step = f"install for Python {other.name}", ["deploy/setup.sh", "dev"], environment
             installing = pool.submit(run, *step, "[install] ")
         outcomes = [run(*step) for step in checks()]
+        tests: list[tuple[Outcome, Step]] = []
         last = max(HERE, other or HERE, key=lambda python: python.version)
-        outcomes.append(run(*unit_tests(HERE, BIN, bare, covered=ci and last is HERE)))
+        step = unit_tests(HERE, BIN, bare, covered=ci and last is HERE)
+        tests.append((run(*step), step))
         if other and installing:
             outcomes.append(installing.result())
             if outcomes[-1].status == 0:
                 bin_ = ROOT / f".venv-{other.name}" / "bin"
-                outcomes.append(run(*unit_tests(other, bin_, bare, covered=last is other)))
+                step = unit_tests(other, bin_, bare, covered=last is other)
+                tests.append((run(*step), step))
         steps = integration_tests()
         marked = zip(steps, ("[embedded] ", "[real] "), strict=True)
         running = [pool.submit(run, *step, mark) for step, mark in marked]
-        ended = [future.result() for future in running]
-    for outcome, step in zip(ended, steps, strict=True):
+        tests += [(future.result(), step) for future, step in zip(running, steps, strict=True)]
+    for outcome, step in tests:
         run_again(outcome, step)
-    return outcomes + ended
+    return outcomes + [outcome for outcome, _ in tests]
 
 
 def covered_lines(report: Path) -> list[str]:

@@ -256,14 +256,14 @@ class TestABadDay:
         assert (status, json.loads(out)["videos"]) == (0, {"queries": 19, "refused": 1})
 
     def test_nothing_but_refusals_ends_it_early(self, onebar: Any, tmp_path: Path) -> None:
-        log = written(tmp_path / "videos.jsonl", *things(100))
+        log = written(tmp_path / "videos.jsonl", *things(400))
         with endpoint(lambda asked: (400, "bad parameter: stream")) as teacher:
             status, _, err = onebar(
                 *("teach", log, "--out", tmp_path / "zero", "--teacher", teacher.address)
             )
         assert status == 1
         assert "bad parameter: stream" in err
-        assert len(teacher.asked) < 30
+        assert len(teacher.asked) < 200  # they are asked ahead, on a busy machine far ahead
 
     def test_several_models_want_a_name(self, onebar: Any, tmp_path: Path) -> None:
         log = written(tmp_path / "videos.jsonl", *things(1))
