@@ -38,6 +38,9 @@ ONCE = frozenset(
     )
 )
 """What is the same whichever servers there are, and takes long: on the embedded ones alone."""
+ELSEWHERE = frozenset(("test_api_hostile", "test_lookup_benchmark", "test_server_benchmarks"))
+"""Those of them that CI, which has both kinds side by side, runs on Apache Kafka and Redis, so that
+neither suite has much more to do than the other."""
 
 
 class Servers(Struct, frozen=True):
@@ -50,12 +53,12 @@ class Servers(Struct, frozen=True):
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what runs on the embedded servers alone, where others are named."""
-    if not os.environ.get("ONEBAR_KAFKA_BOOTSTRAP"):
-        return
-    left = [item for item in items if item.path.stem in ONCE]
+    there = ELSEWHERE if os.environ.get("CI") else frozenset()
+    not_here = ONCE - there if os.environ.get("ONEBAR_KAFKA_BOOTSTRAP") else there
+    left = [item for item in items if item.path.stem in not_here]
     if left and len(left) < len(items):
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item.path.stem not in ONCE]
+        items[:] = [item for item in items if item.path.stem not in not_here]
 
 
 @pytest.fixture(scope="session")
