@@ -6,7 +6,12 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 
 from lines import Line
 from msgspec import Struct
@@ -104,6 +109,16 @@ def _again(world: World, member: Member | None) -> None:
 # Lines
 
 
+@contextmanager
+def _through(lines: Sequence[Line], hinder: Callable[[Line], None]) -> Iterator[None]:
+    """What goes through these lines is hindered, up to the end of the block."""
+    for line in lines:
+        hinder(line)
+    yield
+    for line in lines:
+        line.release()
+
+
 @asynccontextmanager
 async def redis_cut(world: World, draw: random.Random) -> AsyncIterator[None]:
     """connections to Redis are reset, again and again"""
@@ -115,21 +130,15 @@ async def redis_cut(world: World, draw: random.Random) -> AsyncIterator[None]:
 async def redis_slow(world: World, draw: random.Random) -> AsyncIterator[None]:
     """what Redis is asked and answers is 50 to 400 ms on its way"""
     delay_s = draw.uniform(0.05, 0.4)
-    for line in world.servers.redis_lines:
-        line.slow(delay_s)
-    yield
-    for line in world.servers.redis_lines:
-        line.release()
+    with _through(world.servers.redis_lines, lambda line: line.slow(delay_s)):
+        yield
 
 
 @asynccontextmanager
 async def redis_silent(world: World, draw: random.Random) -> AsyncIterator[None]:
     """nothing comes back from Redis (a black hole)"""
-    for line in world.servers.redis_lines:
-        line.hold()
-    yield
-    for line in world.servers.redis_lines:
-        line.release()
+    with _through(world.servers.redis_lines, Line.hold):
+        yield
 
 
 @asynccontextmanager
@@ -143,11 +152,8 @@ async def kafka_cut(world: World, draw: random.Random) -> AsyncIterator[None]:
 async def kafka_slow(world: World, draw: random.Random) -> AsyncIterator[None]:
     """what Kafka is asked and answers is 50 to 400 ms on its way"""
     delay_s = draw.uniform(0.05, 0.4)
-    for line in world.servers.kafka_lines:
-        line.slow(delay_s)
-    yield
-    for line in world.servers.kafka_lines:
-        line.release()
+    with _through(world.servers.kafka_lines, lambda line: line.slow(delay_s)):
+        yield
 
 
 @asynccontextmanager
@@ -155,21 +161,15 @@ async def kafka_silent(world: World, draw: random.Random) -> AsyncIterator[None]
     """nothing comes back from one broker, or from all (a black hole)"""
     lines = world.servers.kafka_lines
     lines = lines if draw.random() < 0.5 else [draw.choice(lines)]
-    for line in lines:
-        line.hold()
-    yield
-    for line in lines:
-        line.release()
+    with _through(lines, Line.hold):
+        yield
 
 
 @asynccontextmanager
 async def kafka_away(world: World, draw: random.Random) -> AsyncIterator[None]:
     """no broker takes a connection"""
-    for line in world.servers.kafka_lines:
-        line.shut()
-    yield
-    for line in world.servers.kafka_lines:
-        line.release()
+    with _through(world.servers.kafka_lines, Line.shut):
+        yield
 
 
 @asynccontextmanager
