@@ -106,22 +106,24 @@ def serve(settings: Settings) -> None:
         if settings.api_workers > 1:
             os.environ[METRICS_DIRECTORY] = directory
         log.info("api_listening", url=f"{scheme}://{host}:{port}", workers=settings.api_workers)
-        server.serve(target_loader=partial(_load, settings, port, most), wrap_loader=False)
+        server.serve(
+            target_loader=partial(_load, settings, port, most, os.getpid()), wrap_loader=False
+        )
 
 
-def _load(settings: Settings, port: int, most: int) -> Callable[..., Any]:
+def _load(settings: Settings, port: int, most: int, parent: int) -> Callable[..., Any]:
     """Runs in each worker."""
+    _end_with(parent, signal.SIGKILL)  # nothing listens to SIGTERM yet, and what follows takes long
     from api.app import create_app
     from api.connections import Doorkeeper
     from onebar.recommending.loading import warm_up
-
-    _end_with_parent()
 
     configure_logging(settings.log_level, settings.log_json, "api")
     door = Doorkeeper(port, most=most, idle_s=settings.api_idle_s)
 
     async def beside() -> None:
         _when_told_to_end(app.state.services.watchers)
+        _end_with(parent, signal.SIGTERM)
         await door.watch()
 
     app = create_app(settings, beside=beside)
@@ -149,11 +151,14 @@ def _when_told_to_end(watchers: Watchers) -> None:
         chained(signum, signal.getsignal(signum))
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this worker when the process that started it is gone, killed even: an orphan
-    would go on serving and hold the port."""
+def _end_with(parent: int, signum: int) -> None:
+    """Have Linux send this worker a signal when the process that started it is gone, killed even:
+    an orphan would go on serving and hold the port. Raises `SystemExit` where it is gone already.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signum)
+        if os.getppid() != parent:
+            raise SystemExit(1)
 
 
 def free_port(host: str, port: int) -> int:
