@@ -95,12 +95,14 @@ class Standing(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What one run of a replay did. `skipped` were acknowledged in earlier runs."""
+    """What one run of a replay did. `skipped` were acknowledged in earlier runs; of those
+    `invalid_before` were no events."""
 
     log: str
     events: int
     invalid: int
     skipped: int
+    invalid_before: int
     seconds: float
     complete: bool
 
@@ -217,6 +219,7 @@ class Replay:
             events=self.standing.events - self._first.events,
             invalid=self.standing.invalid - self._first.invalid,
             skipped=self._first.events + self._first.invalid,
+            invalid_before=self._first.invalid,
             seconds=time.monotonic() - self._started,
             complete=complete,
         )
