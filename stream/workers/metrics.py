@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
 from onebar.process import vitals
-from stream.workers.outages import Outages
+from onebar.process.outages import Outages
 
 log = structlog.get_logger(__name__)
 

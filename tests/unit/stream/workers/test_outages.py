@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from feature_store.redis.client import StoreUnavailableError
+from onebar.process.outages import AGAIN_AFTER_S, LONGEST_GAP_S, Outages
 from stream.kafka.topics import KafkaUnavailableError
 from stream.workers.metrics import WorkerHealth
-from stream.workers.outages import AGAIN_AFTER_S, LONGEST_GAP_S, Outages
 from stream.workers.retry import until_back
 
 AWAY = StoreUnavailableError("Redis is away")
