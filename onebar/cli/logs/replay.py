@@ -178,6 +178,13 @@ async def _replay_all(
     return results, await checking.differences(settings, offline.snapshot())
 
 
+def _not_folded(why: str) -> None:
+    say(
+        f"onebar: impressions are sent before their videos are known ({why}): does a stream worker "
+        "run?"
+    )
+
+
 async def _replay(
     settings: Settings,
     log: Log,
@@ -190,6 +197,7 @@ async def _replay(
 
     from stream.kafka.producer import EventProducer
     from stream.kafka.topics import ensure_topics
+    from stream.logs.fold_check import VideosFolded
     from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
 
     await ensure_topics(settings)
@@ -207,7 +215,7 @@ async def _replay(
         async with producer:
             run = Replay(
                 log,
-                KafkaSink(producer),
+                KafkaSink(producer, VideosFolded(settings, _not_folded)),
                 target=f"{settings.kafka_bootstrap}/{settings.topic_prefix}",
                 speed=speed,
                 strict=strict,
