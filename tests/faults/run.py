@@ -148,7 +148,7 @@ async def run(made: World, seed: int, drawn: Iterator[Step], tell: Tell) -> Repo
         "later than budget + 20 ms": sum(took > 0.02 for took in asked),
         "processes told to end": len(made.fleet.stops_s),
         "processes that ended by themselves": len(made.fleet.ends),
-        "times another Redis took over": made.servers.redis_nodes.successions,
+        "changes of the primaries of Redis": made.servers.redis_nodes.successions,
         "states lost and built anew": len(made.rebuilt_s),
     }
     report.lines = [

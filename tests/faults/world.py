@@ -221,7 +221,7 @@ class World:
 
     async def _look(self) -> None:
         if await self.servers.redis_nodes.look():
-            self.tell("    another Redis is a primary now")
+            self.tell("    other Redis are primaries now")
 
     async def _filled(self) -> None:
         """The new state knows each video that impressions are of."""
