@@ -72,3 +72,21 @@ def test_the_ends_of_clauses_are_those_of_each_phrase(said: list[str]) -> None:
     for first in range(len(found)):
         for last in range(first, len(found)):
             assert (ends[last] >= first) == is_clause(found[first : last + 1])
+
+
+@pytest.mark.parametrize(
+    ("title", "query"),
+    [
+        ("Día de campo, receta de carne asada", "receta de"),
+        ("limpiar con bicarbonato y vinagre", "bicarbonato y"),
+    ],
+)
+def test_what_only_joins_in_the_text_ends_no_query(title: str, query: str) -> None:
+    assert Ground([title]).drop(words(query)) is Drop.FRAGMENT
+
+
+def test_words_from_here_and_there_are_loose() -> None:
+    ground = Ground(["grwm for my sister's graduation", "curling iron, dewy makeup"])
+    assert ground.loose(words("graduation iron"), None) == 1
+    assert ground.loose(words("curling iron"), None) == 0
+    assert ground.loose(words("makeup for graduation"), None) == 0
