@@ -15,7 +15,7 @@ from onebar.errors import OneBarError
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
-from onebar.evidence.words import Word, parts, words
+from onebar.evidence.words import Word, joining, parts, words
 from onebar.recommending.phrases.clauses import is_clause, is_only_done
 from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
 from onebar.recommending.phrases.whole import ChineseWords, breaks_off, repeats, runs
@@ -194,6 +194,8 @@ class Ground:
 
     def add(self, texts: Iterable[str]) -> None:
         """These are evidence, too."""
+        texts = tuple(texts)
+        self._joining |= joining(texts)
         for text in texts:
             found = words(text)
             self._chinese.add(text, found)
@@ -202,7 +204,6 @@ class Ground:
             for word in found:
                 self.scripts.add(_script(word))
                 if word.function:
-                    self._joining.add(word.key)
                     continue
                 self.keys.update(parts(word))
                 self.keys.add(word.key)
@@ -251,7 +252,7 @@ class Ground:
     def _joins(self, word: Word) -> bool:
         """Whether the evidence has a word only to join others: a few words alone don't tell of
         which language they are ("receta de")."""
-        return word.key in self._joining and word.key not in self.keys
+        return word.key in self._joining
 
     def _fits(self, found: Sequence[Word], lexicon: Lexicon) -> bool:
         """Whether a word that the evidence hasn't goes with its neighbours: all are of one script,

@@ -90,3 +90,10 @@ def test_words_from_here_and_there_are_loose() -> None:
     assert ground.loose(words("graduation iron"), None) == 1
     assert ground.loose(words("curling iron"), None) == 0
     assert ground.loose(words("makeup for graduation"), None) == 0
+
+
+def test_a_short_field_is_in_the_language_of_the_others() -> None:
+    video = VideoText(title="Como limpiar las zapatillas blancas", caption="bicarbonato y vinagre")
+    said = {span.text for span in spans(video)}
+    assert "bicarbonato y vinagre" in said
+    assert not [text for text in said if "y" in (text.split()[0], text.split()[-1])]
