@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from onebar.process.priority import NICE, NICEST, stand_back
+from onebar.process.turns import NICE, NICEST, stand_back
 
 HANGS = """
 import ctypes, threading
