@@ -17,8 +17,8 @@ PIECE_S = 0.002
 """How long a piece of work may take. What is short waits for about as long, however much long work
 there is."""
 NICE = 5
-"""How much nicer they are than the process: where both want a core, three quarters of it are the
-others' (`man 7 sched`)."""
+"""How much nicer a thread that stands back is: where another wants the core too, that gets three
+quarters of it (`man 7 sched`)."""
 NICEST = 19
 
 Item = TypeVar("Item")
