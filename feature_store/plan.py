@@ -79,8 +79,10 @@ class Plan(Struct, frozen=True):
     """What a batch comes to.
 
     `behaviors` reply with (applied, fenced, duplicates); `others` apply all of their writes,
-    `idempotent` in number. `deleted_users` have cached queries to drop.
+    `idempotent` in number. `deleted_users` have cached queries to drop, under the same `keys`.
     """
+
+    keys: Keys
 
     behaviors: tuple[Command, ...]
     others: tuple[Command, ...]
@@ -113,6 +115,7 @@ def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: Sta
                 rules.append(write)
         idempotent += 1
     return Plan(
+        keys=keys,
         behaviors=tuple(_behavior(v, adds, keys, policy) for v, adds in behaviors.items()),
         others=(
             *(_video(put, keys, policy) for put in videos.values()),
