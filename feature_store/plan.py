@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import CorruptStateError, asker_of, encode_field
+from feature_store.buckets import CorruptStateError, asker_of, bucket_prefix
 from feature_store.keys import Keys
 from feature_store.reactions import members, size_of
 from feature_store.redis.client import Command, load_script
@@ -161,6 +161,7 @@ def _behavior(
                 _milliseconds(left),
             ]
         bucket = policy.bucket(write.ts)
+        prefix = bucket_prefix(bucket)
         stream, offset = "", 0
         if position is not None:
             stream, offset = f"{position.topic}/{position.partition}", position.offset
@@ -170,11 +171,11 @@ def _behavior(
             if write.user_id:
                 asker = asker_of(write.user_id, video_id, query)
                 once = event_digest(f"{bucket}\0{write.user_id}\0{write.kind}\0{query}")
-            weights += (encode_field(bucket, query), milli, asker, once)
+            weights += (prefix + query, milli, asker, once)
         counts: list[str | int] = []
         for kind, queries in enumerate((write.exposures, write.clicks, write.engagements)):
             for query in queries:
-                counts += (encode_field(bucket, query), *_ONE[kind])
+                counts += (prefix + query, *_ONE[kind])
         events.append([stream, offset, near, event_digest(write.event_id), weights, counts])
     return Command(
         BEHAVIOR,

@@ -60,7 +60,8 @@ def to_writes(
     event = event_in(record, pseudonyms)
     if event.ts > record.timestamp + future_allowance_s:
         raise FutureEventError(event.ts, record.timestamp, future_allowance_s)
-    return event.type, [(write, record.position) for write in fold(event, clean_video)]
+    position = record.position
+    return event.type, [(write, position) for write in fold(event, clean_video)]
 
 
 class _Prepared(Struct, frozen=True):
@@ -147,8 +148,9 @@ class Ingester:
             await place.first()
             await self._note_reached(records)
         now = self._clock()
-        for kind, record in batch.good:
-            TAKEN.labels(kind).inc()
+        for kind, count in Counter(kind for kind, _ in batch.good).items():
+            TAKEN.labels(kind).inc(count)
+        for _, record in batch.good:
             FRESHNESS_SECONDS.observe(max(0.0, now - record.timestamp))
         self._health.beat()
 
