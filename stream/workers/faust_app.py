@@ -72,7 +72,7 @@ class _App(faust.App):
 
 
 BUFFERED = 4
-"""Batches of a topic that may wait for the one in hand."""
+"""Batches of a topic that may wait for those in hand."""
 
 
 IN_HAND = 3
