@@ -150,8 +150,7 @@ class Ingester:
         now = self._clock()
         for kind, count in Counter(kind for kind, _ in batch.good).items():
             TAKEN.labels(kind).inc(count)
-        for _, record in batch.good:
-            FRESHNESS_SECONDS.observe(max(0.0, now - record.timestamp))
+        FRESHNESS_SECONDS.observe_all(max(0.0, now - each.timestamp) for _, each in batch.good)
         self._health.beat()
 
     def _prepare(self, records: Sequence[Record]) -> _Prepared:
