@@ -24,6 +24,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from onebar.process import vitals
+from onebar.process.outages import Outages
 
 log = structlog.get_logger(__name__)
 
@@ -158,6 +159,8 @@ class WorkerHealth:
         self._needs = needs
         self._away: dict[tuple[str, str], str] = {("start", ""): "not started yet"}
         self._beat = time.monotonic()
+        self.outages = Outages()
+        """What was told of them."""
         self.warnings: dict[str, str] = {}
         """What someone should look at, though the worker does its work; by what it is about."""
 
