@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import add
 
 Pairs = frozenset[str]
 
@@ -11,7 +12,7 @@ def pairs(text: str) -> Pairs:
     """The pairs of neighbouring characters of a text, whatever its case; white space is left
     out."""
     text = "".join(text.split()).lower()
-    return frozenset(text[at : at + 2] for at in range(len(text) - 1))
+    return frozenset(map(add, text, text[1:]))
 
 
 def overlap(one: Pairs, other: Pairs) -> float:

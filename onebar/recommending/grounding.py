@@ -14,7 +14,7 @@ from pathlib import Path
 from onebar.errors import OneBarError
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
-from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
+from onebar.evidence.text import SPECIAL_TOKENS, is_plain, normalize_query
 from onebar.evidence.words import Word, parts, words
 from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
 from onebar.recommending.phrases.whole import ChineseWords, breaks_off, repeats, runs
@@ -89,6 +89,8 @@ def is_fragment(query: str) -> bool:
 
 def presentable(text: str) -> str:
     """The query as it may be shown, or an empty string where it must not be (`Drop.BROKEN`)."""
+    if len(text) <= MAX_CANDIDATE_CHARS and is_plain(lowered := text.lower()):
+        return lowered
     folded = text.casefold()
     if REPLACEMENT in text or any(token.casefold() in folded for token in SPECIAL_TOKENS):
         return ""

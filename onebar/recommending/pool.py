@@ -136,30 +136,34 @@ class Pool:
 
     def _put(self, text: str, **facts: Any) -> None:
         """One more source of a query: what is known of it is added to what was."""
-        read = _read(text)
+        read = _read(text, self._taste.risk.risk)
         if read is None:
             self.dropped[Drop.BROKEN] += 1
             return
-        query, found = read
-        if self._outside(query):
+        query, found, risky = read
+        if self._bounds is not None and self._outside(query):
             self.dropped[Drop.REPERTOIRE] += 1
             return
-        key = self._same(query, found)
+        key = query if self._exact else signature(found)
         shelf = self._harmful if key in self._harmful else self._found
         known = shelf.get(key)
         if known is not None:
             first = {name: value for name, value in facts.items() if _missing(known, name)}
-            self.dropped[Drop.DUPLICATE] += query != known.text
-            shelf[key] = known._replace(**first)
+            if query != known.text:
+                self.dropped[Drop.DUPLICATE] += 1
+            if first:
+                shelf[key] = known._replace(**first)
             return
-        if _risky(self._taste.risk.risk, query):
+        if risky:
             self.dropped[Drop.RISKY] += 1
             shelf = self._harmful
         if self._exact:
             shelf[key] = Proposal(query, found, **facts)
             return
-        strange = tuple(at for at in _said(found) if not self._text.touches(found[at]))
-        covered = 1 - len(strange) / len(_said(found))
+        said = _said(found)
+        touches = self._text.touches
+        strange = tuple(at for at in said if not touches(found[at]))
+        covered = 1 - len(strange) / len(said)
         shelf[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
 
     def _same(self, query: str, found: tuple[Word, ...]) -> str:
@@ -208,17 +212,18 @@ class Pool:
         for rank, one in enumerate(self._material.counts):
             self._put(one.query, counted=rank)
         for rank, (base, match) in enumerate(known(book, self._material, most)):
-            for style in self._styles:
-                self._put(f"{style.first}{base}{style.last}", book=rank, match=match)
+            for first, last in self._styles:
+                self._put(f"{first}{base}{last}", book=rank, match=match)
 
     def add_styled(self) -> None:
         """What there is, put as the user puts things."""
         if self._habits is None or self._styles in ((), (PLAIN,)):
             return
-        bases = dict.fromkeys(self._habits.apart(text)[0] for text in list(self._found))
+        apart = self._habits.apart
+        bases = dict.fromkeys([apart(text)[0] for text in self._found])
         for base in bases:
-            for style in self._styles:
-                text = f"{style.first}{base}{style.last}"
+            for first, last in self._styles:
+                text = f"{first}{base}{last}"
                 if text not in self._found:
                     self._put(text, styled=True)
 
@@ -355,16 +360,14 @@ def _best_spans(ranker: Ranker, video: VideoText, most: int | None) -> list[Span
 
 
 @lru_cache(maxsize=65536)
-def _read(text: str) -> tuple[str, tuple[Word, ...]] | None:
-    """A query as it may be shown, and its words; None where it must not be."""
+def _read(
+    text: str, risk: Callable[[Sequence[str]], str | None]
+) -> tuple[str, tuple[Word, ...], bool] | None:
+    """A query as it may be shown, its words, and whether it is risky; None where it must not be
+    shown."""
     query = presentable(text)
     found = words(query) if query else ()
-    return (query, found) if found else None
-
-
-@lru_cache(maxsize=65536)
-def _risky(risk: Callable[[Sequence[str]], str | None], query: str) -> bool:
-    return risk((query,)) is not None
+    return (query, found, risk((query,)) is not None) if found else None
 
 
 def _said(found: Sequence[Word]) -> list[int]:
