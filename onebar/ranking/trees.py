@@ -29,7 +29,9 @@ MOST_LEAVES = 64
 _ALL = (1 << 64) - 1
 _KINDS = ("u1", "u2", "u4", "u8")
 if TYPE_CHECKING:
-    _Bits = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.unsignedinteger[Any]], NDArray[np.float64]]
+    _Bits = tuple[
+        NDArray[np.intp], NDArray[np.float32], NDArray[np.unsignedinteger[Any]], NDArray[np.float64]
+    ]
 
 
 class TreesError(OneBarError, ValueError):

@@ -339,27 +339,20 @@ def _said(
     length = np.maximum(1, sizes_in).astype(np.float32)
     there = words_of > 0
 
-    def marked(keys: Iterable[str]) -> NDArray[np.float32]:
-        row = np.zeros(vocabulary, dtype=np.float32)
-        row[[columns[key] for key in keys if key in columns]] = 1.0
-        return row
+    def places(keys: Iterable[str]) -> list[int]:
+        return [columns[key] for key in keys if key in columns]
 
     def weighed(shares: Mapping[str, float]) -> NDArray[np.float32]:
         row = np.zeros(vocabulary, dtype=np.float32)
-        for key, share in shares.items():
-            row[columns[key]] = share
+        row[[columns[key] for key in shares]] = list(shares.values())
         return row
 
-    table = np.stack(
-        [
-            marked(title),
-            marked(summary),
-            marked(chain.from_iterable(anchors)),
-            marked(chain.from_iterable(history)),
-            weighed(user.share),
-        ],
-        axis=1,
-    )
+    table = np.zeros((vocabulary, 5), dtype=np.float32)
+    table[places(title), 0] = 1.0
+    table[places(summary), 1] = 1.0
+    table[places(chain.from_iterable(anchors)), 2] = 1.0
+    table[places(chain.from_iterable(history)), 3] = 1.0
+    table[:, 4] = weighed(user.share)
     about: NDArray[np.bool_] = np.asarray(table[:, :3].any(axis=1))
     each = table[words_of]  # (bases, longest, 5)
     shares = each[:, :, 4]

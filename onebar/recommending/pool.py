@@ -132,7 +132,7 @@ class Pool:
 
     @cached_property
     def _text(self) -> Ground:
-        return Ground(self._material.texts())
+        return _ground(self._material.texts())
 
     def _put(self, text: str, **facts: Any) -> None:
         """One more source of a query: what is known of it is added to what was."""
@@ -230,7 +230,7 @@ class Pool:
     def add_beam(self, beam: Sequence[Candidate]) -> None:
         taste = self._taste
         queries = self._material.queries()
-        ground = Ground((*self._material.texts(), *queries)) if queries else self._text
+        ground = _ground((*self._material.texts(), *queries)) if queries else self._text
         best = beam[0].score if beam else 0.0
         for rank, candidate in enumerate(beam):
             query = presentable(trimmed(candidate.text))
@@ -335,10 +335,11 @@ class Pool:
     ) -> tuple[Candidate, ...]:
         """By a scorer that has seen what is tapped: it has weighed the anchors, too."""
         scores = scorer.scores(proposals, self._material)
-        order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
-        texts = [proposals[at].text for at in order]
-        ranked = [scores[at] for at in order]
-        total = sum(exp(score - ranked[0]) for score in ranked)
+        order = sorted((-score, one.text) for score, one in zip(scores, proposals, strict=True))
+        texts = [text for _, text in order]
+        ranked = [-below for below, _ in order]
+        top = ranked[0]
+        total = sum([exp(score - top) for score in ranked])
         return tuple(
             Candidate(texts[at], round(ranked[at] - ranked[0] - log(total), 5) + 0.0)
             for at in varied(texts, ranked, k, scorer.variety)
@@ -351,6 +352,12 @@ def _must(proposal: Proposal) -> bool:
 
 def _missing(known: Proposal, name: str) -> bool:
     return bool(getattr(known, name) == Proposal._field_defaults[name])
+
+
+@lru_cache(maxsize=256)
+def _ground(texts: tuple[str, ...]) -> Ground:
+    """What some texts say; to be read only."""
+    return Ground(texts)
 
 
 @lru_cache(maxsize=2048)

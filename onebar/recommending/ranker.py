@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from math import log2, sqrt
+from operator import add
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -203,6 +204,9 @@ def _head(word: Word) -> tuple[str, ...]:
     return head_features(word.text, word.tag) if script(word) == "z" else ()
 
 
+_ROLES = ("O:", "S:", "I:", "E:")
+
+
 @lru_cache(maxsize=64)
 def _roles(count: int) -> tuple[tuple[str, int], ...]:
     """`O` the only word, `S` the first, `E` the last, `I` one between."""
@@ -238,7 +242,7 @@ class Ranker:
         self.trained = dict(trained or {})
         content = msgspec.json.encode(self.weights, order="sorted")
         self.digest = hashlib.sha256(content).hexdigest()[:8]
-        self._word = lru_cache(maxsize=32768)(self._word_score)
+        self._word = lru_cache(maxsize=16384)(self._word_scores)
         self._length = lru_cache(maxsize=4096)(self._length_score)
         self._join = lru_cache(maxsize=16384)(self._join_score)
         self._composes = COMPOSED in self.weights
@@ -275,7 +279,7 @@ class Ranker:
         seen = None if proposal.span is None else proposal.span.seen
         for role, at in _roles(len(proposal.words)):
             word = proposal.words[at]
-            total += self._word(role, word.text, word.key, word.tag, word.function)
+            total += self._word(*word[:2], *word[4:])[_ROLES.index(role)]
             if seen is not None:
                 total += get(role + seen[at], 0.0)
         return total + self._sum(_head(proposal.words[-1]))
@@ -329,14 +333,12 @@ class Ranker:
 
     def _worth(self, field: Field) -> _Worth:
         get = self.weights.get
-        only, start, inner, end = (
-            [
-                self._word(role, word.text, word.key, word.tag, word.function)
-                + get(role + seen, 0.0)
-                for word, seen in zip(field.words, field.seen, strict=True)
-            ]
-            for role in ("O:", "S:", "I:", "E:")
-        )
+        seen_as = {seen: [get(role + seen, 0.0) for role in _ROLES] for seen in {*field.seen}}
+        rows = [
+            list(map(add, self._word(*word[:2], *word[4:]), seen_as[seen]))
+            for word, seen in zip(field.words, field.seen, strict=True)
+        ]
+        only, start, inner, end = map(list, zip(*rows, strict=True))
         for at, word in enumerate(field.words):
             if field.scripts[at] == "z":
                 head = self._sum(head_features(word.text, word.tag))
@@ -442,9 +444,11 @@ class Ranker:
     def _length_score(self, lang: str, count: int, chars: int) -> float:
         return sum(self.weights.get(name, 0.0) for name in shape_features(lang, count, chars))
 
-    def _word_score(self, role: str, text: str, key: str, tag: str, function: bool) -> float:
-        word = Word(text, key, 0, 0, tag, function)
-        return sum(self.weights.get(role + name, 0.0) for name in word_features(word))
+    def _word_scores(self, text: str, key: str, tag: str, function: bool) -> tuple[float, ...]:
+        """What a word is worth in each of `_ROLES`."""
+        named = word_features(Word(text, key, 0, 0, tag, function))
+        get = self.weights.get
+        return tuple(sum(get(role + name, 0.0) for name in named) for role in _ROLES)
 
 
 def _said(field: Field, at: Extent | Pair) -> tuple[Word, ...]:

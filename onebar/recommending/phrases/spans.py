@@ -556,7 +556,9 @@ def signature(found: Sequence[Word]) -> str:
     """Equal for phrases that say the same: order, number, accents and trivial words don't count."""
     keys = {word.key for word in found if not word.function}
     keys = keys - stop_words() or keys or {word.key for word in found}
-    if any(script(word) == "z" for word in found):
+    if not "".join([word.text for word in found]).isascii() and any(
+        script(word) == "z" for word in found
+    ):
         # Two segmentations of the same characters are the same thing.
         return "".join(sorted("".join(keys)))
     return " ".join(sorted(keys))
