@@ -157,7 +157,7 @@ def describe(
     apart = [habits.apart(one.text) for one in proposals]
     bases: dict[str, int] = {}
     of_base = np.array([bases.setdefault(base, len(bases)) for base, _ in apart], dtype=np.intp)
-    table = _Table(*zip(*proposals, strict=True))
+    table = _Table.of(proposals)
     edge = len(OF_QUERY)
     styles = [style for _, style in apart]
     found[:, :edge] = _of_query(table, styles, material, ranker, book, habits)
@@ -169,7 +169,7 @@ def describe(
 
 
 class _Table(NamedTuple):
-    """Proposals by their fields, in the order of `Proposal`."""
+    """What is looked at of some proposals, by its name in `Proposal`."""
 
     text: Sequence[str]
     words: Sequence[tuple[Word, ...]]
@@ -185,8 +185,12 @@ class _Table(NamedTuple):
     match: Sequence[float]
     counted: Sequence[int | None]
     styled: Sequence[bool]
-    covered: Sequence[float]
-    strange: Sequence[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, proposals: Sequence[Proposal]) -> _Table:
+        """Of one proposal at least."""
+        columns = dict(zip(Proposal._fields, zip(*proposals, strict=True), strict=True))
+        return cls(*(columns[name] for name in cls._fields))
 
 
 def _of_query(

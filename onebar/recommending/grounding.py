@@ -15,7 +15,8 @@ from onebar.errors import OneBarError
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, is_plain, normalize_query
-from onebar.evidence.words import Word, parts, words
+from onebar.evidence.words import Word, joining, parts, words
+from onebar.recommending.phrases.clauses import is_clause, is_only_done
 from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
 from onebar.recommending.phrases.whole import ChineseWords, breaks_off, repeats, runs
 from onebar.records import Candidate
@@ -34,7 +35,7 @@ class Drop(StrEnum):
     """Half a character, a special token, no letter or digit, or too long."""
     FRAGMENT = "fragment"
     """A piece of a sentence: it begins or ends with a word that only joins others, says nothing but
-    what is said of anything, or spans two sentences."""
+    what is said of anything, tells what somebody does, or spans two sentences."""
     REPEATED = "repeated"
     """A word twice."""
     UNGROUNDED = "ungrounded"
@@ -187,6 +188,7 @@ class Ground:
         self._pairs: set[str] = set()
         self._chinese = ChineseWords()
         self._stems: set[str] = set()
+        self._joining: set[str] = set()
         self._beside: set[tuple[str, str]] = set()
         """Words that stand side by side."""
         self._texts: list[tuple[str, Sequence[Word]]] = []
@@ -194,6 +196,8 @@ class Ground:
 
     def add(self, texts: Iterable[str]) -> None:
         """These are evidence, too."""
+        texts = tuple(texts)
+        self._joining |= joining(texts)
         for text in texts:
             found = words(text)
             self._chinese.add(text, found)
@@ -220,11 +224,11 @@ class Ground:
 
         Without a lexicon no word of an alphabet is held for none, as there is no telling.
         """
-        if found and script(found[-1]) != "z" and found[-1].function:
+        if found and script(found[-1]) != "z" and (found[-1].function or self._joins(found[-1])):
             return Drop.FRAGMENT
         if found and (found[0].text.lower() in _JOINS or _WHOSE.fullmatch(found[0].text)):
             return Drop.FRAGMENT
-        if found and breaks_off(found):
+        if found and (breaks_off(found) or is_clause(found)):
             return Drop.FRAGMENT
         said = [word for word in found if not word.function]
         keys = [word.key for word in said if word.tag != "m"]
@@ -247,6 +251,11 @@ class Ground:
             return Drop.STRANGE
         return None
 
+    def _joins(self, word: Word) -> bool:
+        """Whether the evidence has a word only to join others: a few words alone don't tell of
+        which language they are ("receta de")."""
+        return word.key in self._joining
+
     def _fits(self, found: Sequence[Word], lexicon: Lexicon) -> bool:
         """Whether a word that the evidence hasn't goes with its neighbours: all are of one script,
         and in Latin a name of the taxonomy or a text that the model was trained on has the two
@@ -266,6 +275,19 @@ class Ground:
             role(one) in _UNKNOWN and role(other) in _UNKNOWN and not self.beside(one, other)
             for one, other in pairwise(found)
             if pair_key(one, other) not in lexicon
+        )
+
+    def loose(self, found: Sequence[Word], lexicon: Lexicon | None) -> int:
+        """How many words of Latin script stand beside one that they stand beside neither in the
+        evidence nor in a name of the taxonomy nor in a text that the model was trained on: what
+        was put together of words from here and there ("graduation iron")."""
+        return sum(
+            not (one.function or other.function)
+            and script(one) == script(other) == "l"
+            and not self.beside(one, other)
+            and not go_together(one, other)
+            and not (lexicon is not None and pair_key(one, other) in lexicon)
+            for one, other in pairwise(found)
         )
 
     def _follows(self, found: Sequence[Word], lexicon: Lexicon | None) -> bool:
@@ -342,7 +364,7 @@ class Ground:
 
 
 def _about_nothing(word: Word) -> bool:
-    if word.tag == "m" or role(word) in COMMON - {"n"}:
+    if word.tag == "m" or role(word) in COMMON - {"n"} or is_only_done(word):
         return True
     return chinese_kinds().get(word.text) == "common"
 
