@@ -176,8 +176,6 @@ def start_features(field: Field, first: int, lang: str) -> tuple[str, ...]:
     )
     if field.bracketed[first]:
         where = (*where, f"B:{lang}:{field.name}")
-    if not field.cuts[first]:
-        where = (*where, f"LI:{field.words[first - 1].key}")
     own = field.roles[first]
     if not own:
         return where
@@ -194,13 +192,10 @@ def end_features(field: Field, last: int, lang: str) -> tuple[str, ...]:
         return (beside, f"Z:{own}$:0") if own else (beside, *whole)
     after = field.words[last + 1]
     beside = f"RN:{lang}{field.prose}:{side(after)}"
-    # What stands behind, word by word: titles of pages end in the names of their sites.
-    which = f"RI:{after.key}"
     if lang != "l":
-        return (beside, which, *whole)
+        return (beside, *whole)
     return (
         beside,
-        which,
         f"RN{_head_feature(after.key) if after.tag == 'x' else ''}",
         f"Z:{own}{field.roles[last + 1]}:{field.known[last + 1]:d}",
     )
