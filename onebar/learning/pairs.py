@@ -67,7 +67,7 @@ class PhrasesConfig(Struct, frozen=True, kw_only=True):
     """Candidates of the generator: as many as in serving."""
     most: int = 6000
     """At most so many pairs of the train part, evenly from all."""
-    loose: bool = True
+    any_shape: bool = True
     """Whether spans of any shape are candidates, as for people who type questions; else only those
     that look well in a bar."""
     l2: float = 1.0
@@ -82,7 +82,7 @@ class PhrasesConfig(Struct, frozen=True, kw_only=True):
         fixed = (
             (self.dataset / DATASET_CARD).read_bytes(),
             open_checkpoint(self.checkpoint, verify=False).name,
-            *(self.beam, self.most, self.loose, self.l2),
+            *(self.beam, self.most, self.any_shape, self.l2),
         )
         return hashlib.sha256(msgspec.json.encode(fixed)).hexdigest()
 
@@ -143,7 +143,7 @@ def train_phrases(
         "train": len(train),
         "valid": len(valid),
         "held_out": held,
-        "settings": {name: getattr(config, name) for name in ("beam", "most", "loose", "l2")},
+        "settings": {name: getattr(config, name) for name in ("beam", "most", "any_shape", "l2")},
     }
     ranker = learn_sources(examples, phrases, taste=taste)
     _write(checkpoint, config.out, msgspec.structs.replace(taste, ranker=ranker), facts)
@@ -201,7 +201,7 @@ def _phrases(train: Sequence[Asked], path: Path, config: PhrasesConfig) -> Ranke
     if path.is_file():
         return Ranker.load(path)
     texts = [one.example() for one in train]
-    learned = learn_phrases(texts, l2=config.l2, least=3, loose=config.loose)
+    learned = learn_phrases(texts, l2=config.l2, least=3, any_shape=config.any_shape)
     learned.save(path)
     return Ranker.load(path)
 

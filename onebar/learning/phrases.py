@@ -14,7 +14,7 @@ from onebar.ranking.overlap import overlap, pairs
 from onebar.recommending.candidates import proposals
 from onebar.recommending.material import Material
 from onebar.recommending.phrases.composed import COMPOSED
-from onebar.recommending.phrases.spans import LOOSE
+from onebar.recommending.phrases.spans import SHAPELESS
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Feature, Proposal, Ranker, features, source_features
 from onebar.records import Candidate
@@ -50,19 +50,19 @@ def learn_phrases(
     *,
     l2: float = 1.0,
     least: int = 3,
-    loose: bool = False,
+    any_shape: bool = False,
     trained: Mapping[str, object] | None = None,
 ) -> Ranker:
     """Weights that tell which words of a text are what people would ask, whatever else is known.
-    With `loose` spans of any shape are candidates (`onebar.recommending.phrases.spans.extents`),
-    for people who ask in half sentences.
+    With `any_shape` spans of any shape are candidates, for people who ask in half sentences
+    (`onebar.recommending.phrases.spans.extents`).
 
     The nearest to what was asked are made the likeliest (list-wise cross-entropy with an L2
     penalty, by L-BFGS); only features that `least` examples have are learned. Deterministic. Needs
     scipy. Raises `ValueError` where no example has a candidate near its queries.
     """
     texts = [_only_text(one) for one in examples]
-    shape = {LOOSE: 0.0} if loose else {}
+    shape = {SHAPELESS: 0.0} if any_shape else {}
     weights: dict[str, float] = dict(shape)
     # It takes weights to tell what to compose: some of the texts, spans only, are enough for those.
     for some in (texts[::3], texts):

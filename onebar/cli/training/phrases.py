@@ -22,7 +22,7 @@ def phrases(
     most: Annotated[
         int, typer.Option(min=200, help="Most texts to learn from, evenly from all.")
     ] = 6000,
-    loose: Annotated[
+    any_shape: Annotated[
         bool,
         typer.Option(
             help="Take spans of any shape for candidates, as for people who type questions."
@@ -50,7 +50,7 @@ def phrases(
         out=out,
         beam=beam,
         most=most,
-        loose=loose,
+        any_shape=any_shape,
         threads=threads,
     )
     configure_logging(read_settings().log_level, json=False)

@@ -34,9 +34,9 @@ MAX_WORDS = 5
 MAX_CHARS = 36
 MAX_HAN_WORDS = 6
 MAX_HAN_CHARS = 14
-LOOSE_WORDS = 8
-LOOSE_HAN_CHARS = 16
-LOOSE = "loose"
+ANY_WORDS = 8
+ANY_HAN_CHARS = 16
+SHAPELESS = "shapeless"
 """The feature of a span that no query of a bar has the shape of, but what people type may have:
 *what is good for a cold*. Looked at where a ranker has a weight for it."""
 FIELD_WORDS = 40
@@ -95,7 +95,7 @@ class Extent(NamedTuple):
     script: str
     lead: int = -1
     """A word from before `first` that is put before them; -1: none, they are as they stand."""
-    loose: bool = False
+    shapeless: bool = False
     """Whether it hasn't the shape of a query."""
 
 
@@ -331,7 +331,7 @@ def _prose(found: Sequence[Word]) -> str:
     return "~" if any(word.function and script(word) == "z" for word in found) else ""
 
 
-def extents(field: Field, *, loose: bool = False) -> Iterator[Extent]:
+def extents(field: Field, *, any_shape: bool = False) -> Iterator[Extent]:
     """Every span of a field that has the shape of a query.
 
     At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
@@ -341,21 +341,21 @@ def extents(field: Field, *, loose: bool = False) -> Iterator[Extent]:
     measure; no piece of a sentence ends between two words that go together; and none of English
     tells what somebody does.
 
-    With `loose` also those of `LOOSE_WORDS` whole words at most without that shape, marked as such.
+    With `any_shape` also those of `ANY_WORDS` whole words at most without it, marked as such.
     """
     found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
     kinds = chinese_kinds() if "z" in scripts else {}
     nothing = _about_nothing(field, kinds)
     ends = [not inside[at + 1] and _may_end(field, at) for at in range(len(found))]
     clauses = clause_ends(found)
-    longest = LOOSE_WORDS if loose else MAX_HAN_WORDS
+    longest = ANY_WORDS if any_shape else MAX_HAN_WORDS
     for first, start in enumerate(found):
         shaped = not (start.function or inside[first] or begins_badly(field, first))
-        if not (shaped or loose):
+        if not (shaped or any_shape):
             continue
         joined = False
         lang = scripts[first]
-        most_words, most_chars, loose_chars = MAX_WORDS, MAX_CHARS, MAX_CHARS
+        most_words, most_chars, any_chars = MAX_WORDS, MAX_CHARS, MAX_CHARS
         keys: set[str] = set()
         empty = True
         for last in range(first, min(len(found), first + longest)):
@@ -364,7 +364,7 @@ def extents(field: Field, *, loose: bool = False) -> Iterator[Extent]:
                 break
             if scripts[last] == "z":
                 lang, most_words, most_chars = "z", MAX_HAN_WORDS, MAX_HAN_CHARS
-                loose_chars = LOOSE_HAN_CHARS
+                any_chars = ANY_HAN_CHARS
             chars = word.end - start.start
             if (
                 kinds.get(word.text) == "selling"
@@ -373,7 +373,7 @@ def extents(field: Field, *, loose: bool = False) -> Iterator[Extent]:
                 or word.key in keys
             ):
                 shaped = False
-                if not loose or chars > loose_chars:
+                if not any_shape or chars > any_chars:
                     break
             keys.add(word.key)
             empty = empty and nothing[last]
@@ -384,8 +384,8 @@ def extents(field: Field, *, loose: bool = False) -> Iterator[Extent]:
             cut_short = joined and field.known[last + 1] and not cuts[last + 1]
             if shaped and whole and not cut_short:
                 yield Extent(first, last, chars, lang)
-            elif loose:
-                yield Extent(first, last, chars, lang, loose=True)
+            elif any_shape:
+                yield Extent(first, last, chars, lang, shapeless=True)
 
 
 def _about_nothing(field: Field, kinds: Mapping[str, str]) -> list[bool]:
@@ -464,7 +464,12 @@ def composed(field: Field, found: Sequence[Extent]) -> Iterator[Extent]:
     words, roles, cuts = field.words, field.roles, field.cuts
     for extent in found:
         first, last = extent.first, extent.last
-        if extent.loose or last - first > 1 or extent.script != "l" or roles[last] not in _HEADS:
+        if (
+            extent.shapeless
+            or last - first > 1
+            or extent.script != "l"
+            or roles[last] not in _HEADS
+        ):
             continue
         if last > first and not (roles[first] in _HEADS or roles[first] == "Q"):
             continue
@@ -524,7 +529,7 @@ def said(field: Field, extent: Extent) -> tuple[Word, ...]:
 
 def span(field: Field, extent: Extent) -> Span:
     """What stands there, as it was written."""
-    first, last, chars, lang, lead, loose = extent
+    first, last, chars, lang, lead, shapeless = extent
     found = field.words[first : last + 1]
     text = field.text[found[0].start : found[-1].end]
     seen = field.seen[first : last + 1]
@@ -545,18 +550,18 @@ def span(field: Field, extent: Extent) -> Span:
             *start_features(field, begin, lang),
             *end_features(field, last, lang),
             *made,
-            *((LOOSE,) if loose else ()),
+            *((SHAPELESS,) if shapeless else ()),
             f"D:{least}:{field.among}",
         ),
         seen,
     )
 
 
-def spans(video: VideoText, *, loose: bool = False) -> Iterator[Span]:
+def spans(video: VideoText, *, any_shape: bool = False) -> Iterator[Span]:
     """Every span of a cleaned video's text that has the shape of a query, field by field, and
-    what can be put together of them; with `loose` others, too (`extents`)."""
+    what can be put together of them; with `any_shape` others, too (`extents`)."""
     for field in fields(video):
-        found = list(extents(field, loose=loose))
+        found = list(extents(field, any_shape=any_shape))
         for extent in (*found, *composed(field, found)):
             yield span(field, extent)
 

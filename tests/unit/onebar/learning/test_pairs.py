@@ -14,7 +14,7 @@ from onebar.learning import pairs
 from onebar.learning.pairs import FewPairsError, PhrasesConfig, evenly, moments_of, train_phrases
 from onebar.recommending.loading import open_taste
 from onebar.recommending.model import Model
-from onebar.recommending.phrases.spans import LOOSE
+from onebar.recommending.phrases.spans import SHAPELESS
 from onebar.triggers import Trigger, TriggerDataset, write_dataset
 
 THINGS = ("感冒", "咳嗽", "头痛", "失眠", "脱发", "近视", "便秘", "过敏")
@@ -68,7 +68,7 @@ def test_what_people_ask_comes_first_from_then_on(
     held = made.card.training["phrases"]["held_out"]
     assert held["hr@1"] > 0.9 > held["before hr@1"]
     assert RANKER in made.card.files
-    assert LOOSE in open_taste(made).ranker.weights
+    assert SHAPELESS in open_taste(made).ranker.weights
     with Model(made) as model:
         # A word that no text of the dataset has: what is learned is not a list of things.
         shown = model.recommend("湿疹吃什么 医生怎么说 百度知道77")
@@ -80,9 +80,9 @@ def test_spans_keep_the_shape_that_looks_well_where_it_is_told_so(
     dataset: TriggerDataset, toy_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     made = open_checkpoint(
-        train_phrases(config(dataset, toy_checkpoint, tmp_path / "tidy", loose=False))
+        train_phrases(config(dataset, toy_checkpoint, tmp_path / "tidy", any_shape=False))
     )
-    assert LOOSE not in open_taste(made).ranker.weights
+    assert SHAPELESS not in open_taste(made).ranker.weights
     with Model(made) as model:
         shown = [one.text for one in model.recommend("湿疹吃什么 医生怎么说 百度知道77")]
     assert shown
