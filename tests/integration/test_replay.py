@@ -147,9 +147,10 @@ async def test_bad_lines_are_dead_letters_and_the_rest_is_exact(
     done = await asyncio.to_thread(
         onebar, "replay", str(log), "--check", "--json", settings=settings
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 3, done.stdout + done.stderr  # all but what is named
+    assert "2 lines of" in done.stderr
     report = json.loads(done.stdout)
-    assert (report["events"], report["invalid"]) == (501, 2)
+    assert (report["events"], report["invalid"], report["differences"]) == (501, 2, [])
     letters = await read_dead_letters(settings)
     assert len(letters) == 3
     assert (await folded(settings, log)).dead_letters == 3
