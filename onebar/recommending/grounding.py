@@ -148,6 +148,10 @@ class Lexicon:
             keys.update(pair_key(one, other) for one, other in pairwise(found))
         return cls(array("I", sorted(set(map(_hash, keys)))))
 
+    def joined(self, other: Lexicon) -> Lexicon:
+        """The words of both."""
+        return Lexicon(array("I", sorted({*self._hashes, *other._hashes})))
+
     @classmethod
     def load(cls, path: Path) -> Lexicon:
         """Raises `LexiconError`."""

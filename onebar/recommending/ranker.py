@@ -32,6 +32,7 @@ from onebar.recommending.phrases.composed import (
 )
 from onebar.recommending.phrases.names import go_together, joint_feature, joint_features, script
 from onebar.recommending.phrases.spans import (
+    SHAPELESS,
     Extent,
     Field,
     Span,
@@ -253,6 +254,7 @@ class Ranker:
         self._length = lru_cache(maxsize=4096)(self._length_score)
         self._join = lru_cache(maxsize=16384)(self._join_score)
         self._composes = COMPOSED in self.weights
+        self._any_shape = SHAPELESS in self.weights
 
     @classmethod
     def load(cls, path: Path) -> Ranker:
@@ -363,10 +365,11 @@ class Ranker:
         joints = list(accumulate(self._joints(field), initial=0.0))
         starts: dict[tuple[int, str], float] = {}
         ends: dict[tuple[int, str], float] = {}
-        found = list(extents(field))
+        found = list(extents(field, any_shape=self._any_shape))
+        shapeless_weight = self.weights.get(SHAPELESS, 0.0)
         scored = []
         for extent in (*found, *composed(field, found)):
-            first, last, chars, lang, lead = extent
+            first, last, chars, lang, lead, shapeless = extent
             begin = first if lead < 0 else lead
             if (begin, lang) not in starts:
                 starts[begin, lang] = self._sum(start_features(field, begin, lang))
@@ -376,6 +379,8 @@ class Ranker:
             total += self._length(lang, last - first + 1 + (lead >= 0), chars)
             total += depth[min(field.counts[first : last + 1])]
             total += joints[last + 1] - joints[first + 1]
+            if shapeless:
+                total += shapeless_weight
             if lead >= 0:
                 total += self._sum(lead_features(field, extent))
                 total += self._joint(

@@ -34,6 +34,11 @@ MAX_WORDS = 5
 MAX_CHARS = 36
 MAX_HAN_WORDS = 6
 MAX_HAN_CHARS = 14
+ANY_WORDS = 8
+ANY_HAN_CHARS = 16
+SHAPELESS = "shapeless"
+"""The feature of a span that no query of a bar has the shape of, but what people type may have:
+*what is good for a cold*. Looked at where a ranker has a weight for it."""
 FIELD_WORDS = 40
 """Words of a field that are looked at."""
 LEAD_WORDS = 8
@@ -90,6 +95,8 @@ class Extent(NamedTuple):
     script: str
     lead: int = -1
     """A word from before `first` that is put before them; -1: none, they are as they stand."""
+    shapeless: bool = False
+    """Whether it hasn't the shape of a query."""
 
 
 def _band(count: int) -> int:
@@ -332,7 +339,7 @@ def _prose(found: Sequence[Word]) -> str:
     return "~" if any(word.function and script(word) == "z" for word in found) else ""
 
 
-def extents(field: Field) -> Iterator[Extent]:
+def extents(field: Field, *, any_shape: bool = False) -> Iterator[Extent]:
     """Every span of a field that has the shape of a query.
 
     At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
@@ -341,36 +348,52 @@ def extents(field: Field) -> Iterator[Extent]:
     inside a thing's name; none ends in a number whose measure it leaves out, or begins with that
     measure; no piece of a sentence ends between two words that go together; and none of English
     tells what somebody does.
+
+    With `any_shape` also those of `ANY_WORDS` whole words at most without it, marked as such.
     """
     found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
     kinds = chinese_kinds() if "z" in scripts else {}
     nothing = _about_nothing(field, kinds)
     ends = [not inside[at + 1] and _may_end(field, at) for at in range(len(found))]
     clauses = clause_ends(found)
+    longest = ANY_WORDS if any_shape else MAX_HAN_WORDS
     for first, start in enumerate(found):
-        if start.function or inside[first] or begins_badly(field, first):
+        shaped = not (start.function or inside[first] or begins_badly(field, first))
+        if not (shaped or any_shape):
             continue
         joined = False
         lang = scripts[first]
-        most_words, most_chars = MAX_WORDS, MAX_CHARS
+        most_words, most_chars, any_chars = MAX_WORDS, MAX_CHARS, MAX_CHARS
         keys: set[str] = set()
         empty = True
-        for last in range(first, min(len(found), first + MAX_HAN_WORDS)):
+        for last in range(first, min(len(found), first + longest)):
             word = found[last]
-            if (last > first and cuts[last]) or kinds.get(word.text) == "selling":
+            if last > first and cuts[last]:
                 break
             if scripts[last] == "z":
                 lang, most_words, most_chars = "z", MAX_HAN_WORDS, MAX_HAN_CHARS
+                any_chars = ANY_HAN_CHARS
             chars = word.end - start.start
-            if last - first >= most_words or chars > most_chars or word.key in keys:
-                break
+            if (
+                kinds.get(word.text) == "selling"
+                or last - first >= most_words
+                or chars > most_chars
+                or word.key in keys
+            ):
+                shaped = False
+                if not any_shape or chars > any_chars:
+                    break
             keys.add(word.key)
             empty = empty and nothing[last]
             joined = joined or word.function
-            if empty or chars < 2 or not ends[last] or clauses[last] >= first:
+            if chars < 2:
                 continue
-            if not (joined and field.known[last + 1] and not cuts[last + 1]):
+            whole = ends[last] and not empty and clauses[last] < first
+            cut_short = joined and field.known[last + 1] and not cuts[last + 1]
+            if shaped and whole and not cut_short:
                 yield Extent(first, last, chars, lang)
+            elif any_shape:
+                yield Extent(first, last, chars, lang, shapeless=True)
 
 
 def _about_nothing(field: Field, kinds: Mapping[str, str]) -> list[bool]:
@@ -449,7 +472,12 @@ def composed(field: Field, found: Sequence[Extent]) -> Iterator[Extent]:
     words, roles, cuts = field.words, field.roles, field.cuts
     for extent in found:
         first, last = extent.first, extent.last
-        if last - first > 1 or extent.script != "l" or roles[last] not in _HEADS:
+        if (
+            extent.shapeless
+            or last - first > 1
+            or extent.script != "l"
+            or roles[last] not in _HEADS
+        ):
             continue
         if last > first and not (roles[first] in _HEADS or roles[first] == "Q"):
             continue
@@ -509,7 +537,7 @@ def said(field: Field, extent: Extent) -> tuple[Word, ...]:
 
 def span(field: Field, extent: Extent) -> Span:
     """What stands there, as it was written."""
-    first, last, chars, lang, lead = extent
+    first, last, chars, lang, lead, shapeless = extent
     found = field.words[first : last + 1]
     text = field.text[found[0].start : found[-1].end]
     seen = field.seen[first : last + 1]
@@ -530,17 +558,18 @@ def span(field: Field, extent: Extent) -> Span:
             *start_features(field, begin, lang),
             *end_features(field, last, lang),
             *made,
+            *((SHAPELESS,) if shapeless else ()),
             f"D:{least}:{field.among}",
         ),
         seen,
     )
 
 
-def spans(video: VideoText) -> Iterator[Span]:
+def spans(video: VideoText, *, any_shape: bool = False) -> Iterator[Span]:
     """Every span of a cleaned video's text that has the shape of a query, field by field, and
-    what can be put together of them."""
+    what can be put together of them; with `any_shape` others, too (`extents`)."""
     for field in fields(video):
-        found = list(extents(field))
+        found = list(extents(field, any_shape=any_shape))
         for extent in (*found, *composed(field, found)):
             yield span(field, extent)
 
@@ -565,10 +594,20 @@ def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
             yield Span(said, again, context, seen)
 
 
+_ASKING = frozenset(
+    (
+        *("什么", "怎么", "怎么样", "怎样", "怎么办", "如何", "为什么", "为何"),
+        *("哪", "哪个", "哪些", "哪里", "哪儿", "哪款", "谁", "几", "多少"),
+    )
+)
+"""Words that make a question of what they stand beside: it says another thing then."""
+
+
 def signature(found: Sequence[Word]) -> str:
     """Equal for phrases that say the same: order, number, accents and trivial words don't count."""
     keys = {word.key for word in found if not word.function}
     keys = keys - stop_words() or keys or {word.key for word in found}
+    keys |= {word.key for word in found} & _ASKING
     if not "".join([word.text for word in found]).isascii() and any(
         script(word) == "z" for word in found
     ):
