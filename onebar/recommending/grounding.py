@@ -16,7 +16,15 @@ from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
 from onebar.evidence.words import Word, parts, words
-from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
+from onebar.recommending.phrases.names import (
+    COMMON,
+    glues,
+    go_together,
+    measures,
+    names,
+    role,
+    script,
+)
 from onebar.recommending.phrases.whole import ChineseWords, breaks_off, repeats, runs
 from onebar.records import Candidate
 
@@ -188,6 +196,8 @@ class Ground:
         self._beside: set[tuple[str, str]] = set()
         """Words that stand side by side."""
         self._texts: list[tuple[str, Sequence[Word]]] = []
+        self._counted: set[str] = set()
+        """Chinese words that say what the number before them counts."""
         self.add(texts)
 
     def add(self, texts: Iterable[str]) -> None:
@@ -197,6 +207,11 @@ class Ground:
             self._chinese.add(text, found)
             self._beside.update((one.key, other.key) for one, other in pairwise(found))
             self._texts.append((text, found))
+            self._counted.update(
+                other.key
+                for one, other in pairwise(found)
+                if one.tag == "m" and script(other) == "z" and other.key in measures()
+            )
             for word in found:
                 self.scripts.add(_script(word))
                 if word.function:
@@ -222,7 +237,7 @@ class Ground:
             return Drop.FRAGMENT
         if found and (found[0].text.lower() in _JOINS or _WHOSE.fullmatch(found[0].text)):
             return Drop.FRAGMENT
-        if found and breaks_off(found):
+        if found and (breaks_off(found) or found[0].key in self._counted):
             return Drop.FRAGMENT
         said = [word for word in found if not word.function]
         keys = [word.key for word in said if word.tag != "m"]
@@ -240,6 +255,12 @@ class Ground:
         if all(map(_about_nothing, said)):
             return Drop.FRAGMENT
         if lexicon is not None and not self._fits(found, lexicon):
+            return Drop.STRANGE
+        if any(
+            glues(one, other) and not self.beside(one, other)
+            for one, other in pairwise(found)
+            if pair_key(one, other) not in (lexicon or ())
+        ):
             return Drop.STRANGE
         if not self._follows(found, lexicon):
             return Drop.STRANGE

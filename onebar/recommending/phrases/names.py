@@ -156,6 +156,17 @@ def is_thing(text: str) -> bool:
     return chinese_kinds().get(text.lower()) == "thing"
 
 
+def glues(before: Word, after: Word) -> bool:
+    """Whether a Chinese thing would be followed by the name of another, which says nothing of it:
+    *马面裙飞机*. For whom it is and what it is like may follow."""
+    return (
+        is_thing(before.text)
+        and script(after) == "z"
+        and after.tag[0] == "n"
+        and chinese_kinds().get(after.text, "thing") == "thing"
+    )
+
+
 def script(word: Word) -> str:
     """`z` Chinese, `l` Latin, `o` another alphabet, else the tag of its script."""
     first = word.text[0]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import stop_words
+from onebar.evidence.scripts import HAN
 from onebar.evidence.words import Word, words
 from onebar.recommending.phrases.names import (
     COMMON,
@@ -37,7 +38,10 @@ FIELD_WORDS = 40
 """Words of a field that are looked at."""
 LEAD_WORDS = 8
 """How far before a name a word of it may stand that is put before it."""
+_GO_ALONG = frozenset("味色款风袖领边型系底跟")
+"""What makes one word with the one before it, whatever that is."""
 _SHOUTED = re.compile("【[^】]*】")
+_AGAIN = re.compile(rf"([{HAN}])\1\1+")
 _SUFFIXES = ("ing", "ed", "ly", "er", "able", "less", "proof", "y")
 
 
@@ -50,6 +54,8 @@ class Span(NamedTuple):
     """Names of the features that are not those of its words alone."""
     seen: tuple[str, ...]
     """For each word, the feature that says in how many fields it stands."""
+    scored: tuple[str, float] = ("", 0.0)
+    """The digest of the ranker that found it, and its score as nothing but a span."""
 
 
 class Field(NamedTuple):
@@ -143,12 +149,13 @@ def head_features(text: str, tag: str) -> tuple[str, ...]:
     return f"H:t:{tag}", f"H:lc:{text[-1]}", f"H:k:{kind}"
 
 
-def shape_features(lang: str, count: int, chars: int) -> tuple[str, str]:
-    """How long a phrase is, in words and characters."""
-    return (
-        f"L:{lang}:{count}",
-        f"C:{lang}:{min(chars, 16) if lang == 'z' else min(chars // 3, 12)}",
-    )
+def shape_features(lang: str, count: int, chars: int, *, listed: bool = False) -> tuple[str, str]:
+    """How long a phrase is, in words and characters; `listed` where a text that is no sentence has
+    it: of a title that piles up words people type more of them."""
+    if lang != "z":
+        return f"L:{lang}:{count}", f"C:{lang}:{min(chars // 3, 12)}"
+    kind = "zs" if listed else "z"
+    return f"L:{kind}:{count}", f"C:{kind}:{min(chars, 16)}"
 
 
 def phrase_script(found: Sequence[Word]) -> str:
@@ -270,7 +277,17 @@ def _inside(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
                 inside[first + 1 : last + 1] = [True] * (last - first)
         if _ends_a_name(found[last - 1], end) and not is_done(found, last):
             inside[last] = True
+        if _is_torn(found[last - 1], end):
+            inside[last] = True
     return tuple(inside)
+
+
+def _is_torn(before: Word, word: Word) -> bool:
+    """Whether no query may begin or end between two Chinese words: before a character that goes
+    with any word (*飞机袖*, *牛奶味*), and between a character and itself."""
+    if before.end != word.start or script(before) != "z":
+        return False
+    return word.text in _GO_ALONG or (len(word.text) == 1 and word.text == before.text)
 
 
 def _ends_a_name(before: Word, end: Word) -> bool:
@@ -287,7 +304,13 @@ def _ends_a_name(before: Word, end: Word) -> bool:
 
 
 def _spoken(text: str, found: tuple[Word, ...]) -> tuple[Word, ...]:
-    """The words without those that a shop shouts before what it sells: 【】 that name no thing."""
+    """The words without those that say a Chinese character again and again (*巨巨巨*), and without
+    those that a shop shouts before what it sells: 【】 that name no thing."""
+    again = [match.span() for match in _AGAIN.finditer(text)]
+    if again:
+        found = tuple(
+            word for word in found if not any(a < word.end and word.start < b for a, b in again)
+        )
     if "【" not in text or not any(script(word) == "z" for word in found):
         return found
     shouted = [
@@ -513,7 +536,7 @@ def span(field: Field, extent: Extent) -> Span:
         text,
         found,
         (
-            *shape_features(lang, len(found), chars),
+            *shape_features(lang, len(found), chars, listed=not field.prose),
             *start_features(field, begin, lang),
             *end_features(field, last, lang),
             *made,
