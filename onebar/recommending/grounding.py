@@ -16,6 +16,7 @@ from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
 from onebar.evidence.words import Word, parts, words
+from onebar.recommending.phrases.clauses import is_clause, is_only_done
 from onebar.recommending.phrases.names import (
     COMMON,
     glues,
@@ -42,7 +43,7 @@ class Drop(StrEnum):
     """Half a character, a special token, no letter or digit, or too long."""
     FRAGMENT = "fragment"
     """A piece of a sentence: it begins or ends with a word that only joins others, says nothing but
-    what is said of anything, or spans two sentences."""
+    what is said of anything, tells what somebody does, or spans two sentences."""
     REPEATED = "repeated"
     """A word twice."""
     UNGROUNDED = "ungrounded"
@@ -237,7 +238,7 @@ class Ground:
             return Drop.FRAGMENT
         if found and (found[0].text.lower() in _JOINS or _WHOSE.fullmatch(found[0].text)):
             return Drop.FRAGMENT
-        if found and (breaks_off(found) or found[0].key in self._counted):
+        if found and (breaks_off(found) or found[0].key in self._counted or is_clause(found)):
             return Drop.FRAGMENT
         said = [word for word in found if not word.function]
         keys = [word.key for word in said if word.tag != "m"]
@@ -361,7 +362,7 @@ class Ground:
 
 
 def _about_nothing(word: Word) -> bool:
-    if word.tag == "m" or role(word) in COMMON - {"n"}:
+    if word.tag == "m" or role(word) in COMMON - {"n"} or is_only_done(word):
         return True
     return chinese_kinds().get(word.text) == "common"
 

@@ -13,6 +13,7 @@ from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import stop_words
 from onebar.evidence.scripts import HAN
 from onebar.evidence.words import Word, words
+from onebar.recommending.phrases.clauses import clause_ends, is_only_done, leaves_open
 from onebar.recommending.phrases.names import (
     COMMON,
     go_together,
@@ -353,12 +354,14 @@ def extents(field: Field) -> Iterator[Extent]:
     neither begins nor ends with a function word, says no word twice, and isn't only numbers,
     measures and what is said of anything. None has a word that only shops say, or begins or ends
     inside a thing's name; none ends in a number whose measure it leaves out, or begins with that
-    measure; and no piece of a sentence ends between two words that go together.
+    measure; no piece of a sentence ends between two words that go together; and none of English
+    tells what somebody does.
     """
     found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
     kinds = chinese_kinds() if "z" in scripts else {}
     nothing = _about_nothing(field, kinds)
     ends = [not inside[at + 1] and _may_end(field, at) for at in range(len(found))]
+    clauses = clause_ends(found)
     for first, start in enumerate(found):
         if start.function or inside[first] or begins_badly(field, first):
             continue
@@ -379,21 +382,22 @@ def extents(field: Field) -> Iterator[Extent]:
             keys.add(word.key)
             empty = empty and nothing[last]
             joined = joined or word.function
-            if empty or chars < 2 or not ends[last]:
+            if empty or chars < 2 or not ends[last] or clauses[last] >= first:
                 continue
             if not (joined and field.known[last + 1] and not cuts[last + 1]):
                 yield Extent(first, last, chars, lang)
 
 
 def _about_nothing(field: Field, kinds: Mapping[str, str]) -> list[bool]:
-    """Of each word, whether it says nothing by itself: numbers, measures, what is said of
-    anything."""
+    """Of each word, whether it says nothing by itself: numbers, measures, what was done, what is
+    said of anything."""
     counted = measures()
     return [
         word.tag in ("m", "q")
         or own in _ABOUT_NOTHING
         or word.key in counted
         or kinds.get(word.text) == "common"
+        or is_only_done(word)
         for word, own in zip(field.words, field.roles, strict=True)
     ]
 
@@ -401,7 +405,9 @@ def _about_nothing(field: Field, kinds: Mapping[str, str]) -> list[bool]:
 def _may_end(field: Field, at: int) -> bool:
     """Whether a query may end with a word, by what comes behind it."""
     word = field.words[at]
-    if word.function or (word.tag == "m" and _counts(field, at)):
+    if word.function or (word.tag in ("m", "c") and _counts(field, at)):
+        return False
+    if leaves_open(field.words, at):
         return False
     if len(word.text) > 1 or field.cuts[at + 1]:
         return True
@@ -412,9 +418,9 @@ def _counts(field: Field, at: int) -> bool:
     """Whether a word is a number of what stands behind it, not of what stands before."""
     if field.cuts[at + 1]:
         return False
-    if field.scripts[at] == "z":
+    if field.words[at].tag == "m" and (field.scripts[at] == "z" or _measures(field.words[at + 1])):
         return True
-    return (at > 0 and field.words[at - 1].function) or _measures(field.words[at + 1])
+    return at > 0 and field.words[at - 1].function
 
 
 def _lists(field: Field, at: int) -> bool:
@@ -425,11 +431,15 @@ def _lists(field: Field, at: int) -> bool:
 
 
 def begins_badly(field: Field, at: int) -> bool:
-    """Whether no query begins there, whatever follows: with a measure without its number, a number
-    of what stands before, or a shop's number for its goods."""
+    """Whether no query begins there, whatever follows: with a measure without its number, a time
+    without which one, a number of what stands before, or a shop's number for its goods."""
     if field.words[at].tag in ("m", "c"):
         return _lists(field, at) or _is_code(field, at)
-    return at > 0 and field.words[at - 1].tag == "m" and _is_counted(field, at)
+    if at == 0 or field.cuts[at]:
+        return False
+    if field.roles[at] == "t" and field.roles[at - 1] in ("t", "j"):
+        return True
+    return field.words[at - 1].tag == "m" and _measures(field.words[at])
 
 
 def _is_code(field: Field, at: int) -> bool:
@@ -438,11 +448,6 @@ def _is_code(field: Field, at: int) -> bool:
         return False
     after = field.words[at + 1]
     return field.scripts[at + 1] == "z" and after.start == word.end and not _measures(after)
-
-
-def _is_counted(field: Field, at: int) -> bool:
-    """Whether a word measures by the number before it."""
-    return not field.cuts[at] and _measures(field.words[at])
 
 
 def _measures(word: Word) -> bool:
