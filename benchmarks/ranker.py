@@ -12,13 +12,6 @@ beams of the shipped checkpoint. Prints, by cross-validation over the made-up te
 Chinese and others, how near the eight queries come (overlap: F1 of character pairs) to the nearest
 of what would be asked, how near to each of it, and how near the first comes; and on the test part
 of the dataset HR@1 and HR@8 of the beam alone and of the list; then the time of a list.
-
-    python benchmarks/ranker.py --go-on [--lengths queries.txt]
-
-changes the weights that there are by the texts of more `weight`, titles of shops as people ask for
-them, in minutes; one in `SOME` of the others keeps what they have taught. With `--lengths`, a file
-of queries that people typed in a shop, one a line, those of a title of a shop count so that their
-lengths come half way to the lengths of these.
 """
 
 from __future__ import annotations
@@ -27,10 +20,8 @@ import argparse
 import json
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from math import sqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,17 +32,10 @@ from onebar.evidence.text import clean_video
 from onebar.gating.risk import shipped_rules
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.generator.load import load_engine
-from onebar.learning.phrases import (
-    Example,
-    even_shares,
-    learn_more,
-    learn_phrases,
-    learn_sources,
-)
+from onebar.learning.phrases import Example, learn_phrases, learn_sources
 from onebar.ranking.overlap import likeness
 from onebar.recommending.candidates import choose
 from onebar.recommending.material import Material, told
-from onebar.recommending.phrases.spans import fields
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import SHIPPED, Ranker
 from onebar.records import Candidate, VideoText
@@ -61,14 +45,6 @@ ASKED = SHIPPED.with_name("asked.jsonl")
 FOLDS = 4
 BEAMS = 3
 """The checkpoint generates for one in so many of the texts: sources have few weights."""
-SOME = 3
-"""`--go-on` learns from one in so many of the texts that it knows."""
-CHANGE = 6.0
-"""L2 of what `--go-on` changes: less of it, and captions lose what titles of shops gain."""
-SHORTEST, LONGEST = 3, 12
-"""Characters of queries whose lengths are told apart."""
-RARE = 0.005
-"""A share that every length has at least."""
 SIMULATED = 600
 SIMULATED_WEIGHT = 0.1
 
@@ -155,57 +131,9 @@ def hits(lists: Sequence[Sequence[Candidate]], examples: Sequence[Example]) -> t
     return at_1 / len(examples), at_8 / len(examples)
 
 
-def length(query: str) -> int:
-    """Characters without white space; few are as good as fewer, and many as more."""
-    return min(LONGEST, max(SHORTEST, len("".join(query.split()))))
-
-
-def is_shops(example: Example) -> bool:
-    """Whether a text is a Chinese title that piles up words."""
-    found = fields(example.material.video)
-    return language(example) == "Chinese" and bool(found) and not found[0].prose
-
-
-def by_length(examples: Sequence[Example], typed: Sequence[str]) -> list[Example]:
-    """The same, the queries of titles of shops counting more or less, so that as many of each
-    length are asked as the geometric mean of how many are now and how many are `typed`."""
-    shares = [even_shares(len(one.queries)) for one in examples]
-    asked: Counter[int] = Counter()
-    for one, each in zip(examples, shares, strict=True):
-        if is_shops(one):
-            for query, share in zip(one.queries, each, strict=True):
-                asked[length(query)] += one.weight * share / sum(each)
-    wanted = Counter(map(length, typed))
-    ratio = {
-        chars: sqrt((wanted[chars] / wanted.total() + RARE) / (asked[chars] / asked.total() + RARE))
-        for chars in range(SHORTEST, LONGEST + 1)
-    }
-    found = []
-    for one, each in zip(examples, shares, strict=True):
-        if not is_shops(one):
-            found.append(one)
-            continue
-        scaled = [s * ratio[length(query)] for query, s in zip(one.queries, each, strict=True)]
-        weight = one.weight * sum(scaled) / sum(each)
-        found.append(Example(one.material, one.queries, one.beam, weight, tuple(scaled)))
-    return found
-
-
-def go_on(asked: Sequence[Example], typed: Sequence[str], start: Ranker) -> Ranker:
-    """Weights changed by what some texts count for more; the others keep what they have taught."""
-    texts = [one for one in asked if one.weight > 1]
-    texts += [one for one in asked if one.weight == 1][::SOME]
-    if typed:
-        texts = by_length(texts, typed)
-    return learn_more(texts, start, l2=CHANGE, trained={"asked": len(asked)})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--dataset", type=Path, help="needed without --go-on")
-    parser.add_argument("--go-on", action="store_true")
-    parser.add_argument("--lengths", type=Path)
-    parser.add_argument("--start", type=Path, default=SHIPPED, help="the weights to go on from")
+    parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--clicks", type=int, default=1200, help="for learning and for measuring")
     parser.add_argument(
@@ -214,12 +142,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=SHIPPED)
     options = parser.parse_args()
     asked = read_rows(ASKED)
-    if options.go_on:
-        lines = options.lengths.read_text(encoding="utf-8").splitlines() if options.lengths else []
-        go_on(asked, [line for line in lines if line], Ranker.load(options.start)).save(options.out)
-        return
-    if options.dataset is None:
-        parser.error("--dataset is needed")
     taught = read_rows(options.teacher) if options.teacher else []
     dataset = open_dataset(options.dataset)
     train = clicks(dataset.read("train", ("click",)), options.clicks)

@@ -33,8 +33,6 @@ class Example(Struct, frozen=True):
     queries: tuple[str, ...]
     beam: tuple[Candidate, ...] = ()
     weight: float = 1.0
-    shares: tuple[float, ...] = ()
-    """How much each query counts, where it isn't the more the sooner it comes."""
 
 
 class _List(Struct, frozen=True):
@@ -68,31 +66,6 @@ def learn_phrases(
     return Ranker(weights, {"texts": len(lists), "l2": l2, **(trained or {})})
 
 
-def learn_more(
-    examples: Iterable[Example],
-    phrases: Ranker,
-    *,
-    l2: float = 2.0,
-    least: int = 3,
-    trained: Mapping[str, object] | None = None,
-) -> Ranker:
-    """`phrases` with its weights changed by more texts, as little as they ask for (an L2 penalty on
-    the change): what none of them says anything about stays as it was.
-
-    Raises `ValueError` as `learn_phrases` does.
-    """
-    taste = Taste(phrases, shipped_rules())
-    lists = [
-        found
-        for one in map(_only_text, examples)
-        if (found := _list(one, taste, features, phrases)) is not None
-    ]
-    weights = dict(phrases.weights)
-    for name, change in _fit(lists, l2=l2, least=least).items():
-        weights[name] = weights.get(name, 0.0) + change
-    return Ranker(weights, {**phrases.trained, "more": len(lists), **(trained or {})})
-
-
 def learn_sources(
     examples: Iterable[Example],
     phrases: Ranker,
@@ -117,8 +90,7 @@ def learn_sources(
 
 
 def _only_text(example: Example) -> Example:
-    video = Material(example.material.video)
-    return Example(video, example.queries, (), example.weight, example.shares)
+    return Example(Material(example.material.video), example.queries, (), example.weight)
 
 
 def _fit(lists: Sequence[_List], *, l2: float, least: int) -> dict[str, float]:
@@ -171,24 +143,20 @@ def _list(
     phrases: Ranker | None,
 ) -> _List | None:
     candidates = proposals(example.material, example.beam, taste)
-    target = _target([candidate.text for candidate in candidates], example)
+    target = _target([candidate.text for candidate in candidates], example.queries)
     if not any(target):
         return None
     known = [0.0] * len(candidates) if phrases is None else phrases.scores(candidates)
     return _List([describe(one) for one in candidates], [example.weight * x for x in target], known)
 
 
-def even_shares(count: int) -> list[float]:
-    """How much each of some queries counts, the likeliest first."""
-    return [1 / (1 + at) ** 0.5 for at in range(count)]
-
-
-def _target(texts: Sequence[str], example: Example) -> list[float]:
-    """Each query's share goes to the candidates nearest to it, most of it to the nearest."""
+def _target(texts: Sequence[str], queries: Sequence[str]) -> list[float]:
+    """Each query's share, the first's the greatest, goes to the candidates nearest to it, most of
+    it to the nearest."""
     said = [pairs(text) for text in texts]
-    shares = example.shares or even_shares(len(example.queries))
+    shares = [1 / (1 + at) ** 0.5 for at in range(len(queries))]
     total = [0.0] * len(texts)
-    for query, importance in zip(example.queries, shares, strict=True):
+    for query, importance in zip(queries, shares, strict=True):
         wanted = pairs(query)
         near = [overlap(own, wanted) for own in said]
         best = max(near, default=0.0)

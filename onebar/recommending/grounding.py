@@ -257,11 +257,7 @@ class Ground:
             return Drop.FRAGMENT
         if lexicon is not None and not self._fits(found, lexicon):
             return Drop.STRANGE
-        if any(
-            glues(one, other) and not self.beside(one, other)
-            for one, other in pairwise(found)
-            if pair_key(one, other) not in (lexicon or ())
-        ):
+        if any(self._glued(one, other, lexicon) for one, other in pairwise(found)):
             return Drop.STRANGE
         if not self._follows(found, lexicon):
             return Drop.STRANGE
@@ -307,6 +303,14 @@ class Ground:
             if not (self.beside(*joined) or (lexicon and pair_key(*joined) in lexicon)):
                 return False
         return True
+
+    def _glued(self, one: Word, other: Word, lexicon: Lexicon | None) -> bool:
+        """Whether two Chinese things that the evidence has apart are written as one."""
+        if one.end != other.start or not glues(one, other) or self.beside(one, other):
+            return False
+        if lexicon is not None and pair_key(one, other) in lexicon:
+            return False
+        return one.key in self.keys and other.key in self.keys
 
     def _in_place(self, found: Sequence[Word], at: int) -> bool:
         """Whether a number has a neighbour that it has in the evidence, with nothing but a space

@@ -373,7 +373,7 @@ class Ranker:
             if (last, lang) not in ends:
                 ends[last, lang] = self._sum(end_features(field, last, lang))
             total = starts[begin, lang] + ends[last, lang]
-            total += self._length(lang, last - first + 1 + (lead >= 0), chars, not field.prose)
+            total += self._length(lang, last - first + 1 + (lead >= 0), chars)
             total += depth[min(field.counts[first : last + 1])]
             total += joints[last + 1] - joints[first + 1]
             if lead >= 0:
@@ -438,7 +438,7 @@ class Ranker:
                 total += depth[
                     min(counts[first.first : first.last + 1] + counts[then.first : then.last + 1])
                 ]
-                total += self._length("z", count, first.chars + then.chars, not field.prose)
+                total += self._length("z", count, first.chars + then.chars)
                 total += self._join(join(field, pair))
                 if "l" in field.scripts:
                     total += self._sum(joint_features(pair_words(field, pair)))
@@ -448,8 +448,8 @@ class Ranker:
     def _join_score(self, how: Join) -> float:
         return self._sum(join_features(how))
 
-    def _length_score(self, lang: str, count: int, chars: int, listed: bool) -> float:
-        return self._sum(shape_features(lang, count, chars, listed=listed))
+    def _length_score(self, lang: str, count: int, chars: int) -> float:
+        return self._sum(shape_features(lang, count, chars))
 
     def _word_score(self, role: str, text: str, key: str, tag: str, function: bool) -> float:
         word = Word(text, key, 0, 0, tag, function)

@@ -201,7 +201,7 @@ def compose(field: Field, pair: Pair) -> Span:
         text,
         words,
         (
-            *shape_features("z", len(words), first.chars + then.chars, listed=not field.prose),
+            *shape_features("z", len(words), first.chars + then.chars),
             *first_features(field, first),
             *then_features(field, then),
             f"D:{min(field.counts[i] for i in at)}:{field.among}",

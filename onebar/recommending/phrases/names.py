@@ -157,14 +157,9 @@ def is_thing(text: str) -> bool:
 
 
 def glues(before: Word, after: Word) -> bool:
-    """Whether a Chinese thing would be followed by the name of another, which says nothing of it:
-    *马面裙飞机*. For whom it is and what it is like may follow."""
-    return (
-        is_thing(before.text)
-        and script(after) == "z"
-        and after.tag[0] == "n"
-        and chinese_kinds().get(after.text, "thing") == "thing"
-    )
+    """Whether a Chinese thing would be followed by another, which says nothing of it: *马面裙飞机*.
+    For whom it is and what it is like may follow."""
+    return is_thing(before.text) and len(after.text) > 1 and is_thing(after.text)
 
 
 def script(word: Word) -> str:

@@ -150,13 +150,12 @@ def head_features(text: str, tag: str) -> tuple[str, ...]:
     return f"H:t:{tag}", f"H:lc:{text[-1]}", f"H:k:{kind}"
 
 
-def shape_features(lang: str, count: int, chars: int, *, listed: bool = False) -> tuple[str, str]:
-    """How long a phrase is, in words and characters; `listed` where a text that is no sentence has
-    it: of a title that piles up words people type more of them."""
-    if lang != "z":
-        return f"L:{lang}:{count}", f"C:{lang}:{min(chars // 3, 12)}"
-    kind = "zs" if listed else "z"
-    return f"L:{kind}:{count}", f"C:{kind}:{min(chars, 16)}"
+def shape_features(lang: str, count: int, chars: int) -> tuple[str, str]:
+    """How long a phrase is, in words and characters."""
+    return (
+        f"L:{lang}:{count}",
+        f"C:{lang}:{min(chars, 16) if lang == 'z' else min(chars // 3, 12)}",
+    )
 
 
 def phrase_script(found: Sequence[Word]) -> str:
@@ -541,7 +540,7 @@ def span(field: Field, extent: Extent) -> Span:
         text,
         found,
         (
-            *shape_features(lang, len(found), chars, listed=not field.prose),
+            *shape_features(lang, len(found), chars),
             *start_features(field, begin, lang),
             *end_features(field, last, lang),
             *made,
