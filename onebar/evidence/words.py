@@ -192,6 +192,14 @@ def _of_one_language(
     ]
 
 
+@lru_cache(maxsize=4096)
+def joining(texts: tuple[str, ...]) -> frozenset[str]:
+    """Match keys of the words of an alphabet that only join others in the language that the texts
+    are in: one text is often too short to tell ("receta de carne")."""
+    found = words("\n".join(texts))
+    return frozenset(word.key for word in found if word.function and word.tag == "x")
+
+
 def parts(word: Word) -> tuple[str, ...]:
     """The match keys of what a hyphen joins; of a plain word, its own."""
     if not _HYPHENS.search(word.key):

@@ -15,7 +15,7 @@ from onebar.errors import OneBarError
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
-from onebar.evidence.words import Word, parts, words
+from onebar.evidence.words import Word, joining, parts, words
 from onebar.recommending.phrases.clauses import is_clause, is_only_done
 from onebar.recommending.phrases.names import (
     COMMON,
@@ -194,6 +194,7 @@ class Ground:
         self._pairs: set[str] = set()
         self._chinese = ChineseWords()
         self._stems: set[str] = set()
+        self._joining: set[str] = set()
         self._beside: set[tuple[str, str]] = set()
         """Words that stand side by side."""
         self._texts: list[tuple[str, Sequence[Word]]] = []
@@ -203,6 +204,8 @@ class Ground:
 
     def add(self, texts: Iterable[str]) -> None:
         """These are evidence, too."""
+        texts = tuple(texts)
+        self._joining |= joining(texts)
         for text in texts:
             found = words(text)
             self._chinese.add(text, found)
@@ -234,7 +237,7 @@ class Ground:
 
         Without a lexicon no word of an alphabet is held for none, as there is no telling.
         """
-        if found and script(found[-1]) != "z" and found[-1].function:
+        if found and script(found[-1]) != "z" and (found[-1].function or self._joins(found[-1])):
             return Drop.FRAGMENT
         if found and (found[0].text.lower() in _JOINS or _WHOSE.fullmatch(found[0].text)):
             return Drop.FRAGMENT
@@ -263,6 +266,11 @@ class Ground:
             return Drop.STRANGE
         return None
 
+    def _joins(self, word: Word) -> bool:
+        """Whether the evidence has a word only to join others: a few words alone don't tell of
+        which language they are ("receta de")."""
+        return word.key in self._joining
+
     def _fits(self, found: Sequence[Word], lexicon: Lexicon) -> bool:
         """Whether a word that the evidence hasn't goes with its neighbours: all are of one script,
         and in Latin a name of the taxonomy or a text that the model was trained on has the two
@@ -282,6 +290,19 @@ class Ground:
             role(one) in _UNKNOWN and role(other) in _UNKNOWN and not self.beside(one, other)
             for one, other in pairwise(found)
             if pair_key(one, other) not in lexicon
+        )
+
+    def loose(self, found: Sequence[Word], lexicon: Lexicon | None) -> int:
+        """How many words of Latin script stand beside one that they stand beside neither in the
+        evidence nor in a name of the taxonomy nor in a text that the model was trained on: what
+        was put together of words from here and there ("graduation iron")."""
+        return sum(
+            not (one.function or other.function)
+            and script(one) == script(other) == "l"
+            and not self.beside(one, other)
+            and not go_together(one, other)
+            and not (lexicon is not None and pair_key(one, other) in lexicon)
+            for one, other in pairwise(found)
         )
 
     def _follows(self, found: Sequence[Word], lexicon: Lexicon | None) -> bool:

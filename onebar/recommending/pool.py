@@ -237,7 +237,8 @@ class Pool:
             if taste.floor is not None and token_log_probability(candidate) < taste.floor:
                 self.dropped[Drop.IMPROBABLE] += 1
                 continue
-            why = ground.drop(words(query), taste.lexicon)
+            said = words(query)
+            why = ground.drop(said, taste.lexicon)
             if is_fragment(query):
                 why = Drop.FRAGMENT
             if why is not None:
@@ -248,6 +249,7 @@ class Pool:
                 beam=rank,
                 log_probability=candidate.score,
                 behind=candidate.score - best,
+                loose=0 if self._exact else ground.loose(said, taste.lexicon),
             )
 
     def add_spans(self, most: int | None) -> None:

@@ -60,6 +60,8 @@ SHIPPED = Path(__file__).parent / "data" / "ranker.json"
 FORMAT = 1
 PIECES = 9
 """Pieces of a field that are composed, of each kind."""
+_LOOSE = 2
+"""Loose words beyond are as bad as these."""
 _FLOOR = -12.0
 """Log probabilities below are as good as this one."""
 
@@ -101,6 +103,9 @@ class Proposal(NamedTuple):
     """Share of its words that the video's text has."""
     strange: tuple[int, ...] = ()
     """Where those stand that the text has not, among `words`."""
+    loose: int = 0
+    """Of the generator's, how many words stand beside one that they stand beside nowhere else
+    (`Ground.loose`)."""
 
     @property
     def sourced(self) -> bool:
@@ -167,6 +172,8 @@ def source_features(proposal: Proposal) -> list[Feature]:
                 ("beam:z:span" if proposal.span is not None else "beam:z:none", 1.0),
                 ("beam:z:log", max(_FLOOR, proposal.log_probability) / 4),
             )
+        if proposal.loose and proposal.span is None:
+            found.append(("loose", float(min(proposal.loose, _LOOSE))))
         if proposal.strange:
             found.append(("strange:log", max(_FLOOR, proposal.log_probability) / 4))
             found += ((_strange(proposal.words, at), 1.0) for at in proposal.strange)

@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
 from onebar.process import vitals
+from onebar.process.outages import Outages
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +111,8 @@ class WorkerHealth:
         self._needs = needs
         self._away: dict[tuple[str, str], str] = {("start", ""): "not started yet"}
         self._beat = time.monotonic()
+        self.outages = Outages()
+        """What was told of them."""
         self.warnings: dict[str, str] = {}
         """What someone should look at, though the worker does its work; by what it is about."""
 

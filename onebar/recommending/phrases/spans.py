@@ -12,7 +12,7 @@ from typing import NamedTuple
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import stop_words
 from onebar.evidence.scripts import HAN
-from onebar.evidence.words import Word, words
+from onebar.evidence.words import Word, joining, words
 from onebar.recommending.phrases.clauses import clause_ends, is_only_done, leaves_open
 from onebar.recommending.phrases.names import (
     COMMON,
@@ -219,10 +219,11 @@ def side(word: Word) -> str:
 def fields(video: VideoText) -> list[Field]:
     """The fields that hold a word, the most telling first."""
     texts = [(name, getattr(video, name)) for name in FIELDS]
+    joins = joining(tuple(text for _, text in texts if text))
     kept = [
         (name, text, found)
         for name, text in texts
-        if (found := _spoken(text, words(text)[:FIELD_WORDS]))
+        if (found := _spoken(text, _in_language(words(text)[:FIELD_WORDS], joins)))
     ]
     count: dict[str, int] = {}
     for _, _, found in kept:
@@ -249,6 +250,13 @@ def fields(video: VideoText) -> list[Field]:
         )
         for name, text, found in kept
     ]
+
+
+def _in_language(found: tuple[Word, ...], joins: frozenset[str]) -> tuple[Word, ...]:
+    """The words of a field, with those that only join others in the language of all of them."""
+    if not any(word.key in joins and not word.function for word in found):
+        return found
+    return tuple(word._replace(function=word.function or word.key in joins) for word in found)
 
 
 def _stem(word: Word) -> str:

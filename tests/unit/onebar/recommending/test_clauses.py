@@ -72,3 +72,28 @@ def test_the_ends_of_clauses_are_those_of_each_phrase(said: list[str]) -> None:
     for first in range(len(found)):
         for last in range(first, len(found)):
             assert (ends[last] >= first) == is_clause(found[first : last + 1])
+
+
+@pytest.mark.parametrize(
+    ("title", "query"),
+    [
+        ("Día de campo, receta de carne asada", "receta de"),
+        ("limpiar con bicarbonato y vinagre", "bicarbonato y"),
+    ],
+)
+def test_what_only_joins_in_the_text_ends_no_query(title: str, query: str) -> None:
+    assert Ground([title]).drop(words(query)) is Drop.FRAGMENT
+
+
+def test_words_from_here_and_there_are_loose() -> None:
+    ground = Ground(["grwm for my sister's graduation", "curling iron, dewy makeup"])
+    assert ground.loose(words("graduation iron"), None) == 1
+    assert ground.loose(words("curling iron"), None) == 0
+    assert ground.loose(words("makeup for graduation"), None) == 0
+
+
+def test_a_short_field_is_in_the_language_of_the_others() -> None:
+    video = VideoText(title="Como limpiar las zapatillas blancas", caption="bicarbonato y vinagre")
+    said = {span.text for span in spans(video)}
+    assert "bicarbonato y vinagre" in said
+    assert not [text for text in said if "y" in (text.split()[0], text.split()[-1])]
