@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from feature_store.redis.client import Command, connect, pipelined
 
@@ -14,8 +14,11 @@ SETTLES_S = 60.0
 class Nodes:
     """The nodes, by their own ports; none where they are others'."""
 
-    def __init__(self, ports: Sequence[int] = ()) -> None:
+    def __init__(
+        self, ports: Sequence[int] = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.ports = ports
+        self._clock = clock
         self.successions = 0
         """How often another history of writes was gone on with than before: a replica took its
         primary's place, or a primary came again from its disk."""
@@ -52,13 +55,13 @@ class Nodes:
         if first:
             return False
         self.successions += 1
-        self._changed_at = time.monotonic()
+        self._changed_at = self._clock()
         return True
 
     def may_have_lost(self) -> bool:
         """Whether a history was left behind lately: then so may have been state. Where nobody can
         be asked, it may have been."""
-        return not self._histories or time.monotonic() - self._changed_at < SETTLES_S
+        return not self._histories or self._clock() - self._changed_at < SETTLES_S
 
 
 def _history(told: bytes) -> str:
