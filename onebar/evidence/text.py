@@ -148,6 +148,13 @@ def plain_line(text: str, limit: int = RAW_LIMIT) -> str:
     return one_line(neutralize(_plain(text, limit)))
 
 
+def is_plain(query: str) -> bool:
+    """Whether a text is nothing but lower-case ASCII letters, figures, common Chinese characters
+    and single spaces between them, as most queries are: the spelling that `normalize_query` leaves
+    as it is, with no special token in it."""
+    return _NORMAL.fullmatch(query) is not None
+
+
 def normalize_query(query: str) -> str:
     """The one spelling of a query that state, training and serving share.
 
@@ -158,8 +165,8 @@ def normalize_query(query: str) -> str:
     spellings share (accents, plurals, compatibility forms) is for `onebar.evidence.words.match_key`
     to fold: it decides what counts as the same, never what is shown.
     """
-    if len(query) <= QUERY_LIMIT and _NORMAL.fullmatch(query.lower()):
-        return query.lower()
+    if len(query) <= QUERY_LIMIT and is_plain(lowered := query.lower()):
+        return lowered
     text = query[:RAW_LIMIT]
     for _ in range(4):
         before = text
