@@ -1,16 +1,17 @@
 """Clients that ask at a rate, and the highest rate at which answers are still what they are at a
 light load.
 
-The client is wrk: 200 connections, each of which asks again after a pause drawn by chance. A rate
-is *held* where at least `KEPT_UP` of what is offered is answered, and at most `SHED` more of the
-answers than at a light load are refused, or marked as having come to their deadline or as too much
-(`reason: deadline`, `overload`). *Saturation* is the highest rate that is held. What is answered at
-most says little: what is refused, or falls back, costs less than an answer that is whole, so that
-more can be answered the more of it is nothing.
+The client is wrk: 200 connections, each of which asks again after a pause drawn by chance
+(exponentially). A rate is *held* where at least `KEPT_UP` of what is offered is answered, and at
+most `SHED` more of the answers than at a light load are refused, or marked as having come to their
+deadline or as too much (`reason: deadline`, `overload`). *Saturation* is the highest rate that is
+held. What is answered at most says little: what is refused, or falls back, costs less than an
+answer that is whole, so that more can be answered the more of it is nothing.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 from collections.abc import Callable, Sequence
@@ -141,7 +142,10 @@ class Client:
         """Ask for so long, with pauses of so long on average between a connection's requests."""
         delay = ""
         if pause_ms:
-            delay = f"function delay() return math.random(0, {max(1, round(2 * pause_ms))}) end"
+            # Exponential: so many a second from the first moment on, as from many who know nothing
+            # of each other. 1 - random() is never 0.
+            pause = f"math.floor(-{pause_ms:.3f} * math.log(1 - math.random()) + 0.5)"
+            delay = f"function delay() return {pause} end"
         told = {
             "requests": self._file, "call": self._call, "delay": delay, "late_ms": self._late_ms,
             **asdict(self._fresh),
@@ -174,14 +178,16 @@ class Client:
         light = self.at(LIGHT * most, PROBE_S, 0.0)
 
         def holds(rate: float) -> bool:
-            return held(rate, self.at(rate, PROBE_S, light.mean_ms), light)
+            return held(rate, PROBE_S, self.at(rate, PROBE_S, light.mean_ms), light)
 
         return Saturation(max(highest(holds, most), light.per_s, 1.0), most, light)
 
 
-def held(offered: float, told: Told, light: Told) -> bool:
-    """Whether at this rate answers are what they are at a light load, and keep up. Pure."""
-    keeps_up = told.per_s >= KEPT_UP * offered
+def held(offered: float, seconds: float, told: Told, light: Told) -> bool:
+    """Whether at this rate answers are what they are at a light load, and keep up; what comes by
+    chance in so many seconds may be fewer by two standard deviations. Pure."""
+    expected = offered * seconds
+    keeps_up = told.per_s * seconds >= KEPT_UP * expected - 2 * math.sqrt(expected)
     return keeps_up and told.shed_share <= light.shed_share + SHED
 
 

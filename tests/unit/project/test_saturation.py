@@ -65,4 +65,4 @@ def test_a_rate_is_held(saturation: ModuleType, per_s: float, shed: float, holds
             mean_ms=1.0, p50_ms=1.0, p99_ms=1.0, max_ms=1.0,
         )  # fmt: skip
 
-    assert saturation.held(1000.0, told(per_s, shed), told(50.0, 0.02)) is holds
+    assert saturation.held(1000.0, 1e9, told(per_s, shed), told(50.0, 0.02)) is holds
