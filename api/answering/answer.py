@@ -33,8 +33,13 @@ from onebar.records import Pair
 
 MARGIN_S = 0.002
 """Kept back of a budget for putting the answer together, but never more than a tenth of it."""
+ROUNDS = 4
+"""Rounds of the event loop between a deadline and the end of its answer: where each takes long, as
+much is kept back, but never more than a quarter of the budget."""
 LOOKUP_BUDGET_MS = 50.0
 """What a look into the cache may take where neither the request nor the settings grant any time."""
+READ_TOGETHER = 64
+"""Pairs of a batch that are looked up in one round trip: what comes back is decoded at once."""
 CHECKED_TOGETHER = 16
 """Cached bodies of a batch that the gate is asked about before others have their turn."""
 
@@ -122,7 +127,8 @@ class Answerer:
 
     def _allowance_s(self, budget_ms: float) -> float:
         budget_s = (budget_ms or self._budget_ms or LOOKUP_BUDGET_MS) / 1000
-        return budget_s - min(MARGIN_S, budget_s / 10)
+        margin = max(min(MARGIN_S, budget_s / 10), min(ROUNDS * self._lag.recent, budget_s / 4))
+        return budget_s - margin
 
     async def one(self, pair: Pair, ask: Ask) -> bytes:
         """The answer for one pair: a JSON object."""
@@ -261,11 +267,17 @@ class Answerer:
                 self._refresher.want(pair)
 
     async def _lookup_all(self, pairs: Sequence[Pair], deadline: float) -> list[Lookup] | Reason:
-        """Many at once are a round trip of their own: nothing is gained by waiting for others."""
+        """Many at once are round trips of their own: nothing is gained by waiting for others. Of
+        very many some are read at a time, in turns with other long work."""
+        found: list[Lookup] = []
         try:
             async with asyncio.timeout_at(deadline):
                 with span("cache lookup", pairs=len(pairs)):
-                    return await self._lookup_many(pairs)
+                    for start in range(0, len(pairs), READ_TOGETHER):
+                        if len(pairs) > READ_TOGETHER:
+                            await turns().turn()
+                        found += await self._lookup_many(pairs[start : start + READ_TOGETHER])
+            return found
         except Exception as error:
             return why(pairs[0], error)
 

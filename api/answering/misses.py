@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 READ_TOGETHER = 32
 """Pairs whose features are read in one round trip: what comes back is decoded at once."""
+REFUSED_TOGETHER = 32
+"""Answers without a generation that are put together in one piece of work."""
 FALLBACKS_FROM = 0.5
 """Part of a batch's time after which fallbacks are made ready beside the generation: to make them
 when it has passed would be too late."""
@@ -179,9 +181,19 @@ class Misses:
         if self._busy(ask, len(misses)):
             SHEDS.inc(len(misses))
             batch.reason = "overload"
-        else:
-            await self._work_in_time(batch)
+            return await self._refused(batch)
+        await self._work_in_time(batch)
         return [await self._assembled(miss, batch) for miss in misses]
+
+    async def _refused(self, batch: _Batch) -> list[bytes]:
+        """The answers for a batch that nothing is generated for, a few at a time: whoever is
+        refused is soon there again, and is not to keep the loop from others."""
+        made: list[bytes] = []
+        for at, miss in enumerate(batch.misses):
+            if at % REFUSED_TOGETHER == 0:
+                await turns().turn()
+            made.append(await self._assembled(miss, batch))
+        return made
 
     async def _work_in_time(self, batch: _Batch) -> None:
         """Work on the batch up to its deadline, or to an error: what is there then is there."""
