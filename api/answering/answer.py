@@ -15,7 +15,7 @@ import msgspec
 from api.answering.coalesce import Coalescer
 from api.answering.explore import Exploration
 from api.answering.forms import CACHED, Ask, Hit, fields_of, from_body, values_of, why
-from api.answering.misses import Miss, Misses, count
+from api.answering.misses import ROUNDS, Miss, Misses, count
 from api.answering.model import Model
 from api.answering.recheck import Recheck
 from api.answering.refresh import Refresher
@@ -32,10 +32,8 @@ from onebar.process.turns import turns
 from onebar.records import Pair
 
 MARGIN_S = 0.002
-"""Kept back of a budget for putting the answer together, but never more than a tenth of it."""
-ROUNDS = 4
-"""Rounds of the event loop between a deadline and the end of its answer: where each takes long, as
-much is kept back, but never more than a quarter of the budget."""
+"""Kept back of a budget for putting the answer together, but never more than a tenth of it; where
+the event loop is late more, but never more than a quarter."""
 LOOKUP_BUDGET_MS = 50.0
 """What a look into the cache may take where neither the request nor the settings grant any time."""
 READ_TOGETHER = 64

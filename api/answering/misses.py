@@ -289,11 +289,10 @@ class Misses:
         return self.empty(pair, ask, reason)
 
     def _sooner(self, ask: Ask) -> Ask:
-        """With a deadline that leaves time for what comes after it: the loop goes round a few times
-        more, and other things have to be done in each."""
+        """With a deadline that leaves time for what comes after it: many answers are put together
+        then. What the rounds of a late loop take is kept back already."""
         left = ask.deadline - asyncio.get_running_loop().time()
-        rest = min(left / 4 + ROUNDS * self._lag.recent, left / 2)
-        return msgspec.structs.replace(ask, deadline=ask.deadline - max(0.0, rest))
+        return msgspec.structs.replace(ask, deadline=ask.deadline - max(0.0, left / 4))
 
     def _busy(self, ask: Ask, pairs: int = 0) -> bool:
         """Whether there is too much to do for queries to be ready in this time: on the event loop,
