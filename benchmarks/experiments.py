@@ -17,6 +17,10 @@ PAIRS = 64
 """Examples in a step of stages 0, 1 and 3."""
 LISTS = 32
 """Preference lists in a step of stage 2."""
+CLICKS = "clicks"
+"""`onebar train clicks`: no stage of the generator's, but a run like one."""
+IMPRESSIONS = 2_000
+"""Most impressions of the valid part that a click ranker learns from."""
 
 Changes = Mapping[str, Any]
 
@@ -37,6 +41,12 @@ class Experiment(Struct, frozen=True):
     source: str = SIMULATOR
     """The data it learns from and is measured on."""
 
+    @property
+    def ranked(self) -> bool:
+        """Whether a click ranker of its own orders the candidates; else the generator's own order
+        is what is measured."""
+        return self.stage == CLICKS
+
 
 PRETRAIN: Changes = {"steps": 800, "batch_size": PAIRS}
 RATE = 2e-3
@@ -52,6 +62,8 @@ SHORT: Changes = {**SFT, "steps": 500}
 """For comparisons within stage 1, which cost less this way."""
 LISTWISE: Changes = {"steps": 200, "batch_size": LISTS, "learning_rate": 1e-4}
 PIOPD: Changes = {"steps": 150, "batch_size": PAIRS, "learning_rate": 1e-3}
+REINFORCE: Changes = {"steps": 200, "batch_size": 8, "learning_rate": 1e-4}
+RANKED: Changes = {"most": IMPRESSIONS}
 MORE: Changes = {"batch_size": PAIRS, "learning_rate": 1e-3}
 
 
@@ -61,6 +73,10 @@ def _without(field: str) -> Changes:
 
 def _piopd(name: str, title: str, **changes: Any) -> Experiment:
     return Experiment(name, "piopd", title, "listwise", {**PIOPD, **changes})
+
+
+def _ranked(start: str, title: str) -> Experiment:
+    return Experiment(f"{start}-ranked", CLICKS, title, start, RANKED)
 
 
 def _listwise(name: str, title: str, **changes: Any) -> Experiment:
@@ -77,7 +93,13 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("pretrain", "pretrain", "Stage 0: denoising", None, PRETRAIN),
     Experiment("sft", "sft", "Stage 1: grounded SFT", "pretrain", SFT),
     Experiment("listwise", "listwise", "Stage 2: + list-wise DPO", "sft", LISTWISE),
-    Experiment("piopd", "piopd", "Stage 3: + PIOPD (the full model)", "listwise", PIOPD),
+    Experiment("piopd", "piopd", "Stage 3: + PIOPD", "listwise", PIOPD),
+    _ranked("piopd", "the same, in the order of a click ranker"),
+    Experiment(
+        "reinforce", "reinforce", "Reinforcement by that click ranker", "piopd-ranked", REINFORCE
+    ),
+    _ranked("reinforce", "the same, in the order of a click ranker grown anew: the final model"),
+    _ranked("sft", "Stage 1 in the order of a click ranker"),
     Experiment(
         "sft-for-listwise", "sft", "SFT, then more SFT for stage 2's time", "sft", MORE,
         as_long_as="listwise",
@@ -118,3 +140,31 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     _listwise("listwise-slow", "List-wise DPO at the paper's rate", learning_rate=5e-5),
 )  # fmt: skip
 BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
+
+START = "start"
+"""What a candidate's stage goes on from, as the candidates are called."""
+BEFORE: Mapping[str, Changes] = {
+    "listwise": {"steps": 200, "batch_size": LISTS, "learning_rate": 1e-4},
+    "piopd": {"steps": 150, "batch_size": PAIRS, "learning_rate": 1e-3},
+    "reinforce": {"steps": 100, "batch_size": 8, "learning_rate": 2e-5},
+}
+"""Where the choosing began."""
+CANDIDATES: Mapping[str, Mapping[str, Changes]] = {
+    "listwise": {
+        "as-before": {},
+        "fast": {"learning_rate": 3e-4},
+        "fast-preference": {
+            "learning_rate": 3e-4, "beta": 0.3, "sft_weight": 0.3,
+        },
+    },
+    "piopd": {
+        "as-before": {},
+        "slow": {"learning_rate": 2e-4},
+    },
+    "reinforce": {
+        "as-before": {},
+        "fast": {"learning_rate": 3e-4},
+    },
+}  # fmt: skip
+"""What each stage's settings were chosen among, by `benchmarks/choosing.py`: what differs from
+`BEFORE`."""
