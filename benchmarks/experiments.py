@@ -13,7 +13,7 @@ from msgspec import Struct
 SIMULATOR = "simulator"
 QBQTC = "qbqtc"
 PRESET = "mini"
-PAIRS = 64
+PAIRS = 32
 """Examples in a step of stages 0, 1 and 3."""
 LISTS = 32
 """Preference lists in a step of stage 2."""
@@ -40,6 +40,8 @@ class Experiment(Struct, frozen=True):
     as_long_as: str | None = None
     source: str = SIMULATOR
     """The data it learns from and is measured on."""
+    once: bool = False
+    """Trained with one seed, and every seed of what comes after begins with it."""
 
     @property
     def ranked(self) -> bool:
@@ -51,8 +53,11 @@ class Experiment(Struct, frozen=True):
 PRETRAIN: Changes = {"steps": 800, "batch_size": PAIRS}
 RATE = 2e-3
 """Of stage 1, on what stage 0 made."""
+LOOKS: Changes = {"validations": 8, "validation_batches": 8}
+"""How often, and on how many batches, a run looks at the valid part."""
 SFT: Changes = {
-    "steps": 2000,
+    **LOOKS,
+    "steps": 900,
     "batch_size": PAIRS,
     "learning_rate": RATE,
     "privileged": 0.2,
@@ -90,8 +95,8 @@ VERBOSE: Changes = {
 }
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    Experiment("pretrain", "pretrain", "Stage 0: denoising", None, PRETRAIN),
-    Experiment("sft", "sft", "Stage 1: grounded SFT", "pretrain", SFT),
+    Experiment("pretrain", "pretrain", "Stage 0: denoising", None, PRETRAIN, once=True),
+    Experiment("sft", "sft", "Stage 1: grounded SFT", None, SFT, once=True),
     Experiment("listwise", "listwise", "Stage 2: + list-wise DPO", "sft", LISTWISE),
     Experiment("piopd", "piopd", "Stage 3: + PIOPD", "listwise", PIOPD),
     _ranked("piopd", "the same, in the order of a click ranker"),
@@ -119,7 +124,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("no-anchors", "sft", "without A", "pretrain", _without("anchors")),
     Experiment("no-history", "sft", "without H", "pretrain", _without("history")),
     Experiment("no-pretraining", "sft", "without stage 0", None, SHORT),
-    Experiment("qbqtc-pretrain", "pretrain", "Stage 0: denoising", None, PRETRAIN, source=QBQTC),
+    Experiment(
+        "qbqtc-pretrain", "pretrain", "Stage 0: denoising", None, PRETRAIN, source=QBQTC, once=True
+    ),
     Experiment(
         "qbqtc-sft", "sft", "Stage 1: SFT", "qbqtc-pretrain", {**SFT, "steps": 1000}, source=QBQTC
     ),
@@ -143,18 +150,22 @@ BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
 
 START = "start"
 """What a candidate's stage goes on from, as the candidates are called."""
+SEEN: Changes = {"validations": 4, "validation_batches": 8}
+"""How often the stages after the first look at the valid part."""
 BEFORE: Mapping[str, Changes] = {
-    "listwise": {"steps": 200, "batch_size": LISTS, "learning_rate": 1e-4},
-    "piopd": {"steps": 150, "batch_size": PAIRS, "learning_rate": 1e-3},
-    "reinforce": {"steps": 100, "batch_size": 8, "learning_rate": 2e-5},
+    "listwise": {**SEEN, "steps": 120, "batch_size": LISTS, "learning_rate": 1e-4},
+    "piopd": {**SEEN, "steps": 60, "batch_size": PAIRS, "learning_rate": 1e-3},
+    "reinforce": {**SEEN, "steps": 120, "batch_size": 8, "learning_rate": 1e-4},
 }
 """Where the choosing began."""
 CANDIDATES: Mapping[str, Mapping[str, Changes]] = {
     "listwise": {
         "as-before": {},
-        "fast": {"learning_rate": 3e-4},
-        "fast-preference": {
-            "learning_rate": 3e-4, "beta": 0.3, "sft_weight": 0.3,
+        "preference": {"learning_rate": 3e-4, "beta": 0.5, "sft_weight": 0.3},
+        "fast": {"learning_rate": 5e-4},
+        "close": {
+            "learning_rate": 3e-4, "beta": 0.5, "sft_weight": 0.3,
+            "close_pairs": 1.5, "guard": 1.0, "focus": 1.0,
         },
     },
     "piopd": {
@@ -163,7 +174,7 @@ CANDIDATES: Mapping[str, Mapping[str, Changes]] = {
     },
     "reinforce": {
         "as-before": {},
-        "fast": {"learning_rate": 3e-4},
+        "fast": {"learning_rate": 5e-4},
     },
 }  # fmt: skip
 """What each stage's settings were chosen among, by `benchmarks/choosing.py`: what differs from

@@ -18,8 +18,8 @@ def dataset_directory(work: Path, source: str) -> Path:
 
 
 def seed_of(name: str, seed: int) -> int:
-    """Pre-training is done once, and every seed begins with it."""
-    return 0 if BY_NAME[name].stage == "pretrain" else seed
+    """The seed of this run that another run of seed `seed` stands on."""
+    return 0 if BY_NAME[name].once else seed
 
 
 def checkpoint_of(work: Path, name: str, seed: int) -> Path:

@@ -254,7 +254,7 @@ def _moved(work: Path, runs: Mapping[str, Runs], seeds: int) -> list[str]:
                  for at in range(seeds)]  # fmt: skip
         losses = [card.training.get("validation") for card in cards]
         told = [f"{loss['before']:.3f} → {loss['best']:.3f}" for loss in losses if loss]
-        moved = [_shift(*pair) for pair in zip(before.runs, run.runs, strict=True)]
+        moved = [_shift(before.runs[at % len(before.runs)], one) for at, one in enumerate(run.runs)]
         first, common = np.mean(moved, axis=0)
         seconds = np.mean([card.training["seconds"] for card in cards])
         steps = np.mean([card.training["steps"] for card in cards])

@@ -124,18 +124,18 @@ class Reinforce:
         config = self._config
         each = config.lists * config.places
         source, mask, labels = tensors(model, batch.source, batch.mask, batch.labels)
-        many = source.repeat_interleave(each, 0), mask.repeat_interleave(each, 0)
+        masks = mask.repeat_interleave(each, 0)
         with without_dropout(model):
             with torch.no_grad():
-                rolled = rollout(model, self._tokenizer, *many, sample=True)
+                rolled = rollout(model, self._tokenizer, source, mask, sample=True, each=each)
             states = encode(model, source, mask)
-            logits = decode(model, states.repeat_interleave(each, 0), many[1], rolled)
+            logits = decode(model, states.repeat_interleave(each, 0), masks, rolled)
         known = rolled != IGNORED
         log_probs = token_log_probs(logits, rolled)
         with torch.no_grad():
             reference = self._reference.to(model.device)
-            before = decode(reference, encode(reference, *many), many[1], rolled)
-            before = token_log_probs(before, rolled)
+            stood = encode(reference, source, mask).repeat_interleave(each, 0)
+            before = token_log_probs(decode(reference, stood, masks, rolled), rolled)
         queries, lists, order, allowed = self._rewarded(batch.rows.tolist(), rolled, log_probs)
         advantage = torch.zeros_like(order, dtype=log_probs.dtype)
         found = advantages(queries, lists, config.list_weight).to(log_probs)
