@@ -17,7 +17,7 @@ from pathlib import Path
 from experiments import BEFORE, BY_NAME, CANDIDATES, IMPRESSIONS, SIMULATOR, START
 from layout import checkpoint_of, chosen_of, dataset_directory, outcomes_beside
 from report import CHOOSING, table
-from runs import measure_run, train_run
+from runs import REWARDED_BY, measure_run, train_run
 from sources import dataset_of, thinned
 
 from onebar.evaluation.metrics import compare, summary
@@ -44,18 +44,22 @@ def main() -> None:
     work, stage = options.work, options.stage
     start = BY_NAME[stage].start
     assert start is not None
+    ranker = BY_NAME[stage].rewarded_by
+    rewarded = {} if ranker is None else {REWARDED_BY: str(checkpoint_of(work, ranker, SEED))}
     triggers = unlearned(work, options.limit)
     known = {START: measured(work, stage, START, checkpoint_of(work, start, SEED), triggers)}
     for name in options.names or CANDIDATES[stage]:
         path = chosen_of(work, stage, name)
         if not (path / CARD).is_file():
+            changes = dict(CANDIDATES[stage][name])
             train_run(
-                stage,
+                changes.pop("stage", stage),
                 {
                     **BEFORE[stage],
-                    **CANDIDATES[stage][name],
+                    **changes,
                     "dataset": str(dataset_directory(work, SIMULATOR)),
                     "init": str(checkpoint_of(work, start, SEED)),
+                    **rewarded,
                     "out": str(path),
                     "preset": options.preset,
                     "seed": SEED,

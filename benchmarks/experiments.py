@@ -15,7 +15,7 @@ QBQTC = "qbqtc"
 PRESET = "mini"
 PAIRS = 32
 """Examples in a step of stages 0, 1 and 3."""
-LISTS = 32
+LISTS = 16
 """Preference lists in a step of stage 2."""
 CLICKS = "clicks"
 """`onebar train clicks`: no stage of the generator's, but a run like one."""
@@ -40,6 +40,8 @@ class Experiment(Struct, frozen=True):
     as_long_as: str | None = None
     source: str = SIMULATOR
     """The data it learns from and is measured on."""
+    rewarded_by: str | None = None
+    """The run whose click ranker rewards what this one writes."""
     once: bool = False
     """Trained with one seed, and every seed of what comes after begins with it."""
 
@@ -80,8 +82,8 @@ def _piopd(name: str, title: str, **changes: Any) -> Experiment:
     return Experiment(name, "piopd", title, "listwise", {**PIOPD, **changes})
 
 
-def _ranked(start: str, title: str) -> Experiment:
-    return Experiment(f"{start}-ranked", CLICKS, title, start, RANKED)
+def _ranked(start: str, title: str, *, once: bool = False) -> Experiment:
+    return Experiment(f"{start}-ranked", CLICKS, title, start, RANKED, once=once)
 
 
 def _listwise(name: str, title: str, **changes: Any) -> Experiment:
@@ -99,12 +101,12 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("sft", "sft", "Stage 1: grounded SFT", None, SFT, once=True),
     Experiment("listwise", "listwise", "Stage 2: + list-wise DPO", "sft", LISTWISE),
     Experiment("piopd", "piopd", "Stage 3: + PIOPD", "listwise", PIOPD),
-    _ranked("piopd", "the same, in the order of a click ranker"),
+    _ranked("sft", "Stage 1 in the order of a click ranker", once=True),
     Experiment(
-        "reinforce", "reinforce", "Reinforcement by that click ranker", "piopd-ranked", REINFORCE
+        "reinforce", "reinforce", "Reinforcement by that click ranker", "piopd", REINFORCE,
+        rewarded_by="sft-ranked",
     ),
-    _ranked("reinforce", "the same, in the order of a click ranker grown anew: the final model"),
-    _ranked("sft", "Stage 1 in the order of a click ranker"),
+    _ranked("reinforce", "the final model: in the order of a click ranker grown on its candidates"),
     Experiment(
         "sft-for-listwise", "sft", "SFT, then more SFT for stage 2's time", "sft", MORE,
         as_long_as="listwise",
@@ -153,7 +155,7 @@ START = "start"
 SEEN: Changes = {"validations": 4, "validation_batches": 8}
 """How often the stages after the first look at the valid part."""
 BEFORE: Mapping[str, Changes] = {
-    "listwise": {**SEEN, "steps": 120, "batch_size": LISTS, "learning_rate": 1e-4},
+    "listwise": {**SEEN, "steps": 100, "batch_size": LISTS, "learning_rate": 1e-4},
     "piopd": {**SEEN, "steps": 60, "batch_size": PAIRS, "learning_rate": 1e-3},
     "reinforce": {**SEEN, "steps": 120, "batch_size": 8, "learning_rate": 1e-4},
 }
@@ -163,6 +165,7 @@ CANDIDATES: Mapping[str, Mapping[str, Changes]] = {
         "as-before": {},
         "preference": {"learning_rate": 3e-4, "beta": 0.5, "sft_weight": 0.3},
         "fast": {"learning_rate": 5e-4},
+        "more-sft": {"stage": "sft", "learning_rate": 5e-4, "privileged": 0.2, "pointing": 0.5},
         "close": {
             "learning_rate": 3e-4, "beta": 0.5, "sft_weight": 0.3,
             "close_pairs": 1.5, "guard": 1.0, "focus": 1.0,
@@ -178,4 +181,4 @@ CANDIDATES: Mapping[str, Mapping[str, Changes]] = {
     },
 }  # fmt: skip
 """What each stage's settings were chosen among, by `benchmarks/choosing.py`: what differs from
-`BEFORE`."""
+`BEFORE`. Another `stage` is what the same time is worth there."""

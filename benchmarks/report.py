@@ -76,8 +76,8 @@ GROUPS: tuple[tuple[str, str, Differences], ...] = (
         [
             ("reinforce-ranked", "cascade"),
             ("reinforce-ranked", "reinforce"),
-            ("reinforce-ranked", "piopd-ranked"),
-            ("piopd-ranked", "sft-ranked"),
+            ("reinforce-ranked", "sft-ranked"),
+            ("sft-ranked", "cascade"),
         ],
     ),
     (

@@ -92,7 +92,8 @@ def needed(names: list[str]) -> dict[str, set[str]]:
     waiting = list(names)
     while waiting:
         experiment = BY_NAME[waiting.pop()]
-        before = {name for name in (experiment.start, experiment.as_long_as) if name}
+        others = (experiment.start, experiment.as_long_as, experiment.rewarded_by)
+        before = {name for name in others if name}
         if experiment.as_long_as:
             before.add(PACE)
         graph[experiment.name] = before
@@ -171,6 +172,8 @@ def settings_of(experiment: Experiment, seed: int, options: argparse.Namespace) 
         step_s = max(1e-9, own["seconds"] / own["steps"])
         changes["steps"] = max(1, round(other["seconds"] / step_s))
     start = checkpoint_of(work, experiment.start, seed) if experiment.start else None
+    if experiment.rewarded_by is not None:
+        changes["rewarded_by"] = str(checkpoint_of(work, experiment.rewarded_by, seed))
     return {
         **changes,
         "dataset": str(dataset_directory(work, experiment.source)),

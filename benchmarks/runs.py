@@ -22,11 +22,13 @@ from onebar.training.reinforce.stage import ReinforceConfig, train_reinforce
 from onebar.triggers import Split, Trigger
 
 REINFORCE = "reinforce"
+REWARDED_BY = "rewarded_by"
 
 
 def train_run(stage: str, values: Mapping[str, Any]) -> Path:
     """Train a stage with these settings, or grow a click ranker; the checkpoint. `init` is the
-    checkpoint that it goes on from, None for none."""
+    checkpoint that it goes on from, None for none; `rewarded_by` the one whose click ranker
+    rewards, `init` without."""
     if stage == CLICKS:
         mine = {name: values[name] for name in values.keys() & set(ClicksConfig.__struct_fields__)}
         settings = {**mine, "checkpoint": values["init"]}
@@ -35,8 +37,9 @@ def train_run(stage: str, values: Mapping[str, Any]) -> Path:
             return train_clicks(config, lambda phase, share, text: update(share, f"{phase} {text}"))
     if stage == REINFORCE:
         rewarding = {name: values[name] for name in values.keys() & _OF_THE_REWARD}
-        others = {name: values[name] for name in values.keys() - _OF_THE_REWARD}
-        reward = TapReward(open_checkpoint(values["init"]), RewardConfig(**rewarding))
+        others = {name: values[name] for name in values.keys() - _OF_THE_REWARD - {REWARDED_BY}}
+        ranker = open_checkpoint(values.get(REWARDED_BY) or values["init"])
+        reward = TapReward(ranker, RewardConfig(**rewarding))
         return train_reinforce(msgspec.convert(others, ReinforceConfig, dec_hook=_path), reward)
     return STAGES[stage].run(stage_config(stage, values))
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def taps_of(work: Path) -> TapChances:
     return Judge(_truth(work)).chances
 
 
+@cache
 def _truth(work: Path) -> Any:
     from stream.simulator import load_truth
     from stream.simulator.writer import truth_path_of
