@@ -67,9 +67,18 @@ SFT: Changes = {
 }
 SHORT: Changes = {**SFT, "steps": 500}
 """For comparisons within stage 1, which cost less this way."""
-LISTWISE: Changes = {"steps": 200, "batch_size": LISTS, "learning_rate": 1e-4}
-PIOPD: Changes = {"steps": 150, "batch_size": PAIRS, "learning_rate": 1e-3}
-REINFORCE: Changes = {"steps": 200, "batch_size": 8, "learning_rate": 1e-4}
+SEEN: Changes = {"validations": 4, "validation_batches": 8}
+"""How often the stages after the first look at the valid part."""
+LISTWISE: Changes = {
+    **SEEN,
+    "steps": 100,
+    "batch_size": LISTS,
+    "learning_rate": 3e-4,
+    "beta": 0.5,
+    "sft_weight": 0.3,
+}
+PIOPD: Changes = {**SEEN, "steps": 40, "batch_size": PAIRS, "learning_rate": 3e-4}
+REINFORCE: Changes = {**SEEN, "steps": 80, "batch_size": 8, "learning_rate": 3e-4}
 RANKED: Changes = {"most": IMPRESSIONS}
 MORE: Changes = {"batch_size": PAIRS, "learning_rate": 1e-3}
 
@@ -152,33 +161,23 @@ BY_NAME = {experiment.name: experiment for experiment in EXPERIMENTS}
 
 START = "start"
 """What a candidate's stage goes on from, as the candidates are called."""
-SEEN: Changes = {"validations": 4, "validation_batches": 8}
-"""How often the stages after the first look at the valid part."""
 BEFORE: Mapping[str, Changes] = {
     "listwise": {**SEEN, "steps": 100, "batch_size": LISTS, "learning_rate": 1e-4},
-    "piopd": {**SEEN, "steps": 60, "batch_size": PAIRS, "learning_rate": 1e-3},
-    "reinforce": {**SEEN, "steps": 120, "batch_size": 8, "learning_rate": 1e-4},
+    "piopd": {**SEEN, "steps": 40, "batch_size": PAIRS, "learning_rate": 1e-3},
+    "reinforce": {**SEEN, "steps": 80, "batch_size": 8, "learning_rate": 1e-4},
 }
 """Where the choosing began."""
 CANDIDATES: Mapping[str, Mapping[str, Changes]] = {
     "listwise": {
-        "as-before": {},
         "preference": {"learning_rate": 3e-4, "beta": 0.5, "sft_weight": 0.3},
-        "fast": {"learning_rate": 5e-4},
         "more-sft": {"stage": "sft", "learning_rate": 5e-4, "privileged": 0.2, "pointing": 0.5},
-        "close": {
-            "learning_rate": 3e-4, "beta": 0.5, "sft_weight": 0.3,
-            "close_pairs": 1.5, "guard": 1.0, "focus": 1.0,
-        },
     },
     "piopd": {
-        "as-before": {},
-        "slow": {"learning_rate": 2e-4},
+        "slow": {"learning_rate": 3e-4},
     },
     "reinforce": {
-        "as-before": {},
-        "fast": {"learning_rate": 5e-4},
+        "fast": {"learning_rate": 3e-4},
     },
-}  # fmt: skip
+}
 """What each stage's settings were chosen among, by `benchmarks/choosing.py`: what differs from
-`BEFORE`. Another `stage` is what the same time is worth there."""
+`BEFORE`. Another `stage` is what as many examples are worth there."""
