@@ -174,9 +174,17 @@ CANDIDATES: Mapping[str, Mapping[str, Changes]] = {
     },
     "piopd": {
         "slow": {"learning_rate": 3e-4},
+        "reverse": {
+            "steps": 80,
+            "learning_rate": 5e-4,
+            "sft_weight": 0.3,
+            "forward_weight": 0.0,
+            "entropy_weight": 0.0,
+        },
     },
     "reinforce": {
         "fast": {"learning_rate": 3e-4},
+        "cool": {"learning_rate": 3e-4, "temperature": 0.5, "variety": 0.0},
     },
 }
 """What each stage's settings were chosen among, by `benchmarks/choosing.py`: what differs from

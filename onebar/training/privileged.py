@@ -31,10 +31,11 @@ def rollout(
     *,
     sample: bool,
     each: int = 1,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """`each` outputs for each prompt, sampled or the likeliest token by token: ids (B · each, L),
-    those of one prompt next to each other, -100 after the end token. source, mask (B, S); a prompt
-    is encoded once."""
+    """`each` outputs for each prompt, sampled at `temperature` (> 0) or the likeliest token by
+    token: ids (B · each, L), those of one prompt next to each other, -100 after the end token.
+    source, mask (B, S); a prompt is encoded once."""
     most = tokenizer.max_target_tokens
     many = len(source) * each
     states = encode(model, source, mask).repeat_interleave(each, 0)
@@ -53,7 +54,7 @@ def rollout(
             use_cache=True,
         )
         cache = out.past_key_values
-        scores = out.logits[:, -1].float()
+        scores = out.logits[:, -1].float() / temperature
         newest = (
             torch.multinomial(scores.softmax(-1), 1) if sample else scores.argmax(-1, keepdim=True)
         )
