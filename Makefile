@@ -61,8 +61,9 @@ test-newest: ## make test with the newest releases that pyproject.toml allows, i
 	@.venv-newest/bin/python tests/run_all.py
 
 audit: $(VENV)/.installed-dev ## known vulnerabilities of what we stand on (pip-audit), risky code of ours (bandit); needs the network
-	$(BIN)/python -m uv tool run pip-audit -r constraints.txt --no-deps --disable-pip
 	$(BIN)/python -m uv tool run bandit -q -r -ll api feature_store onebar stream deploy
+	# Strict: an index that tells of no vulnerabilities, as a mirror may, is no index without any.
+	$(BIN)/python -m uv tool run pip-audit --strict -r constraints.txt --no-deps --disable-pip
 
 package: $(VENV)/.installed-dev ## wheel, sdist and bill of materials in dist/, checked (ARGS=v0.1.0: for that tag); needs the network
 	@deploy/package.sh $(ARGS)

@@ -16,7 +16,8 @@ them, each on a core of its own as far as there are cores.
 
 All is counted from the first tenth to the end. Prints medians over the rounds: events a second,
 their ratios within each round, processor time an event, of all workers together, and what of it was
-spent before: the start of a process, which a worker that runs for months pays once.
+spent before: the start of a process, which a worker that runs for months pays once. Of embedded
+servers also the processor time that they had for each event of a turn, its start and end included.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+from msgspec import Struct
 from rich.progress import track
 
 from feature_store.keys import Keys
@@ -101,9 +103,7 @@ async def by_store(
         reached = await store.reached(pairs)
         count = sum(reached.get(pair, -1) + 1 for pair in pairs)
         if count and (not found or count > found[-1][0]):
-            used = [psutil.Process(reader.pid).cpu_times() for reader in readers]
-            spent = sum(each.user + each.system for each in used)
-            found.append((count, time.monotonic(), spent))
+            found.append((count, time.monotonic(), sum(map(processor_s, readers))))
         await asyncio.sleep(LOOK_EVERY_S)
     return found
 
@@ -122,15 +122,33 @@ async def by_log(child: Child, sent: dict[str, int]) -> Progress:
         await asyncio.sleep(0.1)
 
 
+class Turn(Struct, frozen=True):
+    """Events a second, processor µs an event, processor seconds before, and the processor µs an
+    event of each embedded server."""
+
+    rate: float
+    micros: float
+    before: float
+    servers: dict[str, float]
+
+
+def processor_s(child: Child) -> float:
+    """Processor time that a child has had so far, in seconds."""
+    used = psutil.Process(child.pid).cpu_times()
+    return float(used.user + used.system)
+
+
 async def turn(
     children: Children, work: Path, name: str, base: Settings, sent: dict[str, int], python: str
-) -> tuple[float, float, float]:
-    """Events a second, processor µs an event, and processor seconds before."""
+) -> Turn:
+    """Have one of them read everything."""
     unique = uuid.uuid4().hex[:8]
     settings = base.model_copy(update={"namespace": f"b{unique}", "consumer_group": f"b{unique}"})
     client = connect(settings.redis_url, timeout_s=30.0)
     store = FeatureStore(client, Keys(settings.namespace, settings.state_version), settings.policy)
     count = base.partitions if name == "onebar_together" else 1
+    idle = {server.name: processor_s(server) for server in children}
+    servers = list(children)
     readers = [start(children, work, name, settings, python, number) for number in range(count)]
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -138,6 +156,7 @@ async def turn(
                 progress = await by_store(readers, store, sent, base.partitions)
             else:
                 progress = await by_log(readers[0], sent)
+        served = {server.name: processor_s(server) - idle[server.name] for server in servers}
     finally:
         for reader in readers:
             children.end(reader)
@@ -146,7 +165,12 @@ async def turn(
     before, began, start_cpu = next(sample for sample in progress if sample[0] >= total / 10)
     count, ended, spent = progress[-1]
     events = count - before
-    return events / (ended - began), 1e6 * (spent - start_cpu) / events, start_cpu
+    return Turn(
+        events / (ended - began),
+        1e6 * (spent - start_cpu) / events,
+        start_cpu,
+        {server: 1e6 * seconds / total for server, seconds in served.items()},
+    )
 
 
 async def measure(options: argparse.Namespace, work: Path, children: Children) -> dict[str, Any]:
@@ -165,19 +189,15 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
     sent = await fill(settings, options.events)
     together = ["onebar_together"] if options.workers > 1 else []
     names = ["onebar", *together, "faust", *(["quix"] if options.peers else [])]
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    spent: dict[str, list[float]] = {name: [] for name in names}
-    before: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[Turn]] = {name: [] for name in names}
     try:
-        turns = [name for _ in range(options.rounds) for name in names]
-        for name in track(turns, "reading", transient=True):
-            rate, micros, started = await turn(children, work, name, settings, sent, options.peers)
-            rates[name].append(rate)
-            spent[name].append(micros)
-            before[name].append(started)
+        order = [name for _ in range(options.rounds) for name in names]
+        for name in track(order, "reading", transient=True):
+            taken[name].append(await turn(children, work, name, settings, sent, options.peers))
     finally:
         prefix = settings.topic_prefix
         await delete_topics(settings, [prefix + topic for topic in sent])
+    rates = {name: [one.rate for one in turns] for name, turns in taken.items()}
     return {
         "servers": "named by the environment" if named & {"redis_url"} else "embedded",
         "events": sum(sent.values()),
@@ -185,8 +205,12 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
         "cores": os.cpu_count(),
         "workers": options.workers,
         "events_per_s": {name: round(statistics.median(rates[name])) for name in names},
-        "cpu_us_per_event": {name: round(statistics.median(spent[name]), 1) for name in names},
-        "cpu_s_before": {name: round(statistics.median(before[name]), 1) for name in names},
+        "cpu_us_per_event": medians(taken, lambda one: one.micros),
+        "cpu_s_before": medians(taken, lambda one: one.before),
+        **{
+            f"{server}_cpu_us_per_event": medians(taken, lambda one, of=server: one.servers[of])  # type: ignore[misc]
+            for server in taken["onebar"][0].servers
+        },
         **{
             f"onebar_to_{name}": ratio(rates["onebar"], rates[name])
             for name in names
@@ -194,6 +218,11 @@ async def measure(options: argparse.Namespace, work: Path, children: Children) -
         },
         **{f"{name}_to_onebar": ratio(rates[name], rates["onebar"]) for name in together},
     }
+
+
+def medians(taken: Mapping[str, Sequence[Turn]], of: Callable[[Turn], float]) -> dict[str, float]:
+    """Of each reader, the median over its turns."""
+    return {name: round(statistics.median(map(of, turns)), 1) for name, turns in taken.items()}
 
 
 def ratio(one: Sequence[float], other: Sequence[float]) -> float:

@@ -193,6 +193,10 @@ class Security:
         }
 
 
+STRANGER = "stranger"
+"""Who may log in to Kafka (PLAIN, with the same password), and do nothing there."""
+
+
 def make_security(home: Path) -> Security:
     """An authority, a server's certificate for 127.0.0.1 and localhost, a client's, a password."""
     home.mkdir(parents=True, exist_ok=True)
@@ -310,7 +314,7 @@ def _secure_config(security: Security) -> dict[str, str]:
         "scram-sha-512": f"{modules}.scram.ScramLoginModule required {login};",
         "scram-sha-256": f"{modules}.scram.ScramLoginModule required;",
         "plain": f"{modules}.plain.PlainLoginModule required "
-        f'user_{security.user}="{security.password}";',
+        f'user_{security.user}="{security.password}" user_{STRANGER}="{security.password}";',
         "oauthbearer": f"{modules}.oauthbearer.OAuthBearerLoginModule required "
         f'unsecuredLoginStringClaim_sub="{security.user}";',
     }
@@ -321,6 +325,9 @@ def _secure_config(security: Security) -> dict[str, str]:
             f"listener.name.sasl_ssl.{name}.sasl.jaas.config": value
             for name, value in logins.items()
         },
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        # Between the nodes, whose listener is on loopback, nobody logs in.
+        "super.users": f"User:{security.user};User:ANONYMOUS",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(keystore),
         "ssl.truststore.type": "PEM",
@@ -438,12 +445,16 @@ def start_redis(
         return f"redis://127.0.0.1:{behind[0][1] if behind else ports[0]}/0"
     addresses = [f"127.0.0.1:{port}" for port in ports]  # what is announced they tell themselves
     create = ["redis-cli", "--cluster", "create", *addresses]
-    made = subprocess.run(
-        [*create, "--cluster-replicas", "1", "--cluster-yes"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    try:
+        made = subprocess.run(
+            [*create, "--cluster-replicas", "1", "--cluster-yes"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:  # a node that does not join is waited for for ever
+        raise ServerStartError(f"the Redis Cluster was not made:\n{error.stdout!r}") from None
     if made.returncode != 0:
         raise ServerStartError(f"the Redis Cluster was not made:\n{made.stdout}{made.stderr}")
     for server, port in zip(started[-nodes:], ports, strict=True):
@@ -477,10 +488,15 @@ DOWN_AFTER_MS = 1000
 
 
 def start_watched_redis(
-    work: Path, logs: Path, started: list[Server], *, behind: Sequence[Behind] = ()
+    work: Path,
+    logs: Path,
+    started: list[Server],
+    *,
+    behind: Sequence[Behind] = (),
+    down_after_ms: int = DOWN_AFTER_MS,
 ) -> str:
-    """A primary and a replica, each with its append-only file, and three Sentinels that name the
-    primary a second after it is lost; the URL that asks them."""
+    """A primary and a replica, each with its append-only file, and three Sentinels that name
+    another primary so long after it was lost; the URL that asks them."""
     behind = behind or [(port, port) for port in (free_port(), free_port())]
     ports = [port for port, _ in behind]
     primary = str(behind[0][1])
@@ -499,7 +515,7 @@ def start_watched_redis(
         (home / "sentinel.conf").write_text(
             f"port {port}\nbind 127.0.0.1\ndir {home}\n"
             f"sentinel monitor mymaster 127.0.0.1 {primary} 2\n"
-            f"sentinel down-after-milliseconds mymaster {DOWN_AFTER_MS}\n"
+            f"sentinel down-after-milliseconds mymaster {down_after_ms}\n"
             "sentinel failover-timeout mymaster 5000\n"
         )
         command = ["redis-server", str(home / "sentinel.conf"), "--sentinel"]

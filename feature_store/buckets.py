@@ -46,7 +46,8 @@ class CorruptStateError(OneBarError):
 
 @lru_cache(maxsize=4096)
 def bucket_prefix(bucket: int) -> str:
-    """The six digits of a bucket. Raises `BucketRangeError`."""
+    """The six digits of a bucket, which its fields begin with; the query follows. Raises
+    `BucketRangeError`."""
     if not 0 <= bucket < MAX_BUCKETS:
         raise BucketRangeError(
             f"expected a time bucket from 0 to {MAX_BUCKETS - 1:,}, got {bucket:,}; "
@@ -64,11 +65,6 @@ def _bucket_number(prefix: bytes) -> int:
     if len(prefix) != BUCKET_CHARS or not prefix.isalnum():
         raise ValueError
     return int(prefix, 36)
-
-
-def encode_field(bucket: int, query: str) -> str:
-    """The field of one (bucket, query)."""
-    return bucket_prefix(bucket) + query
 
 
 def decode_field(field: bytes) -> BucketedQuery:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from feature_store.buckets import CorruptStateError, asker_of, encode_field
+from feature_store.buckets import CorruptStateError, asker_of, bucket_prefix
 from feature_store.keys import Keys
 from feature_store.reactions import members, size_of
 from feature_store.redis.client import Command, load_script
@@ -79,8 +79,10 @@ class Plan(Struct, frozen=True):
     """What a batch comes to.
 
     `behaviors` reply with (applied, fenced, duplicates); `others` apply all of their writes,
-    `idempotent` in number. `deleted_users` have cached queries to drop.
+    `idempotent` in number. `deleted_users` have cached queries to drop, under the same `keys`.
     """
+
+    keys: Keys
 
     behaviors: tuple[Command, ...]
     others: tuple[Command, ...]
@@ -113,6 +115,7 @@ def plan(batch: Sequence[tuple[Write, Position | None]], keys: Keys, policy: Sta
                 rules.append(write)
         idempotent += 1
     return Plan(
+        keys=keys,
         behaviors=tuple(_behavior(v, adds, keys, policy) for v, adds in behaviors.items()),
         others=(
             *(_video(put, keys, policy) for put in videos.values()),
@@ -158,6 +161,7 @@ def _behavior(
                 _milliseconds(left),
             ]
         bucket = policy.bucket(write.ts)
+        prefix = bucket_prefix(bucket)
         stream, offset = "", 0
         if position is not None:
             stream, offset = f"{position.topic}/{position.partition}", position.offset
@@ -167,11 +171,11 @@ def _behavior(
             if write.user_id:
                 asker = asker_of(write.user_id, video_id, query)
                 once = event_digest(f"{bucket}\0{write.user_id}\0{write.kind}\0{query}")
-            weights += (encode_field(bucket, query), milli, asker, once)
+            weights += (prefix + query, milli, asker, once)
         counts: list[str | int] = []
         for kind, queries in enumerate((write.exposures, write.clicks, write.engagements)):
             for query in queries:
-                counts += (encode_field(bucket, query), *_ONE[kind])
+                counts += (prefix + query, *_ONE[kind])
         events.append([stream, offset, near, event_digest(write.event_id), weights, counts])
     return Command(
         BEHAVIOR,

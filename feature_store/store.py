@@ -28,6 +28,7 @@ from feature_store.plan import (
     PROBE,
     REACHED,
     RULE_CHANGES_KEPT,
+    Plan,
     RuleChanged,
     decode_change,
     decode_deletion,
@@ -123,14 +124,20 @@ class FeatureStore:
         one after another. Raises `BucketRangeError`, before anything is sent, for a time that
         no bucket covers. `position` None means not fenced.
         """
-        keys = self.keys
-        planned = plan(batch, keys, self.policy)
+        return await self.carry_out(self.plan(batch))
+
+    def plan(self, batch: Sequence[tuple[Write, Position | None]]) -> Plan:
+        """What `apply` would send, for `carry_out`. Raises `BucketRangeError`."""
+        return plan(batch, self.keys, self.policy)
+
+    async def carry_out(self, planned: Plan) -> ApplyStats:
+        """Take a planned batch in, as `apply` does."""
         try:
             replies = await pipelined(self.client, [*planned.behaviors, *planned.others])
         except StoreCommandError:
-            await self._forget_cached(planned.deleted_users, keys)
+            await self._forget_cached(planned.deleted_users, planned.keys)
             raise
-        await self._forget_cached(planned.deleted_users, keys)
+        await self._forget_cached(planned.deleted_users, planned.keys)
         applied, fenced, duplicates = planned.idempotent, 0, 0
         for reply in replies[: len(planned.behaviors)]:
             applied += int(reply[0])

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 REDIS_SCHEMES = (
     *("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"),
     *("redis+sentinel", "rediss+sentinel"),
 )
+_NUMBERS = (
+    *("db", "protocol", "timeout", "socket_timeout", "socket_connect_timeout"),
+    *("socket_read_size", "max_connections", "health_check_interval"),
+)
+REDIS_OPTIONS = (
+    *_NUMBERS,
+    *("username", "password", "client_name", "socket_keepalive", "retry_on_timeout"),
+    *("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"),
+    "ssl_check_hostname",
+)
+"""What may stand behind the ? of a URL."""
 
 
 def split_redis_url(value: str) -> tuple[SplitResult, list[tuple[str, int | None]], list[str]]:
@@ -35,6 +46,7 @@ def check_redis_url(value: str) -> None:
             "what is no letter or digit in a user or password is written as % and two digits: "
             "# is %23, / is %2F, @ is %40"
         )
+    _check_options(parts.query)
     if scheme == "unix":
         if not path or (parts.netloc and not parts.netloc.endswith("@")):
             raise ValueError("expected a socket's path: unix:///run/redis.sock")
@@ -52,6 +64,15 @@ def check_redis_url(value: str) -> None:
         raise ValueError("expected one host; several are Sentinels: redis+sentinel://")
     if len(path) > 1 or not all(part.isdigit() for part in path):
         raise ValueError("expected the number of a database after the host")
+
+
+def _check_options(query: str) -> None:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if not options.keys() <= set(REDIS_OPTIONS):
+        raise ValueError(f"expected behind the ? only {', '.join(REDIS_OPTIONS)}")
+    for name in options.keys() & set(_NUMBERS):
+        if not options[name].replace(".", "", 1).isdecimal():
+            raise ValueError(f"expected a number as {name} behind the ?")
 
 
 def shown_url(url: str) -> str:

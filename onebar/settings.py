@@ -340,11 +340,16 @@ class Settings(BaseSettings):
     @field_validator("kafka_bootstrap")
     @classmethod
     def _has_ports(cls, value: str) -> str:
+        if "/" in value or "@" in value:  # then anything of it may be a password
+            raise ValueError(
+                "expected host:port, several separated by commas, without a scheme, a user or a "
+                "password: those are ONEBAR_KAFKA_SECURITY_PROTOCOL, ONEBAR_KAFKA_SASL_USERNAME "
+                "and ONEBAR_KAFKA_SASL_PASSWORD_FILE"
+            )
         for server in value.split(","):
             host, _, port = server.strip().rpartition(":")
             if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-                said = server.rpartition("@")[2]
-                raise ValueError(f"expected host:port, several separated by commas, got {said!r}")
+                raise ValueError(f"expected host:port, several separated by commas, got {server!r}")
         return value
 
     @field_validator("redis_url")

@@ -60,10 +60,10 @@ def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
                 "make one with: printf %s KEY | sha256sum"
             )
         scopes = frozenset(scope.strip() for scope in named.split("+"))
-        if unknown := scopes - set(SCOPES):
+        if scopes - set(SCOPES):  # not repeated: it may be a key
             raise ApiKeyError(
-                f"{where} has the scope {', '.join(map(repr, sorted(unknown)))}; "
-                f"expected {', '.join(SCOPES)}, several joined by +"
+                f"{where} has a scope that is none; expected {', '.join(SCOPES)}, several joined "
+                "by +, before the colon"
             )
         digest = digest.strip().lower()
         if not _HASH.fullmatch(digest):

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import orjson
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from msgspec import Struct
 
 from api.http.problems import ProblemError
@@ -94,6 +94,13 @@ async def page(services: ServicesDep) -> Response:
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     return _asset(request, "docs.html")
+
+
+@router.get("/docs/")
+@router.get("/operations/")
+async def typed_with_a_slash(request: Request) -> Response:
+    """The page is where it always is."""
+    return RedirectResponse(request.url.path.rstrip("/"), 308)
 
 
 @router.get("/static/{name}")

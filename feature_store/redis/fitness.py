@@ -49,7 +49,8 @@ FITNESS = load_script("fitness")
 
 class Fitness(Struct, frozen=True):
     """What an examination came to. With `problems` nothing can be kept; `warnings` are about what
-    may go wrong one day, `notes` about what to know. `evicted` None: it may not be asked."""
+    may go wrong one day, `notes` about what to know. Where INFO is refused `version` is empty and
+    `evicted` None."""
 
     version: str
     problems: tuple[str, ...] = ()
@@ -92,7 +93,7 @@ async def examine(client: Client, key: str) -> Fitness:
         warnings += _evicts(info)
         notes += _persists(info)
     return Fitness(
-        version or "of unknown version",
+        version,
         tuple(problems),
         tuple(dict.fromkeys(warnings)),
         tuple(dict.fromkeys(notes)),

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 INTERRUPTED = 130
+PARTIAL = 3
+"""Exit status where all was done but for what is named: lines that are no events, letters that were
+not sent, processes that did not come."""
 DAY = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 """How a moment is written; all are UTC."""
 USAGE = 2
@@ -122,6 +126,11 @@ def worker_settings(worker: str) -> Settings:
     begin(settings, worker)
     quiet_libraries()
     return settings
+
+
+def wants_json(as_json: bool) -> bool:
+    """Whether the answer is for a program: it was asked for so, or goes into a pipe."""
+    return as_json or not sys.stdout.isatty()
 
 
 def print_json(data: object) -> None:

@@ -8,16 +8,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onebar.cli.common import (
+    PARTIAL,
     JsonOption,
     command_settings,
     print_json,
     run_to_end,
+    wants_json,
 )
 from onebar.cli.sections import Whole
 from onebar.errors import OneBarError, UsageError
@@ -62,22 +65,31 @@ def dead_letters_list(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The newest dead letters: where each came from, and why it is one.
+    """The newest dead letters: where each came from, and why it is one. A table on a terminal, else
+    JSON, one object a line; with --json one array of them.
 
     Example: onebar dead-letters list --limit 10
 
     Example: onebar dead-letters list --limit 0 --reason FutureEventError
     """
     selection = _selection(ids, reason, topic)
-    letters = run_to_end(_newest(selection, limit, settled=settled, show=not as_json))
     if as_json:
+        letters: list[DeadLetter] = []
+        run_to_end(_newest(selection, limit, letters.append, settled=settled))
         print_json([_letter(letter, whole=False) for letter in letters])
+        return
+    table = not wants_json(as_json)
+    count = run_to_end(_newest(selection, limit, _print if table else _print_line, settled=settled))
+    if table and not count:
+        print("no dead letters")
+    if limit and count > limit:
+        say(f"onebar: {count - limit:,} older ones are not shown; --limit 0 shows all")
 
 
 async def _newest(
-    selection: Selection, limit: int, *, settled: bool, show: bool
-) -> list[DeadLetter]:
-    """The newest, oldest first. Where all are shown they are printed as they come."""
+    selection: Selection, limit: int, show: Callable[[DeadLetter], None], *, settled: bool
+) -> int:
+    """Show the newest, oldest first; where there is no limit, as they come. How many there are."""
     import heapq
 
     from stream.logs.dead_letters import dead_letters as read
@@ -86,30 +98,25 @@ async def _newest(
     count = 0
     async for letter in read(command_settings(), selection, settled=settled):
         count += 1
-        if show and not limit:
-            _print(letter)
+        if not limit:
+            show(letter)
             continue
         entry = (letter.failed_at, letter.number, letter)
-        if not limit or len(kept) < limit:
-            heapq.heappush(kept, entry)
-        else:
-            heapq.heappushpop(kept, entry)
-    newest = [letter for *_, letter in sorted(kept, key=lambda entry: entry[:2])]
-    if show:
-        for letter in newest:
-            _print(letter)
-        hidden = count - len(newest) if limit else 0
-        if not count:
-            print("no dead letters")
-        elif hidden:
-            say(f"onebar: {hidden:,} older ones are not shown; --limit 0 shows all")
-    return newest
+        (heapq.heappush if len(kept) < limit else heapq.heappushpop)(kept, entry)
+    for *_, letter in sorted(kept, key=lambda entry: entry[:2]):
+        show(letter)
+    return count
 
 
 def _print(letter: DeadLetter) -> None:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(0.0, letter.failed_at)))
     origin = f"{letter.topic}/{letter.partition}@{letter.offset}"
-    print(f"{letter.id:8} {when}Z  {printable(origin):32} {printable(letter.reason[:160])}")
+    again = f" (sent back {letter.tries} times)" if letter.tries else ""
+    print(f"{letter.id:8} {when}Z  {printable(origin):32} {printable(letter.reason[:160])}{again}")
+
+
+def _print_line(letter: DeadLetter) -> None:
+    print_json(_letter(letter, whole=False))
 
 
 @dead_letters.command("show")
@@ -119,7 +126,7 @@ def dead_letters_show(number: IdArgument, as_json: JsonOption = False) -> None:
     Example: onebar dead-letters show 0:17
     """
     found = _letter(run_to_end(_one(number, settled=True)), whole=True)
-    if as_json:
+    if wants_json(as_json):
         print_json(found)
         return
     for name, value in found.items():
@@ -236,12 +243,17 @@ def dead_letters_replay(
             show_default=False,
         ),
     ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Also those that failed again three times.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Send the dead letters that were not sent back yet to the topics they came from.
 
-    Do so once what stopped them is mended: a message that fails again is a dead letter again. One
-    that Kafka refuses is named and stays; it holds up no other. Exit status: 1 where there is one.
+    Do so once what stopped them is mended: a message that fails again is a dead letter again, and
+    after three times it is not sent any more, unless mended or with --force. One that is not sent,
+    or that Kafka refuses, is named and stays; it holds up no other. Exit status: 3 where there is
+    one.
 
     Rows of a topic of your own (`onebar map-topic`) become events by a mended mapping, named with
     --map, and go to OneBar's topics; nothing is written to yours.
@@ -260,7 +272,7 @@ def dead_letters_replay(
         work = replay_exported(settings, _exported(exported), remake)
     else:
         selection = _selection(ids, reason, topic)
-        work = replay_dead_letters(settings, selection=selection, remake=remake)
+        work = replay_dead_letters(settings, selection=selection, remake=remake, force=force)
     _tell(run_to_end(work), as_json)
 
 
@@ -281,7 +293,7 @@ def _tell(done: Replayed, as_json: bool) -> None:
             print(f"{refusal.id:8} not sent: {printable(refusal.why)}")
         print(f"{done.sent:,} sent back")
     if done.refused:
-        raise typer.Exit(1)
+        raise typer.Exit(PARTIAL)
 
 
 def _exported(file: Path) -> list[Exported]:
@@ -358,6 +370,7 @@ def _letter(letter: DeadLetter, *, whole: bool) -> dict[str, Any]:
         "failed_at": letter.failed_at,
         "reason": letter.reason,
         "bytes": len(letter.value),
+        "tries": letter.tries,
     }
     if whole:
         found["key"] = None if letter.key is None else letter.key.decode(errors="backslashreplace")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from onebar.cli.common import (
     command_settings,
     print_json,
     run_to_end,
+    wants_json,
 )
 from onebar.cli.inspecting import request, subjects
 from onebar.cli.sections import Whole
@@ -83,7 +83,7 @@ def status(
     if host in ("0.0.0.0", "::"):  # nosec B104
         host = "127.0.0.1"
     url = api_url or f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
-    table = not as_json and sys.stdout.isatty()
+    table = not wants_json(as_json)
     if watch is None:
         found = run_to_end(_told(settings, url, table))
         if not found:

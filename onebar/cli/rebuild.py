@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from onebar.cli.common import (
     DAY,
+    PARTIAL,
     JsonOption,
     command_settings,
     print_json,
     run_to_end,
     seconds,
+    wants_json,
 )
 from onebar.cli.sections import Whole
 from onebar.errors import UsageError
@@ -24,36 +28,64 @@ from onebar.process.console import Update, progress, say
 
 if TYPE_CHECKING:
     from onebar.settings import Settings
-    from stream.rebuild.run import Plan, Rebuilding, Report, Wanted
+    from stream.rebuild.run import Plan, Rebuilding, Report
 
 rebuild = typer.Typer(cls=Whole, invoke_without_command=True)
 
-RateOption = Annotated[
-    float | None, typer.Option("--rate", min=1, help="Take in so many events a second at most.")
-]
-WarmOption = Annotated[
-    int,
-    typer.Option(min=0, help="Have so many answers ready, the newest; 0 needs no model here."),
-]
-SampleOption = Annotated[
-    int, typer.Option(min=0, help="Videos and users to compare with the live version.")
-]
-AcceptOption = Annotated[
-    bool,
-    typer.Option(
-        "--accept-differences", help="Switch though the new version holds something else."
-    ),
-]
-DropOption = Annotated[
-    bool | None,
-    typer.Option("--drop/--keep", help="What becomes of the version before [default: keep]."),
-]
-DryOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")
-]
+
+@dataclass(frozen=True)
+class Going:
+    """How a version is gone to: the options that all commands have which go to one."""
+
+    drop: Annotated[
+        bool | None,
+        typer.Option("--drop/--keep", help="What becomes of the version before [default: keep]."),
+    ] = None
+    accept_differences: Annotated[
+        bool,
+        typer.Option(
+            "--accept-differences", help="Switch though the new version holds something else."
+        ),
+    ] = False
+    warm: Annotated[
+        int,
+        typer.Option(min=0, help="Have so many answers ready, the newest; 0 needs no model here."),
+    ] = 100_000
+    sample: Annotated[
+        int, typer.Option(min=0, help="Videos and users to compare with the live version.")
+    ] = 1000
+    per_s: Annotated[
+        float | None,
+        typer.Option("--rate", min=1, help="Take in so many events a second at most."),
+    ] = None
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")
+    ] = False
+    as_json: JsonOption = False
+
+
+def _goes(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `Going`, which it gets as `going`."""
+    hints = get_type_hints(Going, include_extras=True)
+    shared = [
+        Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hint)
+        for each, hint in ((each, hints[each.name]) for each in fields(Going))
+    ]
+    own = signature(command, eval_str=True).parameters.values()
+
+    @wraps(command)
+    def taking(**given: Any) -> None:
+        going = Going(**{each.name: given.pop(each.name) for each in shared})
+        command(**given, going=going)
+
+    together = Signature([*(each for each in own if each.name != "going"), *shared])
+    taking.__signature__ = together  # type: ignore[attr-defined]
+    taking.__annotations__ = {each.name: each.annotation for each in together.parameters.values()}
+    return taking
 
 
 @rebuild.callback()
+@_goes
 def rebuild_all(
     ctx: typer.Context,
     to: Annotated[
@@ -63,16 +95,11 @@ def rebuild_all(
         datetime | None,
         typer.Option(formats=DAY, help="Take behaviours from this time on (UTC), not all."),
     ] = None,
-    drop: DropOption = None,
     switch: Annotated[
         bool, typer.Option("--switch/--no-switch", help="Go to it once it is ready.")
     ] = True,
-    accept: AcceptOption = False,
-    warm: WarmOption = 100_000,
-    sample: SampleOption = 1000,
-    rate: RateOption = None,
-    dry_run: DryOption = False,
-    as_json: JsonOption = False,
+    *,
+    going: Going,
 ) -> None:
     """Build the state anew from the log, beside the one that serves, and go to it.
 
@@ -89,17 +116,7 @@ def rebuild_all(
     """
     if ctx.invoked_subcommand is not None:
         return
-    wanted = _wanted(
-        target=to,
-        since=seconds(since),
-        drop=drop,
-        switch=switch,
-        warm=warm,
-        sample=sample,
-        accept_differences=accept,
-        per_s=rate,
-    )
-    _run(wanted, dry_run, as_json)
+    _go(going, to, since=seconds(since), switch=switch)
 
 
 @rebuild.command("status")
@@ -109,7 +126,7 @@ def rebuild_status(as_json: JsonOption = False) -> None:
     Example: onebar rebuild status
     """
     found = run_to_end(_status(command_settings()))
-    if as_json or not sys.stdout.isatty():
+    if wants_json(as_json):
         print_json(found)
         return
     print(f"live      {found['live']}")
@@ -129,51 +146,30 @@ def rebuild_status(as_json: JsonOption = False) -> None:
 
 
 @rebuild.command("switch")
+@_goes
 def rebuild_switch(
     version: Annotated[str, typer.Argument(help="The version to go to; it has been filled.")],
-    drop: DropOption = None,
-    accept: AcceptOption = False,
-    warm: WarmOption = 100_000,
-    sample: SampleOption = 1000,
-    rate: RateOption = None,
-    dry_run: DryOption = False,
-    as_json: JsonOption = False,
+    *,
+    going: Going,
 ) -> None:
     """Go to a version that is there: it takes in what came since, is checked and warmed before.
 
     Example: onebar rebuild switch g2
     """
-    wanted = _wanted(
-        target=version,
-        kept=True,
-        drop=drop,
-        warm=warm,
-        sample=sample,
-        accept_differences=accept,
-        per_s=rate,
-    )
-    _run(wanted, dry_run, as_json)
+    _go(going, version, kept=True)
 
 
 @rebuild.command("back")
-def rebuild_back(
-    accept: AcceptOption = False,
-    warm: WarmOption = 100_000,
-    sample: SampleOption = 1000,
-    as_json: JsonOption = False,
-) -> None:
+@_goes
+def rebuild_back(*, going: Going) -> None:
     """Go back to the version that was live before, as `switch` does.
 
     Example: onebar rebuild back
     """
-    settings = command_settings()
-    previous = run_to_end(_previous(settings))
+    previous = run_to_end(_previous(command_settings()))
     if previous is None:
         raise UsageError("no version was live before that is still there")
-    wanted = _wanted(
-        target=previous, kept=True, warm=warm, sample=sample, accept_differences=accept
-    )
-    _run(wanted, False, as_json)
+    _go(going, previous, kept=True)
 
 
 @rebuild.command("drop")
@@ -190,22 +186,36 @@ def rebuild_drop(
         return await rebuilding.drop(version)
 
     dropped = run_to_end(_within(command_settings(), work))
-    if as_json or not sys.stdout.isatty():
+    if wants_json(as_json):
         print_json({"version": version, "keys": dropped})
     else:
         print(f"{version} is gone: {dropped:,} keys")
 
 
-def _wanted(**fields: Any) -> Wanted:
+def _go(
+    going: Going,
+    target: str | None,
+    *,
+    kept: bool = False,
+    since: float | None = None,
+    switch: bool = True,
+) -> None:
     from stream.rebuild.run import Wanted
 
-    return Wanted(**fields)
-
-
-def _run(wanted: Wanted, dry_run: bool, as_json: bool) -> None:
+    wanted = Wanted(
+        target=target,
+        kept=kept,
+        since=since,
+        drop=going.drop,
+        switch=switch,
+        warm=going.warm,
+        sample=going.sample,
+        accept_differences=going.accept_differences,
+        per_s=going.per_s,
+    )
     settings = command_settings()
-    as_json = as_json or not sys.stdout.isatty()
-    if dry_run:
+    as_json = wants_json(going.as_json)
+    if going.dry_run:
         plan = run_to_end(_within(settings, lambda rebuilding: rebuilding.plan(wanted)))
         print_json(plan) if as_json else _show_plan(plan)
         return
@@ -214,7 +224,7 @@ def _run(wanted: Wanted, dry_run: bool, as_json: bool) -> None:
     for process in report.missing:
         say(f"onebar: {process} has not come to {report.target}: look at it, or start it anew")
     if report.missing:
-        raise typer.Exit(1)
+        raise typer.Exit(PARTIAL)
 
 
 async def _within(

@@ -34,7 +34,6 @@ MAX_HASHTAGS = 3
 
 _DATA = Path(__file__).parent / "data"
 _SPECIAL = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS), re.IGNORECASE)
-_SPACES = re.compile(r"\s+")
 _URL = re.compile(r"(?:https?://|www\.)[^\s\u3000-\u9fff]{1,2048}", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,6}|#[xX][0-9a-fA-F]{2,5});")
 _ELEMENT = re.compile(r"<(script|style)\b[^<>]{0,300}>[^<]{0,4000}</\1\s{0,9}>", re.IGNORECASE)
@@ -114,7 +113,7 @@ def _plain(text: str, limit: int) -> str:
     at most `limit` characters."""
     text = text[:limit]
     if text.isascii():
-        return text.translate(_CHARACTERS)
+        return text if text.isprintable() else text.translate(_CHARACTERS)
     text = unicodedata.normalize("NFC", _LOOSE_JOINER.sub("", text.translate(_CHARACTERS)))[:limit]
     folded = unicodedata.normalize("NFKC", text)
     # A token in a disguise that somebody downstream might undo.
@@ -135,18 +134,25 @@ def neutralize(text: str) -> str:
 
     What is left can't form one: tokens hold no space.
     """
-    return _SPECIAL.sub(" ", text)
+    return _SPECIAL.sub(" ", text) if "[" in text or "<" in text else text
 
 
 def one_line(text: str) -> str:
     """White space collapsed to single spaces, none at the ends."""
-    return _SPACES.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def plain_line(text: str, limit: int = RAW_LIMIT) -> str:
     """One line as it was written (NFC), without control characters or special tokens. Not
     idempotent on pathological input, but its result never holds a special token."""
     return one_line(neutralize(_plain(text, limit)))
+
+
+def is_plain(query: str) -> bool:
+    """Whether a text is nothing but lower-case ASCII letters, figures, common Chinese characters
+    and single spaces between them, as most queries are: the spelling that `normalize_query` leaves
+    as it is, with no special token in it."""
+    return _NORMAL.fullmatch(query) is not None
 
 
 def normalize_query(query: str) -> str:
@@ -159,8 +165,8 @@ def normalize_query(query: str) -> str:
     spellings share (accents, plurals, compatibility forms) is for `onebar.evidence.words.match_key`
     to fold: it decides what counts as the same, never what is shown.
     """
-    if len(query) <= QUERY_LIMIT and _NORMAL.fullmatch(query.lower()):
-        return query.lower()
+    if len(query) <= QUERY_LIMIT and is_plain(lowered := query.lower()):
+        return lowered
     text = query[:RAW_LIMIT]
     for _ in range(4):
         before = text
@@ -187,21 +193,27 @@ def _phrase_pattern(phrase: str) -> str:
 def _promo() -> re.Pattern[str]:
     """Any phrase of the file, the longest there is.
 
-    Phrases are grouped by their first character and looked for only where there is one of these:
-    trying them all at every position takes twenty times as long.
+    Phrases are grouped by their first character and looked for only where there is one of these,
+    those of words only where a word begins: trying them all at every position takes twenty times
+    as long.
     """
     groups: dict[str, list[str]] = {}
     for phrase in sorted(_lines("promo_phrases.txt"), key=lambda phrase: (-len(phrase), phrase)):
         groups.setdefault(phrase[0].casefold(), []).append(phrase)
     if not groups:
         return re.compile(r"(?!)")
-    starts = "".join(map(re.escape, groups))
-    patterns = [
-        (r"\b" if first.isascii() and first.isalnum() else "")
-        + f"{re.escape(first)}(?:{'|'.join(map(_phrase_pattern, phrases))})"
-        for first, phrases in groups.items()
-    ]
-    return re.compile(f"(?=[{starts}])(?:{'|'.join(patterns)})", re.IGNORECASE)
+    begins = [first for first in groups if first.isascii() and first.isalnum()]
+    others = [first for first in groups if first not in begins]
+
+    def any_of(firsts: list[str]) -> str:
+        starts = "".join(map(re.escape, firsts))
+        patterns = (
+            f"{re.escape(first)}(?:{'|'.join(map(_phrase_pattern, groups[first]))})"
+            for first in firsts
+        )
+        return f"(?=[{starts}])(?:{'|'.join(patterns)})" if firsts else "(?!)"
+
+    return re.compile(rf"\b{any_of(begins)}|{any_of(others)}", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1)
@@ -211,6 +223,8 @@ def _noisy_hashtags() -> frozenset[str]:
 
 def _hashtags(text: str) -> str:
     """Noisy tags go; the first `MAX_HASHTAGS` others stay as plain words."""
+    if "#" not in text:
+        return text
     kept = 0
 
     def words(match: re.Match[str]) -> str:
@@ -227,6 +241,8 @@ def _hashtags(text: str) -> str:
 
 def _shortest_period(text: str) -> str:
     """The unit of a text that is one unit repeated: 'abcabc' gives 'abc'."""
+    if len(text) < 4:
+        return text
     period = (text + text).find(text, 1)
     return text[:period] if 2 <= period < len(text) and not text.strip().isdigit() else text
 
@@ -235,8 +251,8 @@ def _fresh_segments(text: str, seen: set[str]) -> list[str]:
     """The sentences that hold a word and were not seen before; `seen` is added to."""
     fresh = []
     for segment in _SEGMENT.split(text):
-        words = [_shortest_period(word) for word in one_line(segment).split(" ")]
-        kept = [word for at, word in enumerate(words) if at == 0 or word != words[at - 1]]
+        words = [_shortest_period(word) for word in segment.split()]
+        kept = [word for word, before in zip(words, ["", *words], strict=False) if word != before]
         line = _shortest_period(" ".join(kept) + " ").strip()
         key = _NOT_WORD.sub("", line).casefold()
         if key and key not in seen:
@@ -262,8 +278,11 @@ def _clean(text: str, seen: set[str], *, mentions: bool) -> str:
     if not text:
         return ""
     text = neutralize(_plain(_without_markup(text[:RAW_LIMIT]), RAW_LIMIT))
-    text = _URL.sub(" ", text)
-    text = text.replace("@", " ") if mentions else _MENTION.sub(" ", text)
+    # Most texts have none of these, and to look for one character takes no time.
+    if "://" in text or "www." in text.lower():
+        text = _URL.sub(" ", text)
+    if "@" in text:
+        text = text.replace("@", " ") if mentions else _MENTION.sub(" ", text)
     text = _promo().sub(" ", _hashtags(text))
     text = _PUNCTUATION_RUN.sub(r"\1", _CHAR_RUN.sub(r"\1\1", text))
     text = " ".join(_fresh_segments(text, seen))

@@ -88,10 +88,12 @@ class RiskRules:
         keys: list[str] = []
         chars = ""
         for text in texts:
-            keys += (word.key for word in words(text))
+            keys += [word.key for word in words(text)]
             keys.append("")
-            if _HAN.search(text):
+            if not text.isascii() and _HAN.search(text):
                 chars += _characters(text) + "\n"
+        if not chars and self._phrases.words.keys().isdisjoint(keys):
+            return None
         if not _found(self._phrases, keys, chars):
             return None
         keys, chars = _without(self._harmless, keys, chars)

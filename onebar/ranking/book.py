@@ -110,20 +110,23 @@ class Book:
         scores: NDArray[np.float64] = np.zeros(len(self._file.bases))
         for key, weight in evidence.items():
             self._add(scores, key, weight)
-        touched = scores > 0
-        if not touched.any():
+        touched = np.flatnonzero(scores)
+        if not len(touched):
             return []
         for key, share in habits.items():
             if share >= LEAST_HABIT and key not in evidence:
                 self._add(scores, key, HABIT * share)
-        scores = np.where(touched, scores * self._prior, 0.0)
-        places = np.flatnonzero(scores)
-        if len(places) > most:
-            edge = np.partition(scores[places], -most)[-most]
-            places = places[scores[places] >= edge]
+        found = scores[touched] * self._prior[touched]
+        if len(found) > most:
+            best = found >= np.partition(found, -most)[-most]
+            touched, found = touched[best], found[best]
         # Bases are sorted, so that their places order equals.
-        order = places[np.lexsort((places, -scores[places]))][:most]
-        return [(self._file.bases[at], float(scores[at])) for at in order.tolist()]
+        order = np.lexsort((touched, -found))[:most]
+        bases = self._file.bases
+        return [
+            (bases[at], score)
+            for at, score in zip(touched[order].tolist(), found[order].tolist(), strict=True)
+        ]
 
     def _add(self, scores: NDArray[np.float64], key: str, weight: float) -> None:
         at = self._columns.get(key)

@@ -55,9 +55,14 @@ class Habits:
 
     def _apart(self, query: str) -> tuple[str, Style]:
         """The base of a query, and its style."""
-        starts, ends = _edges(query)
-        first = next((a for a in reversed(starts) if a in self.first), "")
-        last = next((a for a in reversed(ends) if a in self.last), "")
+        first = last = ""
+        if self.first or self.last:
+            found = words(query)
+            for many in range(min(MOST_WORDS, len(found) - 1), 0, -1):
+                if not first and (begins := query[: found[many].start]) in self.first:
+                    first = begins
+                if not last and (ends := query[found[-many - 1].end :]) in self.last:
+                    last = ends
         if len(first) + len(last) >= len(query):
             last = ""
         return query[len(first) : len(query) - len(last)], Style(first, last)

@@ -27,8 +27,11 @@ FORMAT = 1
 MOST_LEAVES = 64
 """Of a tree: the bits of a number."""
 _ALL = (1 << 64) - 1
+_KINDS = ("u1", "u2", "u4", "u8")
 if TYPE_CHECKING:
-    _Bits = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.uint64], NDArray[np.float64]]
+    _Bits = tuple[
+        NDArray[np.intp], NDArray[np.float32], NDArray[np.unsignedinteger[Any]], NDArray[np.float64]
+    ]
 
 
 class TreesError(OneBarError, ValueError):
@@ -81,10 +84,11 @@ class Trees:
         # NaN is less than nothing; where it is to go left, it stands as the least there is.
         known = np.concatenate([np.where(np.isnan(values), -np.inf, values), values])
         left = known[columns.ravel()] <= thresholds.ravel()[:, None]
-        struck = np.where(left, ~np.uint64(0), strikes.ravel()[:, None])
+        struck = np.where(left, ~strikes.dtype.type(0), strikes.ravel()[:, None])
         struck = np.bitwise_and.reduce(struck.reshape(trees, nodes, many), axis=1)
         # The lowest bit that is left; powers of two have exact logarithms.
-        first = np.log2((struck & (~struck + np.uint64(1))).astype(np.float64)).astype(np.intp)
+        lowest = struck & (~struck + strikes.dtype.type(1))
+        first = np.log2(lowest.astype(np.float64)).astype(np.intp)
         found = np.take_along_axis(leaves, first, axis=1)
         # A row's leaves side by side: the sum is the same alone and in company.
         return np.asarray(np.ascontiguousarray(found.T).sum(axis=1))
@@ -211,11 +215,15 @@ def _bits(file: _File) -> _Bits:
     # What is at most the threshold is so in 32 bits where that is rounded down.
     with np.errstate(over="ignore"):
         rounded = exact.astype(np.float32)
+    bits = np.array([row + [_ALL] * (nodes - len(row)) for row in strikes], dtype=np.uint64)
+    most = max(map(len, values), default=0)
+    # As few bits as there are leaves: what is struck is what takes the time.
+    bits = bits.astype(next(kind for kind in _KINDS if most <= 8 * np.dtype(kind).itemsize))
     rounded = np.where(rounded > exact, np.nextafter(rounded, np.float32(-np.inf)), rounded)
     return (
         np.array([row + [0] * (nodes - len(row)) for row in columns], dtype=np.intp),
         rounded.astype(np.float32),
-        np.array([row + [_ALL] * (nodes - len(row)) for row in strikes], dtype=np.uint64),
+        bits,
         np.array([row + [0.0] * (nodes + 1 - len(row)) for row in values], dtype=np.float64),
     )
 

@@ -36,4 +36,5 @@ class ClickRanker:
         if not proposals:
             return []
         found = self._trees(describe(proposals, material, self._ranker, self._book))
-        return [float(score) for score in found]
+        scores: list[float] = found.tolist()
+        return scores

@@ -11,16 +11,17 @@ All candidates of a list are described at once, in tables of words: a few numpy 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, pairwise
 from math import exp, log, log2, nan
 from typing import TYPE_CHECKING, NamedTuple
 
-from onebar.evidence.words import words
+from onebar.evidence.words import Word, words
 from onebar.ranking.book import Book
 from onebar.ranking.habits import PLAIN, Habits, Style
 from onebar.recommending.material import Material
+from onebar.recommending.phrases.spans import Span
 from onebar.recommending.ranker import Proposal, Ranker
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ OF_LIST: tuple[str, ...] = ("queries", "video_exposures", "video_tap_rate")
 """Columns that all candidates of a list share."""
 FEATURES = (*OF_QUERY, *OF_BASE, *OF_LIST)
 """The columns, in their order."""
+
+
 _NOTHING = tuple(
-    0.0
-    if name in ("near", "span", "styled", "sources", "exposures", "taps", "engagements")
-    else ABSENT
+    0.0 if name in ("near", "span", "exposures", "taps", "engagements") else ABSENT
     for name in OF_QUERY
 )
 """Of a candidate that nobody named."""
@@ -147,132 +148,166 @@ def describe(
     import numpy as np
 
     habits = NO_HABITS if book is None else book.habits
+    found = np.empty((len(proposals), len(FEATURES)), dtype=np.float32)
+    shown = sum(one.exposures for one in material.counts)
+    tapped = sum(one.clicks for one in material.counts)
+    found[:, -len(OF_LIST) :] = (len(material.recent), shown, _rate(tapped, shown))
+    if not proposals:
+        return found
     apart = [habits.apart(one.text) for one in proposals]
     bases: dict[str, int] = {}
     of_base = np.array([bases.setdefault(base, len(bases)) for base, _ in apart], dtype=np.intp)
-    shown = sum(one.exposures for one in material.counts)
-    tapped = sum(one.clicks for one in material.counts)
-    found = np.empty((len(proposals), len(FEATURES)), dtype=np.float32)
+    table = _Table.of(proposals)
     edge = len(OF_QUERY)
-    found[:, :edge] = _of_query(proposals, [style for _, style in apart], material, ranker, book)
-    if len(proposals):
-        named = _named(proposals, of_base, len(bases), material, book, habits, list(bases))
-        said = _said(list(bases), named[:, OF_BASE.index("base_beam")], material, habits)
-        found[:, edge : edge + len(OF_BASE)] = np.concatenate([named, said], axis=1)[of_base]
-    found[:, -len(OF_LIST) :] = (len(material.recent), shown, _rate(tapped, shown))
+    styles = [style for _, style in apart]
+    found[:, :edge] = _of_query(table, styles, material, ranker, book, habits)
+    each = np.empty((len(bases), len(OF_BASE)), dtype=np.float32)
+    each[:, :_NAMED] = _named(table, of_base, bases, material, book, habits)
+    each[:, _NAMED:] = _said(list(bases), each[:, OF_BASE.index("base_beam")], material, habits)
+    found[:, edge : edge + len(OF_BASE)] = each[of_base]
     return found
 
 
+class _Table(NamedTuple):
+    """What is looked at of some proposals, by its name in `Proposal`."""
+
+    text: Sequence[str]
+    words: Sequence[tuple[Word, ...]]
+    span: Sequence[Span | None]
+    beam: Sequence[int | None]
+    log_probability: Sequence[float]
+    behind: Sequence[float]
+    anchor: Sequence[int | None]
+    weight: Sequence[float]
+    near: Sequence[bool]
+    history: Sequence[int | None]
+    book: Sequence[int | None]
+    match: Sequence[float]
+    counted: Sequence[int | None]
+    styled: Sequence[bool]
+
+    @classmethod
+    def of(cls, proposals: Sequence[Proposal]) -> _Table:
+        """Of one proposal at least."""
+        columns = dict(zip(Proposal._fields, zip(*proposals, strict=True), strict=True))
+        return cls(*(columns[name] for name in cls._fields))
+
+
 def _of_query(
-    proposals: Sequence[Proposal],
+    table: _Table,
     styles: Sequence[Style],
     material: Material,
     ranker: Ranker,
     book: Book | None,
+    habits: Habits,
 ) -> NDArray[np.float32]:
     """The columns `OF_QUERY`."""
     import numpy as np
 
-    habits = NO_HABITS if book is None else book.habits
-    spans = [one for one in proposals if one.span is not None]
-    phrases = iter(ranker.scores([Proposal(one.text, one.words, one.span) for one in spans]))
-    counts = {one.query: one for one in material.counts}
-    recent = material.recent
-    again = {query: at for at, query in reversed(list(enumerate(recent)))}
+    texts, recent = table.text, material.recent
+    place = dict(zip(texts, range(len(texts)), strict=True))
+    found = np.empty((len(texts), len(OF_QUERY)), dtype=np.float32)
+    found[:] = _NOTHING
+    sources = np.zeros(len(texts), dtype=np.float32)
+    for at in _there(table.beam):
+        found[at, 0:3] = table.beam[at], table.log_probability[at], table.behind[at]
+        sources[at] += 1
+    for at in _there(table.anchor):
+        found[at, 3:6] = table.anchor[at], log2(1 + table.weight[at]), table.near[at]
+        sources[at] += 1
+    for column, ranks in ((6, table.history), (7, table.counted)):
+        named = _there(ranks)
+        found[named, column] = [ranks[at] for at in named]
+        sources[named] += 1
+    spans = _there(table.span)
+    found[spans, 8] = 1.0
+    found[spans, 9] = ranker.scores(
+        [Proposal(texts[at], table.words[at], table.span[at]) for at in spans]
+    )
+    sources[spans] += 1
+    found[:, 10] = table.styled
+    sources[_there(table.book)] += 1
+    found[:, 11] = sources
+    if book is not None:
+        asked = np.array(list(map(book.count, texts)), dtype=np.float32)
+        found[:, 12] = np.log2(1 + asked)
+    for rank, query in reversed(list(enumerate(recent))):
+        if query in place:
+            found[place[query], 13] = rank
     chances = habits.chances(recent)
     taken: dict[Style, float] = {}
     for query in recent:
         style = habits.apart(query)[1]
         taken[style] = taken.get(style, 0.0) + 1.0 / len(recent)
-    said = {style: log(max(LEAST_CHANCE, chances.get(style, 0.0))) for style in set(styles)}
-    found = np.empty((len(proposals), len(OF_QUERY)), dtype=np.float32)
-    found[:] = _NOTHING
-    column = OF_QUERY.index
-    found[:, column("style")] = [said[style] for style in styles]
-    found[:, column("style_own")] = (
-        [taken.get(style, 0.0) for style in styles] if recent else ABSENT
+    absent = 0.0 if recent else ABSENT
+    kinds = {style: at for at, style in enumerate(dict.fromkeys(styles))}
+    of_kind = np.array(
+        [
+            (
+                log(max(LEAST_CHANCE, chances.get(style, 0.0))),
+                taken.get(style, absent),
+                style == PLAIN,
+            )
+            for style in kinds
+        ],
+        dtype=np.float32,
     )
-    found[:, column("plain")] = [style == PLAIN for style in styles]
-    found[:, column("characters")] = [len(one.text) for one in proposals]
-    if book is not None:
-        found[:, column("asked")] = [book.count(one.text) for one in proposals]
-        found[:, column("asked")] = np.log2(1 + found[:, column("asked")])
-    places: list[int] = []
-    values: list[float] = []
-    for start, one in enumerate(proposals):
-        at, sources = start * len(OF_QUERY), int(one.book is not None)
-        if one.beam is not None:
-            places += (at, at + 1, at + 2)
-            values += (one.beam, one.log_probability, one.behind)
-            sources += 1
-        if one.anchor is not None:
-            places += (at + 3, at + 4, at + 5)
-            values += (one.anchor, log2(1 + one.weight), one.near)
-            sources += 1
-        if one.history is not None:
-            places.append(at + 6)
-            values.append(one.history)
-            sources += 1
-        if one.counted is not None:
-            places.append(at + 7)
-            values.append(one.counted)
-            sources += 1
-        if one.span is not None:
-            places += (at + 8, at + 9)
-            values += (1.0, next(phrases))
-            sources += 1
-        places += (at + 10, at + 11)
-        values += (one.styled, sources)
-        if one.text in again:
-            places.append(at + 13)
-            values.append(again[one.text])
-        if one.text in counts:
-            seen = counts[one.text]
-            places += (at + 18, at + 19, at + 20, at + 21)
-            rate = _rate(seen.clicks, seen.exposures)
-            values += (seen.exposures, seen.clicks, seen.engagements, rate)
-    found.ravel()[places] = values
+    found[:, 14:17] = of_kind[[kinds[style] for style in styles]]
+    found[:, 17] = list(map(len, texts))
+    for one in material.counts:
+        if one.query in place:
+            rate = _rate(one.clicks, one.exposures)
+            found[place[one.query], 18:22] = one.exposures, one.clicks, one.engagements, rate
     return found
 
 
+def _there(facts: Sequence[object]) -> list[int]:
+    """Where something is known."""
+    return [at for at, fact in enumerate(facts) if fact is not None]
+
+
+_NAMED = 10
+"""Columns of `OF_BASE` on who named a base."""
+
+
 def _named(
-    proposals: Sequence[Proposal],
+    table: _Table,
     of_base: NDArray[np.intp],
-    many: int,
+    bases: Mapping[str, int],
     material: Material,
     book: Book | None,
     habits: Habits,
-    bases: Sequence[str],
 ) -> NDArray[np.float32]:
     """The columns of `OF_BASE` on who named each base, (bases, 10): its best rank, the sum of its
     shares, its sources."""
     import numpy as np
 
-    rank, match = [ABSENT] * many, [ABSENT] * many
+    many = len(bases)
     beam, anchor, sources = [0.0] * many, [0.0] * many, [0] * many
     exposures, taps = [0.0] * many, [0.0] * many
-    for at, one in zip(of_base.tolist(), proposals, strict=True):
-        if one.book is not None:
-            rank[at], match[at] = one.book, one.match
-        if one.beam is not None:
-            beam[at] += exp(one.log_probability)
-            sources[at] += 1
-        if one.anchor is not None:
-            anchor[at] = max(anchor[at], log2(1 + one.weight))
-            sources[at] += 1
-        sources[at] += (one.history is not None) + (one.span is not None)
+    places = of_base.tolist()
+    for at in _there(table.beam):
+        beam[places[at]] += exp(table.log_probability[at])
+    for at in _there(table.anchor):
+        anchor[places[at]] = max(anchor[places[at]], log2(1 + table.weight[at]))
+    for named in (table.beam, table.anchor, table.history, table.span):
+        for at in _there(named):
+            sources[places[at]] += 1
     mass = sum(beam) or 1.0
-    places = {base: at for at, base in enumerate(bases)}
     shown = 0
     for count in material.counts:
         shown += count.exposures
-        place = places.get(habits.apart(count.query)[0])
+        place = bases.get(habits.apart(count.query)[0])
         if place is not None:
             sources[place] += 1
             exposures[place] += count.exposures
             taps[place] += count.clicks
-    asked = [ABSENT if book is None else book.base_count(base) for base in bases]
-    found = np.empty((many, 10), dtype=np.float32)
+    rank, match = [ABSENT] * many, [ABSENT] * many
+    for at, known_as, matched in zip(places, table.book, table.match, strict=True):
+        if known_as is not None:
+            rank[at], match[at] = known_as, matched
+    asked = [ABSENT] * many if book is None else list(map(book.base_count, bases))
+    found = np.empty((many, _NAMED), dtype=np.float32)
     found[:, :8] = np.array(
         (rank, match, asked, beam, anchor, sources, exposures, taps), dtype=np.float32
     ).T
@@ -296,47 +331,41 @@ def _said(
     history = [keys_in(habits.apart(query)[0]) for query in material.history]
     title = frozenset[str]().union(*map(_keys, _fields(material)))
     summary = _keys(material.video.summary)
+    others = [*anchors, *history, *user.queries]
     # Column 0 is no word: what shorter queries are filled up with.
     columns: dict[str, int] = {}
-    for key in chain(chain.from_iterable(said), chain.from_iterable(history)):
-        columns.setdefault(key, len(columns) + 1)
-    for key in chain(chain.from_iterable(anchors), chain.from_iterable(user.queries)):
-        columns.setdefault(key, len(columns) + 1)
+    words_in, sizes_in = _flat(said, columns)
+    words_out, sizes_out = _flat(others, columns)
     vocabulary = len(columns) + 1
     longest = max(1, *map(len, said))
     words_of = np.zeros((len(bases), longest), dtype=np.intp)
-    for at, keys in enumerate(said):
-        words_of[at, : len(keys)] = [columns[key] for key in keys]
-    length = np.array([max(1, len(keys)) for keys in said], dtype=np.float32)
+    words_of[np.arange(longest) < sizes_in[:, None]] = words_in
+    length = np.maximum(1, sizes_in).astype(np.float32)
     there = words_of > 0
 
-    def marked(keys: Sequence[str] | frozenset[str]) -> NDArray[np.float32]:
-        row = np.zeros(vocabulary, dtype=np.float32)
-        row[[columns[key] for key in keys if key in columns]] = 1.0
-        return row
+    def places(keys: Iterable[str]) -> list[int]:
+        return [columns[key] for key in keys if key in columns]
 
     def weighed(shares: Mapping[str, float]) -> NDArray[np.float32]:
         row = np.zeros(vocabulary, dtype=np.float32)
-        for key, share in shares.items():
-            row[columns[key]] = share
+        row[[columns[key] for key in shares]] = list(shares.values())
         return row
 
-    in_anchors = marked(list(chain.from_iterable(anchors)))
-    in_history = marked(list(chain.from_iterable(history)))
-    table = np.stack(
-        [marked(title), marked(summary), in_anchors, in_history, weighed(user.share)], axis=1
-    )
+    table = np.zeros((vocabulary, 5), dtype=np.float32)
+    table[places(title), 0] = 1.0
+    table[places(summary), 1] = 1.0
+    table[places(chain.from_iterable(anchors)), 2] = 1.0
+    table[places(chain.from_iterable(history)), 3] = 1.0
+    table[:, 4] = weighed(user.share)
     about: NDArray[np.bool_] = np.asarray(table[:, :3].any(axis=1))
     each = table[words_of]  # (bases, longest, 5)
     shares = each[:, :, 4]
     foreign = there & ~about[words_of]
 
     many = len(user.queries)
-    others = [*anchors, *history, *user.queries]
     has = np.zeros((len(bases) + len(others), vocabulary), dtype=np.float32)
     has[np.arange(len(bases))[:, None], words_of] = 1.0
-    for at, keys in enumerate(others, len(bases)):
-        has[at, [columns[key] for key in keys]] = 1.0
+    has[np.repeat(np.arange(len(bases), len(has)), sizes_out), words_out] = 1.0
     has[:, 0] = 0.0
     likely = np.argsort(-beam, kind="stable")[:8]
     likely = likely[beam[likely] > 0]
@@ -376,6 +405,20 @@ def _said(
         found[:, 18:20] = ABSENT
     found[:, 20] = _order(words_of, history, columns, vocabulary)
     return found
+
+
+def _flat(
+    lists: Sequence[Sequence[str]], columns: dict[str, int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The columns of all words, one list after the other, and how many each has; new words get
+    the next columns, from 1."""
+    import numpy as np
+
+    flat = list(chain.from_iterable(lists))
+    for key in dict.fromkeys(flat):
+        columns.setdefault(key, len(columns) + 1)
+    places = np.array(list(map(columns.__getitem__, flat)), dtype=np.intp)
+    return places, np.array(list(map(len, lists)), dtype=np.intp)
 
 
 def _follows(

@@ -14,9 +14,18 @@ from pathlib import Path
 from onebar.errors import OneBarError
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
-from onebar.evidence.text import SPECIAL_TOKENS, normalize_query
-from onebar.evidence.words import Word, parts, words
-from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
+from onebar.evidence.text import SPECIAL_TOKENS, is_plain, normalize_query
+from onebar.evidence.words import Word, joining, parts, words
+from onebar.recommending.phrases.clauses import is_clause, is_only_done
+from onebar.recommending.phrases.names import (
+    COMMON,
+    glues,
+    go_together,
+    measures,
+    names,
+    role,
+    script,
+)
 from onebar.recommending.phrases.whole import ChineseWords, breaks_off, repeats, runs
 from onebar.records import Candidate
 
@@ -34,7 +43,7 @@ class Drop(StrEnum):
     """Half a character, a special token, no letter or digit, or too long."""
     FRAGMENT = "fragment"
     """A piece of a sentence: it begins or ends with a word that only joins others, says nothing but
-    what is said of anything, or spans two sentences."""
+    what is said of anything, tells what somebody does, or spans two sentences."""
     REPEATED = "repeated"
     """A word twice."""
     UNGROUNDED = "ungrounded"
@@ -89,6 +98,8 @@ def is_fragment(query: str) -> bool:
 
 def presentable(text: str) -> str:
     """The query as it may be shown, or an empty string where it must not be (`Drop.BROKEN`)."""
+    if len(text) <= MAX_CANDIDATE_CHARS and is_plain(lowered := text.lower()):
+        return lowered
     folded = text.casefold()
     if REPLACEMENT in text or any(token.casefold() in folded for token in SPECIAL_TOKENS):
         return ""
@@ -145,6 +156,10 @@ class Lexicon:
             keys.update(pair_key(one, other) for one, other in pairwise(found))
         return cls(array("I", sorted(set(map(_hash, keys)))))
 
+    def joined(self, other: Lexicon) -> Lexicon:
+        """The words of both."""
+        return Lexicon(array("I", sorted({*self._hashes, *other._hashes})))
+
     @classmethod
     def load(cls, path: Path) -> Lexicon:
         """Raises `LexiconError`."""
@@ -185,18 +200,28 @@ class Ground:
         self._pairs: set[str] = set()
         self._chinese = ChineseWords()
         self._stems: set[str] = set()
+        self._joining: set[str] = set()
         self._beside: set[tuple[str, str]] = set()
         """Words that stand side by side."""
         self._texts: list[tuple[str, Sequence[Word]]] = []
+        self._counted: set[str] = set()
+        """Chinese words that say what the number before them counts."""
         self.add(texts)
 
     def add(self, texts: Iterable[str]) -> None:
         """These are evidence, too."""
+        texts = tuple(texts)
+        self._joining |= joining(texts)
         for text in texts:
             found = words(text)
             self._chinese.add(text, found)
             self._beside.update((one.key, other.key) for one, other in pairwise(found))
             self._texts.append((text, found))
+            self._counted.update(
+                other.key
+                for one, other in pairwise(found)
+                if one.tag == "m" and script(other) == "z" and other.key in measures()
+            )
             for word in found:
                 self.scripts.add(_script(word))
                 if word.function:
@@ -218,11 +243,11 @@ class Ground:
 
         Without a lexicon no word of an alphabet is held for none, as there is no telling.
         """
-        if found and script(found[-1]) != "z" and found[-1].function:
+        if found and script(found[-1]) != "z" and (found[-1].function or self._joins(found[-1])):
             return Drop.FRAGMENT
         if found and (found[0].text.lower() in _JOINS or _WHOSE.fullmatch(found[0].text)):
             return Drop.FRAGMENT
-        if found and breaks_off(found):
+        if found and (breaks_off(found) or found[0].key in self._counted or is_clause(found)):
             return Drop.FRAGMENT
         said = [word for word in found if not word.function]
         keys = [word.key for word in said if word.tag != "m"]
@@ -241,9 +266,16 @@ class Ground:
             return Drop.FRAGMENT
         if lexicon is not None and not self._fits(found, lexicon):
             return Drop.STRANGE
+        if any(self._glued(one, other, lexicon) for one, other in pairwise(found)):
+            return Drop.STRANGE
         if not self._follows(found, lexicon):
             return Drop.STRANGE
         return None
+
+    def _joins(self, word: Word) -> bool:
+        """Whether the evidence has a word only to join others: a few words alone don't tell of
+        which language they are ("receta de")."""
+        return word.key in self._joining
 
     def _fits(self, found: Sequence[Word], lexicon: Lexicon) -> bool:
         """Whether a word that the evidence hasn't goes with its neighbours: all are of one script,
@@ -266,6 +298,19 @@ class Ground:
             if pair_key(one, other) not in lexicon
         )
 
+    def loose(self, found: Sequence[Word], lexicon: Lexicon | None) -> int:
+        """How many words of Latin script stand beside one that they stand beside neither in the
+        evidence nor in a name of the taxonomy nor in a text that the model was trained on: what
+        was put together of words from here and there ("graduation iron")."""
+        return sum(
+            not (one.function or other.function)
+            and script(one) == script(other) == "l"
+            and not self.beside(one, other)
+            and not go_together(one, other)
+            and not (lexicon is not None and pair_key(one, other) in lexicon)
+            for one, other in pairwise(found)
+        )
+
     def _follows(self, found: Sequence[Word], lexicon: Lexicon | None) -> bool:
         """Whether what a preposition leads to stands behind one in the evidence, too, or in a text
         that the model was trained on, and is more than a time or a number; and each number stands
@@ -285,6 +330,14 @@ class Ground:
             if not (self.beside(*joined) or (lexicon and pair_key(*joined) in lexicon)):
                 return False
         return True
+
+    def _glued(self, one: Word, other: Word, lexicon: Lexicon | None) -> bool:
+        """Whether two Chinese things that the evidence has apart are written as one."""
+        if one.end != other.start or not glues(one, other) or self.beside(one, other):
+            return False
+        if lexicon is not None and pair_key(one, other) in lexicon:
+            return False
+        return one.key in self.keys and other.key in self.keys
 
     def _in_place(self, found: Sequence[Word], at: int) -> bool:
         """Whether a number has a neighbour that it has in the evidence, with nothing but a space
@@ -340,7 +393,7 @@ class Ground:
 
 
 def _about_nothing(word: Word) -> bool:
-    if word.tag == "m" or role(word) in COMMON - {"n"}:
+    if word.tag == "m" or role(word) in COMMON - {"n"} or is_only_done(word):
         return True
     return chinese_kinds().get(word.text) == "common"
 

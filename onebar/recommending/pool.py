@@ -43,7 +43,7 @@ LEAST_SHARE = 0.04
 """Candidates less likely than this part of the likeliest are better not shown at all."""
 LEAST = 1e-12
 """No candidate's merit is less, so that it has a logarithm."""
-POOL = 20
+POOL = 80
 """Best candidates that the list is spread over."""
 
 
@@ -132,34 +132,38 @@ class Pool:
 
     @cached_property
     def _text(self) -> Ground:
-        return Ground(self._material.texts())
+        return _ground(self._material.texts())
 
     def _put(self, text: str, **facts: Any) -> None:
         """One more source of a query: what is known of it is added to what was."""
-        read = _read(text)
+        read = _read(text, self._taste.risk.risk)
         if read is None:
             self.dropped[Drop.BROKEN] += 1
             return
-        query, found = read
-        if self._outside(query):
+        query, found, risky = read
+        if self._bounds is not None and self._outside(query):
             self.dropped[Drop.REPERTOIRE] += 1
             return
-        key = self._same(query, found)
+        key = query if self._exact else signature(found)
         shelf = self._harmful if key in self._harmful else self._found
         known = shelf.get(key)
         if known is not None:
             first = {name: value for name, value in facts.items() if _missing(known, name)}
-            self.dropped[Drop.DUPLICATE] += query != known.text
-            shelf[key] = known._replace(**first)
+            if query != known.text:
+                self.dropped[Drop.DUPLICATE] += 1
+            if first:
+                shelf[key] = known._replace(**first)
             return
-        if _risky(self._taste.risk.risk, query):
+        if risky:
             self.dropped[Drop.RISKY] += 1
             shelf = self._harmful
         if self._exact:
             shelf[key] = Proposal(query, found, **facts)
             return
-        strange = tuple(at for at in _said(found) if not self._text.touches(found[at]))
-        covered = 1 - len(strange) / len(_said(found))
+        said = _said(found)
+        touches = self._text.touches
+        strange = tuple(at for at in said if not touches(found[at]))
+        covered = 1 - len(strange) / len(said)
         shelf[key] = Proposal(query, found, covered=covered, strange=strange, **facts)
 
     def _same(self, query: str, found: tuple[Word, ...]) -> str:
@@ -208,24 +212,25 @@ class Pool:
         for rank, one in enumerate(self._material.counts):
             self._put(one.query, counted=rank)
         for rank, (base, match) in enumerate(known(book, self._material, most)):
-            for style in self._styles:
-                self._put(f"{style.first}{base}{style.last}", book=rank, match=match)
+            for first, last in self._styles:
+                self._put(f"{first}{base}{last}", book=rank, match=match)
 
     def add_styled(self) -> None:
         """What there is, put as the user puts things."""
         if self._habits is None or self._styles in ((), (PLAIN,)):
             return
-        bases = dict.fromkeys(self._habits.apart(text)[0] for text in list(self._found))
+        apart = self._habits.apart
+        bases = dict.fromkeys([apart(text)[0] for text in self._found])
         for base in bases:
-            for style in self._styles:
-                text = f"{style.first}{base}{style.last}"
+            for first, last in self._styles:
+                text = f"{first}{base}{last}"
                 if text not in self._found:
                     self._put(text, styled=True)
 
     def add_beam(self, beam: Sequence[Candidate]) -> None:
         taste = self._taste
         queries = self._material.queries()
-        ground = Ground((*self._material.texts(), *queries)) if queries else self._text
+        ground = _ground((*self._material.texts(), *queries)) if queries else self._text
         best = beam[0].score if beam else 0.0
         for rank, candidate in enumerate(beam):
             query = presentable(trimmed(candidate.text))
@@ -237,7 +242,8 @@ class Pool:
             if taste.floor is not None and token_log_probability(candidate) < taste.floor:
                 self.dropped[Drop.IMPROBABLE] += 1
                 continue
-            why = ground.drop(words(query), taste.lexicon)
+            said = words(query)
+            why = ground.drop(said, taste.lexicon)
             if is_fragment(query):
                 why = Drop.FRAGMENT
             if why is not None:
@@ -248,6 +254,7 @@ class Pool:
                 beam=rank,
                 log_probability=candidate.score,
                 behind=candidate.score - best,
+                loose=0 if self._exact else ground.loose(said, taste.lexicon),
             )
 
     def add_spans(self, most: int | None) -> None:
@@ -330,10 +337,11 @@ class Pool:
     ) -> tuple[Candidate, ...]:
         """By a scorer that has seen what is tapped: it has weighed the anchors, too."""
         scores = scorer.scores(proposals, self._material)
-        order = sorted(range(len(proposals)), key=lambda at: (-scores[at], proposals[at].text))
-        texts = [proposals[at].text for at in order]
-        ranked = [scores[at] for at in order]
-        total = sum(exp(score - ranked[0]) for score in ranked)
+        order = sorted((-score, one.text) for score, one in zip(scores, proposals, strict=True))
+        texts = [text for _, text in order]
+        ranked = [-below for below, _ in order]
+        top = ranked[0]
+        total = sum([exp(score - top) for score in ranked])
         return tuple(
             Candidate(texts[at], round(ranked[at] - ranked[0] - log(total), 5) + 0.0)
             for at in varied(texts, ranked, k, scorer.variety)
@@ -348,6 +356,12 @@ def _missing(known: Proposal, name: str) -> bool:
     return bool(getattr(known, name) == Proposal._field_defaults[name])
 
 
+@lru_cache(maxsize=256)
+def _ground(texts: tuple[str, ...]) -> Ground:
+    """What some texts say; to be read only."""
+    return Ground(texts)
+
+
 @lru_cache(maxsize=2048)
 def _best_spans(ranker: Ranker, video: VideoText, most: int | None) -> list[Span]:
     """The spans of a video, whoever asks."""
@@ -355,16 +369,14 @@ def _best_spans(ranker: Ranker, video: VideoText, most: int | None) -> list[Span
 
 
 @lru_cache(maxsize=65536)
-def _read(text: str) -> tuple[str, tuple[Word, ...]] | None:
-    """A query as it may be shown, and its words; None where it must not be."""
+def _read(
+    text: str, risk: Callable[[Sequence[str]], str | None]
+) -> tuple[str, tuple[Word, ...], bool] | None:
+    """A query as it may be shown, its words, and whether it is risky; None where it must not be
+    shown."""
     query = presentable(text)
     found = words(query) if query else ()
-    return (query, found) if found else None
-
-
-@lru_cache(maxsize=65536)
-def _risky(risk: Callable[[Sequence[str]], str | None], query: str) -> bool:
-    return risk((query,)) is not None
+    return (query, found, risk((query,)) is not None) if found else None
 
 
 def _said(found: Sequence[Word]) -> list[int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
 from math import exp
 
-from onebar.ranking.overlap import masks
+from onebar.ranking.overlap import Pairs, overlap, pairs
 
 LEADING = 4
 """Times `k` texts, the best by their scores, are what is chosen from."""
@@ -25,16 +26,20 @@ def varied(texts: Sequence[str], scores: Sequence[float], k: int, variety: float
     if not left or not variety:
         return left[:k]
     top = scores[left[0]]
-    worth = {at: exp(scores[at] - top) for at in left}
-    bits = dict(zip(left, masks([texts[at] for at in left]), strict=True))
-    sizes = {at: mask.bit_count() for at, mask in bits.items()}
+    # What a text is worth only falls as others come in, so that it is worked out anew only for the
+    # one that would be next: one that is still worth most then is worth most of all.
+    waiting = [(-exp(scores[at] - top), -scores[at], at, 0) for at in left]
+    heapify(waiting)
     chosen: list[int] = []
-    while left and len(chosen) < k:
-        best = max(left, key=lambda at: (worth[at], scores[at], -at))
-        chosen.append(best)
-        left.remove(best)
-        for at in left:
-            shared = 2 * (bits[best] & bits[at]).bit_count()
-            near = shared / max(1, sizes[best] + sizes[at])
-            worth[at] *= 1 - variety * near**SHARPNESS
+    said: list[Pairs] = []
+    while waiting and len(chosen) < k:
+        below, less, at, compared = heappop(waiting)
+        own = pairs(texts[at])
+        for other in said[compared:]:
+            below *= 1 - variety * overlap(other, own) ** SHARPNESS
+        if compared < len(said) and waiting and waiting[0] < (below, less, at):
+            heappush(waiting, (below, less, at, len(said)))
+        else:
+            chosen.append(at)
+            said.append(own)
     return sorted(chosen, key=lambda at: (-scores[at], at))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -17,7 +16,7 @@ from onebar import __version__
 from onebar.errors import OneBarError
 from onebar.recommending.loading import open_configured
 from onebar.settings import Settings
-from onebar.stack.doctor.examination import get
+from onebar.stack.doctor.examination import PARTS, get, readiness
 from stream.events import IMPRESSIONS
 from stream.kafka.facts import Member, group_members
 from stream.kafka.groups import generator_group, stream_group
@@ -140,10 +139,9 @@ async def _checkpoint(settings: Settings) -> dict[str, Any]:
 
 
 async def _api(settings: Settings, url: str) -> dict[str, Any]:
-    code, body = await asyncio.to_thread(get, url, "/readyz", settings)
-    told = json.loads(body)
+    code, told = await asyncio.to_thread(readiness, url, settings)
     _, metrics = await asyncio.to_thread(get, url, "/metrics", settings)
-    said = [f"{name}: {told[name]}" for name in ("kafka", "redis", "model") if told[name] != "ok"]
+    said = [f"{name}: {told[name]}" for name in PARTS if told[name] != "ok"]
     if told.get("warning"):
         said.append(told["warning"])
     return {"api": Api(url, code == 200, told.get("checkpoint"), sources(metrics), "; ".join(said))}

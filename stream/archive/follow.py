@@ -251,9 +251,11 @@ class _Reading:
                 raise KafkaUnavailableError(self._settings.kafka_bootstrap, error) from error
             said = str(error) or f"no answer within {ANSWER_WITHIN_S:g} s"
             self._health.away("kafka", said)
-            log.warning("dependency_away", dependency="kafka", error=said)
+            if self._health.outages.missed("kafka", error) is not None:
+                log.warning("dependency_away", dependency="kafka", error=said)
             return False
         self._health.back("kafka")
+        self._health.outages.over("kafka")
         for (topic, partition), behind in (await consumer.lags()).items():
             LAG.labels(topic, str(partition)).set(behind)
         return self._follow and not set(found) <= at.keys()

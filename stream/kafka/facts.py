@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.protocol.metadata import MetadataRequest
 from msgspec import Struct
 
 from onebar.settings import Settings
@@ -26,6 +28,15 @@ class TopicFacts(Struct, frozen=True):
     config: dict[str, str] | None
 
 
+class Topics(Struct, frozen=True):
+    """How many brokers there are, and what our topics are like, by their names without the prefix.
+    `hidden` are those that this user may not see: whether they are there is not told."""
+
+    brokers: int
+    facts: dict[str, TopicFacts]
+    hidden: frozenset[str]
+
+
 class Member(Struct, frozen=True):
     """A worker in a consumer group, by the host it connects from, and what it reads."""
 
@@ -34,9 +45,8 @@ class Member(Struct, frozen=True):
     partitions: tuple[str, ...]
 
 
-async def topic_facts(settings: Settings) -> tuple[int, dict[str, TopicFacts]]:
-    """How many brokers there are, and what our topics are like, by their names without the prefix;
-    those that are missing are not in it. Raises `KafkaUnavailableError`."""
+async def topic_facts(settings: Settings) -> Topics:
+    """What our topics are like; a missing one is not in it. Raises `KafkaUnavailableError`."""
     prefix = settings.topic_prefix
     async with administered(settings) as admin:
         brokers = len((await admin.describe_cluster())["brokers"])
@@ -48,7 +58,21 @@ async def topic_facts(settings: Settings) -> tuple[int, dict[str, TopicFacts]]:
             partitions = described[prefix + name]["partitions"]
             copies = min((len(each["replicas"]) for each in partitions), default=0)
             found[name] = TopicFacts(len(partitions), copies, configs.get(prefix + name))
-        return brokers, found
+        unseen = [prefix + spec.name for spec in TOPICS if spec.name not in found]
+        hidden = await _hidden(admin, unseen)
+        return Topics(brokers, found, frozenset(name.removeprefix(prefix) for name in hidden))
+
+
+async def _hidden(admin: Any, names: Collection[str]) -> list[str]:
+    """Which of these topics this user may not see. A list of all leaves such out, as if they were
+    not there; asked for by its name, each is refused. None is made by being asked for."""
+    if not names:
+        return []
+    # `describe_topics` of names would have a broker that makes topics by itself make them.
+    answer = await admin._send_request(MetadataRequest(list(names), False))
+    refused = TopicAuthorizationFailedError.errno
+    topics = answer.to_object()["topics"]
+    return [each["topic"] for each in topics if each["error_code"] == refused]
 
 
 async def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -29,16 +29,18 @@ from stream.events import (
     parse,
 )
 from stream.kafka.consumer import RecordConsumer, committed_offsets, end_offsets
-from stream.kafka.producer import EventProducer, EventRefusedError, Message
+from stream.kafka.producer import EventProducer, EventRefusedError, Headers, Message
 from stream.kafka.records import Record
 from stream.kafka.topics import partition_counts
-from stream.workers.dead_letters import THEIRS
+from stream.workers.dead_letters import THEIRS, TRIES
 
 log = structlog.get_logger(__name__)
 
 REPLAY_GROUP = "dead-letters-replay"
 """Whose offsets OneBar 0.1 kept: what lies before them was sent back by it."""
 BATCH = 500
+HOPELESS = 3
+"""Sent back so often and a letter each time, a message is not sent again unless forced to be."""
 
 Id = tuple[int, int]
 """(partition, offset) of a letter among the dead letters."""
@@ -65,6 +67,8 @@ class DeadLetter(Struct, frozen=True):
     `topic` is that one's whole name."""
     headers: tuple[tuple[str, bytes], ...] = ()
     """Those that such a row had."""
+    tries: int = 0
+    """How often it was sent back before, and became a letter again."""
 
     @property
     def id(self) -> str:
@@ -103,6 +107,16 @@ class UnmappedLetterError(UsageError):
         super().__init__(
             f"it is a row of {letter.topic}, which the mapping {letter.mapping!r} could make no "
             "event of: send it by a mended one, with --map FILE"
+        )
+
+
+class HopelessLetterError(OneBarError, RuntimeError):
+    """A letter that was sent back again and again, and is one again."""
+
+    def __init__(self, letter: DeadLetter) -> None:
+        super().__init__(
+            f"it was sent back {letter.tries} times and failed each time: mend it, drop it, or "
+            "send it all the same with --force"
         )
 
 
@@ -190,6 +204,7 @@ def _read(record: Record) -> DeadLetter:
             for name, value in record.headers
             if name.startswith(THEIRS)
         ),
+        tries=max(0, int(number(TRIES))),
     )
 
 
@@ -298,9 +313,15 @@ def message_of(letter: DeadLetter, value: bytes | None = None) -> Message:
         raise UnmappedLetterError(letter)
     sent = letter.value if value is None else value
     key = letter.key
-    if key is None or (value is not None and value != letter.value):
+    mended = value is not None and value != letter.value
+    if key is None or mended:
         key = key_of(letter.topic, sent) or key
-    return letter.topic, key, None if letter.null and value is None else sent, ()
+    tries = _tried(1 if mended else letter.tries + 1)
+    return letter.topic, key, None if letter.null and value is None else sent, tries
+
+
+def _tried(times: int) -> Headers:
+    return ((TRIES, str(times).encode()),)
 
 
 async def replay_dead_letters(
@@ -308,11 +329,14 @@ async def replay_dead_letters(
     mend: Callable[[bytes], bytes] | None = None,
     selection: Selection = ALL,
     remake: Remake | None = None,
+    *,
+    force: bool = False,
 ) -> Replayed:
     """Send the letters meant, of those not settled before, back to where they came from.
 
     `mend` turns a value into a better one; one that still fails comes back as a new dead letter,
-    which the next replay takes. Of a row of somebody else's topic `remake` makes events anew. One
+    which the next replay takes, up to `HOPELESS` times where it stays as it is and nobody says
+    `force`. Of a row of somebody else's topic `remake` makes events anew. One that is hopeless,
     that Kafka refuses, or that does not say where it came from, is named and stays; it holds up no
     other. What was sent is settled, so a second replay sends nothing twice unless the first was cut
     off in between. Raises `KafkaUnavailableError`.
@@ -325,6 +349,8 @@ async def replay_dead_letters(
             for letter in letters:
                 value = mend(letter.value) if mend else None
                 try:
+                    if letter.tries >= HOPELESS and not force and value in (None, letter.value):
+                        raise HopelessLetterError(letter)
                     parcels.append(Parcel(letter.id, _messages(producer, letter, value, remake)))
                 except OneBarError as error:
                     refused.append(Refusal(letter.id, str(error)))
@@ -475,7 +501,7 @@ def _exported(producer: EventProducer, letter: DeadLetter, remake: Remake | None
         return _messages(producer, letter, None, remake)
     raw = None if letter.null else letter.value
     key = letter.key if raw is None else key_of(letter.topic, raw) or letter.key
-    return [(letter.topic or topic_of(raw or b""), key, raw, ())]
+    return [(letter.topic or topic_of(raw or b""), key, raw, _tried(1))]
 
 
 def _number(text: str) -> Id | None:

@@ -209,13 +209,14 @@ def _of_line(
     except InvalidEventError as error:
         why = str(error)
     several = list(values(io.BytesIO(data)))
-    if len(several) > 1 and all(complete for _, _, complete in several):
+    objects = bool(several) and all(complete for _, _, complete in several)
+    if len(several) > 1 and objects:
         for value, _, _ in several[:-1]:
             # Until all of the line is done, reading from its beginning gives what is left, and
             # what comes again counts once.
             yield _parsed(value, number - 1, before)
         yield _parsed(several[-1][0], number, position)
-    elif whole:
+    elif whole or objects:
         yield LogEntry(number, position, None, data, why)
     else:
         # A whole JSON object is an event even without its line end; half of one is none.

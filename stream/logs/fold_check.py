@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable
 
 from feature_store.opening import live_settings, open_live_store
+from feature_store.redis.client import StoreUnavailableError
 from feature_store.snapshot import StateSnapshot, diff
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, IMPRESSIONS, RULES, VIDEOS
-from stream.kafka.consumer import group_lag
+from stream.kafka.consumer import end_offsets, group_lag
 from stream.kafka.groups import generator_group, stream_group
 from stream.kafka.topics import partition_counts
 
 POLL_S = 0.2
+FOLDED_POLL_S = 0.03
 
 
 class LagError(OneBarError, TimeoutError):
@@ -36,6 +38,57 @@ async def lags(settings: Settings, *, generator: bool) -> dict[str, int]:
         partitions = [(name, number) for name in names for number in range(counts.get(name, 0))]
         found[group] = await group_lag(settings, group, partitions)
     return found
+
+
+class VideosFolded:
+    """Waits until the state has taken in every video that is in the log now. Where it does not get
+    on for a while, or can't be asked, `on_stalled` is told why, once, and no more is waited for."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_stalled: Callable[[str], None] = lambda why: None,
+        stalled_s: float = 10.0,
+    ) -> None:
+        self._settings = settings
+        self._on_stalled = on_stalled
+        self._stalled_s = stalled_s
+        self._stalled = False
+
+    async def __call__(self) -> None:
+        """Wait. Raises `KafkaUnavailableError`."""
+        if self._stalled:
+            return
+        try:
+            why = await self._wait()
+        except StoreUnavailableError as error:
+            why = str(error)
+        if why:
+            self._stalled = True
+            self._on_stalled(why)
+
+    async def _wait(self) -> str:
+        topic = self._settings.topic_prefix + VIDEOS
+        count = (await partition_counts(self._settings)).get(topic, 0)
+        ends = await end_offsets(self._settings, [(topic, p) for p in range(count)])
+        last = {(VIDEOS, p): end - 1 for (_, p), end in ends.items() if end}
+        store = await open_live_store(self._settings)
+        try:
+            most, moved_at = -1, time.monotonic()
+            while True:
+                reached = await store.reached(list(last))
+                behind = {pair: end - reached.get(pair, -1) for pair, end in last.items()}
+                left = sum(max(0, lag) for lag in behind.values())
+                if not left:
+                    return ""
+                done = sum(reached.values())
+                if done > most:
+                    most, moved_at = done, time.monotonic()
+                elif time.monotonic() - moved_at > self._stalled_s:
+                    return f"{left:,} videos are not taken in, for {self._stalled_s:g} s none was"
+                await asyncio.sleep(FOLDED_POLL_S)
+        finally:
+            await store.close()
 
 
 async def wait_for_zero_lag(

@@ -92,8 +92,8 @@ def _opens(line: bytes) -> bool:
 
 def _form(text: bytes) -> Form | None:
     lines = [line for line in text.split(b"\n") if line.strip(BLANK)]
-    if _is_tar(text):
-        return None  # its first event stands behind a header, on the same line
+    if _is_tar(text) or _kind(text, _BINARY):
+        return None  # what it holds may look like events from the second line on
     if not lines:
         return Form.lines  # nothing yet: whoever reads on will see
     first = lines[0].strip(BLANK)
@@ -101,6 +101,8 @@ def _form(text: bytes) -> Form | None:
         return Form.values
     if first.startswith(b"{"):
         # The first line may be bad, or cut short: only an object that goes on is one over lines.
+        if first.endswith(b"},"):
+            return Form.values  # an array's elements, without its brackets
         whole = first.endswith(b"}") or b"\n" not in text
         return Form.lines if whole or not _goes_on(text) else Form.values
     return Form.lines if any(_opens(line) for line in lines[: LINES + 1]) else None
@@ -116,32 +118,46 @@ def _goes_on(text: bytes) -> bool:
         return False
 
 
-_KINDS = (
+_BINARY = (
     (b"PAR1", "a Parquet file"),
-    (b"PK\x03\x04", "a ZIP archive (or a spreadsheet)"),
+    (b"PK\x03\x04", "a ZIP archive (or a spreadsheet): unpack it"),
+    (b"\x1f\x8b", "gzip data that was compressed once more: unpack it once"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
+    (b"\x04\x22\x4d\x18", "lz4 data: unpack it"),
+    (b"\xff\x06\x00\x00sNaPpY", "snappy data: unpack it"),
+    (b"\x5d\x00\x00", "data of the old lzma format: unpack it"),
     (b"SQLite format 3", "an SQLite database"),
     (b"Obj\x01", "an Avro file"),
+)
+_KINDS = (
+    *_BINARY,
     (b"ORC", "an ORC file"),
     (b"%PDF", "a PDF"),
     (b"<", "XML or HTML"),
 )
+Kinds = tuple[tuple[bytes, str], ...]
 
 
 def _is_tar(text: bytes) -> bool:
     return text[257:262] == b"ustar"
 
 
+def _kind(text: bytes, kinds: Kinds = _KINDS) -> str | None:
+    return next((kind for magic, kind in kinds if text.startswith(magic)), None)
+
+
 def _why_not(text: bytes) -> str:
-    kind = next((kind for magic, kind in _KINDS if text.startswith(magic)), None)
-    if _is_tar(text):
-        kind = "a tar archive: unpack it"
+    kind = "a tar archive: unpack it" if _is_tar(text) else _kind(text)
     first = text.lstrip(BLANK).split(b"\n", 1)[0][:80].decode("utf-8", "replace").strip()
+    readable = first.replace("\t", " ").replace("\ufffd", "\0").isprintable()
     if kind is None:
         separated = any(first.count(mark) for mark in ",;\t|")
-        kind = "a table (CSV)" if separated and first.isprintable() else "no JSON"
+        kind = "a table (CSV)" if separated and readable else "no JSON" if readable else "no text"
+    line = f"; its first line is {first!r}" if readable else ""
+    how = " (a table is read with --map, docs/mapping.md)" if kind.startswith("a table") else ""
     return (
-        f"it looks like {kind}; its first line is {first!r}. Expected JSON: one event a line, or "
-        "an array of events (docs/events.md). Nothing was sent"
+        f"it looks like {kind}{line}. Expected JSON: one event a line, or an array of events "
+        f"(docs/events.md){how}. Nothing was sent"
     )
 
 

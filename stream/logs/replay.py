@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from onebar.process.files import replace_file
-from stream.events import Event, InvalidEventError
+from stream.events import Event, Impression, InvalidEventError, Video
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record
 from stream.logs.dead_letters import key_of, topic_of
@@ -26,6 +26,9 @@ from stream.logs.files import Identity, Log, LogEntry, LogError
 from stream.workers.dead_letters import dead_letter
 
 BATCH = 1000
+GRACE_S = 0.5
+MOST_NEW = 100_000
+"""Videos sent and not known to be folded, before that is waited for."""
 SAVE_EVERY_S = 0.5
 MAX_WAIT_S = 0.05
 """Longest that an event which is due waits for company, at a speed below the maximum."""
@@ -52,13 +55,46 @@ class Sink(Protocol):
 
 
 class KafkaSink:
-    """Events to their topics, lines that are none to the dead letters."""
+    """Events to their topics, lines that are none to the dead letters.
 
-    def __init__(self, producer: EventProducer) -> None:
+    An impression follows its video by hours where it happened, and by a moment in a replay. Where
+    the video was sent more than `grace_s` before, it is sent when `videos_folded` has returned,
+    which waits until all videos sent so far are known. A generator waits that long by itself.
+    """
+
+    def __init__(
+        self,
+        producer: EventProducer,
+        videos_folded: Callable[[], Awaitable[None]] | None = None,
+        grace_s: float = GRACE_S,
+    ) -> None:
         self._producer = producer
+        self._videos_folded = videos_folded
+        self._grace_s = grace_s
+        self._new: set[str] = set()
+        self._since = 0.0
 
     async def send(self, events: Sequence[Event]) -> None:
-        await self._producer.send(events)
+        impressions = [event for event in events if isinstance(event, Impression)]
+        if self._videos_folded is None or not self._waits(events, impressions):
+            await self._producer.send(events)
+            return
+        await self._producer.send([e for e in events if not isinstance(e, Impression)])
+        await self._videos_folded()
+        self._new.clear()
+        await self._producer.send(impressions)
+
+    def _waits(self, events: Sequence[Event], impressions: Sequence[Impression]) -> bool:
+        """Whether these impressions have to wait for videos, those among `events` included."""
+        now = time.monotonic()
+        if not self._new:
+            self._since = now
+        self._new.update(event.video_id for event in events if isinstance(event, Video))
+        if len(self._new) > MOST_NEW:
+            return True
+        return now - self._since >= self._grace_s and any(
+            event.video_id in self._new for event in impressions
+        )
 
     async def reject(self, log: Path, entries: Sequence[LogEntry]) -> None:
         await self._producer.send_messages([_letter(log, entry) for entry in entries])
@@ -95,12 +131,14 @@ class Standing(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What one run of a replay did. `skipped` were acknowledged in earlier runs."""
+    """What one run of a replay did. `skipped` were acknowledged in earlier runs; of those
+    `invalid_before` were no events."""
 
     log: str
     events: int
     invalid: int
     skipped: int
+    invalid_before: int
     seconds: float
     complete: bool
 
@@ -217,6 +255,7 @@ class Replay:
             events=self.standing.events - self._first.events,
             invalid=self.standing.invalid - self._first.invalid,
             skipped=self._first.events + self._first.invalid,
+            invalid_before=self._first.invalid,
             seconds=time.monotonic() - self._started,
             complete=complete,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from stream.events import MAX_EVENT_BYTES, Event
 from stream.logs.files import (
@@ -23,6 +23,7 @@ from stream.logs.files import (
 )
 from stream.logs.recognize import Form, Recognized, values
 from stream.mapping.mapping import EventMapping, UnmappedError
+from stream.mapping.slips import other_delimiter, slips
 
 
 class Row(Struct, frozen=True):
@@ -118,6 +119,8 @@ class MappedLog:
             data = "".join(lines).encode("utf-8", "surrogateescape").rstrip(b"\r\n")
             if not error and len(cells) != len(columns):
                 error = f"expected {len(columns)} columns, got {len(cells)}"
+                if other := other_delimiter(table.delimiter, cells):
+                    error += f": is `delimiter` of [table] {other!r}?"
             if not error and any(map(_not_utf8, cells)):
                 error = "not UTF-8: convert the file (`iconv -f LATIN1 -t UTF-8`, say)"
             row = None if error else dict(zip(columns, cells, strict=True))
@@ -162,6 +165,8 @@ class Preview(Struct, frozen=True):
     events: tuple[Event, ...]
     errors: tuple[tuple[int | str, str], ...]
     """Which row (of a topic `partition:offset`), and why it is none."""
+    hints: tuple[str, ...] = ()
+    """What may be wrong with the mapping, where there are no events."""
 
 
 def gathered(found: Iterable[tuple[int | str, Sequence[Event | UnmappedError]]]) -> Preview:
@@ -188,4 +193,9 @@ def preview(log: MappedLog, rows: int = 1000) -> Preview:
             return [UnmappedError(row.error)]
         return list(log.mapping.events(row.value))
 
-    return gathered((row.number, made(row)) for row in islice(log.rows(), rows))
+    taken = list(islice(log.rows(), rows))
+    seen = gathered((row.number, made(row)) for row in taken)
+    if seen.events:
+        return seen
+    values = [row.value for row in taken if row.value is not None]
+    return structs.replace(seen, hints=slips(log.mapping, values))

@@ -19,6 +19,8 @@ It is a TOML file, docs/mapping.md says how it is written:
 from __future__ import annotations
 
 import csv
+import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -47,6 +49,8 @@ _LISTS = ("languages",)
 _TRUE, _FALSE = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f", "")
 
 Condition = str | int | float | bool | list[str | int | float]
+Place = tuple[str, Sequence[Step]]
+"""A path, and its steps."""
 
 
 class InvalidMappingError(UsageError):
@@ -176,6 +180,10 @@ class _Field:
             return [text(one) for one in found]
         return [{"position": place, **_fields(one, self.inner)} for place, one in enumerate(found)]
 
+    def reads(self) -> Sequence[Place]:
+        """Where in a row it looks: the first of these that has a value."""
+        return [self.each] if self.each is not None else self.paths
+
     def of_record(self) -> Iterator[tuple[str, Sequence[Step]]]:
         """Its paths that lead out of the row, to what the record says of it."""
         return (found for found in self.paths if found[1][0] == PLACE)
@@ -210,13 +218,14 @@ class _Rule:
         self.spec = spec
         known = {kind.__struct_config__.tag: kind for kind in EVENT_TYPES}
         if not spec.object and spec.type not in known:
-            raise PathError(f"type: expected one of {', '.join(map(str, known))}")
+            kinds = ", ".join(map(str, known))
+            raise PathError(f"type: expected one of {kinds}, got {spec.type!r}")
         self.object = (spec.object, steps_of(spec.object)) if spec.object else None
         self.when = [(path, steps_of(path), wanted) for path, wanted in spec.when.items()]
         self.of_tombstones = spec.when.get(TOMBSTONE) is True
         self.fields = [_Field(name, of) for name, of in spec.fields.items()]
         self.defaults = [_Field(name, of) for name, of in spec.defaults.items()]
-        every = (*self.fields, *self.defaults)
+        self.every = every = (*self.fields, *self.defaults)
         self.of_record = [found for field in every for found in field.of_record()]
         if not spec.object:
             ours = {"type", *known[spec.type].__struct_fields__}
@@ -278,6 +287,38 @@ def row_id(row: Any, number: int = 0) -> str:
     return blake2b(data + str(number).encode(), digest_size=16).hexdigest()
 
 
+_SECTIONS: tuple[tuple[str, type[Struct]], ...] = (
+    (r"\$", _File),
+    (r"\$\.table", Table),
+    (r"\$\.event\[\d+\]", EventSpec),
+    (r".*\[\.\.\.\]", FieldSpec),
+)
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `(.*)`)?$")
+
+
+def _reworded(error: msgspec.ValidationError) -> str:
+    """A name that is none, with those that are; anything else as it is told."""
+    match = _UNKNOWN.match(str(error))
+    if match is None:
+        return str(error)
+    name, where = match[1], match[2] or "$"
+    kind = next((kind for form, kind in _SECTIONS if re.fullmatch(form, where)), None)
+    if kind is None:
+        return str(error)
+    known = kind.__struct_fields__
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f"is {near[0]!r} meant?" if near else f"expected one of {', '.join(known)}"
+    at = "" if where == "$" else f" at {_place(where)}"
+    return f"nothing is called {name!r}{at}: {meant}"
+
+
+def _place(where: str) -> str:
+    """As people count: `$.event[0]` is event 1."""
+    return re.sub(
+        r"\[(\d+)\]", lambda found: f" {int(found[1]) + 1}", where.removeprefix("$.")
+    ).replace("[...]", " (one of them)")
+
+
 class EventMapping:
     """Makes events of rows. Pure."""
 
@@ -286,7 +327,7 @@ class EventMapping:
         try:
             self._file = msgspec.convert(data, _File)
         except msgspec.ValidationError as error:
-            raise InvalidMappingError(f"{source} is no mapping: {error}") from None
+            raise InvalidMappingError(f"{source} is no mapping: {_reworded(error)}") from None
         try:
             self.table.check()
         except ValueError as error:
@@ -312,6 +353,20 @@ class EventMapping:
     def table(self) -> Table:
         """How its tables are written."""
         return self._file.table
+
+    def reads(self) -> Iterator[Sequence[Place]]:
+        """Where in a row it looks, for one thing after the other: the first of these paths that has
+        a value."""
+        for rule in self.rules:
+            if rule.object is not None:
+                yield [rule.object]
+            yield from ([(path, steps)] for path, steps, _ in rule.when)
+            yield from (field.reads() for field in rule.every if field.reads())
+
+    def conditions(self) -> Iterator[tuple[str, Sequence[tuple[str, Sequence[Step], Condition]]]]:
+        """Of each kind of event its name, and what has to hold of a row."""
+        for rule in self.rules:
+            yield rule.spec.type or rule.spec.object, rule.when
 
     def events(
         self, row: Mapping[str, Any], *, tombstone: bool = False

@@ -8,9 +8,11 @@ headers, and `tombstone` where there is no value.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
+from msgspec import structs
 
 from onebar.errors import OneBarError, UsageError
 from stream.events import Event
@@ -18,6 +20,7 @@ from stream.kafka.records import Record
 from stream.logs.dead_letters import DeadLetter
 from stream.mapping.log import Preview, gathered
 from stream.mapping.mapping import PLACE, EventMapping, UnmappedError
+from stream.mapping.slips import slips
 from stream.mapping.values import shown
 
 Made = Event | UnmappedError
@@ -122,9 +125,21 @@ def _lines(value: bytes, mapping: EventMapping) -> Iterator[Mapping[str, Any]]:
 
 def preview_records(records: Sequence[Record], mapping: EventMapping) -> Preview:
     """What a mapping makes of these."""
-    return gathered(
+    seen = gathered(
         (f"{record.partition}:{record.offset}", events_of(record, mapping)) for record in records
     )
+    if seen.events:
+        return seen
+    return structs.replace(seen, hints=slips(mapping, _readable(records, mapping)))
+
+
+def _readable(records: Sequence[Record], mapping: EventMapping) -> list[Mapping[str, Any]]:
+    """The rows that can be read."""
+    found: list[Mapping[str, Any]] = []
+    for record in records:
+        with suppress(Exception):  # rows are anyone's, and why one is none was told
+            found += [{**row, PLACE: _place(record)} for row in _rows(record, mapping)]
+    return found
 
 
 def remade(letter: DeadLetter, mapping: EventMapping) -> list[Event]:

@@ -116,10 +116,11 @@ async def check_mapping(settings: Settings, topic: str, mapping: EventMapping, g
     seen = preview_records(await first_records(settings, topic, LOOKED_AT), mapping)
     if seen.errors and not seen.events:
         where, why = seen.errors[0]
+        hint = "".join(f"; {hint}" for hint in seen.hints[:1])
         raise WrongMappingError(
             f"none of the first {seen.rows:,} records of {topic} becomes an event by the mapping "
-            f"{mapping.name!r}: {why} (record {where}). Nothing was sent; --preview shows what it "
-            "makes of them"
+            f"{mapping.name!r}: {why} (record {where}){hint}. Nothing was sent; --preview "
+            "shows what it makes of them"
         )
     log.info(
         "mapping_looked_at",

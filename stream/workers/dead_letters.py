@@ -27,6 +27,8 @@ CUT_BYTES = 64 * 1024
 
 THEIRS = "header."
 """Put before the name of a header that the original had."""
+TRIES = "onebar-tries"
+"""Header of a message that was sent back: how often by now. Its next letter has it too."""
 
 
 class FutureEventError(OneBarError, ValueError):
@@ -69,7 +71,7 @@ def _cut(letter: Message) -> Message:
 def dead_letter(record: Record, error: Exception, mapping: str = "") -> Message:
     """The message to send to the dead-letter topic for a record that failed. With `mapping` it is
     of somebody else's topic, and that mapping could make no event of it; what it may have read in
-    the record's headers is kept."""
+    the record's headers is kept. How often it was sent back before it failed again is told."""
     name = type(error).__name__
     DEAD_LETTERS_COUNT.labels(name).inc()
     reason = f"{name}: {error}".encode("utf-8", "replace")[:MAX_REASON_BYTES]
@@ -81,6 +83,7 @@ def dead_letter(record: Record, error: Exception, mapping: str = "") -> Message:
         ("reason", reason),
         ("failed_at", repr(time.time()).encode()),
         *((("null", b"value"),) if record.null else ()),
+        *((header, value) for header, value in record.headers if header == TRIES),
     )
     if mapping:
         theirs = ((f"{THEIRS}{header}", value) for header, value in record.headers)

@@ -14,7 +14,7 @@ What is built on here, as read in and tried with faust-streaming 0.15.3:
   are acknowledged in order here, so the last one says it all.
 - an agent that fails is started again with the next batch, and so may be those of an app that
   has crashed. What the failed batch held would then be passed over for good, so after a failure
-  nothing is handed on or acknowledged any more: the worker ends.
+  nothing is handed on any more, nor acknowledged of what stands behind it: the worker ends.
 - with more than one concurrent instance of an agent the consumer can commit past a message in
   flight (issue 606), so concurrency is 1.
 - tables are not used: the state is in Redis. Faust makes their directories all the same, in the
@@ -45,6 +45,7 @@ from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from mode.threads import WorkerThread
 
+from onebar.process.tasks import end_tasks
 from onebar.settings import Settings
 from stream.kafka.connection import security_options
 from stream.kafka.consumer import METADATA_MAX_AGE_MS
@@ -71,8 +72,12 @@ class _App(faust.App):
 
 
 BUFFERED = 4
-"""Batches of a topic that may wait for the one in hand."""
+"""Batches of a topic that may wait for those in hand."""
 
+
+IN_HAND = 3
+"""Batches of a topic that are handed on before the first of them is done: while Redis has one, the
+next is made ready, and what was done with the one before is noted."""
 
 THREAD_END_S = 2.0
 STOP_WITHIN_S = 5.0
@@ -203,10 +208,12 @@ def build_app(
     failure: Failure,
     on_assigned: OnAssigned = lambda partitions: None,
 ) -> faust.App:
-    """The app of one worker. `take` has a batch's effect before it returns; it may be called for
-    several topics at once, but for each topic one batch at a time. Where it raises or is
-    cancelled, `failure` says so and it is not called again. `on_assigned` is told the (topic,
-    partition)s that are this worker's after a rebalance, before it is given anything of them.
+    """The app of one worker. `take` has a batch's effect before it returns; it is called for
+    several topics at once, and for each with the next batch before it is done with the one before:
+    it is to have their effects in the order of the calls, and none of a partition whose batch
+    before failed. Where it raises or is cancelled, `failure` says so and it is not called again.
+    `on_assigned` is told the (topic, partition)s that are this worker's after a rebalance, before
+    it is given anything of them.
 
     Opens nothing until started.
     """
@@ -296,21 +303,37 @@ def _add_agent(app: faust.App, settings: Settings, name: str, take: Take, failur
 
     async def run(stream: Any) -> AsyncIterator[None]:
         batches = stream.noack()
-        async for event in batches.events():
-            if failure.happened.is_set():
-                break
+        room = asyncio.Semaphore(IN_HAND)
+
+        async def whole(event: Any) -> None:
             try:
-                await take([_record(name, record) for record in event.message.records])
+                # One before it may have failed, with nobody behind it yet.
+                if not failure.happened.is_set():
+                    await take([_record(name, record) for record in event.message.records])
+                    await batches.ack(event)
             except Exception as error:
                 log.error("batch_failed", topic=name, error=repr(error))
                 failure.note(error)
-                break
             except asyncio.CancelledError as error:  # half taken: it must not be passed over
                 failure.note(error)
                 raise
-            await batches.ack(event)
-            yield
-        await asyncio.Event().wait()  # until the app, which is to stop now, cancels us
+            finally:
+                room.release()
+
+        in_hand: set[asyncio.Task[None]] = set()
+        try:
+            await room.acquire()
+            async for event in batches.events():
+                if failure.happened.is_set():
+                    break
+                task = asyncio.create_task(whole(event))
+                in_hand.add(task)
+                task.add_done_callback(in_hand.discard)
+                yield
+                await room.acquire()
+            await asyncio.Event().wait()  # until the app, which is to stop now, cancels us
+        finally:
+            await end_tasks(*in_hand)
 
     app.agent(topic, name=f"{name}-agent", concurrency=1)(run)
 

@@ -139,8 +139,10 @@ class KafkaWatch:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 found = await self._lags()
         except (StoreUnavailableError, KafkaUnavailableError, TimeoutError) as error:
-            log.warning("lag_unknown", error=str(error) or "no answer")
+            if self._health.outages.missed("lag", error) is not None:
+                log.warning("lag_unknown", error=str(error) or "no answer")
             return
+        self._health.outages.over("lag")
         for pair in self._shown - found.keys():
             LAG.remove(pair[0], str(pair[1]))
         for (topic, partition), behind in found.items():

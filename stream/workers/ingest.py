@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 import structlog
+from msgspec import Struct
 
+from feature_store.plan import Plan
 from feature_store.redis.client import StoreCommandError
 from feature_store.store import ApplyStats, FeatureStore
 from feature_store.writes import (
@@ -24,6 +26,7 @@ from onebar.process.tracing import consuming, span
 from stream.events import InvalidEventError
 from stream.events.fold import fold
 from stream.events.pseudonyms import NONE, Pseudonyms
+from stream.kafka.order import Order
 from stream.kafka.producer import EventProducer, Message
 from stream.kafka.records import Record, event_in, next_offsets
 from stream.workers.continuity import StateLostError
@@ -57,16 +60,30 @@ def to_writes(
     event = event_in(record, pseudonyms)
     if event.ts > record.timestamp + future_allowance_s:
         raise FutureEventError(event.ts, record.timestamp, future_allowance_s)
-    return event.type, [(write, record.position) for write in fold(event, clean_video)]
+    position = record.position
+    return event.type, [(write, position) for write in fold(event, clean_video)]
+
+
+class _Prepared(Struct, frozen=True):
+    """A batch, read and planned: all that can be done of it before its turn comes."""
+
+    records: Sequence[Record]
+    good: Sequence[tuple[str, Record]]
+    entries: Sequence[PlacedWrite]
+    plan: Plan
+    letters: Sequence[Message]
 
 
 class Ingester:
     """Takes batches of records in. When `take` returns, every record of the batch has had its
     whole effect or is a dead letter that Kafka has acknowledged; its offset may be committed.
 
-    Batches of one partition must come one after another. `reached` is how far the state had taken
-    in each (topic, partition) before. After `assigned`, `verify` is asked before the first batch.
-    What can't be processed and has been `judged` before is passed over: there is a letter of it.
+    The next batch of a partition may be given before the one before has returned: while Redis is
+    busy with one, the next is read and planned. They have their effect in the order in which they
+    were given, and one behind a batch that fails fails with it. `reached` is how far the state had
+    taken in each (topic, partition) before. After `assigned`, `verify` is asked before the first
+    batch. What can't be processed and has been `judged` before is passed over: there is a letter of
+    it.
     """
 
     def __init__(
@@ -92,6 +109,7 @@ class Ingester:
         self._unverified: dict[Partition, object] = {}  # each assignment is one of its own
         self._future_allowance_s = future_allowance_s
         self._clock = clock
+        self._order = Order()
         self.refused = 0
         """Records that could not be processed so far."""
 
@@ -114,13 +132,28 @@ class Ingester:
         """Take a batch in, however long Redis or Kafka is away. Cancelling it is safe: what was
         applied is fenced, what was not comes again.
 
-        Raises `StateLostError` where Redis has lost what earlier batches put into it.
+        Raises `StateLostError` where Redis has lost what earlier batches put into it, and
+        `PredecessorFailedError` where one of its partition that was given before it failed.
         """
-        with consuming((each.position, each.topic, each.headers) for each in records):
-            await self._take(records)
+        with (
+            self._order.join((each.topic, each.partition) for each in records) as place,
+            consuming((each.position, each.topic, each.headers) for each in records),
+        ):
+            batch = self._prepare(records)
+            await place.turn()
+            await self._verify_new(records)
+            refused = await self._apply(batch)
+            place.let_pass()
+            await self._set_aside_all([*batch.letters, *refused])
+            await place.first()
+            await self._note_reached(records)
+        now = self._clock()
+        for kind, count in Counter(kind for kind, _ in batch.good).items():
+            TAKEN.labels(kind).inc(count)
+        FRESHNESS_SECONDS.observe_all(max(0.0, now - each.timestamp) for _, each in batch.good)
+        self._health.beat()
 
-    async def _take(self, records: Sequence[Record]) -> None:
-        await self._verify_new(records)
+    def _prepare(self, records: Sequence[Record]) -> _Prepared:
         entries: list[PlacedWrite] = []
         good: list[tuple[str, Record]] = []
         letters: list[Message] = []
@@ -133,17 +166,13 @@ class Ingester:
                 good.append((kind, record))
                 entries += writes
         self._health.beat()
-        letters += await self._apply(entries, records)
+        return _Prepared(records, good, entries, self._store.plan(entries), letters)
+
+    async def _set_aside_all(self, letters: Sequence[Message]) -> None:
         self.refused += len(letters)
-        letters = [letter for letter in letters if letter is not _PASSED_OVER]
-        if letters:
-            await set_aside(self._producer, letters, self._health)
-        await self._note_reached(records)
-        now = self._clock()
-        for kind, record in good:
-            TAKEN.labels(kind).inc()
-            FRESHNESS_SECONDS.observe(max(0.0, now - record.timestamp))
-        self._health.beat()
+        new = [letter for letter in letters if letter is not _PASSED_OVER]
+        if new:
+            await set_aside(self._producer, new, self._health)
 
     async def _verify_new(self, records: Sequence[Record]) -> None:
         if not self._unverified:
@@ -174,22 +203,23 @@ class Ingester:
         if found < known:
             raise StateLostError(*pair, found, known, self._store.keys.state_version)
 
-    async def _apply(self, entries: list[PlacedWrite], records: Sequence[Record]) -> list[Message]:
-        if not entries:
+    async def _apply(self, batch: _Prepared) -> list[Message]:
+        """Letters of those that Redis refused."""
+        if not batch.entries:
             return []
         started = self._clock()
         try:
-            with span("apply", writes=len(entries)):
-                stats = await until_back(lambda: self._store.apply(entries), self._health)
+            with span("apply", writes=len(batch.entries)):
+                stats = await until_back(lambda: self._store.carry_out(batch.plan), self._health)
         except StoreCommandError as error:
-            return await self._apply_each(entries, records, error)
-        BATCH_EVENTS.observe(len(records))
+            return await self._apply_each(batch.entries, batch.records, error)
+        BATCH_EVENTS.observe(len(batch.records))
         APPLY_SECONDS.observe(max(0.0, self._clock() - started))
-        _count(entries, stats)
+        _count(batch.entries, stats)
         return []
 
     async def _apply_each(
-        self, entries: list[PlacedWrite], records: Sequence[Record], cause: StoreCommandError
+        self, entries: Sequence[PlacedWrite], records: Sequence[Record], cause: StoreCommandError
     ) -> list[Message]:
         """Redis refused a command for good (a key of another type, say): the records whose own
         writes it refuses are set aside, the others take effect."""

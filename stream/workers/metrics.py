@@ -4,18 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
+from itertools import accumulate
 
 import orjson
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from onebar.process import vitals
+from onebar.process.outages import Outages
 
 log = structlog.get_logger(__name__)
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+
+
+class BatchHistogram(Collector):
+    """A histogram that takes many values at once, in a tenth of what the library's takes for each
+    of them. Of one thread."""
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        bounds: tuple[float, ...],
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        """`bounds` are the upper bounds of its buckets, ascending; another follows for the rest."""
+        self._name = name
+        self._documentation = documentation
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Count these in."""
+        bounds, counts = self._bounds, self._counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            self._sum += value
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """As Prometheus has it: of each bound how many are at most that."""
+        names = (*map(str, self._bounds), "+Inf")
+        upto = list(zip(names, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(
+            self._name, self._documentation, buckets=upto, sum_value=self._sum
+        )
+
 
 TAKEN = Counter(
     "onebar_stream_taken", "Events taken in, by type; also those that had counted before.", ["type"]
@@ -30,10 +79,10 @@ BATCH_EVENTS = Histogram(
     "onebar_stream_batch_events", "Events applied together.", buckets=(1, 5, 20, 50, 100, 250, 500)
 )
 APPLY_SECONDS = Histogram("onebar_stream_apply_seconds", "Time to apply a batch.", buckets=_SECONDS)
-FRESHNESS_SECONDS = Histogram(
+FRESHNESS_SECONDS = BatchHistogram(
     "onebar_stream_freshness_seconds",
     "From Kafka's timestamp of an event to its effect in the store.",
-    buckets=_SECONDS,
+    _SECONDS,
 )
 RETRIES = Counter(
     "onebar_worker_retries", "Batches tried again because a dependency was away.", ["dependency"]
@@ -110,6 +159,8 @@ class WorkerHealth:
         self._needs = needs
         self._away: dict[tuple[str, str], str] = {("start", ""): "not started yet"}
         self._beat = time.monotonic()
+        self.outages = Outages()
+        """What was told of them."""
         self.warnings: dict[str, str] = {}
         """What someone should look at, though the worker does its work; by what it is about."""
 

@@ -35,10 +35,23 @@ async def until_back(call: Callable[[], Awaitable[Value]], health: WorkerHealth)
             missed.add(name)
             health.away(name, str(error))
             health.beat()
-            log.warning("dependency_away", dependency=name, error=str(error), again_in_s=wait)
+            _tell(name, error, health)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
         else:
             for name in missed:
                 health.back(name)
+                away_s = health.outages.over(name)
+                if away_s is not None:
+                    log.info("dependency_back", dependency=name, away_s=round(away_s, 1))
             return value
+
+
+def _tell(name: str, error: Exception, health: WorkerHealth) -> None:
+    away_s = health.outages.missed(name, error)
+    if away_s == 0:
+        log.warning("dependency_away", dependency=name, error=str(error))
+    elif away_s is not None:
+        log.warning(
+            "dependency_still_away", dependency=name, error=str(error), away_s=round(away_s)
+        )

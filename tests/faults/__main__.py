@@ -54,8 +54,8 @@ def main() -> int:
     except MissingServerError as error:
         print(f"test-faults: {error}", file=sys.stderr)
         return MISSING_STATUS
-    except ServerStartError as error:
-        print(f"test-faults: {error}", file=sys.stderr)
+    except (ServerStartError, AssertionError) as error:  # before the first fault
+        print(f"test-faults: {error}; logs are in {logs}", file=sys.stderr)
         return 1
     print(report.text())
     if report.found:

@@ -17,7 +17,6 @@ from lines import Line
 from msgspec import Struct
 
 from deploy.real_servers import Server
-from feature_store.redis.client import Command, connect, pipelined
 from tests.faults.fleet import Member
 from tests.faults.world import Servers, World
 
@@ -207,21 +206,25 @@ async def broker_frozen(world: World, draw: random.Random) -> AsyncIterator[None
 @asynccontextmanager
 async def redis_killed(world: World, draw: random.Random) -> AsyncIterator[None]:
     """Redis (one of its primaries) is killed, and started again on what it wrote to its disk"""
-    async with _killed(world.servers.nodes[draw.choice(await primaries(world.servers))]):
+    async with _killed(
+        world.servers.nodes[draw.choice(await world.servers.redis_nodes.primaries())]
+    ):
         yield
 
 
 @asynccontextmanager
 async def redis_frozen(world: World, draw: random.Random) -> AsyncIterator[None]:
     """Redis (one of its primaries) stands still (SIGSTOP)"""
-    async with _frozen(world.servers.nodes[draw.choice(await primaries(world.servers))]):
+    async with _frozen(
+        world.servers.nodes[draw.choice(await world.servers.redis_nodes.primaries())]
+    ):
         yield
 
 
 @asynccontextmanager
 async def failover_behind(world: World, draw: random.Random) -> AsyncIterator[None]:
     """a replica lags, its primary is killed, and the replica takes its place: state is lost"""
-    at = draw.choice(await primaries(world.servers))
+    at = draw.choice(await world.servers.redis_nodes.primaries())
     line = world.servers.redis_lines[at]
     line.hold_replicas()
     await asyncio.sleep(draw.uniform(1.0, 3.0))
@@ -235,14 +238,15 @@ async def failover_behind(world: World, draw: random.Random) -> AsyncIterator[No
 @asynccontextmanager
 async def redis_full(world: World, draw: random.Random) -> AsyncIterator[None]:
     """Redis is full: it takes no writes"""
-    await _each_node(world.servers, "maxmemory", "1mb")
+    await world.servers.redis_nodes.all_asked("CONFIG", "SET", "maxmemory", "1mb")
     yield
-    await _each_node(world.servers, "maxmemory", "0")
+    await world.servers.redis_nodes.all_asked("CONFIG", "SET", "maxmemory", "0")
 
 
 @asynccontextmanager
 async def _killed(server: Server) -> AsyncIterator[None]:
-    server.kill()
+    # Its end is waited for, which takes long on a busy machine: the lines run here meanwhile.
+    await asyncio.to_thread(server.kill)
     try:
         yield
     finally:
@@ -258,39 +262,14 @@ async def _frozen(server: Server) -> AsyncIterator[None]:
         server.process.send_signal(signal.SIGCONT)
 
 
-async def primaries(servers: Servers) -> list[int]:
-    """Which nodes of Redis are primaries now; all where none says so."""
-    nodes = range(len(servers.nodes))
-    told = [await _asked(servers, at, "INFO", "replication") for at in nodes]
-    return [at for at in nodes if b"role:master" in told[at]] or list(nodes)
-
-
 async def _promoted(servers: Servers, dead: int, within_s: float = 20.0) -> None:
     """Wait until there are as many primaries as before."""
     wanted = max(1, len(servers.nodes) // 2)
     for _ in range(int(within_s / 0.2)):
-        alive = [at for at in range(len(servers.nodes)) if at != dead]
-        told = [await _asked(servers, at, "INFO", "replication") for at in alive]
-        if sum(b"role:master" in each for each in told) >= wanted:
+        told = await servers.redis_nodes.all_asked("INFO", "replication")
+        if sum(b"role:master" in each for at, each in enumerate(told) if at != dead) >= wanted:
             return
         await asyncio.sleep(0.2)
-
-
-async def _each_node(servers: Servers, name: str, value: str) -> None:
-    for at in range(len(servers.nodes)):
-        await _asked(servers, at, "CONFIG", "SET", name, value)
-
-
-async def _asked(servers: Servers, at: int, *words: str) -> bytes:
-    """What a node answers, without its line; nothing where it does not."""
-    client = connect(f"redis://127.0.0.1:{servers.node_ports[at]}", timeout_s=2.0)
-    try:
-        [reply] = await pipelined(client, [Command(words[0], (), words[1:])])
-        return bytes(reply)
-    except Exception:
-        return b""
-    finally:
-        await client.aclose()
 
 
 _ANYWHERE = (
@@ -338,4 +317,5 @@ async def befall(world: World, step: Step) -> None:
         for name in step.names:
             await stack.enter_async_context(FAULTS[name].befall(world, draw))
         await asyncio.sleep(step.for_s)
-    await _each_node(world.servers, "maxmemory", "0")  # one that stood still has not heard it
+    # One that stood still has not heard it.
+    await world.servers.redis_nodes.all_asked("CONFIG", "SET", "maxmemory", "0")

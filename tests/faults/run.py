@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 import time
+import traceback
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from tests.faults.verdict import caught_up, faults_found
 from tests.faults.world import REDIS, Redis, Servers, World, own_servers, world
 
 BUDGET_MS = 300.0
+JUDGED_WITHIN_S = 300.0
+"""How long it may take to read the log and the state, and to compare them."""
 Tell = Callable[[str], None]
 
 
@@ -104,7 +107,7 @@ async def run(made: World, seed: int, drawn: Iterator[Step], tell: Tell) -> Repo
     report = Report(seed, made.servers.redis)
     made.tell = tell
     made.feed.start()
-    began = time.monotonic()
+    began, sending_s = time.monotonic(), 0.0
     try:
         for step in drawn:
             name = " and ".join(step.names)
@@ -125,10 +128,16 @@ async def run(made: World, seed: int, drawn: Iterator[Step], tell: Tell) -> Repo
         await caught_up(made)
         report.recovery_s["to the end of the log"].append(time.monotonic() - began)
         tell("caught up; comparing")
-        report.found += await faults_found(made)
-    except (AssertionError, TimeoutError) as error:
-        report.found.append(str(error) or repr(error))
-        return report
+        async with asyncio.timeout(JUDGED_WITHIN_S):
+            report.found += await faults_found(made)
+    except Exception as error:  # whatever it is, it is a verdict
+        tell("".join(traceback.format_exception(error)))
+        report.found.append(f"{type(error).__name__}: {error}")
+    if made.false_alarms:
+        report.found.append(
+            f"{made.false_alarms} times the state was told to be lost, and no Redis had taken "
+            "another's place"
+        )
     asked = sorted(took for took, _ in made.feed.asked)
     marks = Counter(mark for _, mark in made.feed.asked)
     report.counts = {
@@ -139,6 +148,7 @@ async def run(made: World, seed: int, drawn: Iterator[Step], tell: Tell) -> Repo
         "later than budget + 20 ms": sum(took > 0.02 for took in asked),
         "processes told to end": len(made.fleet.stops_s),
         "processes that ended by themselves": len(made.fleet.ends),
+        "changes of the primaries of Redis": made.servers.redis_nodes.successions,
         "states lost and built anew": len(made.rebuilt_s),
     }
     report.lines = [

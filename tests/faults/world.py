@@ -26,11 +26,13 @@ from deploy.real_servers import (
 from feature_store.opening import open_store
 from feature_store.redis.client import StoreUnavailableError
 from feature_store.store import FeatureStore
+from onebar.process.tasks import end_tasks
 from onebar.settings import Settings
 from onebar.stack.processes import Children
 from stream.kafka.topics import ensure_topics
 from tests.faults.feed import Feed
 from tests.faults.fleet import Fleet
+from tests.faults.nodes import Nodes
 from tests.faults.script import first_batch, shown_videos
 
 Redis = Literal["sentinel", "cluster", "one"]
@@ -38,6 +40,10 @@ REDIS: tuple[Redis, ...] = ("sentinel", "sentinel", "cluster", "one")
 """What a seed draws from."""
 NODES: dict[Redis, int] = {"sentinel": 2, "cluster": 6, "one": 1}
 BROKERS = 3
+DOWN_AFTER_MS = 3000
+"""As long as a primary may be silent: on a busy machine one is for a second without any fault."""
+LOOK_S = 1.0
+TELL_S = 30.0
 WITHIN_S = 300.0
 """What anything may take to be as it was, on a machine that does other things as well."""
 
@@ -53,7 +59,7 @@ class Servers:
         self.redis_url = redis_url
         self.brokers: list[Server] = []
         self.nodes: list[Server] = []
-        self.node_ports: list[int] = []
+        self.redis_nodes = Nodes()
         self.kafka_lines: list[Line] = []
         self.redis_lines: list[Line] = []
         self.redis: Redis = "one"
@@ -91,7 +97,9 @@ async def own_servers(redis: Redis) -> AsyncIterator[Servers]:
             def start() -> None:
                 if redis == "sentinel":
                     made.redis_url = start_watched_redis(
-                        work, logs, started, behind=behind["redis"]
+                        *(work, logs, started),
+                        behind=behind["redis"],
+                        down_after_ms=DOWN_AFTER_MS,
                     )
                 else:
                     made.redis_url = start_redis(
@@ -101,7 +109,7 @@ async def own_servers(redis: Redis) -> AsyncIterator[Servers]:
                         kept=True,
                     )
                 made.nodes = [server for server in started if server.name.startswith("Redis")]
-                made.node_ports = ports["redis"]
+                made.redis_nodes = Nodes(ports["redis"])
                 made.bootstrap = start_brokers(BROKERS, work, logs, started, behind=behind["kafka"])
                 made.brokers = [server for server in started if server.name.startswith("Kafka")]
 
@@ -134,9 +142,13 @@ class World:
         self.http = http
         self.rebuilt_s: list[float] = []
         """Of each time that the state was lost and built anew, how long that took."""
+        self.false_alarms = 0
+        """How often the state was told to be lost though no Redis had given way to another."""
         self.changing = asyncio.Lock()
         """Held while the processes go on to another version of the state."""
         self.tell: Callable[[str], None] = lambda line: None
+        self.looking: list[asyncio.Task[None]] = []
+        """What goes on beside the faults, for ever: one that ends has failed."""
         self._canaries = 0
 
     @property
@@ -153,8 +165,8 @@ class World:
 
     async def recovered(self, within_s: float = WITHIN_S) -> float:
         """Wait until every member is well and what is sent now has its effect; how long that
-        took (s). Raises `AssertionError`."""
-        began = time.monotonic()
+        took (s). Raises `AssertionError`, and what ended whoever looks after them."""
+        began = told = time.monotonic()
         self._canaries += 1
         name = str(self._canaries)
         sent = asyncio.create_task(self.feed.canary(name))
@@ -167,8 +179,15 @@ class World:
             if not unwell:
                 await sent
                 return time.monotonic() - began
-            if time.monotonic() - began > within_s:
+            for task in self.looking:
+                if task.done():
+                    task.result()
+            now = time.monotonic()
+            if now - began > within_s:
                 raise AssertionError(f"not well after {within_s:.0f} s: {unwell}")
+            if now - told > TELL_S:
+                told = now
+                self.tell(f"    not well yet: {unwell}")
             await asyncio.sleep(0.2)
 
     async def _seen(self, name: str) -> bool:
@@ -185,11 +204,24 @@ class World:
             await self.fleet.lost.wait()
             async with self.changing:
                 began = time.monotonic()
+                await self._look()
+                self.false_alarms += not self.servers.redis_nodes.may_have_lost()
                 version = f"g{int(self.settings.state_version[1:]) + 1}"
                 settings = self.settings.model_copy(update={"state_version": version})
                 await self.fleet.change(settings, self._filled)
                 self.rebuilt_s.append(time.monotonic() - began)
                 self.tell(f"    state was lost, and built anew in {self.rebuilt_s[-1]:.1f} s")
+
+    async def watch_redis(self) -> None:
+        """Tell where another Redis takes over, whether a fault befell it or the machine was too
+        busy. For ever."""
+        while True:
+            await self._look()
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        if await self.servers.redis_nodes.look():
+            self.tell("    other Redis are primaries now")
 
     async def _filled(self) -> None:
         """The new state knows each video that impressions are of."""
@@ -250,10 +282,11 @@ async def world(
             for _ in range(generators):
                 fleet.add("generator")
             fleet.supervise()
-            looking = asyncio.create_task(made.look_after())
+            beside = (made.look_after(), made.watch_redis())
+            made.looking = [asyncio.create_task(each) for each in beside]
             try:
                 await made.recovered()
                 yield made
             finally:
-                looking.cancel()
+                await end_tasks(*made.looking)
                 await fleet.rest()

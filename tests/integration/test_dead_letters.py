@@ -12,9 +12,10 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 from stream_fixtures import lag, producer, values
-from support import onebar
+from support import Workers, eventually, onebar
 
 from onebar.settings import Settings
+from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, DEAD_LETTERS, MAX_EVENT_BYTES, VIDEOS, InvalidEventError
 from stream.kafka.consumer import RecordConsumer
 from stream.kafka.producer import EventProducer, EventRefusedError, Message
@@ -22,6 +23,8 @@ from stream.kafka.records import Record
 from stream.kafka.topics import KafkaUnavailableError, KafkaUnfitError
 from stream.logs.dead_letters import (
     ALL,
+    HOPELESS,
+    DeadLetter,
     Exported,
     Replayed,
     Selection,
@@ -125,6 +128,42 @@ async def test_a_message_that_says_nothing_of_itself_is_listed_and_not_sent(
     assert replayed.sent == 0
     assert [(r.id, "which topic" in r.why) for r in replayed.refused] == [(found.id, True)]
     assert await lag(settings, BEHAVIORS) == 0
+
+
+async def test_what_fails_each_time_is_not_sent_for_ever(
+    settings: Settings, workers: Workers
+) -> None:
+    with_metrics = settings.model_copy(update={"metrics_port": free_port()})
+    await workers.ready(workers.start("stream", settings=with_metrics), with_metrics)
+    async with producer(settings) as kafka:
+        await kafka.send_raw(BEHAVIORS, b"k", b"{junk}")
+
+    async def only() -> DeadLetter | None:
+        found = [each async for each in dead_letters(settings)]
+        return found[0] if len(found) == 1 else None
+
+    async def again(times: int) -> bool:
+        found = await only()
+        return found is not None and found.tries == times
+
+    for times in range(HOPELESS):
+        await eventually(lambda times=times: again(times), what=f"a letter sent back {times} times")
+        assert await replay_dead_letters(settings) == Replayed(1)
+    await eventually(lambda: again(HOPELESS), what="a hopeless letter")
+    told = await asyncio.to_thread(onebar, "dead-letters", "replay", settings=settings)
+    assert told.returncode == 3, told.stderr
+    assert "sent back 3 times and failed each time" in told.stdout
+    [line] = (
+        await asyncio.to_thread(onebar, "dead-letters", "list", settings=settings)
+    ).stdout.splitlines()
+    assert json.loads(line)["tries"] == HOPELESS
+
+    forced = await asyncio.to_thread(onebar, "dead-letters", "replay", "--force", settings=settings)
+    assert forced.returncode == 0, forced.stderr
+    await eventually(lambda: again(HOPELESS + 1), what="the forced one")
+    # Another value is another try.
+    assert await replay_dead_letters(settings, mend=bytes.upper) == Replayed(1)
+    await eventually(lambda: again(1), what="the mended one")
 
 
 async def open_ids(settings: Settings, selection: Selection = ALL) -> set[str]:
@@ -294,7 +333,7 @@ async def test_the_command_line_is_safe_and_names_what_it_refuses(
     lines = exported.read_text().replace(json.dumps(nasty, ensure_ascii=False), json.dumps("x"))
     exported.write_text(lines)
     assert "1 sent back" in await run("replay", "--from", str(exported))
-    assert "no dead letters" in await run("list")
+    assert await run("list") == ""
     assert len(await values(settings, BEHAVIORS)) == 2
     for words in (("drop",), ("show", "9:9"), ("edit", ids[1], "--value", str(mended))):
         done = await asyncio.to_thread(onebar, "dead-letters", *words, settings=settings)

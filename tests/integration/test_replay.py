@@ -16,13 +16,16 @@ from pathlib import Path
 import pytest
 from support import Workers, eventually, onebar
 
+from feature_store.store import FeatureStore
 from onebar.settings import Settings
 from onebar.stack.processes import Child
 from onebar.stack.servers import free_port
 from onebar.stack.variables import environment
+from stream.events import Event, Video
+from stream.kafka.producer import EventProducer
 from stream.logs.dead_letters import read_dead_letters
 from stream.logs.files import EventLog
-from stream.logs.fold_check import differences, wait_for_zero_lag
+from stream.logs.fold_check import VideosFolded, differences, wait_for_zero_lag
 from stream.logs.offline import OfflineFold
 from stream.simulator import SimulatorConfig, write_log
 
@@ -147,9 +150,10 @@ async def test_bad_lines_are_dead_letters_and_the_rest_is_exact(
     done = await asyncio.to_thread(
         onebar, "replay", str(log), "--check", "--json", settings=settings
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 3, done.stdout + done.stderr  # all but what is named
+    assert "2 lines of" in done.stderr
     report = json.loads(done.stdout)
-    assert (report["events"], report["invalid"]) == (501, 2)
+    assert (report["events"], report["invalid"], report["differences"]) == (501, 2, [])
     letters = await read_dead_letters(settings)
     assert len(letters) == 3
     assert (await folded(settings, log)).dead_letters == 3
@@ -221,3 +225,36 @@ async def test_several_files_and_pipes_are_one_log(
     whole.write_bytes(b"".join(lines))
     await wait_for_zero_lag(settings, generator=False)
     assert await differences(settings, (await folded(settings, whole)).snapshot()) == []
+
+
+def some_videos(count: int) -> list[Event]:
+    return [
+        Video(event_id=f"v{n}", ts=float(n), video_id=f"v{n}", caption=f"a tent, look {n}")
+        for n in range(count)
+    ]
+
+
+@pytest.mark.usefixtures("stream_worker")
+async def test_videos_that_were_waited_for_are_known(
+    settings: Settings, store: FeatureStore
+) -> None:
+    folded = VideosFolded(settings, on_stalled=pytest.fail)
+    async with EventProducer(settings) as producer:
+        await producer.send(some_videos(500))
+        await folded()
+    found = await store.features([(f"v{n}", None) for n in range(500)])
+    assert all(each.known for each in found)
+
+
+@pytest.mark.usefixtures("made_topics")
+async def test_without_a_worker_videos_are_not_waited_for_for_ever(settings: Settings) -> None:
+    told: list[str] = []
+    folded = VideosFolded(settings, told.append, stalled_s=0.2)
+    await folded()
+    assert told == [], "there is none to wait for"
+    async with EventProducer(settings) as producer:
+        await producer.send(some_videos(3))
+    for _ in range(2):
+        await folded()
+    assert len(told) == 1
+    assert "3 videos are not taken in" in told[0]

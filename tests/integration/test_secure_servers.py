@@ -14,7 +14,7 @@ import httpx
 import pytest
 from support import eventually, onebar, workers
 
-from deploy.real_servers import Security, missing_programs, real_servers
+from deploy.real_servers import STRANGER, Security, missing_programs, real_servers
 from feature_store.opening import open_store
 from feature_store.redis.client import (
     Command,
@@ -25,6 +25,7 @@ from feature_store.redis.client import (
 )
 from feature_store.redis.fitness import acl_rule
 from onebar.settings import Settings
+from onebar.stack.doctor.servers import topics
 from onebar.stack.servers import free_port
 from onebar.stack.variables import variables
 from stream.events.pseudonyms import Pseudonyms
@@ -155,6 +156,19 @@ async def test_kafka_says_why_it_refuses(settings: Settings, name: str) -> None:
     with pytest.raises(kind, match=hint) as caught:
         await partition_counts(settings.model_copy(update=change))
     assert settings.kafka_sasl_password not in str(caught.value)
+
+
+async def test_doctor_tells_a_topic_that_is_hidden_from_one_that_is_missing(
+    settings: Settings,
+) -> None:
+    [missing] = await topics(settings)
+    assert missing.ok is False
+    assert "missing: onebar.videos" in missing.found
+    login = {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": STRANGER}
+    [hidden] = await topics(settings.model_copy(update=login))
+    assert hidden.ok is False
+    assert "may not see onebar.videos" in hidden.found
+    assert "Describe" in hidden.advice
 
 
 WRONG_REDIS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

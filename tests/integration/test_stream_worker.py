@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,8 +31,10 @@ from two_folds import first, second
 from feature_store.buckets import add_counts
 from feature_store.keys import Keys
 from feature_store.memory import MemoryStore
+from feature_store.plan import Plan
+from feature_store.redis.client import Client, StoreUnavailableError
 from feature_store.snapshot import StateSnapshot, diff
-from feature_store.store import FeatureStore
+from feature_store.store import ApplyStats, FeatureStore
 from feature_store.writes import Position
 from onebar.evidence.text import clean_video
 from onebar.policy import DAY
@@ -39,11 +43,13 @@ from onebar.stack.processes import Child
 from onebar.stack.servers import free_port
 from stream.events import BEHAVIORS, RULES, VIDEOS, Deletion, Event, Search, Video, encode
 from stream.events.fold import fold
+from stream.kafka.order import PredecessorFailedError
 from stream.kafka.records import Record
 from stream.logs.dead_letters import read_dead_letters, replay_dead_letters
 from stream.workers.continuity import INPUTS
 from stream.workers.faust_app import seek_to_committed
 from stream.workers.ingest import Ingester
+from stream.workers.metrics import WorkerHealth
 from stream.workers.runtime import WorkerCrashedError
 from stream.workers.stream import EXIT_S, run_stream_worker
 
@@ -391,6 +397,54 @@ async def test_a_failure_nobody_foresaw_ends_the_worker_and_loses_nothing(
     workers.start("stream")
     await caught_up(settings)
     await assert_state(store, folded(events, settings))
+
+
+class Faltering(FeatureStore):
+    """Says now and then that Redis is away: what was sent has had its effect, or has not."""
+
+    chance = random.Random(7)
+
+    async def carry_out(self, planned: Plan) -> ApplyStats:
+        falters = self.chance.random()
+        if falters < 0.15:
+            raise StoreUnavailableError("before")
+        stats = await super().carry_out(planned)
+        if falters < 0.3:
+            raise StoreUnavailableError("behind")
+        return stats
+
+
+async def test_batches_in_hand_together_have_their_effect_in_order(
+    settings: Settings, client: Client, store: FeatureStore
+) -> None:
+    events = make_events(300)
+    await send(settings, events)
+    batches = defaultdict[tuple[str, int], list[list[Record]]](list)
+    for record in await records(settings, VIDEOS, BEHAVIORS):
+        mine = batches[record.topic, record.partition]
+        if not mine or len(mine[-1]) == 20:
+            mine.append([])
+        mine[-1].append(record)
+    faltering = Faltering(client, store.keys, store.policy)
+    async with producer(settings) as kafka:
+        ingester = Ingester(faltering, kafka, WorkerHealth())
+        tasks = {
+            pair: [asyncio.create_task(ingester.take(batch)) for batch in mine]
+            for pair, mine in batches.items()
+        }
+        most = max(batches, key=lambda pair: len(batches[pair]))
+        await tasks[most][0]
+        cancelled = tasks[most][2]
+        cancelled.cancel()
+        ended = await asyncio.gather(*tasks[most], return_exceptions=True)
+        assert ended[:2] == [None, None]
+        assert isinstance(ended[2], asyncio.CancelledError)
+        assert {type(each) for each in ended[3:]} == {PredecessorFailedError}
+        await asyncio.gather(*(task for pair in tasks if pair != most for task in tasks[pair]))
+        assert (await store.reached([most]))[most] == batches[most][1][-1].offset
+        await asyncio.gather(*(ingester.take(batch) for batch in batches[most][2:]))
+    await assert_state(store, folded(events, settings))
+    await assert_second_fold(store, settings)
 
 
 async def test_a_topic_made_anew_is_refused_and_another_generation_accepted(

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from onebar.process.console import printable
-
-
-def wants_json(as_json: bool) -> bool:
-    """Whether the answer is for a program: it was asked for so, or goes into a pipe."""
-    return as_json or not sys.stdout.isatty()
 
 
 def moment(ts: float | None) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onebar.cli.common import JsonOption, command_settings, print_json, run_to_end
-from onebar.cli.inspecting.show import Page, ago, moment, wants_json
+from onebar.cli.common import JsonOption, command_settings, print_json, run_to_end, wants_json
+from onebar.cli.inspecting.show import Page, ago, moment
 from onebar.process.console import say
 
 if TYPE_CHECKING:

@@ -46,7 +46,9 @@ def open_mapped(
         elif show:
             print_preview(seen, str(log.path), log.mapping.name)
         if not seen.events and not show:
-            why = f": {seen.errors[0][1]} (row {seen.errors[0][0]:,})" if seen.errors else ""
+            why = "".join(f": {hint}" for hint in seen.hints[:1])
+            if seen.errors and not why:
+                why = f": {seen.errors[0][1]} (row {seen.errors[0][0]:,})"
             raise UsageError(
                 f"none of the first {seen.rows:,} rows of {log.path} is an event by the mapping "
                 f"{log.mapping.name!r}{why}. Nothing was sent; --preview shows what it makes of "
@@ -84,6 +86,7 @@ def preview_json(seen: Preview, row: str = "row", **named: str) -> dict[str, Any
         "unmapped": seen.unmapped,
         "events": _counts(seen),
         "errors": [{row: where, "error": error} for where, error in seen.errors],
+        "hints": list(seen.hints),
         "first": [_fields(event) for event in seen.events[:SHOWN]],
     }
 
@@ -123,6 +126,8 @@ def print_preview(seen: Preview, source: str, mapping: str, row: str = "row") ->
             rest = ", ".join(f"{n}={v}" for n, v in fields.items() if n not in known)
             cells = (kind, when, fields.get("user_id", ""), fields.get("video_id", ""), rest[:120])
             table.add_row(*(Text(printable(str(cell))) for cell in cells))
+    for hint in seen.hints:
+        console.print(Text(printable(f"hint: {hint}")))
     if seen.events:
         console.print(table)
     for where, error in seen.errors[:SHOWN]:

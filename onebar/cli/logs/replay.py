@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 import typer
 
 from onebar.cli.common import (
+    PARTIAL,
     Format,
     FormatOption,
     JsonOption,
@@ -78,11 +79,13 @@ def replay(
     bzip2, xz, zstd) and encoded is told by its first bytes. A file that holds no events is refused
     before anything is sent. A pipe is read once, and can't be gone on with.
 
-    A line that is no event goes to the dead letters and is counted. What is sent again after an
-    interruption has the same event ids and counts once.
+    A line that is no event goes to the dead letters and is counted, the others are sent; with
+    --strict it ends there. What is sent again after an interruption has the same event ids and
+    counts once.
 
-    --check expects that the namespace holds this log and nothing else. Exit status: 0 all went
-    well, 1 the log or the check is bad, 130 interrupted.
+    --check expects that the namespace holds this log and nothing else. Exit status: 0 every line
+    was sent, 3 every line but those that are no events, 1 the log or the check is bad, 130
+    interrupted.
 
     Example: onebar replay clicks.jsonl.gz --speed 60
 
@@ -118,7 +121,7 @@ def replay(
     )
     total = {
         name: sum(result[name] for result in results)
-        for name in ("events", "invalid", "skipped", "seconds")
+        for name in ("events", "invalid", "skipped", "invalid_before", "seconds")
     }
     if as_json:
         told = results[0] if len(results) == 1 else {**total, "logs": results}
@@ -130,12 +133,19 @@ def replay(
         )
         if differences is not None:
             print("\n".join(differences) or "state equals the clean fold: no differences")
-    if total["invalid"] and not total["events"] and not total["skipped"]:
-        named = ", ".join(map(str, logs))
+    invalid = total["invalid"] + total["invalid_before"]
+    named = ", ".join(map(str, logs))
+    if invalid and invalid == total["invalid"] + total["events"] + total["skipped"]:
         say(f"onebar: no line of {named} is an event; they are dead letters now")
         raise typer.Exit(1)
     if differences:
         raise typer.Exit(1)
+    if invalid:
+        say(
+            f"onebar: {invalid:,} lines of {named} are no events; they are dead letters now "
+            "(onebar dead-letters list)"
+        )
+        raise typer.Exit(PARTIAL)
 
 
 async def _replay_all(
@@ -168,6 +178,13 @@ async def _replay_all(
     return results, await checking.differences(settings, offline.snapshot())
 
 
+def _not_folded(why: str) -> None:
+    say(
+        f"onebar: impressions are sent before their videos are known ({why}): does a stream worker "
+        "run?"
+    )
+
+
 async def _replay(
     settings: Settings,
     log: Log,
@@ -180,6 +197,7 @@ async def _replay(
 
     from stream.kafka.producer import EventProducer
     from stream.kafka.topics import ensure_topics
+    from stream.logs.fold_check import VideosFolded
     from stream.logs.replay import KafkaSink, Replay, Standing, StateFile, state_path
 
     await ensure_topics(settings)
@@ -197,7 +215,7 @@ async def _replay(
         async with producer:
             run = Replay(
                 log,
-                KafkaSink(producer),
+                KafkaSink(producer, VideosFolded(settings, _not_folded)),
                 target=f"{settings.kafka_bootstrap}/{settings.topic_prefix}",
                 speed=speed,
                 strict=strict,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from onebar.errors import OneBarError
 from onebar.recommending.loading import open_configured
 from onebar.settings import Settings
 from onebar.stack.doctor import here, servers
@@ -62,9 +63,31 @@ async def _checkpoint(settings: Settings) -> list[Finding]:
     return [Finding("checkpoint", True, f"{opened.name}, for {engine}{source}")]
 
 
+class WrongApiError(OneBarError, RuntimeError):
+    """What answers there is no API of OneBar."""
+
+
+PARTS = ("kafka", "redis", "model")
+"""What an API says of itself at /readyz."""
+
+
+def readiness(url: str, settings: Settings) -> tuple[int, dict[str, Any]]:
+    """Status and answer of an API's /readyz. Raises as `get` does."""
+    status, body = get(url, "/readyz", settings)
+    try:
+        told = json.loads(body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or any(name not in told for name in PARTS):
+        raise WrongApiError(
+            f"what answers at {url} is no API of OneBar: status {status} with {body[:60]!r}"
+        )
+    return status, told
+
+
 def get(url: str, path: str, settings: Settings) -> tuple[int, str]:
     """Status and text of what an API answers, trusting the certificate that it is set to have.
-    Raises `OSError`, `http.client.HTTPException` and `ValueError`."""
+    Raises `WrongApiError` where that is no HTTP, `OSError` and `ValueError`."""
     parts = urllib.parse.urlsplit(url)
     if not parts.hostname or parts.scheme not in ("http", "https"):
         raise ValueError(f"expected http://HOST:PORT, got {url!r}")
@@ -80,18 +103,16 @@ def get(url: str, path: str, settings: Settings) -> tuple[int, str]:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read(2_000_000).decode(errors="replace")
+    except http.client.HTTPException as error:
+        raise WrongApiError(f"what answers at {url} speaks no HTTP: {error!r:.80}") from error
     finally:
         connection.close()
 
 
 def _ask_api(url: str, settings: Settings) -> list[Finding]:
-    status, body = get(url, "/readyz", settings)
-    try:
-        told = dict(json.loads(body))
-        told.pop("ready", None)
-        said = ", ".join(f"{name}: {value}" for name, value in told.items() if value is not None)
-    except (ValueError, TypeError):
-        told, said = {}, body[:200]
+    status, told = readiness(url, settings)
+    facts = ((name, value) for name, value in told.items() if name != "ready")
+    said = ", ".join(f"{name}: {value}" for name, value in facts if value is not None)
     if status != 200:
         found = f"{url} is not ready ({status}): {said}"
         return [Finding("api", False, found, "mend what it names")]

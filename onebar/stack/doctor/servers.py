@@ -38,10 +38,21 @@ async def kafka(settings: Settings) -> list[Finding]:
 
 async def topics(settings: Settings) -> list[Finding]:
     """Whether all are there, and as we would have made them."""
-    brokers, facts = await topic_facts(settings)
-    prefix = settings.topic_prefix
-    missing = [prefix + spec.name for spec in TOPICS if spec.name not in facts]
+    told = await topic_facts(settings)
+    facts, prefix = told.facts, settings.topic_prefix
+    hidden = [prefix + spec.name for spec in TOPICS if spec.name in told.hidden]
+    absent = (spec.name for spec in TOPICS if spec.name not in facts)
+    missing = [prefix + name for name in absent if name not in told.hidden]
     found = []
+    if hidden:
+        found.append(
+            Finding(
+                "topics",
+                False,
+                f"this user may not see {', '.join(hidden)}, so whether they are there is unknown",
+                "grant it Describe on them, and what else docs/operations.md lists",
+            )
+        )
     if missing:
         found.append(
             Finding(
@@ -51,11 +62,12 @@ async def topics(settings: Settings) -> list[Finding]:
                 "create them: onebar topics create",
             )
         )
-    else:
+    elif not hidden:
         names = (f"{prefix}{spec.name} ({facts[spec.name].partitions})" for spec in TOPICS)
         found.append(Finding("topics", True, ", ".join(names)))
     for spec in TOPICS:
-        faults = topic_faults(spec, facts[spec.name], brokers) if spec.name in facts else []
+        known = facts.get(spec.name)
+        faults = topic_faults(spec, known, told.brokers) if known is not None else []
         if faults:
             wanted = ",".join(f"{name}={value}" for name, value in spec.config.items())
             found.append(
@@ -120,7 +132,8 @@ async def redis(settings: Settings) -> list[Finding]:
         await store.close()
     notes = "".join(f"; {note}" for note in fitness.notes)
     url = shown_url(settings.redis_url)
-    found = [Finding("redis", True, f"{url} answers, version {fitness.version}{notes}")]
+    version = f"version {fitness.version}" if fitness.version else "of a version it does not tell"
+    found = [Finding("redis", True, f"{url} answers, {version}{notes}")]
     if fitness.problems:
         found = [Finding("redis", False, "; ".join(fitness.problems), _rule_advice(settings))]
     # An eviction takes from the state without a word: that is no matter of one day.

@@ -55,7 +55,7 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     ("malformed", "told"),
     [
         ("secret", "no scope"),
-        (entry("k", "root"), "'root'"),
+        (entry("k", "root"), "expected read, write, admin"),
         (entry("k", ""), "scope"),
         (entry("k", "read+"), "scope"),
         ("read:the-key-itself", "64 hex"),

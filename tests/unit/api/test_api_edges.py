@@ -162,6 +162,14 @@ async def test_a_file_that_did_not_change_is_not_sent_again() -> None:
         ).headers["etag"]
 
 
+@pytest.mark.parametrize("path", ["/docs", "/operations"])
+async def test_a_page_is_found_with_a_slash_behind_it(path: str) -> None:
+    async with client() as http:
+        answer = await http.get(f"{path}/?a=1")
+        assert (answer.status_code, answer.headers["location"]) == (308, path)
+        assert (await http.get(answer.headers["location"])).status_code == 200
+
+
 PREFLIGHT = {
     "access-control-request-method": "POST",
     "access-control-request-headers": "content-type, x-api-key, x-request-id",

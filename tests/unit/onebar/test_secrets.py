@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from api.http.auth import ApiKeyError, parse_api_keys
 from feature_store.redis.client import connect
 from onebar.addresses import shown_url
 from onebar.cli import main as cli
@@ -60,6 +61,33 @@ def test_no_part_of_a_password_stands_in_an_error_or_in_what_is_shown(
     for text in told:
         for piece in parts_of(password):
             assert piece not in text
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.sampled_from(["", "SASL_SSL://", "kafka://"]), passwords, hosts)
+def test_no_part_of_a_password_of_kafka_is_taken_for_an_address(
+    scheme: str, password: str, host: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(kafka_bootstrap=f"{scheme}user:{password}@{host}")
+    for text in (str(caught.value), repr(caught.value), said_of(caught.value)):
+        for piece in parts_of(password):
+            assert piece not in text
+
+
+@pytest.mark.parametrize("query", ["bad=1", "s3cr3t", "protocol=x", "db=", "timeout=inf"])
+@pytest.mark.parametrize("url", ["redis://h", "redis+sentinel://h/m", "unix:///run/redis"])
+def test_what_a_url_of_redis_has_behind_is_known_or_refused(url: str, query: str) -> None:
+    with pytest.raises(ValidationError, match="behind the"):
+        Settings(redis_url=f"{url}?{query}")
+    Settings(redis_url=f"{url}?socket_timeout=2.5&password=x")
+
+
+@pytest.mark.parametrize("entry", ["a:s3cr3t:nonsense", "s3cr3t:" + "0" * 64, "read+s3cr3t:00"])
+def test_a_key_in_the_wrong_place_is_not_repeated(entry: str) -> None:
+    with pytest.raises(ApiKeyError, match="entry 1") as caught:
+        parse_api_keys([entry])
+    assert "s3cr3t" not in str(caught.value)
 
 
 def said_of(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onebar.evidence.evidence import shares_a_term, terms
@@ -98,3 +98,11 @@ def test_only_words_that_say_something_relate() -> None:
 def test_parts_of_a_hyphenated_word() -> None:
     [word] = words("Wi-Fi")
     assert parts(word) == ("wi", "fi")
+
+
+@given(st.text("abcXY019 '.,:/-&+%_?", max_size=24))
+@example("der die das und cheap shoes")
+@example("c++ & r&b 4.5 wi-fi a+b_c don't 50% d.o.t")
+def test_a_text_of_ascii_has_the_words_that_it_has_among_others(text: str) -> None:
+    # The dot in the middle joins nothing there, but is no ASCII character.
+    assert words(text) == words(f"{text} ·")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onebar.ranking.habits import PLAIN, Habits, Style
+from onebar.evidence.words import words
+from onebar.ranking.habits import MOST_WORDS, PLAIN, Habits, Style
 
 THINGS = ("red lamp", "trail shoes", "oak table", "camping tent", "gas kettle")
 HABITS = Habits(
@@ -62,3 +63,24 @@ def test_an_affix_is_joined_as_it_was_written() -> None:
     known = Habits(("便宜的",), ())
     base, style = known.apart("便宜的台灯")
     assert (base, style.first) == ("台灯", "便宜的")
+
+
+@given(
+    st.lists(st.sampled_from(("a", "bb", "c-d", "near", "me", "皮划艇")), min_size=1, max_size=6),
+    st.sets(st.sampled_from(("a ", "a bb ", "bb ", "near me "))),
+    st.sets(st.sampled_from((" me", " near me", " bb", "艇"))),
+)
+def test_the_longest_habits_at_both_ends_are_told_apart(
+    said: list[str], begins: set[str], ends: set[str]
+) -> None:
+    query = " ".join(said)
+    found = words(query)
+    most = min(MOST_WORDS, len(found) - 1)
+    starts = [query[: found[many].start] for many in range(1, most + 1)]
+    finishes = [query[found[-many - 1].end :] for many in range(1, most + 1)]
+    first = max((one for one in starts if one in begins), key=len, default="")
+    last = max((one for one in finishes if one in ends), key=len, default="")
+    if len(first) + len(last) >= len(query):
+        last = ""
+    base = query[len(first) : len(query) - len(last)]
+    assert Habits(begins, ends).apart(query) == (base, Style(first, last))

@@ -17,11 +17,13 @@ from onebar.ranking.trees import Trees, TreesError
 NAMES = ("a", "b", "c")
 
 
-def grown(rows: NDArray[np.float32], labels: NDArray[np.int8], trees: int = 8) -> Any:
+def grown(
+    rows: NDArray[np.float32], labels: NDArray[np.int8], trees: int = 8, leaves: int = 6
+) -> Any:
     import lightgbm
 
     parameters = {
-        "objective": "binary", "num_leaves": 6, "min_data_in_leaf": 2, "verbosity": -1,
+        "objective": "binary", "num_leaves": leaves, "min_data_in_leaf": 2, "verbosity": -1,
         "num_threads": 1, "learning_rate": 0.3,
     }  # fmt: skip
     data = lightgbm.Dataset(rows, labels, feature_name=list(NAMES))
@@ -29,13 +31,13 @@ def grown(rows: NDArray[np.float32], labels: NDArray[np.int8], trees: int = 8) -
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from((0.0, 0.3)))
-def test_numpy_gives_what_lightgbm_gives(seed: int, absent: float) -> None:
+@given(st.integers(0, 2**31), st.sampled_from((0.0, 0.3)), st.sampled_from((6, 9, 17, 33, 64)))
+def test_numpy_gives_what_lightgbm_gives(seed: int, absent: float, leaves: int) -> None:
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(200, 3)).astype(np.float32).round(1)
     rows[rng.random(rows.shape) < absent] = np.nan
     labels = (np.nan_to_num(rows[:, 0]) + rng.normal(size=200) > 0).astype(np.int8)
-    booster = grown(rows, labels)
+    booster = grown(rows, labels, leaves=leaves)
     trees = Trees.of_lightgbm(booster.dump_model())
     asked = rng.normal(size=(50, 3)).astype(np.float32).round(1)
     asked[rng.random(asked.shape) < 0.2] = np.nan

@@ -226,3 +226,54 @@ async def test_a_served_bar_follows_the_users_habit_and_what_they_are_tired_of()
     assert local.queries[0].text.endswith(" near me")
     assert [query.text for query in weary.queries][-1] == first
     assert weary.queries[0].text.startswith("cheap ")
+
+
+SOME = st.lists(st.text("ab ", max_size=9), max_size=4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(SOME, SOME, st.lists(st.tuples(st.text("ab ", max_size=5), st.integers(0, 99))), st.data())
+def test_a_table_has_of_each_candidate_what_is_known_of_it(
+    recent: list[str], anchors: list[str], counted: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    counts = [(query, shown, shown // 3, shown // 9) for query, shown in dict(counted).items()]
+    weights = [data.draw(st.sampled_from((0.0, 1.0, 4.0))) for _ in anchors]
+    made = Material(
+        VideoText(title="a ab b"),
+        tuple(Anchor(*each) for each in zip(anchors, weights, strict=True)),
+        tuple(recent[:2]),
+    )
+    made = seen(made, recent, counts)
+    found = proposals(made, BEAM, taste(book=BOOK), exact=True)
+    table = describe(found, made, shipped_ranker(), BOOK)
+    of_count = {one.query: one for one in made.counts}
+    for one, values in zip(found, table.tolist(), strict=True):
+        row = dict(zip(FEATURES, values, strict=True))
+        named = {
+            "beam": one.beam,
+            "anchor": one.anchor,
+            "history": one.history,
+            "counted": one.counted,
+            "log_probability": None if one.beam is None else one.log_probability,
+            "behind": None if one.beam is None else one.behind,
+            "anchor_weight": None if one.anchor is None else math.log2(1 + one.weight),
+            "near": float(one.near),
+            "span": float(one.span is not None),
+            "styled": float(one.styled),
+            "characters": len(one.text),
+            "asked": math.log2(1 + BOOK.count(one.text)),
+            "repeated": recent.index(one.text) if one.text in recent else None,
+            "sources": sum(
+                each is not None
+                for each in (one.beam, one.anchor, one.history, one.counted, one.span, one.book)
+            ),
+        }
+        seen_as = of_count.get(one.text)
+        for name in ("exposures", "clicks", "engagements"):
+            column = {"clicks": "taps"}.get(name, name)
+            named[column] = 0 if seen_as is None else getattr(seen_as, name)
+        for name, value in named.items():
+            if value is None:
+                assert math.isnan(row[name]), name
+            else:
+                assert row[name] == pytest.approx(value, abs=1e-5), name

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onebar.evidence.words import words
 from onebar.recommending.grounding import (
@@ -13,6 +15,7 @@ from onebar.recommending.grounding import (
     Lexicon,
     LexiconError,
     calibrated_floor,
+    presentable,
     token_log_probability,
 )
 from onebar.records import Candidate
@@ -95,3 +98,9 @@ def test_a_word_of_nothing_that_a_key_keeps_is_no_failure() -> None:
     [lone] = words("\u0640")  # a tatweel, which only stretches letters
     assert lone.key == ""
     assert Ground(["inflatable kayak"]).drop(words("kayak \u0640")) is Drop.SCRIPT
+
+
+@given(st.text("abC 9皮é[<sep>/]?\ufffd", max_size=70))
+def test_most_queries_are_presentable_at_a_glance_and_none_otherwise(text: str) -> None:
+    # With space around it no text is taken for a plain one.
+    assert presentable(text) == presentable(f" {text} ")

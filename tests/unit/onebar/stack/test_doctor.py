@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -9,11 +13,13 @@ import pytest
 
 from onebar.settings import Settings
 from onebar.stack.doctor import here
-from onebar.stack.status import Api, Group, Status, rows, sources
+from onebar.stack.doctor.examination import WrongApiError, readiness
+from onebar.stack.status import Api, Group, Status, rows, sources, status
 from stream.events import BEHAVIORS, DEAD_LETTERS, VIDEOS
 from stream.kafka.facts import Member, TopicFacts, topic_faults
 from stream.kafka.topics import TOPICS
 
+NOWHERE = "127.0.0.1:9"
 SPECS = {spec.name: spec for spec in TOPICS}
 
 
@@ -43,6 +49,41 @@ def test_more_than_we_ask_for_is_fine_and_one_copy_of_three_is_not() -> None:
     assert topic_faults(SPECS[BEHAVIORS], TopicFacts(4, 3, kept), 3) == []
     [fault] = topic_faults(SPECS[BEHAVIORS], TopicFacts(4, 1, kept), 3)
     assert "one copy" in fault
+
+
+@contextmanager
+def answering(raw: bytes) -> Iterator[str]:
+    """Whoever asks gets these bytes; the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(raw)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"-ERR unknown command\r\n", HEAD, HEAD + b"<html>", HEAD + b"[]", HEAD + b"{}"]
+)
+async def test_what_is_no_api_is_neither_ready_nor_a_traceback(raw: bytes) -> None:
+    with answering(raw) as url:
+        with pytest.raises(WrongApiError, match=url):
+            readiness(url, Settings())
+        found = await status(Settings(kafka_bootstrap=NOWHERE, redis_url=f"redis://{NOWHERE}"), url)
+    assert not found.well
+    assert url in found.missing["api"]
 
 
 def names(**settings: object) -> dict[str, str]:

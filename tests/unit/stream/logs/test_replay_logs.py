@@ -157,6 +157,16 @@ def test_the_last_line_may_lack_its_end_but_not_its_half(tmp_path: Path) -> None
     assert [entry.number for entry in entries] == [1]
     assert isinstance(error, TruncatedLogError)
     assert "middle of line 2" in str(error)
+    wrapped = b'{"events": [' + lines(1).rstrip() + b"]}"
+    entries, error = drain(write(tmp_path, ".jsonl", wrapped))
+    assert error is None, "it is whole, and no event"
+    assert [entry.event for entry in entries] == [None]
+
+
+def test_elements_of_an_array_without_its_brackets_are_events(tmp_path: Path) -> None:
+    rows = b",\n".join(lines(4).splitlines())
+    log = write(tmp_path, ".jsonl", rows + b",\n")
+    assert [entry.error for entry in log.entries()] == [""] * 4
 
 
 def test_a_missing_log_is_named(tmp_path: Path) -> None:
@@ -283,6 +293,11 @@ def test_what_a_file_is_is_told_by_its_first_bytes(tmp_path: Path, text: str, su
         ("user;item\n1;2\n".encode("utf-16"), "CSV"),
         (b"PAR1\x15\x04\x15", "Parquet"),
         (b"PK\x03\x04....", "ZIP"),
+        (b"PK\x03\x04\n" + lines(3), "ZIP"),  # stored: from the second line on it is events
+        (b"user\titem\n1\t2\n", "CSV"),
+        (gzip.compress(gzip.compress(b"{}\n")), "compressed once more"),
+        (b"7z\xbc\xaf\x27\x1c\n" + b"\0" * 40, "7z"),
+        (bytes(range(1, 200)), "no text"),
         (b"<html>", "HTML"),
         (b"hello", "no JSON"),
         (
@@ -300,6 +315,7 @@ def test_what_holds_no_events_is_refused_with_what_to_do(
     with pytest.raises(UnrecognizedLogError, match=what) as caught:
         EventLog(path).recognize()
     assert "docs/events.md" in str(caught.value)
+    assert str(caught.value).isprintable()
     with pytest.raises(UnrecognizedLogError):
         next(EventLog(path).entries())
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream.events import Event, Search, encode
+from stream.events import Event, Impression, Search, Video, encode
 from stream.logs import replay as replaying
 from stream.logs.files import EventLog, LogEntry, TruncatedLogError
-from stream.logs.replay import InvalidLineError, Replay, StateFile, StateFileError, state_path
+from stream.logs.replay import (
+    InvalidLineError,
+    KafkaSink,
+    Replay,
+    StateFile,
+    StateFileError,
+    state_path,
+)
 
 
 class Broker:
@@ -209,3 +218,61 @@ def test_the_state_lies_beside_the_log_or_in_the_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = state_path(Path("/proc/self/log.jsonl"))  # nobody writes there
     assert path.is_relative_to(tmp_path / "cache")
+
+
+class Fold:
+    """A broker whose videos are known when somebody waits for them."""
+
+    def __init__(self) -> None:
+        self.sent: list[Event] = []
+        self.known: set[str] = set()
+        self.early: list[str] = []
+        self.waits = 0
+
+    async def send(self, events: Sequence[Event]) -> None:
+        self.sent += events
+        self.early += [
+            event.video_id
+            for event in events
+            if isinstance(event, Impression) and event.video_id in self.videos - self.known
+        ]
+
+    @property
+    def videos(self) -> set[str]:
+        return {event.video_id for event in self.sent if isinstance(event, Video)}
+
+    async def folded(self) -> None:
+        self.waits += 1
+        self.known |= self.videos
+
+
+mixed = st.lists(
+    st.tuples(st.sampled_from(["video", "impression", "search"]), st.integers(0, 5)), max_size=40
+)
+
+
+@given(log=mixed, size=st.integers(1, 9))
+def test_no_impression_is_sent_before_its_video_is_known(
+    log: list[tuple[str, int]], size: int
+) -> None:
+    events: list[Event] = []
+    for number, (kind, video) in enumerate(log):
+        common: dict[str, Any] = {"event_id": f"e{number}", "ts": float(number)}
+        if kind == "video":
+            events.append(Video(**common, video_id=f"v{video}", caption="a tent"))
+        elif kind == "impression":
+            events.append(Impression(**common, video_id=f"v{video}", user_id="u"))
+        else:
+            events.append(search(number))
+    fold = Fold()
+
+    async def replay() -> None:
+        sink = KafkaSink(fold, fold.folded, grace_s=0.0)  # type: ignore[arg-type]
+        for start in range(0, len(events), size):
+            await sink.send(events[start : start + size])
+
+    asyncio.run(replay())
+    assert fold.early == []
+    assert Counter(fold.sent) == Counter(events), "each is sent once"
+    shown = [event for event in events if isinstance(event, Impression)]
+    assert fold.waits <= len(shown), "it waits for the sake of impressions alone"

@@ -25,6 +25,7 @@ from stream.mapping.mapping import (
     ready_mappings,
 )
 from stream.mapping.paths import MISSING, PathError, find, steps_of
+from stream.mapping.slips import slips
 from stream.mapping.values import InvalidValueError, seconds
 
 
@@ -161,7 +162,7 @@ def test_lists_constants_prefixes_and_words_for_words() -> None:
         ({"event": [{"type": "click", "fields": {"txt": "q"}}]}, "txt: no field of 'click'"),
         ({"event": [{"type": "click", "fields": {"ts": {"time": "h"}}}]}, "Invalid enum value"),
         ({"event": [{"type": "click", "fields": {"ts": {}}}]}, "one of path, value and each"),
-        ({"event": [{"type": "click", "wen": {}}]}, "unknown field `wen`"),
+        ({"event": [{"type": "click", "wen": {}}]}, "nothing is called 'wen'"),
         ({"event": [{"type": "click", "when": {"a[": 1}}]}, "no path"),
     ],
 )
@@ -412,3 +413,78 @@ def test_json_is_read_as_it_stands(tmp_path: Path, form: str) -> None:
 def test_a_mapping_that_is_nowhere_names_the_ready_ones() -> None:
     with pytest.raises(InvalidMappingError, match="cloudevents"):
         open_mapping("nowhere.toml")
+
+
+TAPS = {
+    "form": "table",
+    "event": [
+        {
+            "type": "click",
+            "when": {"what": "tap"},
+            "fields": {"ts": "when", "user_id": "who", "video_id": "clip", "query": "words"},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "said"),
+    [
+        ("when;who;clip;what;words\n1;u;v;tap;q\n", {}, "is `delimiter` of [table] ';'?"),
+        ("1\tu\tv\ttap\tq\n", {"delimiter": "\t"}, "list `columns` under [table]"),
+        ("When,who,clip,what,words\n1,u,v,tap,q\n", {}, "is 'When' for 'when' meant?"),
+        ("when,who,clip,what,words\n1,u,v,TAP,q\n", {}, "what = 'tap', and they have 'TAP'"),
+        (
+            "1;u;v;tap;q\n",
+            {"columns": ["when", "who", "clip", "what", "words"]},
+            "got 1: is `delimiter` of [table] ';'?",
+        ),
+    ],
+)
+def test_a_preview_without_events_says_what_may_be_wrong(
+    tmp_path: Path, text: str, more: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "taps.csv"
+    path.write_text(text * 2 if "columns" in str(more) else text + text.splitlines()[-1] + "\n")
+    seen = preview(MappedLog(path, EventMapping({**TAPS, "table": more}, "taps")))
+    assert not seen.events
+    assert said in " ".join([*seen.hints, *(error for _, error in seen.errors)])
+
+
+@given(
+    rows=st.lists(
+        st.dictionaries(
+            st.text(max_size=6) | st.sampled_from(["when", "who", "what"]),
+            st.none() | st.integers() | st.text(max_size=4) | st.lists(st.integers(), max_size=2),
+            max_size=5,
+        ),
+        max_size=6,
+    )
+)
+def test_whatever_the_rows_are_hints_are_given_and_nothing_breaks(
+    rows: list[dict[str, Any]],
+) -> None:
+    for name in ready_mappings():
+        assert all(hint and len(hint) < 4000 for hint in slips(open_mapping(name), rows))
+    found = slips(EventMapping(TAPS, "taps"), rows)
+    fitting = [row for row in rows if str(row.get("what")) == "tap"]
+    assert found or not rows or fitting, "rows that no rule is about get a hint"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"events": []}, "nothing is called 'events': is 'event' meant?"),
+        ({"event": [{"typ": "click"}]}, "nothing is called 'typ' at event 1: is 'type' meant?"),
+        ({"event": [], "table": {"delimeter": ";"}}, "'delimeter' at table: is 'delimiter' meant?"),
+        (
+            {"event": [{"type": "click", "fields": {"ts": {"paht": "t"}}}]},
+            "nothing is called 'paht'",
+        ),
+        ({"event": [{"type": "clicks"}]}, "got 'clicks'"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_with_what_is_meant(data: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidMappingError) as caught:
+        EventMapping(data, "mine.toml")
+    assert said in str(caught.value)
