@@ -74,10 +74,10 @@ GROUPS: tuple[tuple[str, str, Differences], ...] = (
         "The same generators where a click ranker of their own orders their candidates among all "
         "others ([training.md](training.md#what-people-tap)).",
         [
-            ("reinforce-ranked", "cascade"),
-            ("reinforce-ranked", "reinforce"),
-            ("reinforce-ranked", "sft-ranked"),
             ("sft-ranked", "cascade"),
+            ("sft-ranked", "sft"),
+            ("piopd-ranked", "cascade"),
+            ("piopd-ranked", "sft-ranked"),
         ],
     ),
     (
@@ -167,7 +167,7 @@ def write_report(
         "",
         f"Written by `{command}`; nothing here was typed in by hand. {_machine(work, names)} "
         "Intervals are 95 %, from a bootstrap over users and over seeds; a run's value is the mean "
-        f"of its {seeds} seed(s).",
+        "of its seeds.",
         "",
         f"Of version {__version__}, all of it. {_left_out(names)}".rstrip(),
         "",
@@ -233,16 +233,18 @@ def _simulated(work: Path, names: Sequence[str], seeds: int, limit: int) -> list
         "",
         *table([(f"{BY_NAME[name].title} (`{name}`)", summary(run)) for name, run in runs.items()]),
         "",
+        "Seeds: " + ", ".join(f"`{name}` {len(run.runs)}" for name, run in runs.items()) + ".",
+        "",
         *_targets(known, runs),
     ]
     for title, said, pairs in GROUPS:
         if any(one in runs and other in everything for one, other in pairs):
             lines += ["", f"## {title}", "", *([said, ""] if said else [])]
             lines += differences(everything, pairs, COLUMNS)
-    return [*lines, *_moved(work, runs, seeds)]
+    return [*lines, *_moved(work, runs)]
 
 
-def _moved(work: Path, runs: Mapping[str, Runs], seeds: int) -> list[str]:
+def _moved(work: Path, runs: Mapping[str, Runs]) -> list[str]:
     """What each stage did to its loss and to the lists."""
     rows = []
     for name, run in runs.items():
@@ -251,7 +253,7 @@ def _moved(work: Path, runs: Mapping[str, Runs], seeds: int) -> list[str]:
         if before is None or BY_NAME[name].ranked:
             continue
         cards = [open_checkpoint(checkpoint_of(work, name, at), verify=False).card
-                 for at in range(seeds)]  # fmt: skip
+                 for at in range(len(run.runs))]  # fmt: skip
         losses = [card.training.get("validation") for card in cards]
         told = [f"{loss['before']:.3f} → {loss['best']:.3f}" for loss in losses if loss]
         moved = [_shift(before.runs[at % len(before.runs)], one) for at, one in enumerate(run.runs)]
