@@ -123,7 +123,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         rewarded_by="sft-ranked",
         once=True,  # on the valid part it lost by more than chance, whatever its settings
     ),
-    _ranked("piopd", "Stage 3 in the order of a click ranker"),
+    _ranked("piopd", "Stage 3 in the order of a click ranker", once=True),
     Experiment(
         "sft-for-listwise", "sft", "SFT, then more SFT for stage 2's time", "sft", MORE,
         as_long_as="listwise",

@@ -50,7 +50,8 @@ def main() -> None:
     graph = needed([name for name in asked if BY_NAME[name].source in sources])
     names = [name for name in BY_NAME if name in graph]
     run_all(names, options)
-    write_report(work, options.out, names, options.seeds, options.limit, command=said(options))
+    told = [name for name in names if is_told(name, options)]
+    write_report(work, options.out, told, options.seeds, options.limit, command=said(options))
     print(options.out)
 
 
@@ -143,7 +144,7 @@ def run_cell(name: str, seed: int, options: argparse.Namespace) -> None:
     log = options.work / "logs" / f"{name}-{seed}.log"
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, __file__, "--cell", f"{name}:{seed}", "--work", str(options.work)]
-    for option in ("scale", "limit", "preset", "device"):
+    for option in ("scale", "limit", "preset", "device", "only"):
         command += [f"--{option}", str(getattr(options, option))]
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
@@ -151,9 +152,16 @@ def run_cell(name: str, seed: int, options: argparse.Namespace) -> None:
         raise RuntimeError(f"{name}, seed {seed} failed: see {log}")
 
 
+def is_told(name: str, options: argparse.Namespace) -> bool:
+    """Whether the run is measured and told of: a pretrained model answers nothing that could be,
+    and a click ranker that only rewards another run was not asked for."""
+    asked = not options.only or name in options.only.split(",")
+    return BY_NAME[name].stage != "pretrain" and (asked or not BY_NAME[name].ranked)
+
+
 def is_done(name: str, seed: int, options: argparse.Namespace) -> bool:
-    """Whether the run was measured; a pretrained model answers nothing that could be."""
-    if BY_NAME[name].stage == "pretrain":
+    """Whether the run was made, and measured where it is told of."""
+    if not is_told(name, options):
         return (checkpoint_of(options.work, name, seed) / CARD).is_file()
     path = outcomes_of(options.work, name, seed, options.limit)
     return path.with_suffix(".json").exists()
@@ -198,7 +206,7 @@ def run_one(name: str, seed: int, options: argparse.Namespace) -> None:
     path = checkpoint_of(work, name, seed)
     if not (path / CARD).is_file():
         train_run(experiment.stage, settings_of(experiment, seed, options))
-    if experiment.stage == "pretrain":
+    if not is_told(name, options):
         return
     outcomes = measure_run(
         path,
