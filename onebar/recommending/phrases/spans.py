@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import stop_words
+from onebar.evidence.scripts import HAN
 from onebar.evidence.words import Word, joining, words
 from onebar.recommending.phrases.clauses import clause_ends, is_only_done, leaves_open
 from onebar.recommending.phrases.names import (
@@ -43,7 +44,10 @@ FIELD_WORDS = 40
 """Words of a field that are looked at."""
 LEAD_WORDS = 8
 """How far before a name a word of it may stand that is put before it."""
+_GO_ALONG = frozenset("味色款风袖领边型系底跟")
+"""What makes one word with the one before it, whatever that is."""
 _SHOUTED = re.compile("【[^】]*】")
+_AGAIN = re.compile(rf"([{HAN}])\1\1+")
 _SUFFIXES = ("ing", "ed", "ly", "er", "able", "less", "proof", "y")
 
 
@@ -56,6 +60,8 @@ class Span(NamedTuple):
     """Names of the features that are not those of its words alone."""
     seen: tuple[str, ...]
     """For each word, the feature that says in how many fields it stands."""
+    scored: tuple[str, float] = ("", 0.0)
+    """The digest of the ranker that found it, and its score as nothing but a span."""
 
 
 class Field(NamedTuple):
@@ -286,7 +292,17 @@ def _inside(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
                 inside[first + 1 : last + 1] = [True] * (last - first)
         if _ends_a_name(found[last - 1], end) and not is_done(found, last):
             inside[last] = True
+        if _is_torn(found[last - 1], end):
+            inside[last] = True
     return tuple(inside)
+
+
+def _is_torn(before: Word, word: Word) -> bool:
+    """Whether no query may begin or end between two Chinese words: before a character that goes
+    with any word (*飞机袖*, *牛奶味*), and between a character and itself."""
+    if before.end != word.start or script(before) != "z":
+        return False
+    return word.text in _GO_ALONG or (len(word.text) == 1 and word.text == before.text)
 
 
 def _ends_a_name(before: Word, end: Word) -> bool:
@@ -303,7 +319,13 @@ def _ends_a_name(before: Word, end: Word) -> bool:
 
 
 def _spoken(text: str, found: tuple[Word, ...]) -> tuple[Word, ...]:
-    """The words without those that a shop shouts before what it sells: 【】 that name no thing."""
+    """The words without those that say a Chinese character again and again (*巨巨巨*), and without
+    those that a shop shouts before what it sells: 【】 that name no thing."""
+    again = [match.span() for match in _AGAIN.finditer(text)]
+    if again:
+        found = tuple(
+            word for word in found if not any(a < word.end and word.start < b for a, b in again)
+        )
     if "【" not in text or not any(script(word) == "z" for word in found):
         return found
     shouted = [

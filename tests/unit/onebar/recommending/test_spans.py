@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from onebar.evidence.text import clean_video
 from onebar.evidence.words import words
+from onebar.ranking.overlap import likeness
 from onebar.recommending.phrases.composed import COMPOSED
 from onebar.recommending.phrases.spans import (
     ANY_WORDS,
@@ -169,6 +170,28 @@ class TestSpread:
     def test_each_at_most_once_and_never_too_many(self, said: list[str], k: int, kept: int) -> None:
         chosen = spread(nearness(said, [1 / (1 + at) for at in range(len(said))]), k, kept)
         assert len(set(chosen)) == len(chosen) == min(k, len(said))
+
+
+@given(st.lists(st.text("ab c", max_size=6), min_size=1, max_size=8), st.data())
+def test_how_near_one_comes_is_its_overlap_by_what_the_other_is_worth(
+    said: list[str], data: st.DataObject
+) -> None:
+    weights = [data.draw(st.floats(0.1, 1.0)) for _ in said]
+    near = nearness(said, weights)
+    for at, one in enumerate(said):
+        expected = [likeness(one, other) * w for other, w in zip(said, weights, strict=True)]
+        assert near[at].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "title", ["马面裙女春秋加绒新款汉服套装", "Acme K200 silent wireless mouse"]
+)
+def test_a_span_brings_the_score_that_its_features_have(title: str) -> None:
+    ranker = shipped_ranker()
+    for span in ranker.best_spans(VideoText(title=title)):
+        with_it = Proposal(span.text, span.words, span)
+        without = Proposal(span.text, span.words, span._replace(scored=("", 0.0)))
+        assert ranker.scores([with_it]) == pytest.approx(ranker.scores([without]), abs=1e-5)
 
 
 def test_of_two_that_are_as_likely_the_nearer_to_all_is_worth_more() -> None:
