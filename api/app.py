@@ -9,11 +9,12 @@ from inspect import cleandoc
 from types import MappingProxyType
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api.edge.middleware import FastPath, RequestMiddleware, Route
 from api.edge.traces import is_traced, traced
 from api.http import problems, schemas
+from api.http.names import only_known
 from api.routes import (
     console,
     events,
@@ -121,6 +122,7 @@ def create_app(
         servers=[{"url": "/", "description": "The server that this document comes from."}],
         openapi_tags=[{"name": name, "description": said} for name, said in TAGS.items()],
         lifespan=lifespan,
+        dependencies=[Depends(only_known)],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -23,10 +23,10 @@ from granian.log import LogLevels
 from api import METRICS_DIRECTORY
 from api.http.auth import KeyRing, check_bind, parse_api_keys
 from onebar.errors import OneBarError
-from onebar.evidence.words import words
 from onebar.process.garbage import spare_garbage_collection
 from onebar.process.logging import configure_logging
 from onebar.process.start import begin
+from onebar.process.tasks import end_soon
 from onebar.process.tracing import check_tracing
 from onebar.settings import Settings
 
@@ -37,7 +37,9 @@ if sys.platform != "win32":
 
 log = structlog.get_logger(__name__)
 
-STOP_TIMEOUT_S = 8
+STOP_WITHIN_S = 6
+"""How long a process may finish what it answers: no answer takes as long, but one whose body is
+owed does."""
 BACKLOG = 2048
 """Connections that wait to be accepted; the kernel may hold fewer (`net.core.somaxconn`)."""
 HEAD_BYTES = 32 * 1024
@@ -98,39 +100,47 @@ def serve(settings: Settings) -> None:
         ssl_ca=settings.api_tls_client_ca,
         ssl_client_verify=settings.api_tls_client_ca is not None,
         respawn_failed_workers=True,
-        workers_kill_timeout=STOP_TIMEOUT_S,
+        workers_kill_timeout=STOP_WITHIN_S,
     )
     with tempfile.TemporaryDirectory(prefix="onebar-metrics-") as directory:
         if settings.api_workers > 1:
             os.environ[METRICS_DIRECTORY] = directory
         log.info("api_listening", url=f"{scheme}://{host}:{port}", workers=settings.api_workers)
-        server.serve(target_loader=partial(_load, settings, port, most), wrap_loader=False)
+        server.serve(
+            target_loader=partial(_load, settings, port, most, os.getpid()), wrap_loader=False
+        )
 
 
-def _load(settings: Settings, port: int, most: int) -> Callable[..., Any]:
+def _load(settings: Settings, port: int, most: int, parent: int) -> Callable[..., Any]:
     """Runs in each worker."""
+    _end_with(parent, signal.SIGKILL)  # nothing listens to SIGTERM yet, and what follows takes long
     from api.app import create_app
     from api.connections import Doorkeeper
-
-    _end_with_parent()
+    from onebar.recommending.loading import warm_up
 
     configure_logging(settings.log_level, settings.log_json, "api")
     door = Doorkeeper(port, most=most, idle_s=settings.api_idle_s)
-    app = create_app(settings, beside=door.watch)
-    watchers = app.state.services.watchers
-    watchers.on_first = partial(_close_at_the_end, watchers)
-    words("预热")  # reads its dictionary now, not while somebody waits for a Chinese title
+
+    async def beside() -> None:
+        _when_told_to_end(app.state.services.watchers)
+        _end_with(parent, signal.SIGTERM)
+        await door.watch()
+
+    app = create_app(settings, beside=beside)
+    warm_up()
     spare_garbage_collection()
     return app
 
 
-def _close_at_the_end(watchers: Watchers) -> None:
+def _when_told_to_end(watchers: Watchers) -> None:
     """Have what is being watched end when the server is told to: it waits for open answers before
-    it says so to the application. The server's own handlers are called as before."""
+    it says so to the application. And have this process end in time whatever hangs in it, also
+    where what started it is gone. The server's own handlers are called as before."""
     loop = asyncio.get_running_loop()
 
     def chained(signum: int, before: Any) -> None:
         def handle(number: int, frame: Any) -> None:
+            end_soon(STOP_WITHIN_S)
             loop.call_soon_threadsafe(watchers.close)
             if callable(before):
                 before(number, frame)
@@ -141,11 +151,14 @@ def _close_at_the_end(watchers: Watchers) -> None:
         chained(signum, signal.getsignal(signum))
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this worker when the process that started it is gone, killed even: an orphan
-    would go on serving and hold the port."""
+def _end_with(parent: int, signum: int) -> None:
+    """Have Linux send this worker a signal when the process that started it is gone, killed even:
+    an orphan would go on serving and hold the port. Raises `SystemExit` where it is gone already.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signum)
+        if os.getppid() != parent:
+            raise SystemExit(1)
 
 
 def free_port(host: str, port: int) -> int:

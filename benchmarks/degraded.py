@@ -4,11 +4,13 @@
     python benchmarks/degraded.py --modes redis_stopped posting --lookups 2000 --json
 
 For each mode the local servers (Valkey, a Kafka broker) and one API process are started, 200
-connections of wrk (the Debian package wrk) find out how much is answered at most, and then ask at
-half of that: single lookups and batches of 64, eight parts of them cached pairs, one of videos that
-are known, one of videos that nobody has heard of. Late is an answer that takes more than its budget
-and 20 ms, as the client sees it, on a machine that it shares with the servers. Answers are counted
-by their `source`, `fallback` and `reason`, by the API's own metrics.
+connections of wrk (the Debian package wrk) find out its saturation (`saturation.py`: the highest
+rate at which answers keep up and are no worse than at a light load in that mode), and then ask at
+half of that: single lookups and batches of 64. Of a hundred pairs 80 are cached; nine are of videos
+that are known, with a user who is not; one is of a video that is known and has no queries yet, and
+ten of videos that nobody has heard of. Late is an answer that takes more than its budget and 20 ms,
+as the client sees it, on a machine that it shares with the servers. Answers are counted by their
+`source`, `fallback` and `reason`, by the API's own metrics.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,15 +30,15 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from lookup import answers, fill, latency_ms, pairs_of, rate_of
-from rich.console import Console
+from lookup import answers, fill, pairs_of
 from rich.progress import track
-from rich.table import Table
+from saturation import Client, Fresh
 
 from feature_store.keys import Keys
 from feature_store.opening import open_store
@@ -51,80 +52,32 @@ from onebar.settings import Settings
 from onebar.stack.processes import Child, Children
 from onebar.stack.servers import free_port, start_broker, start_valkey
 
-CONNECTIONS = 200
 BATCH = 64
 BUDGET_MS = 80
 LATE_MS = BUDGET_MS + 20
-KNOWN = 2000
+KNOWN = 500
+NEW = 8000
+"""Videos that nothing has been generated for, and that are asked for one after the other."""
+LEAST_S = 4.0
 POSTERS = 8
 SLOW_S = 0.15
+WARM_MS = 2000
 HERE = Path(__file__).parent
-SCRIPT = """
-local lines = {}
-for line in io.lines("%(requests)s") do lines[#lines + 1] = line end
-local at = math.random(#lines)
-request = function()
-  at = at %% #lines + 1
-  return wrk.format(%(call)s)
-end
-%(delay)s
-done = function(summary, latency, requests)
-  local late = 0
-  for i = 1, #latency do
-    local value, count = latency(i)
-    if value > %(late_ms)d * 1000 then late = late + count end
-  end
-  print("late: " .. late .. " of " .. summary.requests .. ", refused: " .. summary.errors.status
-    .. ", broken: " .. summary.errors.read + summary.errors.write + summary.errors.timeout
-    .. ", max: " .. latency.max)
-end
-"""
+NEXT = "new-#"
 
 
-class Client:
-    """wrk, with the requests of a mode."""
-
-    def __init__(self, work: Path, port: int, name: str, requests: Sequence[str]) -> None:
-        self._port = port
-        self._file = work / f"{name}.requests"
-        self._file.write_text("\n".join(requests) + "\n")
-        self._script = work / f"{name}.lua"
-        self._call = '"GET", lines[at]'
-        if name == "batches":
-            self._call = '"POST", "/v1/queries", {["Content-Type"] = "application/json"}, lines[at]'
-
-    def run(self, seconds: float, pause_ms: float = 0.0) -> str:
-        """Ask for so long, with pauses drawn by chance between a connection's requests."""
-        delay = ""
-        if pause_ms:
-            delay = f"function delay() return math.random(0, {max(1, round(2 * pause_ms))}) end"
-        told = {
-            "requests": self._file, "call": self._call, "delay": delay, "late_ms": LATE_MS,
-        }  # fmt: skip
-        self._script.write_text(SCRIPT % told)
-        command = [
-            "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "10s",
-            "--latency", "-s", str(self._script), f"http://127.0.0.1:{self._port}",
-        ]  # fmt: skip
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    def measured(self, count: int) -> dict[str, float]:
-        """At least so many requests at half of what is answered at most."""
-        most = rate_of(self.run(2))
-        half = most / 2
-        pause_ms = 1000 * CONNECTIONS / half
-        said = self.run(max(4.0, count / half * 1.3), pause_ms)
-        found = re.search(
-            r"late: (\d+) of (\d+), refused: (\d+), broken: (\d+), max: ([\d.]+)", said
-        )
-        assert found is not None, said
-        late, asked, refused, broken = (int(found[n]) for n in range(1, 5))
-        return {
-            "at_most_per_s": round(most), "per_s": round(rate_of(said)), "asked": asked,
-            "late": late, "refused": refused, "broken": broken,
-            "p50_ms": latency_ms(said, "50%"), "p99_ms": latency_ms(said, "99%"),
-            "max_ms": round(float(found[5]) / 1000, 1),
-        }  # fmt: skip
+def measured(client: Client, count: int) -> dict[str, Any]:
+    """At least so many requests, at half of saturation."""
+    found = client.saturation()
+    half = found.per_s / 2
+    seconds = max(LEAST_S, count / half * 1.2)
+    told = client.at(half, seconds, found.light.mean_ms)
+    return {
+        "saturation_per_s": round(found.per_s),
+        "at_most_per_s": round(found.at_most_per_s),
+        "light_shed": round(found.light.shed_share, 4),
+        **asdict(told),
+    }
 
 
 class World:
@@ -149,8 +102,9 @@ class World:
         asyncio.run(fill(self.redis_url, Keys(namespace=self.namespace), self.pairs))
         store = open_store(Settings(redis_url=self.redis_url, namespace=self.namespace))
         writes = [
-            (VideoPut(f"known-{n:05d}", 1.0, f"e{n}", VideoText(title=_title(n))), None)
-            for n in range(KNOWN)
+            (VideoPut(f"{kind}-{n:05d}", 1.0, f"{kind}{n}", VideoText(title=_title(n, kind))), None)
+            for kind, count in (("known", KNOWN), ("new", NEW))
+            for n in range(count)
         ]
 
         async def put() -> None:
@@ -187,11 +141,13 @@ class World:
         draw = random.Random(7)
         wanted: list[tuple[str, str | None]] = []
         for n in range(20_000):
-            kind = n % 10
-            if kind < 8:
+            kind = n % 100
+            if kind < 80:
                 wanted.append(self.pairs[draw.randrange(len(self.pairs))])
-            elif kind == 8:
-                wanted.append((f"known-{draw.randrange(KNOWN):05d}", f"u{n}"))
+            elif kind < 89:
+                wanted.append((f"known-{draw.randrange(KNOWN):05d}", "u@"))
+            elif kind < 90:
+                wanted.append((NEXT, "u@"))
             else:
                 wanted.append((f"unknown-{n}", None))
         draw.shuffle(wanted)
@@ -212,10 +168,17 @@ class World:
         ]
         return singles, batches
 
+    def warm(self) -> None:
+        """Have queries generated for the videos that are known."""
+        known = [f"known-{n:05d}" for n in range(KNOWN)]
+        for at in range(0, KNOWN, BATCH // 4):
+            pairs = [{"video_id": video} for video in known[at : at + BATCH // 4]]
+            post(self.port, "/v1/queries", {"requests": pairs, "budget_ms": WARM_MS})
 
-def _title(n: int) -> str:
+
+def _title(n: int, kind: str) -> str:
     words = ("waterproof", "hiking", "boots", "camping", "tent", "winter", "jacket", "kitchen")
-    return " ".join(words[(n >> shift) % len(words)] for shift in (0, 3, 6, 9)) + f" {n}"
+    return " ".join(words[(n >> shift) % len(words)] for shift in (0, 3, 6, 9)) + f" {kind} {n}"
 
 
 def sources(port: int) -> dict[str, float]:
@@ -480,14 +443,18 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             children.start("line", line, work / "line.log").wait_until(lambda: _open(port), 10)
             world.redis_url = f"redis://127.0.0.1:{port}/0"
         api = world.start_api()
-        singles, batches = world.requests()
-        Client(work, world.port, "warm", singles).run(3)
-        if name == "generator_hung":
-            time.sleep(3)
+        fresh = Fresh(NEW)
+        singles, batches = (
+            Client(work, world.port, kind, requests, fresh=fresh, late_ms=LATE_MS)
+            for kind, requests in zip(("singles", "batches"), world.requests(), strict=True)
+        )
+        if name not in ("generator_hung", "generator_absent"):
+            world.warm()
+        singles.run(3)
         before = sources(world.port)
         with mode(world):
-            single = Client(work, world.port, "singles", singles).measured(options.lookups)
-            batch = Client(work, world.port, "batches", batches).measured(options.batches)
+            single = measured(singles, options.lookups)
+            batch = measured(batches, options.batches)
         api.check()
         now = sources(world.port)
         marks = {
@@ -529,6 +496,31 @@ def _rss(pid: int) -> int:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
 
 
+def table(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The lines of a table in Markdown, as docs/degraded-modes.md has it."""
+    columns = (
+        *("mode", "lookups a second, of saturation", "late", "p50, p99, longest (ms)"),
+        *("batches a second, of saturation", "late", "p50, p99, longest (ms)", "MiB of the API"),
+    )
+    yield _row(columns)
+    yield _row(["---"] * len(columns))
+    for one in found:
+        told = [*_columns(one["singles"]), *_columns(one["batches"])]
+        yield _row([one["what"], *told, str(one["rss_mb"])])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _columns(told: dict[str, Any]) -> tuple[str, str, str]:
+    return (
+        f"{told['per_s']:,.0f} of {told['saturation_per_s']:,}",
+        f"{told['late']} of {told['asked']:,}",
+        ", ".join(f"{told[name]:.0f}" for name in ("p50_ms", "p99_ms", "max_ms")),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -549,24 +541,13 @@ def main() -> None:
         return serve_hung()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: on Debian, apt-get install wrk")
-    table = Table(
-        *("mode", "lookups/s", "late", "p50", "p99", "max"),
-        *("batches/s", "late", "p99", "max", "MiB"),
-    )
+    found = []
     for name in track(options.modes, "measuring", transient=True, disable=options.json):
-        found = measure(name, options)
+        found.append(measure(name, options))
         if options.json:
-            print(json.dumps(found), flush=True)
-        one, many = found["singles"], found["batches"]
-        table.add_row(
-            found["what"],
-            f"{one['per_s']:,}", f"{one['late']} of {one['asked']:,}",
-            f"{one['p50_ms']} ms", f"{one['p99_ms']} ms", f"{one['max_ms']} ms",
-            f"{many['per_s']:,}", f"{many['late']} of {many['asked']:,}",
-            f"{many['p99_ms']} ms", f"{many['max_ms']} ms", str(found["rss_mb"]),
-        )  # fmt: skip
+            print(json.dumps(found[-1]), flush=True)
     if not options.json:
-        Console(width=200).print(table)
+        print("\n".join(table(found)))
     return None
 
 

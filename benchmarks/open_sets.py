@@ -3,17 +3,19 @@
     python benchmarks/open_sets.py --data DIRECTORY --out docs/open-sets.md
     python benchmarks/open_sets.py --data DIRECTORY --teacher http://127.0.0.1:8000
     python benchmarks/open_sets.py --data DIRECTORY --only everyday --show
+    python benchmarks/open_sets.py --data DIRECTORY --only qbqtc --trained CHECKPOINT
 
 DIRECTORY lies outside the repository and holds any of `everyday_videos.jsonl` (made-up posts with
 the words of a right query), `chorus_ratings.jsonl` (English product titles), `kuaisearch_demo`
 (Chinese ones), `qbqtc_dev.json` (Chinese pages) and `kuairec_captions.jsonl` (captions without
 queries); what is missing is left out. Nothing of them enters the page but figures.
 
-A checkpoint answers as serving does: prompt, beam, and the choice among all candidates. Beside it:
-the title as it is; keywords (YAKE in English, noun spans in Chinese); the likeliest spans of the
-title by the counts of another part of the same set; and, where there is one, a teacher as in
-`onebar teach`, on a sample. Whether the first query under a caption fits it is the teacher's
-judgement, and how often the teacher judges rightly is measured on graded pairs.
+A checkpoint answers as serving does: prompt, beam, and the choice among all candidates. One that
+was trained on the training part of QBQTC (`benchmarks/qbqtc.py` says how) is asked of that set's
+others only. Beside it: the title as it is; keywords (YAKE in English, noun spans in Chinese); the
+likeliest spans of the title by the counts of another part of the same set; and, where there is one,
+a teacher as in `onebar teach`, on a sample. Whether the first query under a caption fits it is the
+teacher's judgement, and how often the teacher judges rightly is measured on graded pairs.
 
 What a teacher says is kept in `--work`: an interrupted run goes on from there, and one whose
 teacher is away reports what it has said.
@@ -52,6 +54,10 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, action="append", default=[])
+    parser.add_argument(
+        "--trained", type=Path, action="append", default=[],
+        help="a checkpoint trained on the training part of QBQTC (benchmarks/qbqtc.py)",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, default=250, help="titles a set; QBQTC has 4 times")
     parser.add_argument("--only", action="append", default=[], help="names of sets")
     parser.add_argument("--teacher", help="an OpenAI-compatible endpoint")
@@ -115,6 +121,10 @@ def answer_set(
         name = open_checkpoint(path).name
         with progress(f"{each.name}: {name}") as update:
             found[f"checkpoint {name}"] = checkpoint_answers(path, each.rows, K, update)
+    for path in options.trained if each.trainable else ():
+        name = f"{path.name}, of its training part"
+        with progress(f"{each.name}: {name}") as update:
+            found[name] = checkpoint_answers(path, each.rows, K, update)
     found["the title itself"] = titles(each.rows)
     found["keywords of the text"] = keywords(each.rows, K)
     if each.learnt_from:

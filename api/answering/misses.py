@@ -75,6 +75,39 @@ class Fallen(Struct, frozen=True):
     verdict: Reason | None = None
 
 
+class _Batch:
+    """The misses of a batch, and how far they have come: what is here when their time is over is
+    what they are answered with.
+
+    `known` is what the store has of a pair, `outcomes` what became of its generation, `ready` its
+    fallback; `reason` is why a pair has no outcome.
+    """
+
+    def __init__(self, misses: Sequence[Miss], ask: Ask) -> None:
+        self.misses = misses
+        self.ask = ask
+        self.reason: Reason = "deadline"
+        self.known: dict[Pair, Features] = {}
+        self.outcomes: dict[Pair, QueryResult | Exception] = {}
+        self.ready: dict[Pair, Fallen] = {}
+
+    def learn(self, pair: Pair, read: Features | BaseException) -> None:
+        """What was read of a pair, or why nothing was."""
+        if isinstance(read, Features):
+            self.known[pair] = read
+        elif isinstance(read, Exception):
+            self.ready[pair] = Fallen(verdict=why(pair, read))
+
+    @property
+    def bare(self) -> list[Pair]:
+        """The pairs that are known and have not even a body of their video."""
+        return [pair for pair, found in self.misses if found.video is None and pair in self.known]
+
+    def lacks(self, pair: Pair) -> bool:
+        """Whether a pair has neither a result nor a fallback yet."""
+        return pair not in self.ready and not isinstance(self.outcomes.get(pair), QueryResult)
+
+
 class Misses:
     """Answers pairs that the cache has no body for."""
 
@@ -142,63 +175,55 @@ class Misses:
     async def many(self, misses: Sequence[Miss], ask: Ask) -> list[bytes]:
         """The answers, in their order, as one recommendation. Work on the event loop is done in
         turns with that of others, and by the deadline all of it ends."""
-        pairs = [pair for pair, _ in misses]
-        known: dict[Pair, Features] = {}
-        outcomes: dict[Pair, QueryResult | Exception] = {}
-        ready: dict[Pair, Fallen] = {}
-        reason: Reason = "deadline"
-        if self._busy(ask, len(pairs)):
-            SHEDS.inc(len(pairs))
-            return [await self._assembled(miss, ask, "overload", {}, {}) for miss in misses]
+        batch = _Batch(misses, ask)
+        if self._busy(ask, len(misses)):
+            SHEDS.inc(len(misses))
+            batch.reason = "overload"
+        else:
+            await self._work_in_time(batch)
+        return [await self._assembled(miss, batch) for miss in misses]
+
+    async def _work_in_time(self, batch: _Batch) -> None:
+        """Work on the batch up to its deadline, or to an error: what is there then is there."""
+        size = len(batch.misses)
         self.working += 1
-        self.batched += len(pairs)
+        self.batched += size
         try:
-            ask = self._sooner(ask)
-            async with asyncio.timeout_at(ask.deadline):
-                reason = await self._work(misses, ask, known, outcomes, ready) or reason
+            batch.ask = self._sooner(batch.ask)
+            async with asyncio.timeout_at(batch.ask.deadline):
+                await self._work(batch)
         except TimeoutError:
             pass
         except Exception as error:
-            reason = why(pairs[0], error)
+            batch.reason = why(batch.misses[0][0], error)
         finally:
             self.working -= 1
-            self.batched -= len(pairs)
-        return [await self._assembled(miss, ask, reason, outcomes, ready) for miss in misses]
+            self.batched -= size
 
-    async def _work(
-        self,
-        misses: Sequence[Miss],
-        ask: Ask,
-        known: dict[Pair, Features],
-        outcomes: dict[Pair, QueryResult | Exception],
-        ready: dict[Pair, Fallen],
-    ) -> Reason | None:
-        """Fill what is known of the pairs, what was generated, and fallbacks for the rest; why
-        nothing was generated at all, if so."""
+    async def _work(self, batch: _Batch) -> None:
+        """Read what is known of the pairs, have queries generated, and make fallbacks ready for
+        those that have none by then."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        pairs = list(dict.fromkeys(pair for pair, _ in misses))
+        began, ask = loop.time(), batch.ask
+        pairs = list(dict.fromkeys(pair for pair, _ in batch.misses))
         reading = [self._reads.ask(pair, ask.deadline) for pair in pairs]
         for pair, read in zip(
             pairs, await asyncio.gather(*reading, return_exceptions=True), strict=True
         ):
-            if isinstance(read, Features):
-                known[pair] = read
-            elif isinstance(read, Exception):
-                ready[pair] = Fallen(verdict=why(pair, read))
-        pairs = list(known)
-        bare = [pair for pair, found in misses if found.video is None and pair in known]
-        reason = self._why_not(ask, len(pairs))
+            batch.learn(pair, read)
+        reason = self._why_not(ask, len(batch.known))
         if reason is not None:
-            await self._prepare(bare, ask, known, outcomes, ready)
-            return reason
-        self.generating += len(pairs)
+            batch.reason = reason
+            await self._prepare(batch)
+            return
+        generating = len(batch.known)
+        self.generating += generating
         try:
             with self._model.live.use() as recommender:
                 now = self._clock()
                 groundings = await turns().over(
-                    pairs,
-                    lambda pair: recommender.ground(pair, known[pair], now, ask.constrain),
+                    list(batch.known),
+                    lambda pair: recommender.ground(pair, batch.known[pair], now, ask.constrain),
                     until=ask.deadline,
                 )
                 answering = asyncio.ensure_future(
@@ -206,57 +231,42 @@ class Misses:
                         groundings,
                         deadline=ask.deadline,
                         constrain=ask.constrain,
-                        answers=outcomes,
+                        answers=batch.outcomes,
                     )
                 )
                 try:
                     soon = began + FALLBACKS_FROM * (ask.deadline - began) - loop.time()
                     await asyncio.wait((answering,), timeout=max(0.0, soon))
                     if not answering.done():
-                        await self._prepare(bare, ask, known, outcomes, ready)
+                        await self._prepare(batch)
                     await answering
                 finally:
                     answering.cancel()
         finally:
-            self.generating -= len(pairs)
-        await self._prepare(bare, ask, known, outcomes, ready)
-        return None
+            self.generating -= generating
+        await self._prepare(batch)
 
-    async def _prepare(
-        self,
-        pairs: Sequence[Pair],
-        ask: Ask,
-        known: dict[Pair, Features],
-        outcomes: dict[Pair, QueryResult | Exception],
-        ready: dict[Pair, Fallen],
-    ) -> None:
-        """Make fallbacks ready, the last first, for pairs that have no result by then."""
+    async def _prepare(self, batch: _Batch) -> None:
+        """Make fallbacks ready, the last first, for pairs that have no result by now."""
 
         def prepare(pair: Pair) -> None:
-            if pair not in ready and not isinstance(outcomes.get(pair), QueryResult):
-                ready[pair] = self._fallen(pair, known[pair], ask)
+            if batch.lacks(pair):
+                batch.ready[pair] = self._fallen(pair, batch.known[pair], batch.ask)
 
-        await turns().over(pairs[::-1], prepare, until=ask.deadline)
+        await turns().over(batch.bare[::-1], prepare, until=batch.ask.deadline)
 
-    async def _assembled(
-        self,
-        miss: Miss,
-        ask: Ask,
-        reason: Reason,
-        outcomes: dict[Pair, QueryResult | Exception],
-        ready: dict[Pair, Fallen],
-    ) -> bytes:
+    async def _assembled(self, miss: Miss, batch: _Batch) -> bytes:
         """The answer for a pair of a batch, of what is there."""
-        pair, found = miss
-        outcome = outcomes.get(pair)
+        (pair, found), ask, reason = miss, batch.ask, batch.reason
+        outcome = batch.outcomes.get(pair)
         if isinstance(outcome, QueryResult):
             return self._generated(pair, outcome, ask)
         if outcome is not None:
             reason = self._reason(pair, outcome)
         if found.video is not None:
             return await self._of_video(pair, found.video, reason, ask)
-        if pair in ready:
-            return self._told(pair, ready[pair], reason, ask)
+        if pair in batch.ready:
+            return self._told(pair, batch.ready[pair], reason, ask)
         return self.empty(pair, ask, reason)
 
     def _sooner(self, ask: Ask) -> Ask:

@@ -94,7 +94,7 @@ def id_schema(least: int = 1) -> dict[str, Any]:
     return {"type": "string", "minLength": least, "maxLength": 256, **_PATTERN}
 
 
-class PairRequest(Struct, frozen=True, gc=False):
+class PairRequest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A video, and who watches it."""
 
     video_id: Annotated[
@@ -119,7 +119,7 @@ class PairRequest(Struct, frozen=True, gc=False):
     ) = None
 
 
-class BatchRequest(Struct, frozen=True):
+class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Up to 256 pairs; they share one deadline, and every one is answered by it."""
 
     requests: Annotated[list[PairRequest], Meta(min_length=1, max_length=MAX_PAIRS)]

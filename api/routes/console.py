@@ -18,6 +18,7 @@ from api.console.models import ModelsAnswer, ShadowAnswer, list_models, open_reg
 from api.console.numbers import read_numbers
 from api.console.targets import Part, ask_all
 from api.http.metrics import render
+from api.http.names import part_of
 from api.http.problems import InvalidParameterError, ProblemError, UnavailableError
 from api.http.schemas import Readiness, content, problems, responses
 from api.routes.deps import ModelName, ServicesDep, json_body, json_response, needs, store_within
@@ -262,8 +263,7 @@ async def _ids(request: Request) -> LetterIds:
         async with json_body(request, MAX_BODY) as value:
             return msgspec.convert(value, LetterIds)
     except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `$")
-        raise InvalidParameterError.of(path.rstrip("`").lstrip(".") or "body", detail) from None
+        raise InvalidParameterError.of(*part_of(error, (LetterIds,))) from None
 
 
 def _letter(letter: DeadLetter) -> Letter:

@@ -19,10 +19,12 @@ from api.edge.middleware import FastPath, Route, arrival
 from api.http.auth import ApiKey
 from api.http.calls import call_of
 from api.http.examples import ANSWER, FALLBACK
+from api.http.names import name_of, part_of, strange
 from api.http.problems import InvalidParameterError
 from api.http.schemas import (
     ID_RULE,
     BatchRequest,
+    PairRequest,
     are_in_ids,
     content,
     id_schema,
@@ -77,6 +79,8 @@ class QueriesEndpoint:
         """Up to 256 pairs, answered in order by one deadline for all of them."""
         services = self._services
         key = services.access.admit(scope, "read")
+        if scope["query_string"] and (faults := strange(scope["query_string"], ())):
+            raise InvalidParameterError(faults)
         await services.access.limit(scope, key)
         with services.room.request():
             async with services.bodies.read(scope, receive, MAX_BODY) as body:
@@ -129,9 +133,11 @@ class QueriesEndpoint:
         values: dict[bytes, bytes] = {}
         listed: dict[str, list[str]] = {}
         faults: list[dict[str, str]] = []
+        strangers = False
         for part in query.split(b"&"):
             name, _, value = part.partition(b"=")
-            if name not in _KNOWN:
+            if name not in _KNOWN and (name := name_of(part).encode()) not in _KNOWN:
+                strangers = True
                 continue
             if name in _LISTS:
                 text = _decoded(value, name.decode(), faults)
@@ -140,6 +146,8 @@ class QueriesEndpoint:
             if name in values:
                 faults.append({"name": name.decode(), "detail": "named more than once"})
             values[name] = value
+        if strangers:
+            faults += strange(query, _NAMES)
         video_id = _text(values.get(b"video_id"), "video_id", faults)
         user_id = _text(values.get(b"user_id"), "user_id", faults) or None
         if b"video_id" not in values:
@@ -171,6 +179,7 @@ _NUMBERS = {
 }
 _CHOICES = {"languages": LANGUAGES, "constrain": tuple(STRICTNESS)}
 _KNOWN = frozenset((b"video_id", b"user_id", b"k", b"budget_ms")) | _LISTS | _WANTS
+_NAMES = frozenset(name.decode() for name in _KNOWN)
 
 
 def _wants(
@@ -199,8 +208,7 @@ def _wants(
 
 def _wrong(error: msgspec.ValidationError) -> tuple[str, str]:
     """The part of a batch that is wrong, and what was expected."""
-    detail, _, path = str(error).partition(" - at `$")
-    name = path.rstrip("`").lstrip(".") or "body"
+    name, detail = part_of(error, (BatchRequest, PairRequest))
     if detail.startswith("Invalid enum value") and (of := _CHOICES.get(name.partition("[")[0])):
         detail = f"expected one of {', '.join(of)}, got {detail.rpartition(' ')[2]}"
     return name, detail

@@ -12,6 +12,7 @@ import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from api.http.names import part_of
 from api.http.problems import InvalidParameterError, ProblemError
 from api.http.schemas import RuleAnswer, RuleRequest, RulesAnswer, content, problems, responses
 from api.routes.deps import RuleId, ServicesDep, json_body, json_response, needs, store_within
@@ -94,8 +95,7 @@ async def put_rule(request: Request, services: ServicesDep, rule_id: RuleId) -> 
         try:
             wanted = msgspec.to_builtins(msgspec.convert(value, RuleRequest))
         except msgspec.ValidationError as error:
-            detail, _, path = str(error).partition(" - at `$")
-            raise InvalidParameterError.of(path.rstrip("`").lstrip(".") or "body", detail) from None
+            raise InvalidParameterError.of(*part_of(error, (RuleRequest,))) from None
     return json_response(
         await _change(services, rule_id, {k: v for k, v in wanted.items() if v != ""})
     )

@@ -84,8 +84,6 @@ class Watchers:
         self._clock = clock
         self.count = 0
         self.closed = asyncio.Event()
-        self.on_first: Callable[[], None] = _nothing
-        """Called once, in the loop, when somebody begins to watch."""
 
     @property
     def full(self) -> bool:
@@ -114,8 +112,6 @@ class Watchers:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        begin, self.on_first = self.on_first, _nothing
-        begin()
         self.count += 1
         try:
             yield
@@ -177,10 +173,6 @@ class Watchers:
         if not isinstance(outcome, UnknownVideoError):
             log.debug("watched_not_generated", video_id=pair[0], error=repr(outcome))
         return f"{type(outcome).__name__}: {outcome}"
-
-
-def _nothing() -> None:
-    pass
 
 
 class _Seen:

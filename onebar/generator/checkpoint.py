@@ -57,6 +57,8 @@ _FIRST = frozenset(
 """The settings that were in the first release's cards: always part of a checkpoint's name."""
 SHIPPED = Path(__file__).parent / "checkpoints" / "demo"
 """The demo checkpoint that comes with the package."""
+SHIPPED_NAME = "shipped"
+"""What it is called where a directory could be named."""
 
 
 class CheckpointError(OneBarError, RuntimeError):
@@ -187,14 +189,22 @@ class Checkpoint(Struct, frozen=True):
         return tokenizer
 
 
+def directory_of(path: Path | str | None) -> Path:
+    """Where a checkpoint lies: at `path`; None, and `shipped` where there is no such directory, is
+    the one that comes with the package."""
+    if path is None or (str(path) == SHIPPED_NAME and not Path(path).is_dir()):
+        return SHIPPED
+    return Path(path)
+
+
 def open_checkpoint(path: Path | str | None = None, *, verify: bool = True) -> Checkpoint:
-    """The checkpoint at `path`, or the shipped demo checkpoint.
+    """The checkpoint at `path`, or the shipped one (`directory_of`).
 
     Every file's presence and size are checked, and with `verify` its sha256 as well. Raises
     `CheckpointNotFoundError`, `CheckpointCorruptError` or `CheckpointMismatchError`, naming the
     file and what to do.
     """
-    directory = SHIPPED if path is None else Path(path)
+    directory = directory_of(path)
     if not directory.is_dir():
         raise CheckpointNotFoundError(
             f"no checkpoint directory at {directory}; name one with ONEBAR_CHECKPOINT, or train "

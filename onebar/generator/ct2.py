@@ -13,6 +13,7 @@ from onebar.evidence.tokens import UNK, PromptTokenizer
 from onebar.generator.checkpoint import MODEL, Checkpoint
 from onebar.generator.engine import Engine, EngineError, ended_hypotheses, ordered
 from onebar.generator.within import Within
+from onebar.process.turns import stand_back
 from onebar.records import Candidate
 
 ROWS = 48
@@ -245,6 +246,7 @@ def has_avx512(cpuinfo: str) -> bool:
 def _load(directory: str, *, compute_type: str, workers: int, threads: int) -> Any:
     """Load the translator inside a thread that ends.
 
+    The threads that compute are begun in it, and have its priority (`onebar.process.turns`).
     Loaded in a thread that lives on, the OpenMP threads left behind by loading compete with
     those that generate: 3 to 8 times slower with `intra_threads=2`.
     """
@@ -253,6 +255,7 @@ def _load(directory: str, *, compute_type: str, workers: int, threads: int) -> A
 
     def load() -> None:
         try:
+            stand_back()
             _use_avx512()
             import ctranslate2
 

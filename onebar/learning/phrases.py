@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from onebar.gating.risk import shipped_rules
 from onebar.ranking.overlap import overlap, pairs
 from onebar.recommending.candidates import proposals
 from onebar.recommending.material import Material
 from onebar.recommending.phrases.composed import COMPOSED
+from onebar.recommending.phrases.spans import SHAPELESS
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Feature, Proposal, Ranker, features, source_features
 from onebar.records import Candidate
@@ -48,21 +50,25 @@ def learn_phrases(
     *,
     l2: float = 1.0,
     least: int = 3,
+    any_shape: bool = False,
     trained: Mapping[str, object] | None = None,
 ) -> Ranker:
     """Weights that tell which words of a text are what people would ask, whatever else is known.
+    With `any_shape` spans of any shape are candidates, for people who ask in half sentences
+    (`onebar.recommending.phrases.spans.extents`).
 
     The nearest to what was asked are made the likeliest (list-wise cross-entropy with an L2
     penalty, by L-BFGS); only features that `least` examples have are learned. Deterministic. Needs
     scipy. Raises `ValueError` where no example has a candidate near its queries.
     """
     texts = [_only_text(one) for one in examples]
-    weights: dict[str, float] = {}
+    shape = {SHAPELESS: 0.0} if any_shape else {}
+    weights: dict[str, float] = dict(shape)
     # It takes weights to tell what to compose: some of the texts, spans only, are enough for those.
     for some in (texts[::3], texts):
         taste = Taste(Ranker(weights), shipped_rules())
         lists = [found for one in some if (found := _list(one, taste, features, None)) is not None]
-        weights = {COMPOSED: 0.0, **_fit(lists, l2=l2, least=least)}
+        weights = {COMPOSED: 0.0, **shape, **_fit(lists, l2=l2, least=least)}
     return Ranker(weights, {"texts": len(lists), "l2": l2, **(trained or {})})
 
 
@@ -71,14 +77,16 @@ def learn_sources(
     phrases: Ranker,
     *,
     l2: float = 1.0,
+    taste: Taste | None = None,
     trained: Mapping[str, object] | None = None,
 ) -> Ranker:
     """`phrases` with weights for what the beam, the anchors and the history say of a candidate.
+    `taste` says which of the beam's are candidates; None: all that are grounded.
 
     What a phrase is worth stays, so that what is learned from one platform's (or a simulator's)
     words doesn't make all texts speak its language.
     """
-    taste = Taste(phrases, shipped_rules())
+    taste = Taste(phrases, shipped_rules()) if taste is None else replace(taste, ranker=phrases)
     lists = [
         found
         for one in examples

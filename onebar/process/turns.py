@@ -1,8 +1,13 @@
-"""Long work on an event loop, a piece at a time: what is short never waits for more than one."""
+"""What takes long lets what is short go first: on an event loop it is done a piece at a time, in a
+thread beside it with less of a claim to the processor."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TypeVar
@@ -11,6 +16,10 @@ from weakref import WeakKeyDictionary
 PIECE_S = 0.002
 """How long a piece of work may take. What is short waits for about as long, however much long work
 there is."""
+NICE = 5
+"""How much nicer a thread that stands back is: where another wants the core too, that gets three
+quarters of it (`man 7 sched`)."""
+NICEST = 19
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,3 +82,17 @@ def turns() -> Turns:
     if found is None:
         found = _OF[loop] = Turns()
     return found
+
+
+def stand_back() -> None:
+    """Have the calling thread, and the threads that it begins, stand behind those of the process
+    that have not called this. On Linux, where each thread has a priority of its own; elsewhere
+    nothing is done.
+
+    Only for threads that compute outside the interpreter: one that waits for a core with the
+    interpreter's lock in hand keeps all others waiting.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            mine = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(NICEST, mine + NICE))

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import add
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Pairs = frozenset[str]
 
@@ -34,4 +39,17 @@ def masks(texts: Sequence[str]) -> list[int]:
         for pair in pairs(text):
             mask |= 1 << bits.setdefault(pair, len(bits))
         found.append(mask)
+    return found
+
+
+def pair_matrix(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Which pairs each text has, 0 or 1, (texts, pairs): the product with its own transpose says
+    how many two of them share."""
+    import numpy as np
+
+    columns: dict[str, int] = {}
+    of_text = [[columns.setdefault(pair, len(columns)) for pair in pairs(text)] for text in texts]
+    found = np.zeros((len(texts), max(1, len(columns))), dtype=np.float32)
+    for row, places in zip(found, of_text, strict=True):
+        row[places] = 1.0
     return found

@@ -17,7 +17,15 @@ from onebar.evidence.evidence import HAN_CHARACTER
 from onebar.evidence.text import SPECIAL_TOKENS, is_plain, normalize_query
 from onebar.evidence.words import Word, joining, parts, words
 from onebar.recommending.phrases.clauses import is_clause, is_only_done
-from onebar.recommending.phrases.names import COMMON, go_together, names, role, script
+from onebar.recommending.phrases.names import (
+    COMMON,
+    glues,
+    go_together,
+    measures,
+    names,
+    role,
+    script,
+)
 from onebar.recommending.phrases.whole import ChineseWords, breaks_off, repeats, runs
 from onebar.records import Candidate
 
@@ -148,6 +156,10 @@ class Lexicon:
             keys.update(pair_key(one, other) for one, other in pairwise(found))
         return cls(array("I", sorted(set(map(_hash, keys)))))
 
+    def joined(self, other: Lexicon) -> Lexicon:
+        """The words of both."""
+        return Lexicon(array("I", sorted({*self._hashes, *other._hashes})))
+
     @classmethod
     def load(cls, path: Path) -> Lexicon:
         """Raises `LexiconError`."""
@@ -192,6 +204,8 @@ class Ground:
         self._beside: set[tuple[str, str]] = set()
         """Words that stand side by side."""
         self._texts: list[tuple[str, Sequence[Word]]] = []
+        self._counted: set[str] = set()
+        """Chinese words that say what the number before them counts."""
         self.add(texts)
 
     def add(self, texts: Iterable[str]) -> None:
@@ -203,6 +217,11 @@ class Ground:
             self._chinese.add(text, found)
             self._beside.update((one.key, other.key) for one, other in pairwise(found))
             self._texts.append((text, found))
+            self._counted.update(
+                other.key
+                for one, other in pairwise(found)
+                if one.tag == "m" and script(other) == "z" and other.key in measures()
+            )
             for word in found:
                 self.scripts.add(_script(word))
                 if word.function:
@@ -228,7 +247,7 @@ class Ground:
             return Drop.FRAGMENT
         if found and (found[0].text.lower() in _JOINS or _WHOSE.fullmatch(found[0].text)):
             return Drop.FRAGMENT
-        if found and (breaks_off(found) or is_clause(found)):
+        if found and (breaks_off(found) or found[0].key in self._counted or is_clause(found)):
             return Drop.FRAGMENT
         said = [word for word in found if not word.function]
         keys = [word.key for word in said if word.tag != "m"]
@@ -246,6 +265,8 @@ class Ground:
         if all(map(_about_nothing, said)):
             return Drop.FRAGMENT
         if lexicon is not None and not self._fits(found, lexicon):
+            return Drop.STRANGE
+        if any(self._glued(one, other, lexicon) for one, other in pairwise(found)):
             return Drop.STRANGE
         if not self._follows(found, lexicon):
             return Drop.STRANGE
@@ -309,6 +330,14 @@ class Ground:
             if not (self.beside(*joined) or (lexicon and pair_key(*joined) in lexicon)):
                 return False
         return True
+
+    def _glued(self, one: Word, other: Word, lexicon: Lexicon | None) -> bool:
+        """Whether two Chinese things that the evidence has apart are written as one."""
+        if one.end != other.start or not glues(one, other) or self.beside(one, other):
+            return False
+        if lexicon is not None and pair_key(one, other) in lexicon:
+            return False
+        return one.key in self.keys and other.key in self.keys
 
     def _in_place(self, found: Sequence[Word], at: int) -> bool:
         """Whether a number has a neighbour that it has in the evidence, with nothing but a space

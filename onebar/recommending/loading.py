@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from onebar.evidence.evidence import Evidence, Relevance, shares_a_term
 from onebar.evidence.prompt import PromptConfig, build_prompt
+from onebar.evidence.words import words
 from onebar.gating.gate import Gate
 from onebar.gating.risk import SHIPPED as SHIPPED_RISK
 from onebar.gating.risk import shipped_rules
@@ -26,11 +27,13 @@ from onebar.generator.load import EngineName, load_engine
 from onebar.generator.registry import Registry
 from onebar.ranking.book import Book, BookError
 from onebar.ranking.trees import TreesError
+from onebar.recommending.candidates import choose
 from onebar.recommending.clicks import ClickRanker
 from onebar.recommending.grounding import Lexicon, LexiconError
+from onebar.recommending.material import material
 from onebar.recommending.pool import Taste, shipped_taste
 from onebar.recommending.ranker import Ranker, RankerError
-from onebar.records import Candidate
+from onebar.records import Candidate, Features, VideoText
 
 if TYPE_CHECKING:
     from onebar.settings import Settings
@@ -146,6 +149,14 @@ def open_gate(settings: Settings) -> Gate:
     )
     gate.open = False
     return gate
+
+
+def warm_up() -> None:
+    """Read what is else read by the first answer that has to be put together: dictionaries, rules
+    and trees, 50 ms of the processor. Call it before anybody waits."""
+    words("预热")
+    known = Features(text=VideoText(title=WARM_EVIDENCE.text))
+    choose(material(known, ()), (Candidate(WARM_EVIDENCE.summary, -0.5),), 1)
 
 
 def warm_prompt(config: PromptConfig) -> str:

@@ -9,13 +9,13 @@ from itertools import accumulate
 from math import log2, sqrt
 from operator import add
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from onebar.errors import OneBarError
 from onebar.evidence.words import Word
-from onebar.ranking.overlap import masks
+from onebar.ranking.overlap import pair_matrix
 from onebar.recommending.material import Material
 from onebar.recommending.phrases.composed import (
     COMPOSED,
@@ -32,6 +32,7 @@ from onebar.recommending.phrases.composed import (
 )
 from onebar.recommending.phrases.names import go_together, joint_feature, joint_features, script
 from onebar.recommending.phrases.spans import (
+    SHAPELESS,
     Extent,
     Field,
     Span,
@@ -51,6 +52,10 @@ from onebar.recommending.phrases.spans import (
     word_features,
 )
 from onebar.records import VideoText
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SHIPPED = Path(__file__).parent / "data" / "ranker.json"
 """For checkpoints that bring none of their own."""
@@ -253,6 +258,7 @@ class Ranker:
         self._length = lru_cache(maxsize=4096)(self._length_score)
         self._join = lru_cache(maxsize=16384)(self._join_score)
         self._composes = COMPOSED in self.weights
+        self._any_shape = SHAPELESS in self.weights
 
     @classmethod
     def load(cls, path: Path) -> Ranker:
@@ -278,11 +284,15 @@ class Ranker:
 
     def _score(self, proposal: Proposal) -> float:
         get = self.weights.get
-        total = 0.0
-        for name in phrase_features(proposal):
-            total += get(name, 0.0)
-        for name, value in source_features(proposal):
-            total += get(name, 0.0) * value
+        total = sum(get(name, 0.0) * value for name, value in source_features(proposal))
+        span = proposal.span
+        if span is not None and span.scored[0] == self.digest:
+            return total + span.scored[1]
+        return total + self._phrase_score(proposal)
+
+    def _phrase_score(self, proposal: Proposal) -> float:
+        get = self.weights.get
+        total = self._sum(phrase_features(proposal))
         seen = None if proposal.span is None else proposal.span.seen
         for role, at in _roles(len(proposal.words)):
             word = proposal.words[at]
@@ -322,17 +332,18 @@ class Ranker:
             if key in keys or (full and key not in also):
                 continue
             keys.add(key)
+            one = _span(field, extent)._replace(scored=(self.digest, -below))
             if full:
-                behind.append(_span(field, extent))
+                behind.append(one)
             else:
-                kept.append((below, _span(field, extent)))
+                kept.append((below, one))
         text = frozenset(word.key for field in read for word in field.words)
         for variant in variants([one for _, one in kept], text):
             key = signature(variant.words)
             if key not in keys:
                 keys.add(key)
-                score = self._score(Proposal(variant.text, variant.words, variant))
-                kept.append((-score, variant))
+                score = self._phrase_score(Proposal(variant.text, variant.words, variant))
+                kept.append((-score, variant._replace(scored=(self.digest, score))))
         kept.sort(key=lambda one: one[0])
         dropped = [] if most is None else kept[most:]
         behind += [one for _, one in dropped if signature(one.words) in also]
@@ -363,10 +374,11 @@ class Ranker:
         joints = list(accumulate(self._joints(field), initial=0.0))
         starts: dict[tuple[int, str], float] = {}
         ends: dict[tuple[int, str], float] = {}
-        found = list(extents(field))
+        found = list(extents(field, any_shape=self._any_shape))
+        shapeless_weight = self.weights.get(SHAPELESS, 0.0)
         scored = []
         for extent in (*found, *composed(field, found)):
-            first, last, chars, lang, lead = extent
+            first, last, chars, lang, lead, shapeless = extent
             begin = first if lead < 0 else lead
             if (begin, lang) not in starts:
                 starts[begin, lang] = self._sum(start_features(field, begin, lang))
@@ -376,6 +388,8 @@ class Ranker:
             total += self._length(lang, last - first + 1 + (lead >= 0), chars)
             total += depth[min(field.counts[first : last + 1])]
             total += joints[last + 1] - joints[first + 1]
+            if shapeless:
+                total += shapeless_weight
             if lead >= 0:
                 total += self._sum(lead_features(field, extent))
                 total += self._joint(
@@ -449,7 +463,7 @@ class Ranker:
         return self._sum(join_features(how))
 
     def _length_score(self, lang: str, count: int, chars: int) -> float:
-        return sum(self.weights.get(name, 0.0) for name in shape_features(lang, count, chars))
+        return self._sum(shape_features(lang, count, chars))
 
     def _word_scores(self, text: str, key: str, tag: str, function: bool) -> tuple[float, ...]:
         """What a word is worth in each of `_ROLES`."""
@@ -472,52 +486,48 @@ def shipped_ranker() -> Ranker:
     return Ranker.load(SHIPPED)
 
 
-def nearness(texts: Sequence[str], weights: Sequence[float]) -> list[list[float]]:
-    """For each text, how near it comes to each that may be wanted: their overlap (F1 of character
-    pairs) times the probability that it is the one. What has less than a hundredth of the greatest
-    weight doesn't count as wanted.
+def nearness(texts: Sequence[str], weights: Sequence[float]) -> NDArray[np.float64]:
+    """For each text, how near it comes to each that may be wanted, (texts, wanted): their overlap
+    (F1 of character pairs) times the probability that it is the one. What has less than a hundredth
+    of the greatest weight doesn't count as wanted.
     """
-    bits = masks(texts)
-    sizes = [mask.bit_count() for mask in bits]
-    least = max(weights, default=0.0) / 100
-    wanted = [at for at, weight in enumerate(weights) if weight >= least]
-    return [
-        [
-            weights[at] * 2 * (mask & bits[at]).bit_count() / max(1, size + sizes[at])
-            for at in wanted
-        ]
-        for mask, size in zip(bits, sizes, strict=True)
-    ]
+    import numpy as np
+
+    has = pair_matrix(texts)
+    likely = np.asarray(weights, dtype=np.float64)
+    wanted = likely >= likely.max(initial=0.0) / 100
+    sizes = has.sum(axis=1)
+    both = np.maximum(1.0, sizes[:, None] + sizes[wanted])
+    found: NDArray[np.float64] = 2.0 * (has @ has[wanted].T) / both * likely[wanted]
+    return found
 
 
-def spread(near: Sequence[Sequence[float]], k: int, kept: int = 0) -> list[int]:
+def spread(near: NDArray[np.float64], k: int, kept: int = 0) -> list[int]:
     """Which `k` of some texts to show, given their `nearness`: those that together come nearest to
     what is wanted.
 
     The first `kept` are in whatever the others are worth; then, one by one, the text that adds
     most, the earlier where it makes no difference.
     """
-    chosen = list(range(min(kept, k, len(near))))
-    nearest = [0.0] * (len(near[0]) if near else 0)
-    for one in chosen:
-        nearest = list(map(max, nearest, near[one]))
-    left = list(range(len(chosen), len(near)))
-    while left and len(chosen) < k:
-        best, most = left[0], -1.0
-        for one in left:
-            gain = sum(map(max, nearest, near[one]))
-            if gain > most:
-                best, most = one, gain
+    import numpy as np
+
+    many = len(near)
+    chosen = list(range(min(kept, k, many)))
+    nearest = near[: len(chosen)].max(axis=0, initial=0.0)
+    while len(chosen) < min(k, many):
+        gains = np.maximum(near, nearest).sum(axis=1)
+        gains[chosen] = -1.0
+        best = int(gains.argmax())
         chosen.append(best)
-        left.remove(best)
-        nearest = list(map(max, nearest, near[best]))
+        nearest = np.maximum(nearest, near[best])
     return chosen
 
 
-def worth(near: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
+def worth(near: NDArray[np.float64], weights: Sequence[float]) -> list[float]:
     """How good each text is as the one query that is read: the geometric mean of how likely it is
     and how near it comes to all that may be wanted.
 
     Of two that are as likely the nearer goes first: where it is wrong, it is less so.
     """
-    return [sqrt(sum(to_all) * weight) for to_all, weight in zip(near, weights, strict=True)]
+    sums = near.sum(axis=1).tolist()
+    return [sqrt(to_all * weight) for to_all, weight in zip(sums, weights, strict=True)]

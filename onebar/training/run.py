@@ -25,6 +25,7 @@ from onebar.generator.checkpoint import (
     TOKENIZER,
     Card,
     GenerationConfig,
+    directory_of,
     open_checkpoint,
 )
 from onebar.generator.checkpoint import CARD as CHECKPOINT_CARD
@@ -210,7 +211,7 @@ def _of(prompt: PromptConfig, dataset: TriggerDataset) -> PromptConfig:
 
 def parent_card(init: str | None) -> Card | None:
     """The card of `init` where that is a checkpoint of ours."""
-    if init is None or not (Path(init) / CHECKPOINT_CARD).is_file():
+    if init is None or not (directory_of(init) / CHECKPOINT_CARD).is_file():
         return None
     return open_checkpoint(init, verify=False).card
 

@@ -18,7 +18,7 @@ from feature_store.redis.client import StoreUnfitError
 from feature_store.store import FeatureStore
 from feature_store.versions import VersionFollower, at_version, keys_of
 from onebar.errors import OneBarError
-from onebar.process.tasks import end_tasks
+from onebar.process.tasks import end_soon, end_tasks
 from onebar.process.tracing import start_tracing, stop_tracing
 from onebar.settings import Settings
 from stream.kafka.producer import EventProducer
@@ -91,8 +91,13 @@ async def open_runtime(settings: Settings, kind: str) -> AsyncIterator[Runtime]:
         stack.push_async_callback(follower.end)
         stop, leave = asyncio.Event(), asyncio.Event()
         runtime = Runtime(store, producer, health, stop, settings, follower, leave)
+
+        def told_to_end() -> None:
+            end_soon()
+            runtime.end()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, runtime.end)
+            loop.add_signal_handler(number, told_to_end)
 
         async def prepare() -> None:
             await ensure_topics(settings)

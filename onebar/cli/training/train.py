@@ -13,6 +13,7 @@ from onebar.cli.sections import Whole
 from onebar.cli.training.clicks import clicks
 from onebar.cli.training.export import export
 from onebar.cli.training.import_ import import_model
+from onebar.cli.training.phrases import phrases
 from onebar.cli.training.refresh import refresh
 from onebar.cli.training.reinforce import reinforce
 from onebar.process.console import say
@@ -24,6 +25,7 @@ train = typer.Typer(
 )
 train.command("import")(import_model)
 train.command()(export)
+train.command()(phrases)
 train.command()(clicks)
 train.command()(refresh)
 train.command()(reinforce)
@@ -33,8 +35,8 @@ OutOption = Annotated[Path, typer.Option(help="The checkpoint directory to write
 InitOption = Annotated[
     str | None,
     typer.Option(
-        help="What to go on from: a checkpoint with float weights, a directory of a transformers "
-        "BART, or its name on the hub."
+        help="What to go on from: a checkpoint (`shipped` is the one of the package), a directory "
+        "of a transformers BART, or its name on the hub."
     ),
 ]
 PresetOption = Annotated[str, typer.Option(help="Size of a model from scratch.")]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.words import Word
-from onebar.recommending.phrases.names import is_known, script
+from onebar.recommending.phrases.names import glues, is_known, script
 from onebar.recommending.phrases.spans import (
     MAX_HAN_CHARS,
     Extent,
@@ -106,6 +106,8 @@ def apart(field: Field, first: Extent, then: Extent) -> bool:
     if "z" not in (first.script, then.script) or first.chars + then.chars > MAX_HAN_CHARS:
         return False
     words = field.words
+    if glues(words[first.last], words[then.first]):
+        return False
     keys = {words[at].key for at in range(first.first, first.last + 1)}
     return all(words[at].key not in keys for at in range(then.first, then.last + 1))
 

@@ -156,6 +156,12 @@ def is_thing(text: str) -> bool:
     return chinese_kinds().get(text.lower()) == "thing"
 
 
+def glues(before: Word, after: Word) -> bool:
+    """Whether a Chinese thing would be followed by another, which says nothing of it: *马面裙飞机*.
+    For whom it is and what it is like may follow."""
+    return is_thing(before.text) and len(after.text) > 1 and is_thing(after.text)
+
+
 def script(word: Word) -> str:
     """`z` Chinese, `l` Latin, `o` another alphabet, else the tag of its script."""
     first = word.text[0]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import stop_words
+from onebar.evidence.scripts import HAN
 from onebar.evidence.words import Word, joining, words
 from onebar.recommending.phrases.clauses import clause_ends, is_only_done, leaves_open
 from onebar.recommending.phrases.names import (
@@ -34,11 +35,19 @@ MAX_WORDS = 5
 MAX_CHARS = 36
 MAX_HAN_WORDS = 6
 MAX_HAN_CHARS = 14
+ANY_WORDS = 8
+ANY_HAN_CHARS = 16
+SHAPELESS = "shapeless"
+"""The feature of a span that no query of a bar has the shape of, but what people type may have:
+*what is good for a cold*. Looked at where a ranker has a weight for it."""
 FIELD_WORDS = 40
 """Words of a field that are looked at."""
 LEAD_WORDS = 8
 """How far before a name a word of it may stand that is put before it."""
+_GO_ALONG = frozenset("味色款风袖领边型系底跟")
+"""What makes one word with the one before it, whatever that is."""
 _SHOUTED = re.compile("【[^】]*】")
+_AGAIN = re.compile(rf"([{HAN}])\1\1+")
 _SUFFIXES = ("ing", "ed", "ly", "er", "able", "less", "proof", "y")
 
 
@@ -51,6 +60,8 @@ class Span(NamedTuple):
     """Names of the features that are not those of its words alone."""
     seen: tuple[str, ...]
     """For each word, the feature that says in how many fields it stands."""
+    scored: tuple[str, float] = ("", 0.0)
+    """The digest of the ranker that found it, and its score as nothing but a span."""
 
 
 class Field(NamedTuple):
@@ -90,6 +101,8 @@ class Extent(NamedTuple):
     script: str
     lead: int = -1
     """A word from before `first` that is put before them; -1: none, they are as they stand."""
+    shapeless: bool = False
+    """Whether it hasn't the shape of a query."""
 
 
 def _band(count: int) -> int:
@@ -279,7 +292,17 @@ def _inside(text: str, found: Sequence[Word]) -> tuple[bool, ...]:
                 inside[first + 1 : last + 1] = [True] * (last - first)
         if _ends_a_name(found[last - 1], end) and not is_done(found, last):
             inside[last] = True
+        if _is_torn(found[last - 1], end):
+            inside[last] = True
     return tuple(inside)
+
+
+def _is_torn(before: Word, word: Word) -> bool:
+    """Whether no query may begin or end between two Chinese words: before a character that goes
+    with any word (*飞机袖*, *牛奶味*), and between a character and itself."""
+    if before.end != word.start or script(before) != "z":
+        return False
+    return word.text in _GO_ALONG or (len(word.text) == 1 and word.text == before.text)
 
 
 def _ends_a_name(before: Word, end: Word) -> bool:
@@ -296,7 +319,13 @@ def _ends_a_name(before: Word, end: Word) -> bool:
 
 
 def _spoken(text: str, found: tuple[Word, ...]) -> tuple[Word, ...]:
-    """The words without those that a shop shouts before what it sells: 【】 that name no thing."""
+    """The words without those that say a Chinese character again and again (*巨巨巨*), and without
+    those that a shop shouts before what it sells: 【】 that name no thing."""
+    again = [match.span() for match in _AGAIN.finditer(text)]
+    if again:
+        found = tuple(
+            word for word in found if not any(a < word.end and word.start < b for a, b in again)
+        )
     if "【" not in text or not any(script(word) == "z" for word in found):
         return found
     shouted = [
@@ -332,7 +361,7 @@ def _prose(found: Sequence[Word]) -> str:
     return "~" if any(word.function and script(word) == "z" for word in found) else ""
 
 
-def extents(field: Field) -> Iterator[Extent]:
+def extents(field: Field, *, any_shape: bool = False) -> Iterator[Extent]:
     """Every span of a field that has the shape of a query.
 
     At most `MAX_WORDS` words (of Chinese `MAX_HAN_WORDS`) with no boundary between them, that
@@ -341,36 +370,52 @@ def extents(field: Field) -> Iterator[Extent]:
     inside a thing's name; none ends in a number whose measure it leaves out, or begins with that
     measure; no piece of a sentence ends between two words that go together; and none of English
     tells what somebody does.
+
+    With `any_shape` also those of `ANY_WORDS` whole words at most without it, marked as such.
     """
     found, cuts, scripts, inside = field.words, field.cuts, field.scripts, field.inside
     kinds = chinese_kinds() if "z" in scripts else {}
     nothing = _about_nothing(field, kinds)
     ends = [not inside[at + 1] and _may_end(field, at) for at in range(len(found))]
     clauses = clause_ends(found)
+    longest = ANY_WORDS if any_shape else MAX_HAN_WORDS
     for first, start in enumerate(found):
-        if start.function or inside[first] or begins_badly(field, first):
+        shaped = not (start.function or inside[first] or begins_badly(field, first))
+        if not (shaped or any_shape):
             continue
         joined = False
         lang = scripts[first]
-        most_words, most_chars = MAX_WORDS, MAX_CHARS
+        most_words, most_chars, any_chars = MAX_WORDS, MAX_CHARS, MAX_CHARS
         keys: set[str] = set()
         empty = True
-        for last in range(first, min(len(found), first + MAX_HAN_WORDS)):
+        for last in range(first, min(len(found), first + longest)):
             word = found[last]
-            if (last > first and cuts[last]) or kinds.get(word.text) == "selling":
+            if last > first and cuts[last]:
                 break
             if scripts[last] == "z":
                 lang, most_words, most_chars = "z", MAX_HAN_WORDS, MAX_HAN_CHARS
+                any_chars = ANY_HAN_CHARS
             chars = word.end - start.start
-            if last - first >= most_words or chars > most_chars or word.key in keys:
-                break
+            if (
+                kinds.get(word.text) == "selling"
+                or last - first >= most_words
+                or chars > most_chars
+                or word.key in keys
+            ):
+                shaped = False
+                if not any_shape or chars > any_chars:
+                    break
             keys.add(word.key)
             empty = empty and nothing[last]
             joined = joined or word.function
-            if empty or chars < 2 or not ends[last] or clauses[last] >= first:
+            if chars < 2:
                 continue
-            if not (joined and field.known[last + 1] and not cuts[last + 1]):
+            whole = ends[last] and not empty and clauses[last] < first
+            cut_short = joined and field.known[last + 1] and not cuts[last + 1]
+            if shaped and whole and not cut_short:
                 yield Extent(first, last, chars, lang)
+            elif any_shape:
+                yield Extent(first, last, chars, lang, shapeless=True)
 
 
 def _about_nothing(field: Field, kinds: Mapping[str, str]) -> list[bool]:
@@ -449,7 +494,12 @@ def composed(field: Field, found: Sequence[Extent]) -> Iterator[Extent]:
     words, roles, cuts = field.words, field.roles, field.cuts
     for extent in found:
         first, last = extent.first, extent.last
-        if last - first > 1 or extent.script != "l" or roles[last] not in _HEADS:
+        if (
+            extent.shapeless
+            or last - first > 1
+            or extent.script != "l"
+            or roles[last] not in _HEADS
+        ):
             continue
         if last > first and not (roles[first] in _HEADS or roles[first] == "Q"):
             continue
@@ -509,7 +559,7 @@ def said(field: Field, extent: Extent) -> tuple[Word, ...]:
 
 def span(field: Field, extent: Extent) -> Span:
     """What stands there, as it was written."""
-    first, last, chars, lang, lead = extent
+    first, last, chars, lang, lead, shapeless = extent
     found = field.words[first : last + 1]
     text = field.text[found[0].start : found[-1].end]
     seen = field.seen[first : last + 1]
@@ -530,17 +580,18 @@ def span(field: Field, extent: Extent) -> Span:
             *start_features(field, begin, lang),
             *end_features(field, last, lang),
             *made,
+            *((SHAPELESS,) if shapeless else ()),
             f"D:{least}:{field.among}",
         ),
         seen,
     )
 
 
-def spans(video: VideoText) -> Iterator[Span]:
+def spans(video: VideoText, *, any_shape: bool = False) -> Iterator[Span]:
     """Every span of a cleaned video's text that has the shape of a query, field by field, and
-    what can be put together of them."""
+    what can be put together of them; with `any_shape` others, too (`extents`)."""
     for field in fields(video):
-        found = list(extents(field))
+        found = list(extents(field, any_shape=any_shape))
         for extent in (*found, *composed(field, found)):
             yield span(field, extent)
 
@@ -565,10 +616,20 @@ def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
             yield Span(said, again, context, seen)
 
 
+_ASKING = frozenset(
+    (
+        *("什么", "怎么", "怎么样", "怎样", "怎么办", "如何", "为什么", "为何"),
+        *("哪", "哪个", "哪些", "哪里", "哪儿", "哪款", "谁", "几", "多少"),
+    )
+)
+"""Words that make a question of what they stand beside: it says another thing then."""
+
+
 def signature(found: Sequence[Word]) -> str:
     """Equal for phrases that say the same: order, number, accents and trivial words don't count."""
     keys = {word.key for word in found if not word.function}
     keys = keys - stop_words() or keys or {word.key for word in found}
+    keys |= {word.key for word in found} & _ASKING
     if not "".join([word.text for word in found]).isascii() and any(
         script(word) == "z" for word in found
     ):

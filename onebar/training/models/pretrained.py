@@ -17,10 +17,12 @@ from onebar.generator.checkpoint import (
     CheckpointCorruptError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
+    directory_of,
     open_checkpoint,
 )
 from onebar.process.files import replace_file
 from onebar.process.quiet import quiet_transformers
+from onebar.training.models.served import served_model
 from onebar.training.models.vocabulary import Vocabulary, adopt, read_object, read_tokenizer
 
 NEVER = -100.0
@@ -50,9 +52,11 @@ def load_pretrained(source: str | Path, work: Path) -> tuple[Any, Path]:
     """A transformers BART model in evaluation mode, and the path of its tokenizer in the existing
     directory `work`.
 
-    `source` is a checkpoint of ours with float weights; a directory with a BART in transformers'
-    format (`config.json`, `model.safetensors` or `pytorch_model.bin`, and a tokenizer); or the
-    name of such a one on the Hugging Face hub. A foreign vocabulary gets `[SEP]` and `[REJECT]`,
+    `source` is a checkpoint of ours, `shipped` the one of the package; of one without float weights
+    the model is made of those that serve (`onebar.training.models.served`). Or it is a
+    directory with a BART in transformers' format (`config.json`, `model.safetensors` or
+    `pytorch_model.bin`, and a tokenizer), or the name of such a one on the Hugging Face hub. A
+    foreign vocabulary gets `[SEP]` and `[REJECT]`,
     the embeddings rows for them, and both exactly as many rows as entries
     (`onebar.training.models.vocabulary`). No token is forced, first or last, and `[SEP]` is never
     given.
@@ -63,12 +67,14 @@ def load_pretrained(source: str | Path, work: Path) -> tuple[Any, Path]:
     directory = locate(source)
     if (directory / CARD).is_file():
         checkpoint = open_checkpoint(directory)
-        checkpoint.need(WEIGHTS)
         checkpoint.tokenizer()
+        content = checkpoint.need(TOKENIZER).read_bytes()
+        if checkpoint.optional(WEIGHTS) is None and checkpoint.has_ctranslate2:
+            return served_model(checkpoint), _write(work / TOKENIZER, content)
+        checkpoint.need(WEIGHTS)
         from transformers import BartConfig
 
         config = BartConfig.from_json_file(str(checkpoint.need(CONFIG)))
-        content = checkpoint.need(TOKENIZER).read_bytes()
         return _load(directory, config), _write(work / TOKENIZER, content)
     raw = read_config(directory)
     vocabulary = adopt(read_tokenizer(directory), raw["vocab_size"])
@@ -93,7 +99,7 @@ def source_name(source: str | Path) -> str:
 
 def locate(source: str | Path) -> Path:
     """The directory of `source`; fetched from the hub where it is none here but may be there."""
-    directory = Path(source)
+    directory = directory_of(source)
     if directory.is_dir():
         return directory
     if directory.exists():

@@ -165,7 +165,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "api.server": (
         *(*_BASE, "api", "api.app", "api.connections", "api.http", "api.watching"),
-        "onebar.evidence",
+        "onebar.recommending",
     ),
 }
 """What each package or module of the second level may import of ours, besides itself. The command

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 
 from onebar.evidence.text import clean_video
 from onebar.evidence.words import words
+from onebar.ranking.overlap import likeness
 from onebar.recommending.phrases.composed import COMPOSED
-from onebar.recommending.phrases.spans import MAX_HAN_WORDS, signature, spans
+from onebar.recommending.phrases.spans import (
+    ANY_WORDS,
+    MAX_HAN_WORDS,
+    SHAPELESS,
+    signature,
+    spans,
+)
 from onebar.recommending.ranker import (
     Proposal,
     Ranker,
@@ -65,6 +72,30 @@ def test_every_script_has_spans_as_they_were_written(title: str, span: str) -> N
     assert span in {found.text for found in spans(VideoText(title=title))}
 
 
+def test_a_question_is_another_query_than_what_it_asks_about() -> None:
+    keys = [signature(words(text)) for text in ("胃酸过多吃什么", "胃酸过多怎么吃", "胃酸过多吃")]
+    assert len(set(keys)) == 3
+
+
+@given(videos)
+def test_loose_spans_come_besides_and_are_marked(video: VideoText) -> None:
+    """Nothing of what has the shape of a query is lost or changed by them."""
+    shaped = list(spans(video))
+    any_shape = list(spans(video, any_shape=True))
+    assert [one for one in any_shape if SHAPELESS not in one.context] == shaped
+    text = " ".join((video.item_title, video.title, video.caption))
+    for one in any_shape:
+        if SHAPELESS in one.context:
+            assert one.text in text
+            assert len(one.words) <= ANY_WORDS
+
+
+def test_loose_spans_may_end_with_words_that_ask() -> None:
+    video = VideoText(title="胃酸过多吃什么好百度知道")
+    assert "胃酸过多吃什么" not in {one.text for one in spans(video)}
+    assert "胃酸过多吃什么" in {one.text for one in spans(video, any_shape=True)}
+
+
 @given(videos)
 def test_a_span_is_part_of_its_text(video: VideoText) -> None:
     text = " ".join((video.item_title, video.title, video.caption))
@@ -82,10 +113,16 @@ def test_a_span_is_part_of_its_text(video: VideoText) -> None:
         assert not span.words[-1].function
 
 
-@given(videos)
-def test_the_best_spans_are_best_by_the_sum_of_their_features(video: VideoText) -> None:
-    ranker = Ranker({name: x for name, x in shipped_ranker().weights.items() if name != COMPOSED})
-    everything = [Proposal(span.text, span.words, span) for span in spans(video)]
+@pytest.mark.parametrize("any_shape", [False, True])
+@given(video=videos)
+def test_the_best_spans_are_best_by_the_sum_of_their_features(
+    video: VideoText, any_shape: bool
+) -> None:
+    weights = {name: x for name, x in shipped_ranker().weights.items() if name != COMPOSED}
+    ranker = Ranker({**weights, SHAPELESS: -0.7} if any_shape else weights)
+    everything = [
+        Proposal(span.text, span.words, span) for span in spans(video, any_shape=any_shape)
+    ]
     scores = ranker.scores(everything)
     for proposal, score in zip(everything, scores, strict=True):
         summed = sum(ranker.weights.get(name, 0.0) * value for name, value in features(proposal))
@@ -133,6 +170,28 @@ class TestSpread:
     def test_each_at_most_once_and_never_too_many(self, said: list[str], k: int, kept: int) -> None:
         chosen = spread(nearness(said, [1 / (1 + at) for at in range(len(said))]), k, kept)
         assert len(set(chosen)) == len(chosen) == min(k, len(said))
+
+
+@given(st.lists(st.text("ab c", max_size=6), min_size=1, max_size=8), st.data())
+def test_how_near_one_comes_is_its_overlap_by_what_the_other_is_worth(
+    said: list[str], data: st.DataObject
+) -> None:
+    weights = [data.draw(st.floats(0.1, 1.0)) for _ in said]
+    near = nearness(said, weights)
+    for at, one in enumerate(said):
+        expected = [likeness(one, other) * w for other, w in zip(said, weights, strict=True)]
+        assert near[at].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "title", ["马面裙女春秋加绒新款汉服套装", "Acme K200 silent wireless mouse"]
+)
+def test_a_span_brings_the_score_that_its_features_have(title: str) -> None:
+    ranker = shipped_ranker()
+    for span in ranker.best_spans(VideoText(title=title)):
+        with_it = Proposal(span.text, span.words, span)
+        without = Proposal(span.text, span.words, span._replace(scored=("", 0.0)))
+        assert ranker.scores([with_it]) == pytest.approx(ranker.scores([without]), abs=1e-5)
 
 
 def test_of_two_that_are_as_likely_the_nearer_to_all_is_worth_more() -> None:
