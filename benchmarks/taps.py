@@ -19,7 +19,7 @@ from statistics import median
 
 import msgspec
 from experiments import SIMULATOR
-from report import BASELINES, Differences, baselines, differences, table
+from report import BASELINES, TAPPED, Differences, baselines, differences, table
 from sources import dataset_of, make_simulated, relevance_of, taps_of, test_triggers
 
 from onebar.evaluation.evaluate import propensities
@@ -264,11 +264,6 @@ def told_of(held_out: dict[str, float]) -> str:
         f"the candidates, {held_out['before hr@8']:.3f} in the order of the shipped ranker"
     )
 
-
-TAPPED = (
-    *("hr@1", "hr@8", "mrr@8", "true_tap@1", "true_tap@8", "ips_taps@8", "snips_taps@8"),
-    *("hung_f1@8", "bleu@8", "relevant@8", "diversity@8", "repeats@8", "coverage"),
-)
 
 if __name__ == "__main__":
     main()
