@@ -55,10 +55,10 @@ from onebar.stack.servers import free_port, start_broker, start_valkey
 BATCH = 64
 BUDGET_MS = 80
 LATE_MS = BUDGET_MS + 20
-KNOWN = 500
+KNOWN = 300
 NEW = 8000
 """Videos that nothing has been generated for, and that are asked for one after the other."""
-LEAST_S = 4.0
+LEAST_S, MOST_S = 4.0, 60.0
 POSTERS = 8
 SLOW_S = 0.15
 WARM_MS = 2000
@@ -67,10 +67,10 @@ NEXT = "new-#"
 
 
 def measured(client: Client, count: int) -> dict[str, Any]:
-    """At least so many requests, at half of saturation."""
+    """So many requests and a few more, as far as `MOST_S` allows, at half of saturation."""
     found = client.saturation()
     half = found.per_s / 2
-    seconds = max(LEAST_S, count / half * 1.2)
+    seconds = min(MOST_S, max(LEAST_S, count / half * 1.1))
     told = client.at(half, seconds, found.light.mean_ms)
     return {
         "saturation_per_s": round(found.per_s),

@@ -25,8 +25,11 @@ SHED = 0.01
 LIGHT = 0.05
 """Of what is answered at most: a rate at which nothing waits for anything else."""
 PROBE_S = 2
-STEPS = 4
-"""Halvings of what is answered at most: the rate that is found is a sixteenth of it off at most."""
+HALVINGS = 6
+"""What is answered at most is halved so often, until a rate is held."""
+STEPS = 2
+"""Halvings of what is between that rate and the one before: the rate that is found is a quarter too
+low at most."""
 SCRIPT = """
 local lines = {}
 for line in io.lines("%(requests)s") do lines[#lines + 1] = line end
@@ -182,12 +185,20 @@ def held(offered: float, told: Told, light: Told) -> bool:
     return keeps_up and told.shed_share <= light.shed_share + SHED
 
 
-def highest(holds: Callable[[float], bool], most: float, steps: int = STEPS) -> float:
-    """The highest rate up to `most` that holds, to within `most / 2**steps`; 0 where none is found.
-
-    Rates below one that holds are taken to hold.
+def highest(
+    holds: Callable[[float], bool], most: float, halvings: int = HALVINGS, steps: int = STEPS
+) -> float:
+    """The highest rate up to `most` that holds, or one less than `1 / 2**steps` of itself lower; 0
+    where none down to `most / 2**halvings` does. Rates below one that holds are taken to hold.
     """
-    low, high = 0.0, most
+    low, above = most, 0
+    while not holds(low):
+        if above == halvings:
+            return 0.0
+        low, above = low / 2, above + 1
+    if not above:
+        return most
+    high = 2 * low
     for _ in range(steps):
         middle = (low + high) / 2
         if holds(middle):

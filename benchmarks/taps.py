@@ -11,6 +11,7 @@ seeds; and the cascade beside them. Work lies in `--work`; what is there is not 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,7 +184,8 @@ def measured(
         outcomes.save(path)
         if ordered.ms:
             cost = path.with_name(path.name + ".ms")
-            cost.write_text(f"{median(ordered.ms):.2f}\n", encoding="ascii")
+            busy = f"load {os.getloadavg()[1]:.0f} on {os.cpu_count()} cores"
+            cost.write_text(f"{median(ordered.ms):.2f} ms ({busy})\n", encoding="ascii")
         found.setdefault(name, []).append(outcomes)
     return found
 
@@ -228,9 +230,10 @@ def write(
         "the log alone says of it: logged taps on these queries, by how likely their places are "
         "looked at, a tapped bar.",
         "",
-        f"Putting a list in order cost {costs.get('+-click-ranker-0', '–')} ms of processor time "
+        f"Putting a list in order cost {costs.get('+-click-ranker-0', '–')} of processor time "
         f"in the median, {costs.get('generator-+-shipped-ranker-0', '–')} with the shipped ranker: "
-        "candidates put together, described and chosen from, without the generation.",
+        "candidates put together, described and chosen from, without the generation. Where more "
+        "runs than there are cores (the load), a list takes more of a processor's time.",
         "",
         "## Differences",
         "",

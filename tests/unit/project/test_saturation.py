@@ -29,14 +29,23 @@ def saturation() -> ModuleType:
     return module
 
 
-@given(most=st.floats(1, 1e5), part=st.floats(0, 1.2), steps=st.integers(1, 8))
+@given(most=st.floats(1, 1e5), part=st.floats(0, 1.2), steps=st.integers(1, 6))
 def test_the_highest_rate_that_holds_is_found(
     saturation: ModuleType, most: float, part: float, steps: int
 ) -> None:
-    limit = part * most
-    found = saturation.highest(lambda rate: rate <= limit, most, steps)
-    assert found <= limit
-    assert min(limit, most) - found <= most / 2**steps * (1 + 1e-9)
+    limit, tried = part * most, []
+
+    def holds(rate: float) -> bool:
+        tried.append(rate)
+        return rate <= limit
+
+    found = saturation.highest(holds, most, halvings=5, steps=steps)
+    assert len(tried) <= 6 + steps
+    if limit >= most / 2**5:
+        assert found <= limit
+        assert min(limit, most) <= found * (1 + 2.0**-steps) * (1 + 1e-9)
+    else:
+        assert found == 0
 
 
 @pytest.mark.parametrize(
