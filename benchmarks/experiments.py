@@ -119,7 +119,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("piopd", "piopd", "Stage 3: + PIOPD", "listwise", PIOPD),
     _ranked("sft", "Stage 1 in the order of a click ranker", once=True),
     Experiment(
-        "reinforce", "reinforce", "Reinforcement by that click ranker", "piopd", REINFORCE,
+        "reinforce", "reinforce", "Reinforcement by stage 1's click ranker", "piopd", REINFORCE,
         rewarded_by="sft-ranked",
         once=True,  # on the valid part it lost by more than chance, whatever its settings
     ),

@@ -60,12 +60,13 @@ Differences = list[tuple[str, str]]
 GROUPS: tuple[tuple[str, str, Differences], ...] = (
     (
         "Stages",
-        "Each run less the one that it goes on from, and the last less the first; lists in the "
+        "Each run less the one that it goes on from, and less the first; lists in the "
         "generator's own order.",
         [
             ("listwise", "sft"),
             ("piopd", "listwise"),
             ("reinforce", "piopd"),
+            ("piopd", "sft"),
             ("reinforce", "sft"),
         ],
     ),
@@ -233,7 +234,9 @@ def _simulated(work: Path, names: Sequence[str], seeds: int, limit: int) -> list
         "",
         *table([(f"{BY_NAME[name].title} (`{name}`)", summary(run)) for name, run in runs.items()]),
         "",
-        "Seeds: " + ", ".join(f"`{name}` {len(run.runs)}" for name, run in runs.items()) + ".",
+        "Seeds: " + ", ".join(f"`{name}` {len(run.runs)}" for name, run in runs.items()) + "; a "
+        "run of one seed has no spread over seeds in its intervals, and what goes on from it is "
+        "told of that one.",
         "",
         *_targets(known, runs),
     ]
