@@ -175,15 +175,17 @@ def page(lines: Sequence[str]) -> str:
     head = """# Open sets
 
 Written by `python benchmarks/open_sets.py --data DIRECTORY --out docs/open-sets.md`; with
-`--teacher` or `--gguf` there are rows of a teacher. The sets are not part of this repository,
-and nothing in it may be trained or tuned on them. They are small: ± is half of a 95 % interval over
-titles. *Overlap* is the F1 of character pairs between a query and what a person asked, of the best
-of the eight or of the first; a hit is the very query. A teacher is asked for five queries, of a
-sample.
+`--teacher` or `--gguf` there are rows of a teacher. The sets are not part of this repository, and
+nothing that ships may be trained or tuned on them. They are small: ± is half of a 95 % interval
+over titles. *Overlap* is the F1 of character pairs between a query and what a person asked, of the
+best of the eight or of the first; a hit is the very query. A teacher is asked for five queries, of
+a sample.
 
 Read with care: a title always holds its own words, so it is on topic where nobody would tap it; the
 queries of the product sets are short nouns, which keywords are made of; the counts of the likeliest
-spans have seen other titles of the very set, the checkpoint has not.
+spans have seen other titles of the very set, the shipped checkpoint has not. One called *of its
+training part* was trained on those as [this page](pretrained.md#with-texts-and-their-queries-only)
+has it, and has seen none of the titles, or queries, that it is asked of here.
 
 """
     return head + "\n".join(lines).rstrip() + "\n"

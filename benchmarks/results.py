@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments import BY_NAME, PRESET, QBQTC, SIMULATOR, Experiment
-from layout import checkpoint_of, dataset_directory, outcomes_of, seed_of
+from layout import beams_of, checkpoint_of, dataset_directory, outcomes_of, seed_of
 from report import write_report
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from sources import make_qbqtc, make_simulated, relevance_of, test_triggers
+from sources import make_qbqtc, make_simulated, propensity_of, test_triggers
 
-from onebar.evaluation.outcomes import measure
-from onebar.evaluation.predict import EnginePredictor
 from onebar.generator.checkpoint import CARD, open_checkpoint
 
 PACE = "sft"
@@ -43,6 +41,7 @@ def main() -> None:
         run_one(name, int(seed), options)
         return
     make_simulated(work, options.events, options.days)
+    propensity_of(work)
     sources = {SIMULATOR}
     if options.qbqtc is not None:
         make_qbqtc(work, options.qbqtc)
@@ -51,7 +50,8 @@ def main() -> None:
     graph = needed([name for name in asked if BY_NAME[name].source in sources])
     names = [name for name in BY_NAME if name in graph]
     run_all(names, options)
-    write_report(work, options.out, names, options.seeds, options.limit, command=said(options))
+    told = [name for name in names if is_told(name, options)]
+    write_report(work, options.out, told, options.seeds, options.limit, command=said(options))
     print(options.out)
 
 
@@ -93,7 +93,8 @@ def needed(names: list[str]) -> dict[str, set[str]]:
     waiting = list(names)
     while waiting:
         experiment = BY_NAME[waiting.pop()]
-        before = {name for name in (experiment.start, experiment.as_long_as) if name}
+        others = (experiment.start, experiment.as_long_as, experiment.rewarded_by)
+        before = {name for name in others if name}
         if experiment.as_long_as:
             before.add(PACE)
         graph[experiment.name] = before
@@ -138,12 +139,12 @@ def run_all(names: list[str], options: argparse.Namespace) -> None:
 
 
 def run_cell(name: str, seed: int, options: argparse.Namespace) -> None:
-    if is_done(name, seed, options.work):
+    if is_done(name, seed, options):
         return
     log = options.work / "logs" / f"{name}-{seed}.log"
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, __file__, "--cell", f"{name}:{seed}", "--work", str(options.work)]
-    for option in ("scale", "limit", "preset", "device"):
+    for option in ("scale", "limit", "preset", "device", "only"):
         command += [f"--{option}", str(getattr(options, option))]
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
@@ -151,11 +152,19 @@ def run_cell(name: str, seed: int, options: argparse.Namespace) -> None:
         raise RuntimeError(f"{name}, seed {seed} failed: see {log}")
 
 
-def is_done(name: str, seed: int, work: Path) -> bool:
-    """Whether the run was measured; a pretrained model answers nothing that could be."""
-    if BY_NAME[name].stage == "pretrain":
-        return (checkpoint_of(work, name, seed) / CARD).is_file()
-    return outcomes_of(work, name, seed).with_suffix(".json").exists()
+def is_told(name: str, options: argparse.Namespace) -> bool:
+    """Whether the run is measured and told of: a pretrained model answers nothing that could be,
+    and a click ranker that only rewards another run was not asked for."""
+    asked = not options.only or name in options.only.split(",")
+    return BY_NAME[name].stage != "pretrain" and (asked or not BY_NAME[name].ranked)
+
+
+def is_done(name: str, seed: int, options: argparse.Namespace) -> bool:
+    """Whether the run was made, and measured where it is told of."""
+    if not is_told(name, options):
+        return (checkpoint_of(options.work, name, seed) / CARD).is_file()
+    path = outcomes_of(options.work, name, seed, options.limit)
+    return path.with_suffix(".json").exists()
 
 
 def settings_of(experiment: Experiment, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -171,6 +180,8 @@ def settings_of(experiment: Experiment, seed: int, options: argparse.Namespace) 
         step_s = max(1e-9, own["seconds"] / own["steps"])
         changes["steps"] = max(1, round(other["seconds"] / step_s))
     start = checkpoint_of(work, experiment.start, seed) if experiment.start else None
+    if experiment.rewarded_by is not None:
+        changes["rewarded_by"] = str(checkpoint_of(work, experiment.rewarded_by, seed))
     return {
         **changes,
         "dataset": str(dataset_directory(work, experiment.source)),
@@ -185,25 +196,28 @@ def settings_of(experiment: Experiment, seed: int, options: argparse.Namespace) 
 
 def run_one(name: str, seed: int, options: argparse.Namespace) -> None:
     """Train one run of one seed and measure it."""
+    from runs import measure_run, train_run
+
     from onebar.process.logging import configure_logging
-    from onebar.training.recipe import STAGES, stage_config
 
     configure_logging("info", json=False)
-    work: Path = options.work
+    work, limit = options.work, options.limit
     experiment = BY_NAME[name]
     path = checkpoint_of(work, name, seed)
     if not (path / CARD).is_file():
-        values = settings_of(experiment, seed, options)
-        STAGES[experiment.stage].run(stage_config(experiment.stage, values))
-    if experiment.stage == "pretrain":
+        train_run(experiment.stage, settings_of(experiment, seed, options))
+    if not is_told(name, options):
         return
-    predictor = EnginePredictor(path)
-    try:
-        triggers = test_triggers(work, experiment.source, options.limit)
-        outcomes = measure(predictor, triggers, relevance=relevance_of(work, experiment.source))
-    finally:
-        predictor.close()
-    outcomes.save(outcomes_of(work, name, seed))
+    outcomes = measure_run(
+        path,
+        test_triggers(work, experiment.source, limit),
+        work,
+        experiment.source,
+        name=name,
+        beams=beams_of(work, name, seed, limit),
+        ranked=experiment.ranked,
+    )
+    outcomes.save(outcomes_of(work, name, seed, limit))
 
 
 if __name__ == "__main__":

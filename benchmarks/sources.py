@@ -7,16 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from experiments import QBQTC, SIMULATOR
 from layout import dataset_directory, source_directory
 from qbqtc import make_dataset
 
+from onebar.evaluation.evaluate import propensities
 from onebar.evaluation.outcomes import RelevanceGrade, TapChances
 from onebar.evaluation.predict import Prediction
-from onebar.triggers import Trigger, TriggerDataset, open_dataset
+from onebar.process.files import replacing
+from onebar.triggers import Split, Trigger, TriggerDataset, open_dataset
 
 WORLD_SEED = 1
 LANG = "en"
@@ -65,8 +69,24 @@ def make_qbqtc(work: Path, file: Path) -> None:
 
 def test_triggers(work: Path, source: str, limit: int) -> list[Trigger]:
     """Clicks and rejects of the test part, evenly thinned to `limit`."""
-    triggers = list(dataset_of(work, source).read("test", ("click", "reject")))
-    return triggers[:: max(1, -(-len(triggers) // limit))]
+    return thinned(list(dataset_of(work, source).read("test", ("click", "reject"))), limit)
+
+
+def thinned(triggers: list[Trigger], most: int) -> list[Trigger]:
+    """At most so many, evenly from all; the same ones every time."""
+    many = min(most, len(triggers))
+    return [triggers[at * len(triggers) // many] for at in range(many)]
+
+
+def propensity_of(work: Path, split: Split = "test") -> tuple[float, ...]:
+    """How likely each place of the simulated bars of a split is looked at, as its log tells;
+    estimated once."""
+    path = source_directory(work, SIMULATOR) / f"{split}-propensity.json"
+    if not path.exists():
+        found = propensities(dataset_of(work, SIMULATOR), split)
+        with replacing(path, durable=False) as temporary:
+            temporary.write_bytes(msgspec.json.encode(found))
+    return msgspec.json.decode(path.read_bytes(), type=tuple[float, ...])
 
 
 def relevance_of(work: Path, source: str) -> RelevanceGrade | None:
@@ -81,6 +101,7 @@ def taps_of(work: Path) -> TapChances:
     return Judge(_truth(work)).chances
 
 
+@cache
 def _truth(work: Path) -> Any:
     from stream.simulator import load_truth
     from stream.simulator.writer import truth_path_of

@@ -11,6 +11,7 @@ seeds; and the cascade beside them. Work lies in `--work`; what is there is not 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from statistics import median
 
 import msgspec
 from experiments import SIMULATOR
-from report import BASELINES, Differences, baselines, differences, table
+from report import BASELINES, TAPPED, Differences, baselines, differences, table
 from sources import dataset_of, make_simulated, relevance_of, taps_of, test_triggers
 
 from onebar.evaluation.evaluate import propensities
@@ -183,7 +184,8 @@ def measured(
         outcomes.save(path)
         if ordered.ms:
             cost = path.with_name(path.name + ".ms")
-            cost.write_text(f"{median(ordered.ms):.2f}\n", encoding="ascii")
+            busy = f"load {os.getloadavg()[1]:.0f} on {os.cpu_count()} cores"
+            cost.write_text(f"{median(ordered.ms):.2f} ms ({busy})\n", encoding="ascii")
         found.setdefault(name, []).append(outcomes)
     return found
 
@@ -228,9 +230,10 @@ def write(
         "the log alone says of it: logged taps on these queries, by how likely their places are "
         "looked at, a tapped bar.",
         "",
-        f"Putting a list in order cost {costs.get('+-click-ranker-0', '–')} ms of processor time "
+        f"Putting a list in order cost {costs.get('+-click-ranker-0', '–')} of processor time "
         f"in the median, {costs.get('generator-+-shipped-ranker-0', '–')} with the shipped ranker: "
-        "candidates put together, described and chosen from, without the generation.",
+        "candidates put together, described and chosen from, without the generation. Where more "
+        "runs than there are cores (the load), a list takes more of a processor's time.",
         "",
         "## Differences",
         "",
@@ -261,11 +264,6 @@ def told_of(held_out: dict[str, float]) -> str:
         f"the candidates, {held_out['before hr@8']:.3f} in the order of the shipped ranker"
     )
 
-
-TAPPED = (
-    *("hr@1", "hr@8", "mrr@8", "true_tap@1", "true_tap@8", "ips_taps@8", "snips_taps@8"),
-    *("hung_f1@8", "bleu@8", "relevant@8", "diversity@8", "repeats@8", "coverage"),
-)
 
 if __name__ == "__main__":
     main()

@@ -43,7 +43,7 @@ LEAST_SHARE = 0.04
 """Candidates less likely than this part of the likeliest are better not shown at all."""
 LEAST = 1e-12
 """No candidate's merit is less, so that it has a logarithm."""
-POOL = 80
+POOL = 20
 """Best candidates that the list is spread over."""
 
 

@@ -16,7 +16,6 @@ from onebar.training.batches import ListBatch, Lists, picked, preference_example
 from onebar.training.loop import Backward, Metrics
 from onebar.training.losses import (
     ANCHOR_LEVEL,
-    IGNORED,
     OWN_LEVEL,
     close_pair_weights,
     cross_entropy,
@@ -108,8 +107,8 @@ class Listwise:
         )
         if config.dropout:
             _, logits = list_log_probs(model, source, mask, labels)
-        own = labels.masked_fill(~own_clicks(levels)[..., None], IGNORED).flatten(0, 1)
-        likelihood = cross_entropy(logits, own, focus=config.focus)
+        own = own_clicks(levels).flatten()  # of the others no logit is looked at
+        likelihood = cross_entropy(logits[own], labels.flatten(0, 1)[own], focus=config.focus)
         loss = ranking + config.sft_weight * likelihood
         backward(loss)
         rewards = (policy - reference).detach()

@@ -24,16 +24,26 @@ from onebar.triggers import EmptyDatasetError
 
 @torch.no_grad()
 def rollout(
-    model: Any, tokenizer: PromptTokenizer, source: Tensor, mask: Tensor, *, sample: bool
+    model: Any,
+    tokenizer: PromptTokenizer,
+    source: Tensor,
+    mask: Tensor,
+    *,
+    sample: bool,
+    each: int = 1,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """One output for each prompt, sampled or the likeliest token by token: ids (B, L), -100 after
-    the end token. source, mask (B, S)."""
+    """`each` outputs for each prompt, sampled at `temperature` (> 0) or the likeliest token by
+    token: ids (B · each, L), those of one prompt next to each other, -100 after the end token.
+    source, mask (B, S); a prompt is encoded once."""
     most = tokenizer.max_target_tokens
-    states = encode(model, source, mask)
-    rolled = torch.full((len(source), most), IGNORED, device=source.device)
+    many = len(source) * each
+    states = encode(model, source, mask).repeat_interleave(each, 0)
+    mask = mask.repeat_interleave(each, 0)
+    rolled = torch.full((many, most), IGNORED, device=source.device)
     cache = None
-    newest = torch.full((len(source), 1), model.config.decoder_start_token_id).to(source)
-    running = torch.ones(len(source), dtype=torch.bool, device=source.device)
+    newest = torch.full((many, 1), model.config.decoder_start_token_id).to(source)
+    running = torch.ones(many, dtype=torch.bool, device=source.device)
     at = 0
     for at in range(most):
         out = model(
@@ -44,7 +54,7 @@ def rollout(
             use_cache=True,
         )
         cache = out.past_key_values
-        scores = out.logits[:, -1].float()
+        scores = out.logits[:, -1].float() / temperature
         newest = (
             torch.multinomial(scores.softmax(-1), 1) if sample else scores.argmax(-1, keepdim=True)
         )

@@ -80,6 +80,8 @@ def reinforce(
         raise typer.BadParameter(f"a setting has no such value: {error}") from None
     if config.lists < 2 or config.places < 1:
         raise typer.BadParameter("lists must be 2 at least, to compare, and places 1")
+    if config.temperature <= 0:
+        raise typer.BadParameter("the temperature must be above 0")
     configure_logging(read_settings().log_level, json=False)
     checkpoint = open_checkpoint(init)
     checkpoint.need(WEIGHTS)

@@ -79,6 +79,10 @@ class ReinforceConfig(RunConfig, frozen=True, kw_only=True):
     """Lists of a prompt, which are compared with each other: 2 at least."""
     places: int = 4
     """Queries of a list."""
+    temperature: float = 1.0
+    """Of the policy that writes and is moved: softmax(logits / temperature). Much of what is
+    sampled at 1 no beam would show, so much of the reward is there for writing less that is
+    broken; below it what is compared is what would be shown."""
     list_weight: float = 0.5
     """What the advantage of a list counts beside that of a query."""
     kl_weight: float = 0.05
@@ -101,6 +105,8 @@ class Reinforce:
     def __init__(self, config: ReinforceConfig, start: Start, reward: Reward) -> None:
         if config.lists < 2 or config.places < 1:
             raise ValueError("lists must be 2 at least, to compare, and places 1")
+        if config.temperature <= 0:
+            raise ValueError("the temperature must be above 0")
         self._config = config
         self._reward = reward
         self._tokenizer = start.tokenizer
@@ -124,19 +130,24 @@ class Reinforce:
         config = self._config
         each = config.lists * config.places
         source, mask, labels = tensors(model, batch.source, batch.mask, batch.labels)
-        many = source.repeat_interleave(each, 0), mask.repeat_interleave(each, 0)
+        masks = mask.repeat_interleave(each, 0)
         with without_dropout(model):
             with torch.no_grad():
-                rolled = rollout(model, self._tokenizer, *many, sample=True)
+                rolled = rollout(
+                    model, self._tokenizer, source, mask,
+                    sample=True, each=each, temperature=config.temperature,
+                )  # fmt: skip
             states = encode(model, source, mask)
-            logits = decode(model, states.repeat_interleave(each, 0), many[1], rolled)
+            logits = decode(model, states.repeat_interleave(each, 0), masks, rolled)
         known = rolled != IGNORED
-        log_probs = token_log_probs(logits, rolled)
+        log_probs = token_log_probs(logits / config.temperature, rolled)
         with torch.no_grad():
             reference = self._reference.to(model.device)
-            before = decode(reference, encode(reference, *many), many[1], rolled)
+            stood = encode(reference, source, mask).repeat_interleave(each, 0)
+            before = decode(reference, stood, masks, rolled) / config.temperature
             before = token_log_probs(before, rolled)
-        queries, lists, order, allowed = self._rewarded(batch.rows.tolist(), rolled, log_probs)
+            sums = token_log_probs(logits, rolled).sum(1)
+        queries, lists, order, allowed = self._rewarded(batch.rows.tolist(), rolled, sums.tolist())
         advantage = torch.zeros_like(order, dtype=log_probs.dtype)
         found = advantages(queries, lists, config.list_weight).to(log_probs)
         advantage[order] = found.flatten()
@@ -158,13 +169,13 @@ class Reinforce:
         return metrics
 
     def _rewarded(
-        self, rows: Sequence[int], rolled: Tensor, log_probs: Tensor
+        self, rows: Sequence[int], rolled: Tensor, sums: Sequence[float]
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         """The rewards (B, n, k) and (B, n) of the rollouts, laid out as lists with the likeliest
-        first; which rollout stands at each place, (N,); and the share that may be shown."""
+        by `sums` (N,) first; which rollout stands at each place, (N,); and the share that may be
+        shown."""
         config = self._config
         each = config.lists * config.places
-        sums = log_probs.detach().sum(1).tolist()
         ids = rolled.tolist()
         texts = [self._text(row) for row in ids]
         queries: list[Sequence[Sequence[float]]] = []

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from teachers import endpoint
 
+from onebar.generator.checkpoint import SHIPPED
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -82,6 +84,10 @@ def test_open_sets_are_answered_beside_baselines_and_judged(tmp_path: Path) -> N
             {"video_id": str(n), "caption": "今天教大家做红烧肉", "cover_text": ""}
             for n in range(99)
         ],
+        "qbqtc_dev.json": [
+            {"query": f"第{n}集红烧肉做法", "title": f"第{n}集红烧肉做法大全", "label": "1"}
+            for n in range(60)
+        ],
     }
     for name, rows in lines.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -95,6 +101,7 @@ def test_open_sets_are_answered_beside_baselines_and_judged(tmp_path: Path) -> N
     page = tmp_path / "page.md"
     command = [sys.executable, "benchmarks/open_sets.py", "--data", str(data), "--limit", "2"]
     command += ["--sample", "2", "--work", str(tmp_path / "work"), "--out", str(page)]
+    command += ["--trained", str(SHIPPED)]
     with endpoint(say) as teacher:
         for _ in range(2):
             subprocess.run(
@@ -111,5 +118,6 @@ def test_open_sets_are_answered_beside_baselines_and_judged(tmp_path: Path) -> N
         assert said in written
     assert "| teacher little | 1 | 1 | 1 | 0 | 0 of 1 |" in written
     assert "| Chorus | 1 | 1.000 ± 0.000 | 1.000 ± 0.000 |" in written
+    assert written.count("| demo, of its training part |") == 1
     assert str(tmp_path) not in written
     assert "红烧肉" not in written

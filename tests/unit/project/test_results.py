@@ -37,7 +37,7 @@ def test_a_small_run_writes_the_page_and_another_goes_on(tmp_path: Path) -> None
             str(tmp_path / "work"),
         ),
         *("--out", str(page), "--events", "6000", "--seeds", "1", "--scale", "0.001"),
-        *("--limit", "40", "--only", "sft,qbqtc-sft", "--qbqtc", str(pairs)),
+        *("--limit", "40", "--only", "listwise,qbqtc-sft", "--qbqtc", str(pairs)),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -49,6 +49,14 @@ def test_a_small_run_writes_the_page_and_another_goes_on(tmp_path: Path) -> None
     first = run()
     for said in ("| oracle |", "| cascade |", "(`sft`)", "(`qbqtc-sft`)", "`shopping`"):
         assert said in first
+    for said in (
+        "| `listwise` less `sft` |",
+        "true_tap@8",
+        "for the 3 comparisons of",
+        "| `listwise` | ",
+    ):
+        assert said in first
+    assert "`piopd` less" not in first, "what was not measured is not compared"
     models = sorted((tmp_path / "work").rglob("model.safetensors"))
     trained = [path.stat().st_mtime_ns for path in models]
     assert len(trained) == 4

@@ -15,12 +15,17 @@ from toy import toy_dataset
 from typer.testing import CliRunner
 
 from onebar.cli.main import app
+from onebar.evidence.prompt import build_prompt
 from onebar.generator.checkpoint import Checkpoint, open_checkpoint
 from onebar.records import Candidate
+from onebar.training.batches import pad_sources
+from onebar.training.models.architecture import tensors
+from onebar.training.privileged import rollout
 from onebar.training.recipe import train
 from onebar.training.reinforce import stage
 from onebar.training.reinforce.advantages import advantages, apart, policy_loss
 from onebar.training.reinforce.stage import ReinforceConfig, train_reinforce
+from onebar.training.run import begin
 from onebar.triggers import Trigger, TriggerDataset
 
 VALUES = st.integers(-20, 20).map(lambda whole: whole / 4)
@@ -106,6 +111,24 @@ def test_padding_counts_nowhere() -> None:
     log_probs = torch.tensor([[-1.0, -2.0, -7.0]])
     mask = torch.tensor([[True, True, False]])
     assert policy_loss(log_probs, torch.tensor([2.0]), mask) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_prompt_that_is_encoded_once_says_what_it_says_when_read_again(
+    begun: Checkpoint, dataset: TriggerDataset, tmp_path: Path, sample: bool
+) -> None:
+    start = begin(config(dataset, begun, tmp_path / "out"), tmp_path)
+    model = start.model.eval()
+    prompts = [build_prompt(one.evidence, start.prompt) for one in dataset.read("valid")][:3]
+    ids = start.tokenizer.encode(prompts)
+    source, mask = tensors(model, *pad_sources(ids, start.tokenizer.pad_id))
+    torch.manual_seed(1)
+    once = rollout(model, start.tokenizer, source, mask, sample=sample, each=4)
+    torch.manual_seed(1)
+    many = source.repeat_interleave(4, 0), mask.repeat_interleave(4, 0)
+    assert torch.equal(once, rollout(model, start.tokenizer, *many, sample=sample))
+    groups = once.view(3, 4, -1)
+    assert (groups[:, :1] == groups).all().item() is not sample
 
 
 class Worth:
