@@ -12,6 +12,7 @@ SUFFIXES = {
     "Counter": ("_total",),
     "Gauge": ("",),
     "Histogram": ("_bucket", "_sum", "_count"),
+    "BatchHistogram": ("_bucket", "_sum", "_count"),
     "Summary": ("_sum", "_count"),
 }
 
