@@ -38,6 +38,8 @@ FEW = 3
 """So many failures may be due to a busy machine; more are not tried again."""
 PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 """A process a core, each with one thread for its arithmetic: more would wait for each other."""
+SLOW_S = 600
+"""Where the unit tests take longer than this on one Python, the machine has no time for another."""
 COVERAGE = ROOT / ".cache" / "coverage.json"
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected|warnings?)\b")
 PYTEST_END = re.compile(r"^=* ?((?:\d+ [a-z]+, )*\d+ [a-z]+) in [\d.]+s")
@@ -209,7 +211,9 @@ def run_everything(other: Python | None, ci: bool) -> list[Outcome]:
         tests.append((run(*step), step))
         if other and installing:
             outcomes.append(installing.result())
-            if outcomes[-1].status == 0:
+            if tests[0][0].seconds > SLOW_S:
+                print(f"\n--- {tests[0][0].name} took so long that Python {other.name} is left out")
+            elif outcomes[-1].status == 0:
                 bin_ = ROOT / f".venv-{other.name}" / "bin"
                 step = unit_tests(other, bin_, bare, covered=last is other)
                 tests.append((run(*step), step))
