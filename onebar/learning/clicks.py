@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -30,13 +29,12 @@ from onebar.generator.checkpoint import (
     CLICKS,
     Checkpoint,
     open_checkpoint,
-    seal,
 )
 from onebar.generator.load import load_engine
 from onebar.learning.exposures import Rows, rows_of
 from onebar.learning.grow import GrowConfig, Grown, grow
+from onebar.learning.written import begin, evenly, write_anew
 from onebar.process.console import Update
-from onebar.process.files import replace_file, staging
 from onebar.ranking.book import Book
 from onebar.ranking.habits import LEAST_USERS, Habits
 from onebar.ranking.trees import Trees
@@ -124,7 +122,7 @@ def train_clicks(
             "passed over can't be told: make the dataset again, for it to keep the others"
         )
     work = config.rows or config.out.parent / f".{config.out.name}.clicks"
-    _begin(work, config.fingerprint)
+    begin(work, config.fingerprint)
     book = make_book(dataset, work / BOOK, config) if config.book else None
     taste = msgspec.structs.replace(open_taste(checkpoint), scorer=None, book=book)
     files = make_rows(
@@ -147,7 +145,13 @@ def train_clicks(
         "book": 0 if book is None else len(book),
         "settings_of_run": {"beam": config.beam, "most": config.most},
     }
-    _write(checkpoint, config.out, grown, book, facts, config)
+    write_anew(
+        checkpoint,
+        config.out,
+        lambda directory: _put(directory, grown, book, config),
+        without=(BOOK,),
+        clicks=facts,
+    )
     if config.rows is None:
         shutil.rmtree(work, ignore_errors=True)
     return config.out
@@ -180,15 +184,10 @@ def some_of(triggers: Sequence[Trigger], most: int | None) -> tuple[list[Trigger
     with_tap = [at for at, yes in enumerate(tapped) if yes]
     without = [at for at, yes in enumerate(tapped) if not yes]
     many = min(len(with_tap), max(round(TAPPED_SHARE * most), most - len(without)))
-    kept, others = _evenly(with_tap, many), _evenly(without, most - many)
+    kept, others = evenly(with_tap, many), evenly(without, most - many)
     counts = len(without) * len(kept) / max(1, len(others) * len(with_tap))
     places = sorted((*kept, *others))
     return [triggers[at] for at in places], [1.0 if tapped[at] else counts for at in places]
-
-
-def _evenly(places: Sequence[int], most: int) -> list[int]:
-    many = min(most, len(places))
-    return [places[at * len(places) // many] for at in range(many)]
 
 
 def make_book(dataset: TriggerDataset, path: Path, config: ClicksConfig) -> Book:
@@ -246,40 +245,8 @@ def make_rows(
     return files
 
 
-def _begin(work: Path, fingerprint: str) -> None:
-    """An empty work directory, or what an interrupted run of the same settings left."""
-    mark = work / "fingerprint"
-    if work.is_dir() and (not mark.is_file() or mark.read_text("ascii") != fingerprint):
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    replace_file(mark, fingerprint.encode("ascii"), durable=False)
-
-
-def _write(
-    checkpoint: Checkpoint,
-    out: Path,
-    grown: Grown,
-    book: Book | None,
-    facts: dict[str, Any],
-    config: ClicksConfig,
-) -> None:
-    """The checkpoint with the ranker beside everything else that it has."""
+def _put(directory: Path, grown: Grown, book: Book | None, config: ClicksConfig) -> None:
     trees = Trees.of_lightgbm(grown.model, {"beam": config.beam, "variety": config.variety})
-    with staging(out) as staged:
-        for name in checkpoint.card.files:
-            target = staged / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint.path / name, target)
-        (staged / BOOK).unlink(missing_ok=True)
-        trees.save(staged / CLICKS)
-        if book is not None:
-            book.save(staged / BOOK)
-        card = checkpoint.card
-        seal(
-            staged,
-            out,
-            preset=card.preset,
-            prompt=card.prompt,
-            generation=card.generation,
-            training={**card.training, "parent": checkpoint.name, "clicks": facts},
-        )
+    trees.save(directory / CLICKS)
+    if book is not None:
+        book.save(directory / BOOK)

@@ -12,7 +12,6 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -29,12 +28,12 @@ from onebar.generator.checkpoint import (
     RANKER,
     Checkpoint,
     open_checkpoint,
-    seal,
 )
 from onebar.generator.load import load_engine
 from onebar.learning.phrases import Example, learn_phrases, learn_sources
+from onebar.learning.written import begin, evenly, write_anew
 from onebar.process.console import Update
-from onebar.process.files import replace_file, staging
+from onebar.process.files import replace_file
 from onebar.recommending.candidates import choose
 from onebar.recommending.grounding import Lexicon, calibrated_floor
 from onebar.recommending.loading import open_taste
@@ -114,7 +113,7 @@ def train_phrases(
                 f"least {LEAST_PAIRS} are needed"
             )
     work = config.out.parent / f".{config.out.name}.phrases"
-    _begin(work, config.fingerprint)
+    begin(work, config.fingerprint)
     update("learning phrases", 0.0, f"of {len(train):,} pairs")
     phrases = _phrases(train, work / RANKER, config)
     beams = _beams(
@@ -146,7 +145,15 @@ def train_phrases(
         "settings": {name: getattr(config, name) for name in ("beam", "most", "any_shape", "l2")},
     }
     ranker = learn_sources(examples, phrases, taste=taste)
-    _write(checkpoint, config.out, msgspec.structs.replace(taste, ranker=ranker), facts)
+    learned = msgspec.structs.replace(taste, ranker=ranker)
+    write_anew(
+        checkpoint,
+        config.out,
+        lambda directory: _put(directory, learned),
+        without=(CLICKS, BOOK),
+        generation=msgspec.structs.replace(checkpoint.card.generation, floor=floor),
+        phrases=facts,
+    )
     shutil.rmtree(work, ignore_errors=True)
     return config.out
 
@@ -178,12 +185,6 @@ def moments_of(dataset: TriggerDataset) -> list[Asked]:
         Asked(trigger.evidence, (trigger.target,))
         for trigger in dataset.read("valid", ("click", "search"))
     ]
-
-
-def evenly(asked: Sequence[Asked], most: int) -> list[Asked]:
-    """At most so many, from all over."""
-    many = min(most, len(asked))
-    return [asked[at * len(asked) // many] for at in range(many)]
 
 
 def hits(examples: Sequence[Example], taste: Taste) -> dict[str, float]:
@@ -232,36 +233,7 @@ def _beams(
     return [beam for path in files for beam in decoder.decode(path.read_bytes())]
 
 
-def _begin(work: Path, fingerprint: str) -> None:
-    """An empty work directory, or what an interrupted run of the same settings left."""
-    mark = work / "fingerprint"
-    if work.is_dir() and (not mark.is_file() or mark.read_text("ascii") != fingerprint):
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    replace_file(mark, fingerprint.encode("ascii"), durable=False)
-
-
-def _write(
-    checkpoint: Checkpoint,
-    out: Path,
-    taste: Taste,
-    facts: dict[str, Any],
-) -> None:
-    """The checkpoint with its own ranker beside everything else that it has."""
-    card = checkpoint.card
-    with staging(out) as staged:
-        for name in set(card.files) - {CLICKS, BOOK}:
-            target = staged / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint.path / name, target)
-        taste.ranker.save(staged / RANKER)
-        if taste.lexicon is not None:
-            taste.lexicon.save(staged / LEXICON)
-        seal(
-            staged,
-            out,
-            preset=card.preset,
-            prompt=card.prompt,
-            generation=msgspec.structs.replace(card.generation, floor=taste.floor),
-            training={**card.training, "parent": checkpoint.name, "phrases": facts},
-        )
+def _put(directory: Path, taste: Taste) -> None:
+    taste.ranker.save(directory / RANKER)
+    if taste.lexicon is not None:
+        taste.lexicon.save(directory / LEXICON)

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from onebar.cli.main import app
 from onebar.generator.checkpoint import RANKER, Checkpoint, open_checkpoint
 from onebar.learning import pairs
-from onebar.learning.pairs import FewPairsError, PhrasesConfig, evenly, moments_of, train_phrases
+from onebar.learning.pairs import FewPairsError, PhrasesConfig, moments_of, train_phrases
+from onebar.learning.written import evenly
 from onebar.recommending.loading import open_taste
 from onebar.recommending.model import Model
 from onebar.recommending.phrases.spans import SHAPELESS
