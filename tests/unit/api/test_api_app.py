@@ -17,6 +17,7 @@ import pytest
 from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
+from nowhere import NOWHERE
 from structlog.testing import capture_logs
 
 from api.answering.forms import from_anchors
@@ -31,24 +32,7 @@ from api.server import AddressInUseError, free_port
 from api.services import Services
 from onebar.gating.rules import LANGUAGES
 from onebar.records import Anchor, Candidate, Features
-from onebar.settings import Settings
 from stream.events import Event
-
-NOWHERE = Settings(
-    redis_url="redis://127.0.0.1:1/0", kafka_bootstrap="127.0.0.1:1", api_generate=False
-)
-
-
-@pytest.fixture(scope="module")
-def app() -> FastAPI:
-    return create_app(NOWHERE)
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield client
 
 
 def is_problem(response: httpx.Response, status: int) -> dict[str, Any]:

@@ -5,40 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 import structlog
-from fastapi import FastAPI
 from hypothesis import example, given
 from hypothesis import strategies as st
+from nowhere import NOWHERE
 
 from api.app import create_app
 from api.http.calls import Call
 from onebar.process.logging import SUBJECT, configure_logging
-from onebar.settings import Settings
 
-NOWHERE = Settings(
-    redis_url="redis://127.0.0.1:1/0", kafka_bootstrap="127.0.0.1:1", api_generate=False
-)
 MADE = re.compile(r"[0-9a-f]{24}")
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"
 OURS = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-
-
-@pytest.fixture(scope="module")
-def app() -> FastAPI:
-    return create_app(NOWHERE)
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield client
 
 
 def told(call: Call) -> dict[str, str]:

@@ -13,15 +13,13 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nowhere import NOWHERE
 from pydantic import ValidationError
 
 from api.app import create_app
 from api.edge.compress import LEAST_BYTES, wanted
 from onebar.settings import Settings
 
-NOWHERE = Settings(
-    redis_url="redis://127.0.0.1:1/0", kafka_bootstrap="127.0.0.1:1", api_generate=False
-)
 FEED, OTHER = "https://feed.example", "https://evil.example"
 MANY = {"requests": [{"video_id": f"v{n}"} for n in range(200)]}
 

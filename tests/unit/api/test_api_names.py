@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -12,26 +12,9 @@ from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.app import create_app
 from api.http.names import name_of, strange, unknown
-from onebar.settings import Settings
 
-NOWHERE = Settings(
-    redis_url="redis://127.0.0.1:1/0", kafka_bootstrap="127.0.0.1:1", api_generate=False
-)
 KNOWN = frozenset(("video_id", "user_id", "k", "budget_ms"))
-
-
-@pytest.fixture(scope="module")
-def app() -> FastAPI:
-    return create_app(NOWHERE)
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield client
 
 
 def faults(response: httpx.Response) -> dict[str, str]:
