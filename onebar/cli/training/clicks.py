@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from onebar.cli.common import INTERRUPTED, JsonOption, print_json, read_settings
-from onebar.process.console import progress, say
+from onebar.cli.common import JsonOption, read_settings
+from onebar.cli.training.learned import learn
 
 
 def clicks(
@@ -54,7 +54,6 @@ def clicks(
 
     Example: onebar train clicks data/march --init checkpoints/sft --out checkpoints/taps
     """
-    from onebar.generator.checkpoint import open_checkpoint
     from onebar.learning.clicks import ClicksConfig, train_clicks
     from onebar.process.logging import configure_logging
 
@@ -82,16 +81,4 @@ def clicks(
     except msgspec.ValidationError as error:
         raise typer.BadParameter(f"a setting has no such value: {error}") from None
     configure_logging(read_settings().log_level, json=False)
-    try:
-        with progress("clicks") as update:
-            made = open_checkpoint(
-                train_clicks(config, lambda phase, share, text: update(share, f"{phase} {text}"))
-            )
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here")
-        raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        facts = made.card.training["clicks"]
-        print_json({"name": made.name, "path": str(made.path), "clicks": facts})
-    else:
-        print(made.path)
+    learn("clicks", lambda told: train_clicks(config, told), as_json)

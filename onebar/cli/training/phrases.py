@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from onebar.cli.common import INTERRUPTED, JsonOption, print_json, read_settings
-from onebar.process.console import progress, say
+from onebar.cli.common import JsonOption, read_settings
+from onebar.cli.training.learned import learn
 
 
 def phrases(
@@ -40,7 +40,6 @@ def phrases(
 
     Example: onebar train phrases data/march --init checkpoints/sft --out checkpoints/phrases
     """
-    from onebar.generator.checkpoint import open_checkpoint
     from onebar.learning.pairs import PhrasesConfig, train_phrases
     from onebar.process.logging import configure_logging
 
@@ -54,16 +53,4 @@ def phrases(
         threads=threads,
     )
     configure_logging(read_settings().log_level, json=False)
-    try:
-        with progress("phrases") as update:
-            made = open_checkpoint(
-                train_phrases(config, lambda phase, share, text: update(share, f"{phase} {text}"))
-            )
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here")
-        raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        facts = made.card.training["phrases"]
-        print_json({"name": made.name, "path": str(made.path), "phrases": facts})
-    else:
-        print(made.path)
+    learn("phrases", lambda told: train_phrases(config, told), as_json)
