@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -215,11 +216,10 @@ def _tag(token: str) -> str:
     return "c" if any(map(str.isalpha, token)) else "m"
 
 
-def _of_one_language(
-    found: list[Word], votes: list[int], latin: dict[str, int], end: int
-) -> list[Word]:
-    """Only the function words of the language most of them belong to: "men" and "pro" join
-    nothing in an English text. Another than English needs two."""
+def _language(votes: Iterable[int], end: int) -> int:
+    """The bit of the language that most function words belong to, each a vote of all that have it;
+    another than English needs two."""
+    votes = list(votes)
     best, most = 1, max(1, sum(mask & 1 for mask in votes))
     bit = 2
     while bit < end:
@@ -227,6 +227,15 @@ def _of_one_language(
         if count > most:
             best, most = bit, count
         bit <<= 1
+    return best
+
+
+def _of_one_language(
+    found: list[Word], votes: list[int], latin: dict[str, int], end: int
+) -> list[Word]:
+    """Only the function words of the language most of them belong to: "men" and "pro" join
+    nothing in an English text."""
+    best = _language(votes, end)
     if best == 1:
         return found
     return [
@@ -241,8 +250,15 @@ def _of_one_language(
 def joining(texts: tuple[str, ...]) -> frozenset[str]:
     """Match keys of the words of an alphabet that only join others in the language that the texts
     are in: one text is often too short to tell ("receta de carne")."""
-    found = words("\n".join(texts))
-    return frozenset(word.key for word in found if word.function and word.tag == "x")
+    latin, _, end_of_languages = _function_words()
+    found = [word for text in texts for word in words(text) if word.tag == "x"]
+    masks = [latin.get(word.text.lower(), 0) for word in found]
+    best = _language(filter(None, masks), end_of_languages)
+    return frozenset(
+        word.key
+        for word, mask in zip(found, masks, strict=True)
+        if (mask & best if mask else word.function)
+    )
 
 
 def parts(word: Word) -> tuple[str, ...]:
