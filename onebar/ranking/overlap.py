@@ -30,18 +30,6 @@ def likeness(one: str, other: str) -> float:
     return overlap(pairs(one), pairs(other))
 
 
-def masks(texts: Sequence[str]) -> list[int]:
-    """The pairs of each text as bits of a number: for comparing all of a list with each other."""
-    bits: dict[str, int] = {}
-    found = []
-    for text in texts:
-        mask = 0
-        for pair in pairs(text):
-            mask |= 1 << bits.setdefault(pair, len(bits))
-        found.append(mask)
-    return found
-
-
 def pair_matrix(texts: Sequence[str]) -> NDArray[np.float32]:
     """Which pairs each text has, 0 or 1, (texts, pairs): the product with its own transpose says
     how many two of them share."""

@@ -288,9 +288,7 @@ class Ground:
             if any(one != latin[at] for one in latin):
                 return False
             pairs = [(found[i], found[i + 1]) for i in (at - 1, at) if 0 <= i < len(found) - 1]
-            if latin[at] and not all(
-                go_together(one, other) or pair_key(one, other) in lexicon for one, other in pairs
-            ):
+            if latin[at] and not all(_known_pair(one, other, lexicon) for one, other in pairs):
                 return False
         return not any(
             role(one) in _UNKNOWN and role(other) in _UNKNOWN and not self.beside(one, other)
@@ -306,8 +304,7 @@ class Ground:
             not (one.function or other.function)
             and script(one) == script(other) == "l"
             and not self.beside(one, other)
-            and not go_together(one, other)
-            and not (lexicon is not None and pair_key(one, other) in lexicon)
+            and not _known_pair(one, other, lexicon)
             for one, other in pairwise(found)
         )
 
@@ -390,6 +387,12 @@ class Ground:
             and not _INFLECTION.fullmatch(one[len(key) :])
             for one in self.keys
         )
+
+
+def _known_pair(one: Word, other: Word, lexicon: Lexicon | None) -> bool:
+    """Whether one stands right before the other in a name of the taxonomy, or in a text that the
+    model was trained on."""
+    return go_together(one, other) or (lexicon is not None and pair_key(one, other) in lexicon)
 
 
 def _about_nothing(word: Word) -> bool:
