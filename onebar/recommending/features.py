@@ -65,8 +65,17 @@ OF_LIST: tuple[str, ...] = ("queries", "video_exposures", "video_tap_rate")
 """Columns that all candidates of a list share."""
 FEATURES = (*OF_QUERY, *OF_BASE, *OF_LIST)
 """The columns, in their order."""
+_AT = {name: at for at, name in enumerate(OF_QUERY)}
 
 
+def _columns(first: str, last: str) -> slice:
+    return slice(_AT[first], _AT[last] + 1)
+
+
+_BEAM = _columns("beam", "behind")
+_ANCHOR = _columns("anchor", "near")
+_STYLE = _columns("style", "plain")
+_FARED = _columns("exposures", "tap_rate")
 _NOTHING = tuple(
     0.0 if name in ("near", "span", "exposures", "taps", "engagements") else ABSENT
     for name in OF_QUERY
@@ -210,30 +219,30 @@ def _of_query(
     found[:] = _NOTHING
     sources = np.zeros(len(texts), dtype=np.float32)
     for at in _there(table.beam):
-        found[at, 0:3] = table.beam[at], table.log_probability[at], table.behind[at]
+        found[at, _BEAM] = table.beam[at], table.log_probability[at], table.behind[at]
         sources[at] += 1
     for at in _there(table.anchor):
-        found[at, 3:6] = table.anchor[at], log2(1 + table.weight[at]), table.near[at]
+        found[at, _ANCHOR] = table.anchor[at], log2(1 + table.weight[at]), table.near[at]
         sources[at] += 1
-    for column, ranks in ((6, table.history), (7, table.counted)):
+    for name, ranks in (("history", table.history), ("counted", table.counted)):
         named = _there(ranks)
-        found[named, column] = [ranks[at] for at in named]
+        found[named, _AT[name]] = [ranks[at] for at in named]
         sources[named] += 1
     spans = _there(table.span)
-    found[spans, 8] = 1.0
-    found[spans, 9] = ranker.scores(
+    found[spans, _AT["span"]] = 1.0
+    found[spans, _AT["phrase"]] = ranker.scores(
         [Proposal(texts[at], table.words[at], table.span[at]) for at in spans]
     )
     sources[spans] += 1
-    found[:, 10] = table.styled
+    found[:, _AT["styled"]] = table.styled
     sources[_there(table.book)] += 1
-    found[:, 11] = sources
+    found[:, _AT["sources"]] = sources
     if book is not None:
         asked = np.array(list(map(book.count, texts)), dtype=np.float32)
-        found[:, 12] = np.log2(1 + asked)
+        found[:, _AT["asked"]] = np.log2(1 + asked)
     for rank, query in reversed(list(enumerate(recent))):
         if query in place:
-            found[place[query], 13] = rank
+            found[place[query], _AT["repeated"]] = rank
     chances = habits.chances(recent)
     taken: dict[Style, float] = {}
     for query in recent:
@@ -252,12 +261,13 @@ def _of_query(
         ],
         dtype=np.float32,
     )
-    found[:, 14:17] = of_kind[[kinds[style] for style in styles]]
-    found[:, 17] = list(map(len, texts))
+    found[:, _STYLE] = of_kind[[kinds[style] for style in styles]]
+    found[:, _AT["characters"]] = list(map(len, texts))
     for one in material.counts:
         if one.query in place:
             rate = _rate(one.clicks, one.exposures)
-            found[place[one.query], 18:22] = one.exposures, one.clicks, one.engagements, rate
+            fared = one.exposures, one.clicks, one.engagements, rate
+            found[place[one.query], _FARED] = fared
     return found
 
 

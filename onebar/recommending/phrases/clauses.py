@@ -14,47 +14,15 @@ from onebar.recommending.phrases.names import role
 _DATA = Path(__file__).parents[1] / "data"
 _ASKS = frozenset(
     (
-        "how",
-        "what",
-        "what's",
-        "when",
-        "where",
-        "which",
-        "who",
-        "whose",
-        "why",
-        "can",
-        "could",
-        "do",
-        "does",
-        "did",
-        "is",
-        "are",
-        "should",
-        "will",
+        *("how", "what", "what's", "when", "where", "which", "who", "whose", "why", "can", "could"),
+        *("do", "does", "did", "is", "are", "should", "will"),
     )
 )
 """What a question begins with: it has verbs of its own ("why dogs eat grass")."""
 _WHO = frozenset(
     (
-        "i",
-        "i'm",
-        "i've",
-        "i'll",
-        "i'd",
-        "we",
-        "we're",
-        "he",
-        "she",
-        "they",
-        "they're",
-        "you're",
-        "me",
-        "us",
-        "him",
-        "them",
-        "it's",
-        "myself",
+        *("i", "i'm", "i've", "i'll", "i'd", "we", "we're", "he", "she", "they", "they're"),
+        *("you're", "me", "us", "him", "them", "it's", "myself"),
     )
 )
 _OBJECTS = _WHO | {"my", "your", "our", "his", "her", "their", "it", "this", "that"}
