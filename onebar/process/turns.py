@@ -20,6 +20,13 @@ NICE = 5
 """How much nicer a thread that stands back is: where another wants the core too, that gets three
 quarters of it (`man 7 sched`)."""
 NICEST = 19
+SWITCH_S = 0.0005
+"""How long other threads wait for the interpreter's lock while the loop has long work to do. A
+server's own thread needs it for each request and each piece of a body that it hands over: at
+Python's 5 ms a request could wait for 130 ms to be seen at all. Where all work is short, to take
+turns as often costs a tenth of it."""
+CALM_S = 0.1
+"""After so long without long work that is as it was."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,17 +39,36 @@ class Turns:
     def __init__(self, piece_s: float = PIECE_S) -> None:
         self._piece_s = piece_s
         self._lock = asyncio.Lock()
+        self._busy_until = 0.0
+        self._calming: asyncio.TimerHandle | None = None
         self.waiting = 0
         """How many wait for a turn."""
 
     async def turn(self) -> None:
         """Returns when it is the caller's turn: to work for `piece_s`, up to its next `await`."""
+        self._let_threads_in()
         self.waiting += 1
         try:
             await self._lock.acquire()
         finally:
             self.waiting -= 1
         asyncio.get_running_loop().call_soon(self._lock.release)
+
+    def _let_threads_in(self) -> None:
+        """Have other threads wait less long for the interpreter, for as long as turns are taken."""
+        loop = asyncio.get_running_loop()
+        self._busy_until = loop.time() + CALM_S
+        if self._calming is None:
+            sys.setswitchinterval(SWITCH_S)
+            self._calming = loop.call_at(self._busy_until, self._calm)
+
+    def _calm(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._busy_until:
+            self._calming = loop.call_at(self._busy_until, self._calm)
+        else:
+            self._calming = None
+            sys.setswitchinterval(_USUAL_S)
 
     async def over(
         self,
@@ -72,6 +98,7 @@ class Turns:
         return results
 
 
+_USUAL_S = sys.getswitchinterval()
 _OF: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
 
 

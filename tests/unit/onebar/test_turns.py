@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from time import perf_counter
 
 import pytest
 
-from onebar.process.turns import Turns
+from onebar.process.turns import SWITCH_S, Turns
 
 
 def busy(seconds: float) -> None:
@@ -59,3 +60,25 @@ async def test_whoever_is_cancelled_leaves_the_turn_to_others() -> None:
     for task in tasks[:2]:
         task.cancel()
     assert len(await tasks[2]) == 100
+
+
+async def test_threads_wait_less_for_the_interpreter_while_there_is_long_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And as long as ever before it, after it, and beside work that is short."""
+    monkeypatch.setattr("onebar.process.turns.CALM_S", 0.01)
+    usual = sys.getswitchinterval()
+    turns = Turns(piece_s=0.0)
+    await turns.over(["short"], str)
+    assert sys.getswitchinterval() == usual
+    seen = await turns.over(range(20), lambda _: sys.getswitchinterval())
+    assert set(seen) == {pytest.approx(SWITCH_S)}
+    loop = asyncio.get_running_loop()
+    over = loop.time() + 5
+    while sys.getswitchinterval() != usual and loop.time() < over:
+        await turns.over(["short"], str)
+        await asyncio.sleep(0.001)
+    assert sys.getswitchinterval() == usual
+    assert await turns.over(range(2), str) == ["0", "1"]  # and the next long work begins anew
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
+    await asyncio.sleep(0.05)
