@@ -2,7 +2,7 @@
 
     python benchmarks/qbqtc.py qbqtc_dev.json --out /tmp/qbqtc      # then train and evaluate on it
     onebar train sft /tmp/qbqtc --init shipped --out /tmp/qbqtc-sft --batch-size 16 \\
-        --learning-rate 4e-4 --steps 900 --set pointing=0.5 --set dropout=0.05
+        --learning-rate 4e-4 --steps 1600 --set pointing=0.5 --set dropout=0.05
     onebar train phrases /tmp/qbqtc --init /tmp/qbqtc-sft --out /tmp/qbqtc-trained
     onebar evaluate shipped /tmp/qbqtc-trained --dataset /tmp/qbqtc --baselines
 

@@ -64,7 +64,7 @@ class PhrasesConfig(Struct, frozen=True, kw_only=True):
     """The checkpoint to write; what was made so far lies in `.OUT.phrases` beside it."""
     beam: int = 8
     """Candidates of the generator: as many as in serving."""
-    most: int = 6000
+    most: int = 20_000
     """At most so many pairs of the train part, evenly from all."""
     any_shape: bool = True
     """Whether spans of any shape are candidates, as for people who type questions; else only those

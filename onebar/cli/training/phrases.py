@@ -21,7 +21,7 @@ def phrases(
     beam: Annotated[int, typer.Option(min=1, max=64, help="Candidates of the generator.")] = 8,
     most: Annotated[
         int, typer.Option(min=200, help="Most texts to learn from, evenly from all.")
-    ] = 6000,
+    ] = 20_000,
     any_shape: Annotated[
         bool,
         typer.Option(
