@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onebar.client.errors import ClientTimeoutError, UnreachableError
 from stream.events import Click, Event, Exposure, Impression, ShownQuery, Video, encode, parse
 from stream.simulator import LANGS, Lang, SimulatorConfig
 from stream.simulator.loop import (
@@ -25,7 +26,7 @@ from stream.simulator.loop import (
     open_policy,
     run_loop,
 )
-from stream.simulator.loop.policies import Shown
+from stream.simulator.loop.policies import TRIES, Shown, again
 from stream.simulator.loop.reading import Reader
 from stream.simulator.loop.report import divergence, head, varied
 from stream.simulator.loop.run import Record, arm_of
@@ -249,6 +250,36 @@ def test_names_of_policies() -> None:
 def test_an_api_that_is_not_there_is_told_in_one_line() -> None:
     with pytest.raises(LoopError, match=r"127\.0\.0\.1:1.*takes no events"):
         loop(ApiPolicy("http://127.0.0.1:1", timeout_s=0.2))
+
+
+@pytest.mark.parametrize("unanswered", [TRIES - 1, TRIES])
+def test_a_call_that_goes_unanswered_is_made_again(unanswered: int) -> None:
+    made = []
+
+    async def call() -> str:
+        made.append(1)
+        if len(made) <= unanswered:
+            raise ClientTimeoutError("no answer in time")
+        return "answered"
+
+    if unanswered < TRIES:
+        assert asyncio.run(again(call)) == "answered"
+    else:
+        with pytest.raises(ClientTimeoutError):
+            asyncio.run(again(call))
+    assert len(made) == TRIES
+
+
+def test_what_is_not_late_is_not_asked_twice() -> None:
+    made = []
+
+    async def call() -> None:
+        made.append(1)
+        raise UnreachableError("nobody listens")
+
+    with pytest.raises(UnreachableError):
+        asyncio.run(again(call))
+    assert len(made) == 1
 
 
 def test_a_propensity_goes_into_the_exposure() -> None:
