@@ -7,9 +7,9 @@
    one, or `--init`): `onebar train clicks`.
 2. The trend shifts: a fifth of the things get names that nobody has heard before, come up and lead.
    The model answers simulated users on a local stack (`onebar simulate --policy`), what they did is
-   archived, and `onebar train refresh` goes on with it: with the click ranker and without.
-3. New users and new videos, of the same shifted world, before a local stack for each: the model as
-   it was and the fresh ones, all beginning with nothing cached and no behaviour; and before the two
+   archived, and `onebar train refresh` goes on with it, click ranker and all.
+3. New users and new videos, of the same shifted world, before two local stacks: one serves the old
+   model, one the refreshed one, both beginning with nothing cached and no behaviour; and before the
    policies to compare with that need no server, `cascade` and `oracle`.
 
 Everything is done by the commands that an operator has. What is in `--work` already is not made
@@ -38,6 +38,8 @@ SHIFT = ("--set", "new_things=0.2", "--set", "shift_day=0.01", "--set", "shift=0
 
 
 DAYS = 2
+EVENTS_A_USER = 32
+"""Intervals are over users: of many who come a few times they are narrower than of few."""
 SHOWABLE_USERS = 1
 """Nobody's privacy is at stake, and few simulated people ask the same after one video."""
 
@@ -86,23 +88,12 @@ async def shifted(
         for policy in others:
             named += ["--policy", policy]
         events = options.events * (len(models) + len(others))
-        made = ("--events", events, "--days", DAYS, "--seed", seed)
+        users = f"users={events // EVENTS_A_USER}"
+        made = ("--events", events, "--days", DAYS, "--seed", seed, "--set", users)
         told = ("--budget-ms", 2000, "--windows", 6, "--out", out, "--json")
         found = await asyncio.to_thread(onebar, "simulate", *named, *made, *WORLD, *SHIFT, *told)
     report: dict[str, Any] = json.loads(found)
     return report
-
-
-def refreshed(
-    archive: Path, base: Path, out: Path, options: argparse.Namespace, *more: str
-) -> Path:
-    """The model gone on with on the archive of its own answers."""
-    if not out.is_dir():
-        onebar(
-            *("train", "refresh", archive, "--init", base, "--out", out, "--days", DAYS, *more),
-            *("--steps", options.refresh_steps, "--device", "cpu", "--threads", options.threads),
-        )
-    return out
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -113,16 +104,17 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         await shifted(work, {"kept": base}, (), options, seed=1, out=log)
     if not archive.is_dir():
         onebar("archive", "--out", archive, "--log", log)
-    models = {
-        "kept": base,
-        "fresh": refreshed(archive, base, work / "fresh", options),
-        "fresh-generator": refreshed(archive, base, work / "half", options, "--no-clicks"),
-    }
+    fresh = work / "fresh"
+    if not fresh.is_dir():
+        onebar(
+            *("train", "refresh", archive, "--init", base, "--out", fresh, "--days", DAYS),
+            *("--steps", options.refresh_steps, "--device", "cpu", "--threads", options.threads),
+        )
     if not report.is_file():
         # The names of the new things hang on the seed: the same world, other videos and users.
-        found = await shifted(
-            work, models, ("cascade", "oracle"), options, seed=1, out=work / "compared.jsonl"
-        )
+        models = {"kept": base, "fresh": fresh}
+        out = work / "compared.jsonl"
+        found = await shifted(work, models, ("cascade", "oracle"), options, seed=1, out=out)
         report.write_text(json.dumps(found), encoding="utf-8")
     return json.loads(report.read_text("utf-8"))  # type: ignore[no-any-return]
 
