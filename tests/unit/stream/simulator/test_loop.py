@@ -7,12 +7,19 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onebar.client.errors import ClientTimeoutError, UnreachableError
+from onebar.policy import StatePolicy
+from stream.archive.reader import open_archive
+from stream.archive.writer import ArchiveWriter
+from stream.dataset.build import build_dataset
+from stream.dataset.config import DatasetConfig
+from stream.dataset.tables import COLUMNS
 from stream.events import Click, Event, Exposure, Impression, ShownQuery, Video, encode, parse
 from stream.simulator import LANGS, Lang, SimulatorConfig
 from stream.simulator.loop import (
@@ -199,6 +206,24 @@ def test_clicks_are_on_what_was_shown_under_the_request_that_served_it() -> None
     assert clicks
     for click in clicks:
         assert click.query in shown[click.user_id, click.video_id, str(click.request_id)]
+
+
+def test_what_was_told_is_a_log_whose_bars_and_taps_are_found_again(tmp_path: Path) -> None:
+    """The answer names exposures and clicks, and no impression: they belong to it all the same."""
+    kept = Kept("only")
+    loop(kept, config=SimulatorConfig(events=4000, users=60), prefix="run.")
+    with ArchiveWriter(tmp_path / "archive") as writer:
+        for number, event in enumerate(kept.told):
+            writer.add_parsed(event.topic, 0, number, event.ts, event, encode(event), "")
+    opened = open_archive(tmp_path / "archive")
+    files = {name: opened.table_glob(name) for name in COLUMNS}
+    config = DatasetConfig(valid=0.5, test=0.0, policy=StatePolicy(showable_users=1))
+    data = build_dataset(files, tmp_path / "data", config)
+    clicks = list(data.read("valid", ("click",)))
+    assert clicks
+    assert all([s.query for s in t.shown if s.clicked] == [t.target] for t in clicks)
+    assert data.size("valid", ("shown",)) > len(clicks)
+    assert all(trigger.shown for trigger in data.read("valid", ("shown",)))
 
 
 def test_nobody_taps_an_empty_bar() -> None:
