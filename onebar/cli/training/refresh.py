@@ -76,10 +76,7 @@ def refresh(
 
     Example: onebar train refresh archive --out checkpoints/today --days 3 --skip 1 --add
     """
-    from onebar.process.logging import configure_logging
-
     settings = read_settings()
-    configure_logging(settings.log_level, json=False)
     where = registry or settings.registry
     if add and where is None:
         raise UsageError("--add wants a registry: --registry or ONEBAR_REGISTRY")
@@ -138,6 +135,7 @@ def _refresh(
     from onebar.generator.checkpoint import CARD as CHECKPOINT_CARD
     from onebar.generator.checkpoint import CLICKS, open_checkpoint
     from onebar.process.files import replace_file
+    from onebar.process.logging import configure_logging
     from onebar.training.recipe import train
     from onebar.triggers import CARD
 
@@ -161,6 +159,8 @@ def _refresh(
     replace_file(noted, json.dumps(plan).encode())
     if not (dataset / CARD).is_file():
         slice_of(archive, dataset, days, skip=skip, test=0.0, valid=OF_BARS if ranked else VALID)
+    # Now that the archive has been read, which says warnings alone.
+    configure_logging(read_settings().log_level, json=False)
     made = generator if ranked else out
     if not (made / CHECKPOINT_CARD).is_file() or not ranked:
         curves, facts = out.parent / "curves" / out.name, {"refreshed": plan}
