@@ -1,14 +1,16 @@
 """A trend shift and a cold start before real users' stand-ins, with and without fresh training.
 
     python benchmarks/loop.py --work .cache/loop            # prints the table of docs/simulator.md
-    python benchmarks/loop.py --work .cache/loop --preset demo --steps 2400 --before 400000
+    python benchmarks/loop.py --before 30000 --events 3000 --refresh-steps 20   # whether it goes
 
-1. A log from before the shift, and a model of it (stage 1 alone, `--preset`, `--steps`).
+1. A log from before the shift; what its users tapped is learned on top of a checkpoint (the shipped
+   one, or `--init`): `onebar train clicks`.
 2. The trend shifts: a fifth of the things get names that nobody has heard before, come up and lead.
    The model answers simulated users on a local stack (`onebar simulate --policy`), what they did is
-   archived, and `onebar train refresh` goes on with it.
+   archived, and `onebar train refresh` goes on with it, click ranker and all.
 3. New users and new videos, of the same shifted world, before two local stacks: one serves the old
-   model, one the refreshed one. Both begin with nothing cached and no behaviour.
+   model, one the refreshed one, both beginning with nothing cached and no behaviour; and before the
+   policies to compare with that need no server, `cascade` and `oracle`.
 
 Everything is done by the commands that an operator has. What is in `--work` already is not made
 again. Prints the third loop's report as Markdown; `--json` as JSON.
@@ -19,12 +21,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from onebar.generator.checkpoint import SHIPPED_NAME
 from onebar.settings import Settings
 from onebar.stack.local import LocalStack
 
@@ -32,14 +37,24 @@ WORLD = ("--set", "video_zipf=1", "--set", "query_zipf=1", "--set", "fatigue=0.1
 SHIFT = ("--set", "new_things=0.2", "--set", "shift_day=0.01", "--set", "shift=0.5")
 
 
+DAYS = 2
+EVENTS_A_USER = 32
+"""Intervals are over users: of many who come a few times they are narrower than of few."""
+SHOWABLE_USERS = 1
+"""Nobody's privacy is at stake, and few simulated people ask the same after one video."""
+
+
 def onebar(*arguments: object) -> str:
     """Run a command to its end; what it printed."""
     command = [sys.executable, "-P", "-m", "onebar", *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    variables = os.environ | {"ONEBAR_SHOWABLE_USERS": str(SHOWABLE_USERS)}
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=variables
+    ).stdout
 
 
 def base_of(work: Path, options: argparse.Namespace) -> Path:
-    """The model of the log from before the shift."""
+    """The checkpoint that knows what people tapped before the shift."""
     base = work / "base"
     if base.is_dir():
         return base
@@ -48,8 +63,7 @@ def base_of(work: Path, options: argparse.Namespace) -> Path:
         onebar("simulate", "--out", log, "--events", options.before, *WORLD)
         onebar("archive", "--out", archive, "--log", log)
         onebar("dataset", archive, "--out", data)
-    made = ("--preset", options.preset, "--steps", options.steps, "--device", "cpu")
-    onebar("train", "sft", data, "--out", base, *made)
+    onebar("train", "clicks", data, "--init", options.init, "--out", base, "--most", options.most)
     return base
 
 
@@ -59,17 +73,23 @@ def made_directory(path: Path) -> Path:
 
 
 async def shifted(
-    work: Path, models: dict[str, Path], options: argparse.Namespace, *, seed: int, out: Path
-) -> dict[str, Any]:
-    """Users of the shifted world before a stack for each model; the report."""
+    work: Path, models: dict[str, Path], others: Sequence[str], options: argparse.Namespace,
+    *, seed: int, out: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """Users of the shifted world before a stack for each model, and before other policies; the
+    report."""
     async with AsyncExitStack() as stacks:
         named: list[str] = []
         for name, checkpoint in models.items():
-            settings = Settings(checkpoint=checkpoint, showable_users=1, api_port=0)
+            settings = Settings(checkpoint=checkpoint, showable_users=SHOWABLE_USERS, api_port=0)
             stack = LocalStack(settings, made_directory(work / f"run-{name}"), own_names=True)
             await stacks.enter_async_context(stack)
             named += ["--policy", f"{name}={stack.url}"]
-        made = ("--events", options.events * len(models), "--days", "2", "--seed", seed)
+        for policy in others:
+            named += ["--policy", policy]
+        events = options.events * (len(models) + len(others))
+        users = f"users={events // EVENTS_A_USER}"
+        made = ("--events", events, "--days", DAYS, "--seed", seed, "--set", users)
         told = ("--budget-ms", 2000, "--windows", 6, "--out", out, "--json")
         found = await asyncio.to_thread(onebar, "simulate", *named, *made, *WORLD, *SHIFT, *told)
     report: dict[str, Any] = json.loads(found)
@@ -79,19 +99,24 @@ async def shifted(
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     work = made_directory(options.work)
     base = base_of(work, options)
-    log, archive, fresh = work / "after.jsonl", work / "after", work / "fresh"
+    log, archive, report = work / "after.jsonl", work / "after", work / "report.json"
     if not log.is_file():
-        await shifted(work, {"kept": base}, options, seed=1, out=log)
-    if not fresh.is_dir():
+        await shifted(work, {"kept": base}, (), options, seed=1, out=log)
+    if not archive.is_dir():
         onebar("archive", "--out", archive, "--log", log)
+    fresh = work / "fresh"
+    if not fresh.is_dir():
         onebar(
-            *("train", "refresh", archive, "--init", base, "--out", fresh, "--days", 2),
-            *("--steps", options.refresh_steps, "--learning-rate", "1e-4", "--device", "cpu"),
+            *("train", "refresh", archive, "--init", base, "--out", fresh, "--days", DAYS),
+            *("--steps", options.refresh_steps, "--device", "cpu", "--threads", options.threads),
         )
-    # The names of the new things hang on the seed: the same world, other videos and other people.
-    return await shifted(
-        work, {"kept": base, "fresh": fresh}, options, seed=1, out=work / "compared.jsonl"
-    )
+    if not report.is_file():
+        # The names of the new things hang on the seed: the same world, other videos and users.
+        models = {"kept": base, "fresh": fresh}
+        out = work / "compared.jsonl"
+        found = await shifted(work, models, ("cascade", "oracle"), options, seed=1, out=out)
+        report.write_text(json.dumps(found), encoding="utf-8")
+    return json.loads(report.read_text("utf-8"))  # type: ignore[no-any-return]
 
 
 def table(report: dict[str, Any]) -> str:
@@ -131,11 +156,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path(".cache/loop"), help="where it all lies")
-    parser.add_argument("--preset", default="mini", help="size of the model")
-    parser.add_argument("--steps", type=int, default=1500, help="of stage 1")
-    parser.add_argument("--refresh-steps", type=int, default=200, help="of train refresh")
+    parser.add_argument("--init", default=SHIPPED_NAME, help="the checkpoint to begin with")
     parser.add_argument("--before", type=int, default=150_000, help="events before the shift")
+    parser.add_argument("--most", type=int, default=3000, help="bars that train clicks learns from")
     parser.add_argument("--events", type=int, default=20_000, help="events a policy after it")
+    parser.add_argument("--refresh-steps", type=int, default=200, help="of train refresh")
+    parser.add_argument("--threads", type=int, default=1, help="of train refresh")
     parser.add_argument("--json", action="store_true", help="the whole report")
     options = parser.parse_args()
     report = asyncio.run(measure(options))

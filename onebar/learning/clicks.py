@@ -32,12 +32,13 @@ from onebar.generator.checkpoint import (
 )
 from onebar.generator.load import load_engine
 from onebar.learning.exposures import Rows, rows_of
-from onebar.learning.grow import GrowConfig, Grown, grow
+from onebar.learning.grow import GrowConfig, grow
 from onebar.learning.written import begin, evenly, write_anew
 from onebar.process.console import Update
 from onebar.ranking.book import Book
 from onebar.ranking.habits import LEAST_USERS, Habits
 from onebar.ranking.trees import Trees
+from onebar.recommending.clicks import ClickRanker
 from onebar.recommending.features import FEATURES
 from onebar.recommending.grounding import presentable
 from onebar.recommending.loading import open_taste
@@ -73,6 +74,9 @@ class ClicksConfig(GrowConfig, frozen=True, kw_only=True):
     """Whether the queries of the dataset's train part become candidates."""
     book_least: int = 1
     """Users who must have asked a query for it to stand in the book."""
+    go_on: bool = False
+    """From the click ranker that the checkpoint has, where it has one: its book's queries stay, and
+    so do its trees where new ones are no better on the held-out bars."""
     threads: int = 1
     rows: Path | None = None
     """Where rows are kept for other runs on the same ones, with other seeds or settings of the
@@ -84,7 +88,7 @@ class ClicksConfig(GrowConfig, frozen=True, kw_only=True):
         fixed = (
             (self.dataset / DATASET_CARD).read_bytes(),
             open_checkpoint(self.checkpoint, verify=False).name,
-            *(self.split, self.beam, self.most, self.book, self.book_least),
+            *(self.split, self.beam, self.most, self.book, self.book_least, self.go_on),
             FEATURES,
         )
         return hashlib.sha256(msgspec.json.encode(fixed)).hexdigest()
@@ -123,20 +127,28 @@ def train_clicks(
         )
     work = config.rows or config.out.parent / f".{config.out.name}.clicks"
     begin(work, config.fingerprint)
-    book = make_book(dataset, work / BOOK, config) if config.book else None
-    taste = msgspec.structs.replace(open_taste(checkpoint), scorer=None, book=book)
+    own = open_taste(checkpoint)
+    former = own.scorer.trees if config.go_on and isinstance(own.scorer, ClickRanker) else None
+    known = own.book if config.go_on else None
+    book = make_book(dataset, work / BOOK, config, known) if config.book else None
+    taste = msgspec.structs.replace(own, scorer=None, book=book)
     files = make_rows(
         triggers, checkpoint, taste, work, config, lambda share, text: told("reading", share, text)
     )
     rows = Rows.load(files)
     told("growing trees", 0.0, "")
-    grown = grow(rows, counts, propensity, config)
+    grown = grow(rows, counts, propensity, config, former=former)
     log.info("click_ranker_grown", **grown.facts)
     held_out = grown.facts["held_out"]
     if held_out["taps"] <= held_out["before taps"]:
         log.warning("click_ranker_not_better", **held_out)
+    kept = former is not None and held_out["taps"] < grown.facts["former"]["taps"]
+    if kept:
+        log.info("former_trees_kept", new=held_out, former=grown.facts["former"])
+    trees = Trees.of_lightgbm(grown.model, {"beam": config.beam, "variety": config.variety})
     facts = {
         **grown.facts,
+        "kept_former": kept,
         "dataset": str(config.dataset),
         "split": config.split,
         "impressions": len(triggers),
@@ -148,7 +160,7 @@ def train_clicks(
     write_anew(
         checkpoint,
         config.out,
-        lambda directory: _put(directory, grown, book, config),
+        lambda directory: _put(directory, former if kept and former else trees, book),
         without=(BOOK,),
         clicks=facts,
     )
@@ -190,9 +202,11 @@ def some_of(triggers: Sequence[Trigger], most: int | None) -> tuple[list[Trigger
     return [triggers[at] for at in places], [1.0 if tapped[at] else counts for at in places]
 
 
-def make_book(dataset: TriggerDataset, path: Path, config: ClicksConfig) -> Book:
+def make_book(
+    dataset: TriggerDataset, path: Path, config: ClicksConfig, known: Book | None = None
+) -> Book:
     """What the users of the train part asked, each query counted once a user, as far as it may be
-    shown to anybody, and how they put it; read where it was made before."""
+    shown to anybody, and how they put it, beside what is `known`; read where it was made before."""
     if path.is_file():
         return Book.load(path)
     least = int(dataset.card.settings.get("policy", {}).get("showable_users", 1))
@@ -213,7 +227,8 @@ def make_book(dataset: TriggerDataset, path: Path, config: ClicksConfig) -> Book
         and risk.risk((query,)) is None
     }
     habits = Habits.of([tuple(mine) for mine in users.values()], max(least, LEAST_USERS))
-    book = Book.of(kept, habits)
+    found = Book.of(kept, habits)
+    book = found if known is None else known.joined(found)
     book.save(path)
     return book
 
@@ -245,8 +260,7 @@ def make_rows(
     return files
 
 
-def _put(directory: Path, grown: Grown, book: Book | None, config: ClicksConfig) -> None:
-    trees = Trees.of_lightgbm(grown.model, {"beam": config.beam, "variety": config.variety})
+def _put(directory: Path, trees: Trees, book: Book | None) -> None:
     trees.save(directory / CLICKS)
     if book is not None:
         book.save(directory / BOOK)

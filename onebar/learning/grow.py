@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from onebar.learning.exposures import BAR, NOT_SHOWN, Rows
+from onebar.ranking.trees import Trees
 from onebar.recommending.features import FEATURES
 from onebar.recommending.variety import varied
 
@@ -69,10 +70,16 @@ def weights_of(
 
 
 def grow(
-    rows: Rows, counts: Sequence[float], propensity: NDArray[np.float64], config: GrowConfig
+    rows: Rows,
+    counts: Sequence[float],
+    propensity: NDArray[np.float64],
+    config: GrowConfig,
+    *,
+    former: Trees | None = None,
 ) -> Grown:
     """Trees whose sum is the log-odds of a tap, where it is looked at. `counts` is what each
-    impression counts."""
+    impression counts; what `former` trees would make of the held-out ones is told beside (`former`
+    in what is found)."""
     import lightgbm
     import numpy as np
 
@@ -125,12 +132,21 @@ def grow(
         "loss": round(float(booster.best_score["valid_0"]["binary_logloss"]), 5),
         "gain": {FEATURES[at]: round(float(gain[at] / gain.sum()), 3) for at in order},
         "held_out": told_by(rows, held, scores, propensity, config.variety),
+        **({} if former is None else {"former": of_former(former, rows, held, propensity)}),
         "settings": {name: getattr(config, name) for name in GrowConfig.__struct_fields__},
     }
     whole = lightgbm.train(
         parameters, data(use), num_boost_round=round(best / (1 - config.held_out))
     )
     return Grown(whole.dump_model(), found)
+
+
+def of_former(
+    trees: Trees, rows: Rows, held: NDArray[np.bool_], propensity: NDArray[np.float64]
+) -> dict[str, float]:
+    """What held-out impressions say of the bars of other trees."""
+    variety = float(trees.settings.get("variety", 0.0))
+    return told_by(rows, held, trees(rows.features[held]), propensity, variety)
 
 
 def told_by(

@@ -10,6 +10,7 @@ come first.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,6 +167,13 @@ class Book:
                 tuple(sorted(habits.shares.items())),
             )
         )
+
+    def joined(self, other: Book) -> Book:
+        """The queries of both, their counts added."""
+        counts = Counter(self._asked) + Counter(other._asked)
+        many = sum(counts.values())
+        share = sum(other._asked.values()) / many if many else 0.0
+        return Book.of(counts, self.habits.joined(other.habits, share))
 
     @classmethod
     def load(cls, path: Path) -> Book:

@@ -87,6 +87,15 @@ class Habits:
         total = styles.total() or 1
         return cls(first, last, {style: many / total for style, many in sorted(styles.items())})
 
+    def joined(self, other: Habits, share: float) -> Habits:
+        """What is a habit by either; `share` of what is told of styles is the other's."""
+        found = {
+            style: (1.0 - share) * self.shares.get(style, 0.0)
+            + share * other.shares.get(style, 0.0)
+            for style in sorted({*self.shares, *other.shares})
+        }
+        return Habits(self.first | other.first, self.last | other.last, found)
+
 
 def _habitual(asked: Sequence[Sequence[str]], side: int, least: int) -> frozenset[str]:
     """The affixes of one side that are habits."""

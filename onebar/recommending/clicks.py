@@ -20,7 +20,7 @@ class ClickRanker:
         from. Raises `TreesError` where the trees were grown on other features."""
         trees.check(FEATURES)
         self._book = book
-        self._trees = trees
+        self.trees = trees
         self._ranker = ranker
         self.digest = trees.digest
         self.beam = int(trees.settings.get("beam", 0))
@@ -35,6 +35,6 @@ class ClickRanker:
         """The log of how likely each is tapped where it is looked at, but for a constant."""
         if not proposals:
             return []
-        found = self._trees(describe(proposals, material, self._ranker, self._book))
+        found = self.trees(describe(proposals, material, self._ranker, self._book))
         scores: list[float] = found.tolist()
         return scores

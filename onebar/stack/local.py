@@ -206,7 +206,7 @@ class LocalStack:
                 self._say(f"{child.name}: ready ({url})")
                 return
             if time.monotonic() > deadline:
-                child.wait_until(lambda: False, 0.0)
+                raise child.late(START_TIMEOUT_S)
             await asyncio.sleep(0.1)
 
     async def _stop(self) -> None:

@@ -67,11 +67,14 @@ class Child:
             if ready():
                 return
             if time.monotonic() > deadline:
-                raise ChildError(
-                    f"{self.name} was not ready within {timeout_s:g} s; its log, {self.log}:\n"
-                    f"{self.tail()}"
-                )
+                raise self.late(timeout_s)
             time.sleep(0.02)
+
+    def late(self, timeout_s: float) -> ChildError:
+        """What to raise where it was not ready within this time."""
+        return ChildError(
+            f"{self.name} was not ready within {timeout_s:g} s; its log, {self.log}:\n{self.tail()}"
+        )
 
     def signal(self, signum: int) -> None:
         """Signal the process alone; nothing where it has ended."""

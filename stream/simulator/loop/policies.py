@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from onebar.client.clients import AsyncClient
-from onebar.client.errors import ClientError
+from onebar.client.errors import ClientError, ClientTimeoutError
 from onebar.errors import UsageError
 from stream.events import Event, ShownQuery
 from stream.simulator.texts.wording import likely_wordings
 from stream.simulator.world import Visit, World
 
+T = TypeVar("T")
+
 WAIT_S = 60.0
 """How long the first video may take until the API knows it."""
 POLL_S = 0.1
+TRIES = 3
+"""Calls that may go unanswered in a row, before a run of hours is given up: a machine that is used
+otherwise, or sleeps, may stand still for longer than a call may take."""
 CASCADE = "cascade"
 ORACLE = "oracle"
 
@@ -87,7 +93,7 @@ class ApiPolicy:
         if not events:
             return
         try:
-            await self._client.send(events)
+            await again(lambda: self._client.send(events))
         except ClientError as error:
             raise LoopError(f"{self.url} takes no events: {error}") from error
 
@@ -97,7 +103,9 @@ class ApiPolicy:
             for visit in visits
         ]
         try:
-            answers = await self._client.queries_many(pairs, k=self._k, budget_ms=self._budget_ms)
+            answers = await again(
+                lambda: self._client.queries_many(pairs, k=self._k, budget_ms=self._budget_ms)
+            )
         except ClientError as error:
             raise LoopError(f"{self.url} does not answer: {error}") from error
         return [
@@ -133,6 +141,15 @@ class ApiPolicy:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+async def again(call: Callable[[], Awaitable[T]]) -> T:
+    """What a call gives that does the same however often it is made, made again where no answer
+    came in time. Raises `ClientError`."""
+    for _ in range(TRIES - 1):
+        with suppress(ClientTimeoutError):
+            return await call()
+    return await call()
 
 
 class _Offline:

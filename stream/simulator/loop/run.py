@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, structs
 
-from stream.events import Event, Video
+from stream.events import Event, Impression, Video
 from stream.simulator.loop.policies import LoopError, Policy, Shown
 from stream.simulator.loop.reading import Reader
 from stream.simulator.loop.report import LoopReport, Seen, make_report
@@ -169,14 +169,15 @@ class _Loop:
 
 
 def as_told(event: Event, prefix: str) -> Event:
-    """The event with `prefix` before its ids."""
-    if not prefix:
-        return event
+    """The event with `prefix` before its ids. An impression has no `request_id`: it is told before
+    there is an answer, whose name is what exposures and clicks go by."""
     changes: dict[str, Any] = {
         name: prefix + value
         for name in IDS
         if name in event.__struct_fields__ and (value := getattr(event, name)) is not UNSET
     }
+    if isinstance(event, Impression):
+        changes["request_id"] = UNSET
     return structs.replace(event, **changes)
 
 

@@ -10,10 +10,21 @@ from msgspec.structs import replace
 from toy import toy_dataset, toy_triggers
 from typer.testing import CliRunner
 
+from onebar.cli.evaluation.accept import slice_of
 from onebar.cli.main import app
-from onebar.generator.checkpoint import LEXICON, OUTPUTS, Checkpoint, open_checkpoint
+from onebar.generator.checkpoint import (
+    BOOK,
+    CLICKS,
+    LEXICON,
+    OUTPUTS,
+    WEIGHTS,
+    Checkpoint,
+    open_checkpoint,
+)
 from onebar.generator.registry import Registry
+from onebar.learning.clicks import ClicksConfig, train_clicks
 from onebar.recommending.grounding import Lexicon
+from onebar.recommending.loading import open_taste
 from onebar.training.models.export import export_again
 from onebar.training.recipe import train
 from onebar.triggers import Shown, Trigger, write_dataset
@@ -141,16 +152,48 @@ def test_refresh_goes_on_with_the_last_days(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".fresh*"))
 
 
+def test_refresh_renews_what_people_tap(tmp_path: Path, toy_checkpoint: Checkpoint) -> None:
+    """From a checkpoint with a click ranker and without float weights, as the shipped one is."""
+    archive = archive_of(tmp_path / "archive", 6000)
+    data = slice_of(archive, tmp_path / "data", 7, test=0.0, valid=0.9)
+    served = export_again(toy_checkpoint.path, tmp_path / "served", weights=False)
+    learned = ClicksConfig(
+        dataset=data.path, checkpoint=served.path, out=tmp_path / "taps", beam=4, most=200
+    )
+    init = open_checkpoint(train_clicks(learned))
+    assert WEIGHTS not in init.card.files
+    options = ("--steps", 1, "--batch-size", 4, "--device", "cpu", "--threads", 1)
+    asked = ("train", "refresh", archive, "--init", init.path, "--days", 3, *options)
+
+    code, told = run(*asked, "--out", tmp_path / "fresh", "--most", 200)
+    assert code == 0, told
+    made = open_checkpoint(tmp_path / "fresh")
+    facts = made.card.training
+    assert facts["stage"] == "listwise"
+    assert facts["refreshed"]["init"] == init.name
+    assert facts["clicks"]["former"]["clicks"] == facts["clicks"]["held_out"]["clicks"]
+    assert facts["clicks"]["settings_of_run"]["beam"] == 4
+    old, new = open_taste(init).book, open_taste(made).book
+    assert old is not None
+    assert new is not None
+    assert len(new) > len(old)
+
+    code, told = run(*asked, "--out", tmp_path / "half", "--no-clicks")
+    assert code == 0, told
+    kept = open_checkpoint(tmp_path / "half")
+    for name in (CLICKS, BOOK):
+        assert kept.need(name).read_bytes() == init.need(name).read_bytes()
+
+    # Too few taps in the days: what orders stays, what generates goes on all the same.
+    few = ("train", "refresh", archive, "--init", init.path, "--days", 0.3, *options)
+    code, told = run(*few, "--out", tmp_path / "few")
+    assert code == 0, told
+    kept = open_checkpoint(tmp_path / "few")
+    assert kept.card.training["stage"] == "listwise"
+    assert kept.need(CLICKS).read_bytes() == init.need(CLICKS).read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_refresh_says_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="say what to go on from"):
         run("train", "refresh", tmp_path, "--out", tmp_path / "x")
-    with pytest.raises(Exception, match=r"no model\.safetensors"):
-        run(
-            "train",
-            "refresh",
-            tmp_path,
-            "--out",
-            tmp_path / "x",
-            "--init",
-            "onebar/generator/checkpoints/demo",
-        )

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from recommend_world import Cache, Store
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from onebar.generator.checkpoint import BOOK, CLICKS, Checkpoint, open_checkpoin
 from onebar.generator.registry import Registry
 from onebar.learning import clicks
 from onebar.learning.clicks import ClicksConfig, FewTapsError, train_clicks
+from onebar.learning.grow import Grown
 from onebar.recommending.clicks import ClickRanker
 from onebar.recommending.live import LiveModel
 from onebar.recommending.loading import CheckpointUnusableError, open_taste
@@ -195,6 +197,46 @@ async def test_the_ranker_goes_along_through_the_registry_and_a_live_swap(
     assert (before[0], after[0]) == (toy_checkpoint.name, learned.name)
     assert "cheap kayak" not in before[1]
     assert "cheap kayak" in after[1]
+
+
+@pytest.mark.parametrize("taps", [0.9, 1.1])
+def test_what_was_learned_before_stays_where_it_is_better(
+    learned: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taps: float
+) -> None:
+    """Newer days tell of other things: their queries join the book. `taps` are those that the
+    former trees are said to bring."""
+    real = clicks.grow
+
+    def grown(*arguments: object, former: object) -> Grown:
+        found = real(*arguments, former=former)  # type: ignore[arg-type]
+        assert found.facts["former"]["clicks"] == found.facts["held_out"]["clicks"] > 0
+        return Grown(found.model, {**found.facts, "former": {"taps": taps}})
+
+    monkeypatch.setattr(clicks, "grow", grown)
+    later = [
+        msgspec.structs.replace(impression(n, tapped=n % 3 > 0), ts=1e6 + n) for n in range(240)
+    ]
+    asked = [msgspec.structs.replace(impression(n), recent=("cheap kayak",)) for n in range(40)]
+    card = DatasetCard(created_at="now", settings={"policy": {"showable_users": 2}})
+    days = write_dataset(tmp_path / "days", {"train": asked, "valid": later}, card=card)  # type: ignore[arg-type]
+    before = open_taste(learned)
+    options = msgspec.structs.replace(
+        config(days, learned, tmp_path / "fresh", rounds=9), go_on=True
+    )
+    made = open_checkpoint(train_clicks(options))
+    after = open_taste(made)
+    facts = made.card.training["clicks"]
+    assert isinstance(before.scorer, ClickRanker)
+    assert isinstance(after.scorer, ClickRanker)
+    assert facts["held_out"]["taps"] == 1.0
+    assert facts["kept_former"] is (taps > 1.0)
+    assert (after.scorer.digest == before.scorer.digest) is facts["kept_former"]
+    assert before.book is not None
+    assert after.book is not None
+    assert len(after.book) > len(before.book)
+    assert before.book.count("cheap kayak") == 0
+    assert after.book.count("cheap kayak") == 40
+    assert after.book.habits.first >= before.book.habits.first
 
 
 def test_an_interrupted_run_goes_on(

@@ -37,6 +37,22 @@ def test_what_is_found_shares_a_word_with_the_evidence(
     assert all(score > 0 for score in scores)
 
 
+@given(
+    st.dictionaries(QUERIES, st.integers(1, 50), max_size=12),
+    st.dictionaries(QUERIES, st.integers(1, 50), max_size=12),
+)
+def test_two_books_are_one_of_all_that_was_asked(a: dict[str, int], b: dict[str, int]) -> None:
+    one, other = Book.of(a, Habits(("cheap ",), ())), Book.of(b, Habits((), (" kids",)))
+    joined = one.joined(other)
+    assert len(joined) == len(a.keys() | b.keys())
+    assert all(joined.count(query) == a.get(query, 0) + b.get(query, 0) for query in {*a, *b})
+    assert (joined.habits.first, joined.habits.last) == ({"cheap "}, {" kids"})
+    assert sum(joined.habits.shares.values()) == pytest.approx(1)
+    evidence = {key: 1.0 for word in WORDS for key in keys_of(word)}
+    back = other.joined(one).find(evidence, {}, 99)
+    assert back == joined.find(evidence, {}, 99)
+
+
 def test_a_habit_tells_between_two_that_fit_alike() -> None:
     book = Book.of({"cheap lamp": 1, "kids lamp": 1})
     [key] = keys_of("lamp")

@@ -7,11 +7,19 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onebar.client.errors import ClientTimeoutError, UnreachableError
+from onebar.policy import StatePolicy
+from stream.archive.reader import open_archive
+from stream.archive.writer import ArchiveWriter
+from stream.dataset.build import build_dataset
+from stream.dataset.config import DatasetConfig
+from stream.dataset.tables import COLUMNS
 from stream.events import Click, Event, Exposure, Impression, ShownQuery, Video, encode, parse
 from stream.simulator import LANGS, Lang, SimulatorConfig
 from stream.simulator.loop import (
@@ -25,7 +33,7 @@ from stream.simulator.loop import (
     open_policy,
     run_loop,
 )
-from stream.simulator.loop.policies import Shown
+from stream.simulator.loop.policies import TRIES, Shown, again
 from stream.simulator.loop.reading import Reader
 from stream.simulator.loop.report import divergence, head, varied
 from stream.simulator.loop.run import Record, arm_of
@@ -200,6 +208,24 @@ def test_clicks_are_on_what_was_shown_under_the_request_that_served_it() -> None
         assert click.query in shown[click.user_id, click.video_id, str(click.request_id)]
 
 
+def test_what_was_told_is_a_log_whose_bars_and_taps_are_found_again(tmp_path: Path) -> None:
+    """The answer names exposures and clicks, and no impression: they belong to it all the same."""
+    kept = Kept("only")
+    loop(kept, config=SimulatorConfig(events=4000, users=60), prefix="run.")
+    with ArchiveWriter(tmp_path / "archive") as writer:
+        for number, event in enumerate(kept.told):
+            writer.add_parsed(event.topic, 0, number, event.ts, event, encode(event), "")
+    opened = open_archive(tmp_path / "archive")
+    files = {name: opened.table_glob(name) for name in COLUMNS}
+    config = DatasetConfig(valid=0.5, test=0.0, policy=StatePolicy(showable_users=1))
+    data = build_dataset(files, tmp_path / "data", config)
+    clicks = list(data.read("valid", ("click",)))
+    assert clicks
+    assert all([s.query for s in t.shown if s.clicked] == [t.target] for t in clicks)
+    assert data.size("valid", ("shown",)) > len(clicks)
+    assert all(trigger.shown for trigger in data.read("valid", ("shown",)))
+
+
 def test_nobody_taps_an_empty_bar() -> None:
     class Silent(CascadePolicy):
         async def ask(self, world: World, visits: Sequence[Visit]) -> list[Shown]:
@@ -249,6 +275,36 @@ def test_names_of_policies() -> None:
 def test_an_api_that_is_not_there_is_told_in_one_line() -> None:
     with pytest.raises(LoopError, match=r"127\.0\.0\.1:1.*takes no events"):
         loop(ApiPolicy("http://127.0.0.1:1", timeout_s=0.2))
+
+
+@pytest.mark.parametrize("unanswered", [TRIES - 1, TRIES])
+def test_a_call_that_goes_unanswered_is_made_again(unanswered: int) -> None:
+    made = []
+
+    async def call() -> str:
+        made.append(1)
+        if len(made) <= unanswered:
+            raise ClientTimeoutError("no answer in time")
+        return "answered"
+
+    if unanswered < TRIES:
+        assert asyncio.run(again(call)) == "answered"
+    else:
+        with pytest.raises(ClientTimeoutError):
+            asyncio.run(again(call))
+    assert len(made) == TRIES
+
+
+def test_what_is_not_late_is_not_asked_twice() -> None:
+    made = []
+
+    async def call() -> None:
+        made.append(1)
+        raise UnreachableError("nobody listens")
+
+    with pytest.raises(UnreachableError):
+        asyncio.run(again(call))
+    assert len(made) == 1
 
 
 def test_a_propensity_goes_into_the_exposure() -> None:
