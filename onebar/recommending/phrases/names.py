@@ -122,6 +122,32 @@ def synonyms(phrase: Sequence[Word], text: frozenset[str]) -> Iterator[tuple[int
                 yield first, last, asked
 
 
+@lru_cache(maxsize=1)
+def _asked_as() -> Mapping[str, tuple[str, ...]]:
+    """What people ask for instead of what a Chinese text calls a thing (`asked_as.txt`)."""
+    found: dict[str, list[str]] = {}
+    for [line] in _rows("asked_as.txt"):
+        asked, _, called = line.partition(": ")
+        for one in called.split():
+            found.setdefault(one, []).append(asked)
+    return {called: tuple(asked) for called, asked in found.items()}
+
+
+def asked_as(phrase: Sequence[Word]) -> Iterator[tuple[str, str, str]]:
+    """What people ask for instead of the thing that a Chinese phrase ends with, or has before the
+    words that say for whom it is: (what it is called, what is asked, the words behind)."""
+    last = len(phrase)
+    while last > 1 and chinese_kinds().get(phrase[last - 1].text) == "whom":
+        last -= 1
+    behind = "".join([word.text for word in phrase[last:]])
+    for first in range(max(0, last - 2), last):
+        called = "".join([word.text for word in phrase[first:last]])
+        found = _asked_as().get(called.lower(), ())
+        if found:
+            yield from ((called, asked, behind) for asked in found)
+            return
+
+
 def is_known(text: str) -> bool:
     """Whether a Chinese word is in a dictionary: others are guesses of the segmentation."""
     return len(text) == 1 or text in chinese_kinds() or is_chinese_word(text)

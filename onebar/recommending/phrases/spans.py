@@ -16,6 +16,7 @@ from onebar.evidence.words import Word, joining, words
 from onebar.recommending.phrases.clauses import clause_ends, is_only_done, leaves_open
 from onebar.recommending.phrases.names import (
     COMMON,
+    asked_as,
     go_together,
     is_done,
     is_known,
@@ -601,6 +602,9 @@ def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
     for one in found:
         if any(word.function for word in one.words):
             continue  # In a sentence a word may mean another thing: "couch to 5k".
+        if phrase_script(one.words) == "z":
+            yield from _chinese_variants(one)
+            continue
         for first, last, asked in synonyms(one.words, text):
             before, after = one.words[:first], one.words[last:]
             said = " ".join((*(w.text for w in before), asked, *(w.text for w in after)))
@@ -614,6 +618,27 @@ def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
                 "made:syn",
             )
             yield Span(said, again, context, seen)
+
+
+def _chinese_variants(one: Span) -> Iterator[Span]:
+    for called, asked, behind in asked_as(one.words):
+        before = one.text[: -len(called + behind)]
+        if one.text != before + called + behind or asked in before:
+            continue
+        if before and (before[-1] == asked[0] or before.endswith(called)):
+            continue
+        said = before + asked + behind
+        again = words(said)
+        if len(said) > MAX_HAN_CHARS:
+            continue
+        least = len(one.seen) - 1
+        context = (
+            *shape_features("z", len(again), len(said)),
+            *one.context[2:],
+            f"made:asked:{len(again)}",
+            "made:asked",
+        )
+        yield Span(said, again, context, tuple(one.seen[min(at, least)] for at in range(len(again))))
 
 
 _ASKING = frozenset(
