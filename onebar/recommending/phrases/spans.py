@@ -91,6 +91,9 @@ class Field(NamedTuple):
     are like, as titles of shops are, or another language's."""
     among: int
     """How many fields there are, 3 at most."""
+    kin: tuple[tuple[str, ...], ...] = ()
+    """Of each Chinese word that names a thing, how many others do that are of its kind, and how
+    many behind it, as features."""
 
 
 class Extent(NamedTuple):
@@ -193,7 +196,7 @@ def start_features(field: Field, first: int, lang: str) -> tuple[str, ...]:
 def end_features(field: Field, last: int, lang: str) -> tuple[str, ...]:
     """What speaks for a span that ends there."""
     own = field.roles[last]
-    whole = ("HC",) if field.inside[last] else ()
+    whole = (*(("HC",) if field.inside[last] else ()), *field.kin[last])
     if field.cuts[last + 1]:
         beside = f"RN:{lang}{field.prose}:$"
         return (beside, f"Z:{own}$:0") if own else (beside, *whole)
@@ -255,9 +258,27 @@ def fields(video: VideoText) -> list[Field]:
             f"{name}:{has_item}",
             _prose(found),
             among,
+            _kin(found),
         )
         for name, text, found in kept
     ]
+
+
+def _kin(found: Sequence[Word]) -> tuple[tuple[str, ...], ...]:
+    things = [_ends_in_thing(word) for word in found]
+    ends = [word.text[-1] for word, thing in zip(found, things, strict=True) if thing]
+    kin = []
+    left = len(ends)
+    for word, thing in zip(found, things, strict=True):
+        left -= thing
+        kin.append(
+            (f"K:{min(ends.count(word.text[-1]), 4)}", f"KB:{min(left, 4)}") if thing else ()
+        )
+    return tuple(kin)
+
+
+def _ends_in_thing(word: Word) -> bool:
+    return script(word) == "z" and (is_thing(word.text) or is_thing(word.text[-1]))
 
 
 def _in_language(found: tuple[Word, ...], joins: frozenset[str]) -> tuple[Word, ...]:
@@ -438,7 +459,7 @@ def _may_end(field: Field, at: int) -> bool:
     word = field.words[at]
     if word.function or (word.tag in ("m", "c") and _counts(field, at)):
         return False
-    if leaves_open(field.words, at):
+    if leaves_open(field.words, at) or goes_on(field, at):
         return False
     if len(word.text) > 1 or field.cuts[at + 1]:
         return True
@@ -452,6 +473,37 @@ def _counts(field: Field, at: int) -> bool:
     if field.words[at].tag == "m" and (field.scripts[at] == "z" or _measures(field.words[at + 1])):
         return True
     return at > 0 and field.words[at - 1].function
+
+
+def _hangs_on(before: Word, word: Word) -> bool:
+    """Whether a lone Chinese character is the rest of what stands before it, where things are
+    listed: *霜* of *贴贴霜*, *码* of *加大码*."""
+    return (
+        _is_lone_noun(word)
+        and before.end == word.start
+        and script(before) == "z"
+        and (before.tag[0] in "nabzj" or (before.tag == "v" and is_thing(word.text)))
+        and not before.function
+        and chinese_kinds().get(before.text) not in ("whom", "selling")
+    )
+
+
+def _is_lone_noun(word: Word) -> bool:
+    return (
+        len(word.text) == 1
+        and script(word) == "z"
+        and word.tag[0] == "n"
+        and chinese_kinds().get(word.text) in (None, "thing")
+    )
+
+
+def goes_on(field: Field, at: int) -> bool:
+    """Whether a lone Chinese character goes on with the word behind it, where things are listed:
+    *葱* of *葱姜蒜*."""
+    if field.prose or field.cuts[at + 1] or not _is_lone_noun(field.words[at]):
+        return False
+    after = field.words[at + 1]
+    return not field.inside[at] and after.start == field.words[at].end and _is_lone_noun(after)
 
 
 def _lists(field: Field, at: int) -> bool:
@@ -468,6 +520,8 @@ def begins_badly(field: Field, at: int) -> bool:
         return _lists(field, at) or _is_code(field, at)
     if at == 0 or field.cuts[at]:
         return False
+    if not field.prose and _hangs_on(field.words[at - 1], field.words[at]):
+        return True
     if field.roles[at] == "t" and field.roles[at - 1] in ("t", "j"):
         return True
     return field.words[at - 1].tag == "m" and _measures(field.words[at])
