@@ -140,12 +140,20 @@ def asked_as(phrase: Sequence[Word]) -> Iterator[tuple[str, str, str]]:
     while last > 1 and chinese_kinds().get(phrase[last - 1].text) == "whom":
         last -= 1
     behind = "".join([word.text for word in phrase[last:]])
+    index = _asked_as()
     for first in range(max(0, last - 2), last):
         called = "".join([word.text for word in phrase[first:last]])
-        found = _asked_as().get(called.lower(), ())
-        if found:
-            yield from ((called, asked, behind) for asked in found)
+        if called.lower() in index:
+            yield from ((called, asked, behind) for asked in index[called.lower()])
             return
+    name = phrase[last - 1].text
+    if len(name) == 1 and last > 1 and is_thing(name):
+        name = phrase[last - 2].text + name
+    elif not is_thing(name):
+        return
+    for at in range(1, len(name)):
+        for asked in index.get("-" + name[at:], ()):
+            yield name, asked, behind
 
 
 def is_known(text: str) -> bool:
