@@ -32,6 +32,7 @@ from onebar.recommending.phrases.composed import (
 )
 from onebar.recommending.phrases.names import go_together, joint_feature, joint_features, script
 from onebar.recommending.phrases.spans import (
+    ASKED,
     SHAPELESS,
     Extent,
     Field,
@@ -258,6 +259,7 @@ class Ranker:
         self._length = lru_cache(maxsize=4096)(self._length_score)
         self._join = lru_cache(maxsize=16384)(self._join_score)
         self._composes = COMPOSED in self.weights
+        self._asks = ASKED in self.weights
         self._any_shape = SHAPELESS in self.weights
 
     @classmethod
@@ -338,7 +340,7 @@ class Ranker:
             else:
                 kept.append((below, one))
         text = frozenset(word.key for field in read for word in field.words)
-        for variant in variants([one for _, one in kept], text):
+        for variant in variants([one for _, one in kept], text, asked=self._asks):
             key = signature(variant.words)
             if key not in keys:
                 keys.add(key)

@@ -41,6 +41,11 @@ ANY_HAN_CHARS = 16
 SHAPELESS = "shapeless"
 """The feature of a span that no query of a bar has the shape of, but what people type may have:
 *what is good for a cold*. Looked at where a ranker has a weight for it."""
+ASKED = "made:asked"
+"""The feature of a Chinese span with what people ask for in the place of what its thing is called:
+a ranker without a weight for it has none."""
+ASKED_WORDS = 2
+"""Words of such a span at most: the thing alone, or with one that says which."""
 FIELD_WORDS = 40
 """Words of a field that are looked at."""
 LEAD_WORDS = 8
@@ -651,17 +656,19 @@ def spans(video: VideoText, *, any_shape: bool = False) -> Iterator[Span]:
             yield span(field, extent)
 
 
-def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
-    """Spans with what a thing is also called in its place. `text` holds the video's match keys."""
+def variants(found: Sequence[Span], text: frozenset[str], *, asked: bool = True) -> Iterator[Span]:
+    """Spans with what a thing is also called in its place. `text` holds the video's match keys;
+    without `asked` Chinese ones have none."""
     for one in found:
         if any(word.function for word in one.words):
             continue  # In a sentence a word may mean another thing: "couch to 5k".
         if phrase_script(one.words) == "z":
-            yield from _chinese_variants(one)
+            if asked:
+                yield from _chinese_variants(one)
             continue
-        for first, last, asked in synonyms(one.words, text):
+        for first, last, called in synonyms(one.words, text):
             before, after = one.words[:first], one.words[last:]
-            said = " ".join((*(w.text for w in before), asked, *(w.text for w in after)))
+            said = " ".join((*(w.text for w in before), called, *(w.text for w in after)))
             again = words(said)
             seen = (*one.seen[:first], *one.seen[first:last], *one.seen[last:])
             missing = len(again) - len(seen)
@@ -675,24 +682,25 @@ def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
 
 
 def _chinese_variants(one: Span) -> Iterator[Span]:
+    """What people ask for in the place of the thing that a Chinese span names; nothing where that
+    says a word twice."""
     for called, asked, behind in asked_as(one.words):
         before = one.text[: -len(called + behind)]
-        if one.text != before + called + behind or asked in before:
-            continue
-        if before and (before[-1] == asked[0] or before.endswith(called)):
-            continue
         said = before + asked + behind
-        again = words(said)
-        if len(said) > MAX_HAN_CHARS:
+        twice = called in before or asked in before or before[-1:] == asked[0]
+        if twice or one.text != before + called + behind or len(said) > MAX_HAN_CHARS:
             continue
-        least = len(one.seen) - 1
+        again = words(said)
+        if len(again) > ASKED_WORDS:
+            continue
         context = (
             *shape_features("z", len(again), len(said)),
             *one.context[2:],
-            f"made:asked:{len(again)}",
-            "made:asked",
+            ASKED,
+            f"{ASKED}:{len(again)}",
         )
-        yield Span(said, again, context, tuple(one.seen[min(at, least)] for at in range(len(again))))
+        seen = (*one.seen, *(one.seen[-1:] * len(again)))[: len(again)]
+        yield Span(said, again, context, seen)
 
 
 _ASKING = frozenset(
