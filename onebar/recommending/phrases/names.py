@@ -123,8 +123,9 @@ def synonyms(phrase: Sequence[Word], text: frozenset[str]) -> Iterator[tuple[int
 
 
 @lru_cache(maxsize=1)
-def _asked_as() -> Mapping[str, tuple[str, ...]]:
-    """What people ask for instead of what a Chinese text calls a thing (`asked_as.txt`)."""
+def called_so() -> Mapping[str, tuple[str, ...]]:
+    """What people ask for, by what a Chinese text calls it: a word, or `-` and what a word ends
+    with (`asked_as.txt`)."""
     found: dict[str, list[str]] = {}
     for [line] in _rows("asked_as.txt"):
         asked, _, called = line.partition(": ")
@@ -140,7 +141,7 @@ def asked_as(phrase: Sequence[Word]) -> Iterator[tuple[str, str, str]]:
     while last > 1 and chinese_kinds().get(phrase[last - 1].text) == "whom":
         last -= 1
     behind = "".join([word.text for word in phrase[last:]])
-    index = _asked_as()
+    index = called_so()
     for first in range(max(0, last - 2), last):
         called = "".join([word.text for word in phrase[first:last]])
         if called.lower() in index:
