@@ -63,7 +63,7 @@ SHIPPED = Path(__file__).parent / "data" / "ranker.json"
 FORMAT = 1
 MOST_ASKED = 3
 """Spans of a video, the best, with what people ask for in the place of what a thing is called."""
-PIECES = 9
+PIECES = 6
 """Pieces of a field that are composed, of each kind."""
 _LOOSE = 2
 """Loose words beyond are as bad as these."""
