@@ -684,7 +684,11 @@ def variants(found: Sequence[Span], text: frozenset[str], *, asked: bool = True)
 def _chinese_variants(one: Span) -> Iterator[Span]:
     """What people ask for in the place of the thing that a Chinese span names; nothing where that
     says a word twice."""
-    for called, asked, behind in asked_as(one.words):
+    for first, last, asked in asked_as(one.words):
+        called, behind = (
+            "".join([word.text for word in one.words[start:end]])
+            for start, end in ((first, last), (last, None))
+        )
         before = one.text[: -len(called + behind)]
         said = before + asked + behind
         twice = called in before or asked in before or before[-1:] == asked[0]
