@@ -1,4 +1,4 @@
-"""What is said under text that nothing here may be trained or tuned on, beside honest baselines.
+"""What is said under text that nothing here is trained on, beside honest baselines.
 
     python benchmarks/open_sets.py --data DIRECTORY --out docs/open-sets.md
     python benchmarks/open_sets.py --data DIRECTORY --teacher http://127.0.0.1:8000
@@ -175,11 +175,11 @@ def page(lines: Sequence[str]) -> str:
     head = """# Open sets
 
 Written by `python benchmarks/open_sets.py --data DIRECTORY --out docs/open-sets.md`; with
-`--teacher` or `--gguf` there are rows of a teacher. The sets are not part of this repository, and
-nothing that ships may be trained or tuned on them. They are small: ± is half of a 95 % interval
-over titles. *Overlap* is the F1 of character pairs between a query and what a person asked, of the
-best of the eight or of the first; a hit is the very query. A teacher is asked for five queries, of
-a sample.
+`--teacher` or `--gguf` there are rows of a teacher. The sets are not part of this repository;
+nothing that ships is trained on them, nor tuned but where a section says so. They are small: ± is
+half of a 95 % interval over titles. *Overlap* is the F1 of character pairs between a query and what
+a person asked, of the best of the eight or of the first; a hit is the very query. A teacher is
+asked for five queries, of a sample.
 
 Read with care: a title always holds its own words, so it is on topic where nobody would tap it; the
 queries of the product sets are short nouns, which keywords are made of; the counts of the likeliest

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 from open_answers import Answered
 from qbqtc import read_pairs, triggers
 
@@ -28,6 +29,8 @@ class Row(Struct, frozen=True):
     queries: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     risky: bool = False
+    looked_at: bool = False
+    """Whether something that ships was chosen by what is said of it."""
 
     @property
     def key(self) -> str:
@@ -137,12 +140,19 @@ def _read_kuaisearch(path: Path, limit: int) -> OpenSet:
     half = min(limit, len(rated) * 2 // 3)
     about = (
         "Chinese product titles of a video shop with queries judged 2 or 3. Span counts are learnt "
-        "from the titles that are not among those answered."
+        "from the titles that are not among those answered. Two weights, and which words are known "
+        "to be asked for otherwise, were chosen by half of all titles (those whose SHA-256 begins "
+        "with an even byte): the shipped checkpoint's second row is of the others."
     )
-    return OpenSet(
-        "KuaiSearch: Chinese product titles", about, "zh", _titled(rated[:half]),
-        _titled(rated[half:]),
-    )  # fmt: skip
+    rows = tuple(
+        replace(row, looked_at=chosen_by(row.video.title)) for row in _titled(rated[:half])
+    )
+    return OpenSet("KuaiSearch: Chinese product titles", about, "zh", rows, _titled(rated[half:]))
+
+
+def chosen_by(title: str) -> bool:
+    """Whether a title of KuaiSearch is of the half that something was chosen by."""
+    return hashlib.sha256(title.encode()).digest()[0] % 2 == 0
 
 
 def _read_qbqtc(path: Path, limit: int) -> OpenSet:
@@ -214,18 +224,25 @@ def _pairs(rows: Sequence[Row], answered: Mapping[str, Sequence[Answered]]) -> l
         "|---|---|---|---|---|---|---|",
     ]
     for name, answers in answered.items():
-        pairs = [(row.queries, answer.queries) for row, answer in zip(rows, answers, strict=False)]
-        best = [max((likeness(s, q) for s in said for q in asked), default=0.0)
-                for asked, said in pairs]  # fmt: skip
-        first = [max((likeness(s, q) for s in said[:1] for q in asked), default=0.0)
-                 for asked, said in pairs]  # fmt: skip
-        hits = [float(not set(said).isdisjoint(asked)) for asked, said in pairs]
-        firsts = [float(not set(said[:1]).isdisjoint(asked)) for asked, said in pairs]
-        lines.append(
-            f"| {name} | {len(pairs)} | {share(best)} | {share(first)} | {share(firsts)} "
-            f"| {share(hits)} | {sum(not said for _, said in pairs)} |"
-        )
+        lines.append(_pairs_row(name, rows, answers))
+        if name.startswith("checkpoint") and any(row.looked_at for row in rows):
+            others = [(r, a) for r, a in zip(rows, answers, strict=True) if not r.looked_at]
+            lines.append(_pairs_row(f"{name}, others", *zip(*others, strict=True)))
     return lines
+
+
+def _pairs_row(name: str, rows: Sequence[Row], answers: Sequence[Answered]) -> str:
+    pairs = [(row.queries, answer.queries) for row, answer in zip(rows, answers, strict=False)]
+    best = [max((likeness(s, q) for s in said for q in asked), default=0.0)
+            for asked, said in pairs]  # fmt: skip
+    first = [max((likeness(s, q) for s in said[:1] for q in asked), default=0.0)
+             for asked, said in pairs]  # fmt: skip
+    hits = [float(not set(said).isdisjoint(asked)) for asked, said in pairs]
+    firsts = [float(not set(said[:1]).isdisjoint(asked)) for asked, said in pairs]
+    return (
+        f"| {name} | {len(pairs)} | {share(best)} | {share(first)} | {share(firsts)} "
+        f"| {share(hits)} | {sum(not said for _, said in pairs)} |"
+    )
 
 
 def _captions(

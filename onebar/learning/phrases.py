@@ -14,7 +14,7 @@ from onebar.ranking.overlap import overlap, pairs
 from onebar.recommending.candidates import proposals
 from onebar.recommending.material import Material
 from onebar.recommending.phrases.composed import COMPOSED
-from onebar.recommending.phrases.spans import SHAPELESS
+from onebar.recommending.phrases.spans import ASKED, SHAPELESS
 from onebar.recommending.pool import Taste
 from onebar.recommending.ranker import Feature, Proposal, Ranker, features, source_features
 from onebar.records import Candidate
@@ -68,7 +68,7 @@ def learn_phrases(
     for some in (texts[::3], texts):
         taste = Taste(Ranker(weights), shipped_rules())
         lists = [found for one in some if (found := _list(one, taste, features, None)) is not None]
-        weights = {COMPOSED: 0.0, **shape, **_fit(lists, l2=l2, least=least)}
+        weights = {COMPOSED: 0.0, ASKED: 0.0, **shape, **_fit(lists, l2=l2, least=least)}
     return Ranker(weights, {"texts": len(lists), "l2": l2, **(trained or {})})
 
 

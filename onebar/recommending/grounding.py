@@ -14,6 +14,7 @@ from pathlib import Path
 from onebar.errors import OneBarError
 from onebar.evidence.chinese import chinese_kinds
 from onebar.evidence.evidence import HAN_CHARACTER
+from onebar.evidence.scripts import HAN
 from onebar.evidence.text import SPECIAL_TOKENS, is_plain, normalize_query
 from onebar.evidence.words import Word, joining, parts, words
 from onebar.recommending.phrases.clauses import is_clause, is_only_done
@@ -65,7 +66,7 @@ class Drop(StrEnum):
     """The same words as a better one, in another order, number or with trivial ones more."""
 
 
-_TWO_SENTENCES = re.compile(r"[?!;|)。！？；]\s*\w")
+_TWO_SENTENCES = re.compile(rf"[?!;|)。！？；]\s*\w|[{HAN}]/[{HAN}]")
 _OPEN_HYPHEN = re.compile(r"\w[-‐‑](?!\w)")
 
 

@@ -32,6 +32,7 @@ from onebar.recommending.phrases.composed import (
 )
 from onebar.recommending.phrases.names import go_together, joint_feature, joint_features, script
 from onebar.recommending.phrases.spans import (
+    ASKED,
     SHAPELESS,
     Extent,
     Field,
@@ -60,7 +61,9 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "data" / "ranker.json"
 """For checkpoints that bring none of their own."""
 FORMAT = 1
-PIECES = 9
+MOST_ASKED = 3
+"""Spans of a video, the best, with what people ask for in the place of what a thing is called."""
+PIECES = 6
 """Pieces of a field that are composed, of each kind."""
 _LOOSE = 2
 """Loose words beyond are as bad as these."""
@@ -258,6 +261,7 @@ class Ranker:
         self._length = lru_cache(maxsize=4096)(self._length_score)
         self._join = lru_cache(maxsize=16384)(self._join_score)
         self._composes = COMPOSED in self.weights
+        self._asks = ASKED in self.weights
         self._any_shape = SHAPELESS in self.weights
 
     @classmethod
@@ -338,16 +342,29 @@ class Ranker:
             else:
                 kept.append((below, one))
         text = frozenset(word.key for field in read for word in field.words)
-        for variant in variants([one for _, one in kept], text):
-            key = signature(variant.words)
-            if key not in keys:
-                keys.add(key)
-                score = self._phrase_score(Proposal(variant.text, variant.words, variant))
-                kept.append((-score, variant._replace(scored=(self.digest, score))))
+        kept += self._variants([one for _, one in kept], text, keys)
         kept.sort(key=lambda one: one[0])
         dropped = [] if most is None else kept[most:]
         behind += [one for _, one in dropped if signature(one.words) in also]
         return [*(one for _, one in kept[:most]), *behind]
+
+    def _variants(
+        self, found: Sequence[Span], text: frozenset[str], keys: set[str]
+    ) -> list[tuple[float, Span]]:
+        """What spans are also called, with how bad each is; `keys` are signatures that there are
+        already."""
+        made: list[tuple[float, Span]] = []
+        asked: list[tuple[float, Span]] = []
+        for variant in variants(found, text, asked=self._asks):
+            key = signature(variant.words)
+            if key in keys:
+                continue
+            keys.add(key)
+            score = self._phrase_score(Proposal(variant.text, variant.words, variant))
+            kind = asked if ASKED in variant.context else made
+            kind.append((-score, variant._replace(scored=(self.digest, score))))
+        asked.sort(key=lambda one: one[0])
+        return [*made, *asked[:MOST_ASKED]]
 
     def _worth(self, field: Field) -> _Worth:
         get = self.weights.get

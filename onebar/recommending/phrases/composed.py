@@ -15,6 +15,7 @@ from onebar.recommending.phrases.spans import (
     Span,
     begins_badly,
     end_features,
+    goes_on,
     shape_features,
     side,
     start_features,
@@ -68,7 +69,7 @@ def pieces(field: Field) -> list[Extent]:
                 continue
             if field.inside[first] or field.inside[last + 1]:
                 continue  # Part of a thing's name.
-            if not _whole(field, first, last):
+            if not _whole(field, first, last) or goes_on(field, last):
                 continue
             if word.tag != "m" and (chars > 1 or word.text in ALONE):
                 kept.append(Extent(first, last, chars, lang))
@@ -106,8 +107,13 @@ def apart(field: Field, first: Extent, then: Extent) -> bool:
     if "z" not in (first.script, then.script) or first.chars + then.chars > MAX_HAN_CHARS:
         return False
     words = field.words
-    if glues(words[first.last], words[then.first]):
+    before, after = words[first.last], words[then.first]
+    if glues(before, after) or before.text[-1] == after.text[0]:
         return False
+    if _kind(before) == "whom" and first.last > first.first:
+        before = words[first.last - 1]
+        if _kind(before) == "thing" and _kind(words[then.last]) == "thing":
+            return False  # *耳环男银耳*: two things, for whom one of them is between.
     keys = {words[at].key for at in range(first.first, first.last + 1)}
     return all(words[at].key not in keys for at in range(then.first, then.last + 1))
 

@@ -122,6 +122,50 @@ def synonyms(phrase: Sequence[Word], text: frozenset[str]) -> Iterator[tuple[int
                 yield first, last, asked
 
 
+@lru_cache(maxsize=1)
+def called_so() -> Mapping[str, tuple[str, ...]]:
+    """What people ask for, by what a Chinese text calls it: a word, or `-` and what a word ends
+    with (`asked_as.txt`)."""
+    found: dict[str, list[str]] = {}
+    for [line] in _rows("asked_as.txt"):
+        asked, _, called = line.partition(": ")
+        for one in called.split():
+            found.setdefault(one, []).extend([asked] if asked != "-" else ())
+    return {called: tuple(asked) for called, asked in found.items()}
+
+
+def asked_as(phrase: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
+    """What people ask for in the place of words `first` to `last` of a Chinese phrase: the thing
+    that it ends with, or has before the words that say for whom it is."""
+    kinds = chinese_kinds()
+    last = len(phrase)
+    while last > 1 and kinds.get(phrase[last - 1].text) == "whom":
+        last -= 1
+    index = called_so()
+    for first in range(max(0, last - 2), last):
+        called = "".join([word.text for word in phrase[first:last]]).lower()
+        if called in index:
+            yield from ((first, last, asked) for asked in index[called] if _adds(phrase[:first]))
+            return
+    first = last - 1
+    if not is_thing(phrase[first].text) or not _adds(phrase[:first]):
+        return
+    if len(phrase[first].text) == 1 and first > 0:
+        first -= 1  # It makes the thing's name with the word before it.
+    name = "".join([word.text for word in phrase[first:last]])
+    for at in range(1, len(name)):
+        yield from ((first, last, asked) for asked in index.get("-" + name[at:], ()))
+
+
+def _adds(before: Sequence[Word]) -> bool:
+    """Whether what stands before a Chinese thing says which: it is no other thing, and no lone
+    character that is the rest of a word."""
+    if not before:
+        return True
+    kind = chinese_kinds().get(before[-1].text)
+    return kind != "thing" and (len(before[-1].text) > 1 or kind in ("whom", "property"))
+
+
 def is_known(text: str) -> bool:
     """Whether a Chinese word is in a dictionary: others are guesses of the segmentation."""
     return len(text) == 1 or text in chinese_kinds() or is_chinese_word(text)

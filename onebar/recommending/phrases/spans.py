@@ -16,6 +16,7 @@ from onebar.evidence.words import Word, joining, words
 from onebar.recommending.phrases.clauses import clause_ends, is_only_done, leaves_open
 from onebar.recommending.phrases.names import (
     COMMON,
+    asked_as,
     go_together,
     is_done,
     is_known,
@@ -40,6 +41,11 @@ ANY_HAN_CHARS = 16
 SHAPELESS = "shapeless"
 """The feature of a span that no query of a bar has the shape of, but what people type may have:
 *what is good for a cold*. Looked at where a ranker has a weight for it."""
+ASKED = "made:asked"
+"""The feature of a Chinese span with what people ask for in the place of what its thing is called:
+a ranker without a weight for it has none."""
+ASKED_WORDS = 2
+"""Words of such a span at most: the thing alone, or with one that says which."""
 FIELD_WORDS = 40
 """Words of a field that are looked at."""
 LEAD_WORDS = 8
@@ -90,6 +96,9 @@ class Field(NamedTuple):
     are like, as titles of shops are, or another language's."""
     among: int
     """How many fields there are, 3 at most."""
+    kin: tuple[tuple[str, ...], ...] = ()
+    """Of each Chinese word that names a thing, how many others do that are of its kind, and how
+    many behind it, as features."""
 
 
 class Extent(NamedTuple):
@@ -192,7 +201,7 @@ def start_features(field: Field, first: int, lang: str) -> tuple[str, ...]:
 def end_features(field: Field, last: int, lang: str) -> tuple[str, ...]:
     """What speaks for a span that ends there."""
     own = field.roles[last]
-    whole = ("HC",) if field.inside[last] else ()
+    whole = (*(("HC",) if field.inside[last] else ()), *field.kin[last])
     if field.cuts[last + 1]:
         beside = f"RN:{lang}{field.prose}:$"
         return (beside, f"Z:{own}$:0") if own else (beside, *whole)
@@ -254,9 +263,27 @@ def fields(video: VideoText) -> list[Field]:
             f"{name}:{has_item}",
             _prose(found),
             among,
+            _kin(found),
         )
         for name, text, found in kept
     ]
+
+
+def _kin(found: Sequence[Word]) -> tuple[tuple[str, ...], ...]:
+    things = [_ends_in_thing(word) for word in found]
+    ends = [word.text[-1] for word, thing in zip(found, things, strict=True) if thing]
+    kin = []
+    left = len(ends)
+    for word, thing in zip(found, things, strict=True):
+        left -= thing
+        kin.append(
+            (f"K:{min(ends.count(word.text[-1]), 4)}", f"KB:{min(left, 4)}") if thing else ()
+        )
+    return tuple(kin)
+
+
+def _ends_in_thing(word: Word) -> bool:
+    return script(word) == "z" and (is_thing(word.text) or is_thing(word.text[-1]))
 
 
 def _in_language(found: tuple[Word, ...], joins: frozenset[str]) -> tuple[Word, ...]:
@@ -437,7 +464,7 @@ def _may_end(field: Field, at: int) -> bool:
     word = field.words[at]
     if word.function or (word.tag in ("m", "c") and _counts(field, at)):
         return False
-    if leaves_open(field.words, at):
+    if leaves_open(field.words, at) or goes_on(field, at):
         return False
     if len(word.text) > 1 or field.cuts[at + 1]:
         return True
@@ -451,6 +478,37 @@ def _counts(field: Field, at: int) -> bool:
     if field.words[at].tag == "m" and (field.scripts[at] == "z" or _measures(field.words[at + 1])):
         return True
     return at > 0 and field.words[at - 1].function
+
+
+def _hangs_on(before: Word, word: Word) -> bool:
+    """Whether a lone Chinese character is the rest of what stands before it, where things are
+    listed: *霜* of *贴贴霜*, *码* of *加大码*."""
+    return (
+        _is_lone_noun(word)
+        and before.end == word.start
+        and script(before) == "z"
+        and (before.tag[0] in "nabzj" or (before.tag == "v" and is_thing(word.text)))
+        and not before.function
+        and chinese_kinds().get(before.text) not in ("whom", "selling")
+    )
+
+
+def _is_lone_noun(word: Word) -> bool:
+    return (
+        len(word.text) == 1
+        and script(word) == "z"
+        and word.tag[0] == "n"
+        and chinese_kinds().get(word.text) in (None, "thing")
+    )
+
+
+def goes_on(field: Field, at: int) -> bool:
+    """Whether a lone Chinese character goes on with the word behind it, where things are listed:
+    *葱* of *葱姜蒜*."""
+    if field.prose or field.cuts[at + 1] or not _is_lone_noun(field.words[at]):
+        return False
+    after = field.words[at + 1]
+    return not field.inside[at] and after.start == field.words[at].end and _is_lone_noun(after)
 
 
 def _lists(field: Field, at: int) -> bool:
@@ -467,6 +525,8 @@ def begins_badly(field: Field, at: int) -> bool:
         return _lists(field, at) or _is_code(field, at)
     if at == 0 or field.cuts[at]:
         return False
+    if not field.prose and _hangs_on(field.words[at - 1], field.words[at]):
+        return True
     if field.roles[at] == "t" and field.roles[at - 1] in ("t", "j"):
         return True
     return field.words[at - 1].tag == "m" and _measures(field.words[at])
@@ -596,14 +656,19 @@ def spans(video: VideoText, *, any_shape: bool = False) -> Iterator[Span]:
             yield span(field, extent)
 
 
-def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
-    """Spans with what a thing is also called in its place. `text` holds the video's match keys."""
+def variants(found: Sequence[Span], text: frozenset[str], *, asked: bool = True) -> Iterator[Span]:
+    """Spans with what a thing is also called in its place. `text` holds the video's match keys;
+    without `asked` Chinese ones have none."""
     for one in found:
         if any(word.function for word in one.words):
             continue  # In a sentence a word may mean another thing: "couch to 5k".
-        for first, last, asked in synonyms(one.words, text):
+        if phrase_script(one.words) == "z":
+            if asked:
+                yield from _chinese_variants(one)
+            continue
+        for first, last, called in synonyms(one.words, text):
             before, after = one.words[:first], one.words[last:]
-            said = " ".join((*(w.text for w in before), asked, *(w.text for w in after)))
+            said = " ".join((*(w.text for w in before), called, *(w.text for w in after)))
             again = words(said)
             seen = (*one.seen[:first], *one.seen[first:last], *one.seen[last:])
             missing = len(again) - len(seen)
@@ -614,6 +679,32 @@ def variants(found: Sequence[Span], text: frozenset[str]) -> Iterator[Span]:
                 "made:syn",
             )
             yield Span(said, again, context, seen)
+
+
+def _chinese_variants(one: Span) -> Iterator[Span]:
+    """What people ask for in the place of the thing that a Chinese span names; nothing where that
+    says a word twice."""
+    for first, last, asked in asked_as(one.words):
+        called, behind = (
+            "".join([word.text for word in one.words[start:end]])
+            for start, end in ((first, last), (last, None))
+        )
+        before = one.text[: -len(called + behind)]
+        said = before + asked + behind
+        twice = called in before or asked in before or before[-1:] == asked[0]
+        if twice or one.text != before + called + behind or len(said) > MAX_HAN_CHARS:
+            continue
+        again = words(said)
+        if len(again) > ASKED_WORDS:
+            continue
+        context = (
+            *shape_features("z", len(again), len(said)),
+            *one.context[2:],
+            ASKED,
+            f"{ASKED}:{len(again)}",
+        )
+        seen = (*one.seen, *(one.seen[-1:] * len(again)))[: len(again)]
+        yield Span(said, again, context, seen)
 
 
 _ASKING = frozenset(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from onebar.evidence.words import words
 from onebar.recommending.candidates import choose
-from onebar.recommending.grounding import Drop, Ground
+from onebar.recommending.grounding import Drop, Ground, is_fragment
 from onebar.recommending.material import Material
 from onebar.recommending.phrases.names import glues, measures
 from onebar.recommending.phrases.spans import spans
@@ -103,3 +103,33 @@ def test_a_beam_of_them_shows_none() -> None:
     shown = choose(Material(VideoText(title=title)), beam, 8)
     assert shown.queries
     assert not set(foolish) & {query.text for query in shown.queries}
+
+
+@given(
+    st.sampled_from(("贴贴", "透明", "小熊猫", "葡萄籽")), st.sampled_from("霜膏茶灯"), st.data()
+)
+def test_no_query_begins_with_the_rest_of_a_name(
+    before: str, char: str, data: st.DataObject
+) -> None:
+    thing = data.draw(st.sampled_from(_THINGS))
+    said = _said(f"{before}{char}{thing}防水")
+    assert thing in said
+    assert not [text for text in said if text.startswith(char + thing[0])]
+
+
+@given(st.sampled_from(("海竿", "地垫", "枕头")), st.sampled_from(("竿包", "垫子", "头绳")))
+def test_no_character_is_said_twice_where_two_pieces_meet(first: str, then: str) -> None:
+    said = _said(f"{first}加厚女 红色{then}")
+    assert first in said
+    assert not [text for text in said if first[-1] * 2 in text]
+
+
+def test_two_things_are_not_glued_over_whom_one_is_for() -> None:
+    said = _said("耳环男简约磨砂 木耳")
+    assert {"耳环男", "木耳"} <= said
+    assert not [text for text in said if "耳环男木耳" in text]
+
+
+def test_things_that_a_slash_parts_are_no_query() -> None:
+    assert is_fragment("苹果/华为")
+    assert not is_fragment("dvd/blu-ray player")
