@@ -45,6 +45,7 @@ from onebar.recommending.phrases.spans import (
     lead_features,
     phrase_script,
     said,
+    says_which,
     shape_features,
     signature,
     span,
@@ -326,6 +327,7 @@ class Ranker:
         found.sort()
         keys: set[str] = set()
         kept: list[tuple[float, Span]] = []
+        names: list[Span] = []
         behind: list[Span] = []
         for below, number, _, extent in found:
             field = read[number]
@@ -341,8 +343,10 @@ class Ranker:
                 behind.append(one)
             else:
                 kept.append((below, one))
+                if not says_which(field, _last(extent)):
+                    names.append(one)
         text = frozenset(word.key for field in read for word in field.words)
-        kept += self._variants([one for _, one in kept], text, keys)
+        kept += self._variants(names, text, keys)
         kept.sort(key=lambda one: one[0])
         dropped = [] if most is None else kept[most:]
         behind += [one for _, one in dropped if signature(one.words) in also]
@@ -491,6 +495,10 @@ class Ranker:
 
 def _said(field: Field, at: Extent | Pair) -> tuple[Word, ...]:
     return said(field, at) if isinstance(at, Extent) else pair_words(field, at)
+
+
+def _last(at: Extent | Pair) -> int:
+    return at.last if isinstance(at, Extent) else at.then.last
 
 
 def _span(field: Field, at: Extent | Pair) -> Span:

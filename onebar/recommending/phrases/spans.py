@@ -656,6 +656,15 @@ def spans(video: VideoText, *, any_shape: bool = False) -> Iterator[Span]:
             yield span(field, extent)
 
 
+def says_which(field: Field, at: int) -> bool:
+    """Whether a Chinese word stands right before a thing, and may only say which: *电动车* of
+    *电动车头盔*."""
+    if field.cuts[at + 1] or field.scripts[at] != "z":
+        return False
+    after = field.words[at + 1]
+    return after.start == field.words[at].end and script(after) == "z" and is_thing(after.text)
+
+
 def variants(found: Sequence[Span], text: frozenset[str], *, asked: bool = True) -> Iterator[Span]:
     """Spans with what a thing is also called in its place. `text` holds the video's match keys;
     without `asked` Chinese ones have none."""
@@ -691,7 +700,11 @@ def _chinese_variants(one: Span) -> Iterator[Span]:
         )
         before = one.text[: -len(called + behind)]
         said = before + asked + behind
-        twice = called in before or asked in before or before[-1:] == asked[0]
+        twice = (
+            called in before
+            or before[-1:] == asked[0]
+            or any(word.text in asked or asked in word.text for word in one.words[:first])
+        )
         if twice or one.text != before + called + behind or len(said) > MAX_HAN_CHARS:
             continue
         again = words(said)

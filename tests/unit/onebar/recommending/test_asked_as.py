@@ -83,6 +83,19 @@ def test_a_title_is_answered_in_words_that_it_has_not() -> None:
     assert made <= {"裙子", "半身裙", "裙子女", "半身裙女", "高腰裙子", "高腰半身裙", "显瘦裙子"}
 
 
+def test_what_only_says_which_keeps_its_name() -> None:
+    made = {span.text for span in _made(VideoText(title="电动车头盔夏季半盔男女"))}
+    assert not [text for text in made if "电瓶车" in text]
+    alone = {span.text for span in _made(VideoText(title="电动车夏季半盔男女"))}
+    assert "电瓶车" in alone
+
+
+def test_no_word_is_said_twice() -> None:
+    made = {span.text for span in _made(VideoText(title="儿童电话手表防水小学生"))}
+    assert "儿童手表" in made
+    assert not [text for text in made if text.count("儿童") > 1]
+
+
 @given(videos)
 def test_such_a_span_is_short_and_says_nothing_twice(video: VideoText) -> None:
     text = " ".join(field.text for field in fields(video))
