@@ -1,7 +1,7 @@
 """A trend shift and a cold start before real users' stand-ins, with and without fresh training.
 
     python benchmarks/loop.py --work .cache/loop            # prints the table of docs/simulator.md
-    python benchmarks/loop.py --before 30000 --events 3000 --refresh-steps 20   # whether it goes
+    python benchmarks/loop.py --before 30000 --events 3000 --compared 3000   # whether it goes
 
 1. A log from before the shift; what its users tapped is learned on top of a checkpoint (the shipped
    one, or `--init`): `onebar train clicks`.
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from onebar.generator.checkpoint import SHIPPED_NAME
+from onebar.process.logging import configure_logging
 from onebar.settings import Settings
 from onebar.stack.local import LocalStack
 
@@ -73,11 +74,11 @@ def made_directory(path: Path) -> Path:
 
 
 async def shifted(
-    work: Path, models: dict[str, Path], others: Sequence[str], options: argparse.Namespace,
-    *, seed: int, out: Path,
+    work: Path, models: dict[str, Path], others: Sequence[str],
+    *, each: int, course: int, out: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Users of the shifted world before a stack for each model, and before other policies; the
-    report."""
+    """Users of the shifted world before a stack for each model, and before other policies, `each`
+    for about so many events; the report."""
     async with AsyncExitStack() as stacks:
         named: list[str] = []
         for name, checkpoint in models.items():
@@ -87,9 +88,9 @@ async def shifted(
             named += ["--policy", f"{name}={stack.url}"]
         for policy in others:
             named += ["--policy", policy]
-        events = options.events * (len(models) + len(others))
+        events = each * (len(models) + len(others))
         users = f"users={events // EVENTS_A_USER}"
-        made = ("--events", events, "--days", DAYS, "--seed", seed, "--set", users)
+        made = ("--events", events, "--days", DAYS, "--set", users, "--set", f"course={course}")
         told = ("--budget-ms", 2000, "--windows", 6, "--out", out, "--json")
         found = await asyncio.to_thread(onebar, "simulate", *named, *made, *WORLD, *SHIFT, *told)
     report: dict[str, Any] = json.loads(found)
@@ -101,7 +102,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     base = base_of(work, options)
     log, archive, report = work / "after.jsonl", work / "after", work / "report.json"
     if not log.is_file():
-        await shifted(work, {"kept": base}, (), options, seed=1, out=log)
+        await shifted(work, {"kept": base}, (), each=options.events, course=0, out=log)
     if not archive.is_dir():
         onebar("archive", "--out", archive, "--log", log)
     fresh = work / "fresh"
@@ -111,10 +112,10 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             *("--steps", options.refresh_steps, "--device", "cpu", "--threads", options.threads),
         )
     if not report.is_file():
-        # The names of the new things hang on the seed: the same world, other videos and users.
         models = {"kept": base, "fresh": fresh}
         out = work / "compared.jsonl"
-        found = await shifted(work, models, ("cascade", "oracle"), options, seed=1, out=out)
+        others = ("cascade", "oracle")
+        found = await shifted(work, models, others, each=options.compared, course=1, out=out)
         report.write_text(json.dumps(found), encoding="utf-8")
     return json.loads(report.read_text("utf-8"))  # type: ignore[no-any-return]
 
@@ -152,6 +153,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    configure_logging("warning", json=False)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -159,8 +161,9 @@ def main() -> None:
     parser.add_argument("--init", default=SHIPPED_NAME, help="the checkpoint to begin with")
     parser.add_argument("--before", type=int, default=150_000, help="events before the shift")
     parser.add_argument("--most", type=int, default=3000, help="bars that train clicks learns from")
-    parser.add_argument("--events", type=int, default=20_000, help="events a policy after it")
-    parser.add_argument("--refresh-steps", type=int, default=200, help="of train refresh")
+    parser.add_argument("--events", type=int, default=24_000, help="events that are refreshed on")
+    parser.add_argument("--compared", type=int, default=12_000, help="events a policy after that")
+    parser.add_argument("--refresh-steps", type=int, default=120, help="of train refresh")
     parser.add_argument("--threads", type=int, default=1, help="of train refresh")
     parser.add_argument("--json", action="store_true", help="the whole report")
     options = parser.parse_args()

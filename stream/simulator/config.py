@@ -109,12 +109,14 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True):
     engagements) is as early or late as that. Impressions are stamped by the feed's servers."""
     skew_s: float = 300.0
     """By how much at most, early or late (seconds)."""
+    course: int = 0
+    """Another number: other videos and other people of the same things, by their same names."""
 
     def check(self) -> None:
         """Raises `SimulatorConfigError` for values that describe no world."""
         if self.lang not in LANGS:
             raise SimulatorConfigError(f"lang must be one of {', '.join(LANGS)}, not {self.lang!r}")
-        least = {"events": 1, "slots": 1, "seed": 0}
+        least = {"events": 1, "slots": 1, "seed": 0, "course": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise SimulatorConfigError(
@@ -147,6 +149,11 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True):
                 )
 
     @property
+    def course_seed(self) -> str:
+        """What all but the things and their names hang on."""
+        return f"{self.seed}.{self.course}" if self.course else str(self.seed)
+
+    @property
     def shift_ts(self) -> float | None:
         """When the trend shifts (UTC epoch seconds); None where it never does."""
         return self.start_ts + self.shift_day * 86400 if self.shift_day else None
@@ -176,7 +183,7 @@ _NO_SHARES = frozenset(
 )
 LATER = (
     *("video_zipf", "query_zipf", "fatigue", "new_things", "shift_day", "shift"),
-    *("skewed_clients", "skew_s"),
+    *("skewed_clients", "skew_s", "course"),
 )
 """What worlds did not have at first: not written where it is as it was."""
 _SHARES = tuple(

@@ -56,8 +56,8 @@ class User:
 
 
 def make_user(config: SimulatorConfig, lexicon: Lexicon, user_id: str) -> User:
-    """The user of an id: the same one in every run of the same seed and language."""
-    rand = random.Random(f"{config.seed}:{config.lang}:user:{user_id}").random
+    """The user of an id: the same one in every run of the same seed, course and language."""
+    rand = random.Random(f"{config.course_seed}:{config.lang}:user:{user_id}").random
     traits = Traits(
         synonym=rand(),
         phrasing=int(rand() < 0.3),
@@ -77,7 +77,7 @@ def make_user(config: SimulatorConfig, lexicon: Lexicon, user_id: str) -> User:
             break
     skew_s = 0.0
     if config.skewed_clients:
-        clock = random.Random(f"{config.seed}:{config.lang}:clock:{user_id}").random
+        clock = random.Random(f"{config.course_seed}:{config.lang}:clock:{user_id}").random
         if clock() < config.skewed_clients:
             skew_s = round(config.skew_s * (2 * clock() - 1), 3)
     return User(user_id, traits, tuple(tastes), skew_s)

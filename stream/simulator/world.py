@@ -85,11 +85,11 @@ class World:
         config.check()
         self.config = config
         self.lexicon = lexicon or world_lexicon(config)
-        self._rand = random.Random(f"{config.seed}:{config.lang}:world").random
+        self._rand = random.Random(f"{config.course_seed}:{config.lang}:world").random
         self._policy = LoggingPolicy(
-            config, self.lexicon, random.Random(f"{config.seed}:{config.lang}:policy").random
+            config, self.lexicon, random.Random(f"{config.course_seed}:{config.lang}:policy").random
         )
-        self._prefix = f"{config.lang}{config.seed}"
+        self._prefix = f"{config.lang}{config.course_seed}"
         self._categories = {c.name: c.key for c in self.lexicon.categories}
         self._emitted = 0
         self._sequence = 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from stream.events import Click, Event, Impression, Search, Video, encode, parse
 from stream.simulator import (
@@ -26,6 +28,7 @@ from stream.simulator import (
 from stream.simulator.taps import weariness
 from stream.simulator.texts.lexicon import load_lexicon, new_things, world_lexicon
 from stream.simulator.users import PASSED_OVER_LIMIT, User, make_user
+from stream.simulator.world import World
 
 OLD_WORLDS: dict[Lang, tuple[str, str]] = {
     "en": ("6de5de74b48c9900", "cb164b3c102ce9d7"),
@@ -58,6 +61,7 @@ worlds = st.builds(
     shift=shares,
     skewed_clients=shares,
     skew_s=st.floats(0, 1e6),
+    course=st.integers(0, 3),
 )
 
 
@@ -197,3 +201,23 @@ def test_settings_are_read_from_texts() -> None:
     assert config_of({"video_zipf": "1", "videos": "30", "lang": "zh"}) == SimulatorConfig(
         video_zipf=1.0, videos=30, lang="zh"
     )
+
+
+def test_another_course_has_other_videos_and_people_and_the_same_names() -> None:
+    def texts(config: SimulatorConfig) -> set[tuple[object, ...]]:
+        videos = [event for event in simulate(config) if isinstance(event, Video)]
+        return {(one.title, one.caption, one.item_title) for one in videos if one.caption}
+
+    first = SimulatorConfig(events=4000, seed=7, new_things=0.3)
+    one, other = (replace(first, course=course) for course in (1, 2))
+    names = [
+        [thing.names for thing in World(each).lexicon.products] for each in (first, one, other)
+    ]
+    assert names[0] == names[1] == names[2]
+    for mine, its in combinations((first, one, other), 2):
+        shared = texts(mine) & texts(its)
+        assert len(shared) < 0.1 * len(texts(mine))
+        ids = [{event.event_id for event in simulate(each)} for each in (mine, its)]
+        assert not ids[0] & ids[1]
+    people = [make_user(each, World(each).lexicon, "u").traits for each in (first, one, other)]
+    assert len({str(traits) for traits in people}) == 3
