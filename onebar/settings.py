@@ -45,7 +45,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="ONEBAR_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
+        env_prefix="ONEBAR_",
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,  # servers are told whole milliseconds
     )
 
     # Servers

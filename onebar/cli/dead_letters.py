@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -25,6 +25,7 @@ from onebar.cli.common import (
 from onebar.cli.sections import Whole
 from onebar.errors import OneBarError, UsageError
 from onebar.process.console import printable, say
+from onebar.process.files import replacing
 
 if TYPE_CHECKING:
     from stream.logs.dead_letters import DeadLetter, Exported, Remake, Replayed, Selection
@@ -164,21 +165,18 @@ async def _export(selection: Selection, out: Path | None) -> int:
     from stream.logs.dead_letters import Exported
     from stream.logs.dead_letters import dead_letters as read
 
-    count = 0
-    partial = None if out is None else out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    file = sys.stdout.buffer if partial is None else partial.open("wb")
-    try:
+    async def write(file: BinaryIO) -> int:
+        count = 0
         async for letter in read(command_settings(), selection):
             file.write(msgspec.json.encode(Exported.of(letter)) + b"\n")
             count += 1
-    finally:
-        if partial is not None:
-            file.close()
-        else:
-            file.flush()
-    if partial is not None and out is not None:
-        partial.replace(out)
-    return count
+        file.flush()
+        return count
+
+    if out is None:
+        return await write(sys.stdout.buffer)
+    with replacing(out) as path, path.open("wb") as file:
+        return await write(file)
 
 
 @dead_letters.command("edit")
@@ -299,6 +297,7 @@ def _tell(done: Replayed, as_json: bool) -> None:
 def _exported(file: Path) -> list[Exported]:
     import msgspec
 
+    from stream.events import NO_JSON
     from stream.logs.dead_letters import Exported
 
     lines: list[Exported] = []
@@ -308,7 +307,7 @@ def _exported(file: Path) -> list[Exported]:
         try:
             found = msgspec.json.decode(line, type=Exported)
             _ = found.raw
-        except (msgspec.DecodeError, ValueError) as error:
+        except (*NO_JSON, ValueError) as error:
             raise UsageError(f"{file}, line {number}, is no exported letter: {error}") from None
         lines.append(found)
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -46,7 +47,15 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     `durable`: it is on the disk by then, and so is the rename; left out where a file that a crash
     of the machine cuts short is soon made again.
+
+    What is there and no file (a pipe, `/dev/stdout`) is not replaced: its own name is given. A
+    directory raises `IsADirectoryError`.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a directory, where a file was to be named", path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary

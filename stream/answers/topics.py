@@ -17,6 +17,7 @@ from stream.answers.placed import Made, Placed, is_of
 from stream.events import (
     BEHAVIORS,
     IMPRESSIONS,
+    NO_JSON,
     QUERIES,
     VIDEOS,
     InvalidEventError,
@@ -86,7 +87,7 @@ async def made_for(
     async for record in _scan(settings, (QUERIES,), since, _needles(video_id), told):
         try:
             one = msgspec.json.decode(record.value, type=_Told)
-        except (msgspec.DecodeError, UnicodeError):
+        except NO_JSON:
             continue
         if one.video_id == video_id:
             made = Made(

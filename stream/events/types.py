@@ -268,6 +268,10 @@ ADMIN_EVENTS: tuple[type[_Event], ...] = (Removal, Deletion, RuleChange)
 
 _DECODER = msgspec.json.Decoder(Event)
 
+NO_JSON = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What msgspec raises for bytes that it can't read: text that is no UTF-8 and what is nested a
+thousand deep have errors of their own."""
+
 
 def parse(data: bytes) -> Event:
     """The event in one message.
@@ -282,7 +286,7 @@ def parse(data: bytes) -> Event:
         )
     try:
         event: Event = _DECODER.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except NO_JSON:
         return _parse_loosely(data)
     return event
 

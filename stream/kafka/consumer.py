@@ -3,11 +3,9 @@ consumes with aiokafka."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CommitFailedError,
@@ -19,13 +17,16 @@ from aiokafka.errors import (
 
 from onebar.errors import OneBarError
 from onebar.settings import Settings
+from stream.kafka.clients import running, start_client, stop_client
 from stream.kafka.connection import client_options
 from stream.kafka.records import Record
-from stream.kafka.topics import connecting_error, kafka_error, partition_counts
+from stream.kafka.topics import (
+    CLIENT_ERRORS,
+    connecting_error,
+    kafka_error,
+    partition_counts,
+)
 
-log = structlog.get_logger(__name__)
-
-STOP_WITHIN_S = 4.0
 METADATA_MAX_AGE_MS = 10_000
 """How often Kafka is asked which partitions there are: so soon are those read that are added."""
 
@@ -110,12 +111,18 @@ class RecordConsumer:
                 names, listener=_Assigned(self._on_assigned, len(settings.topic_prefix))
             )
         try:
-            await consumer.start()
-        except BaseException as error:  # one that is told to stop while it joins, among them
-            await consumer.stop()
-            if isinstance(error, (KafkaError, OSError, TimeoutError)):
-                raise await connecting_error(settings, error) from error
+            await start_client(consumer)
+        except CLIENT_ERRORS as error:
+            raise await connecting_error(settings, error) from error
+        self._consumer = consumer
+        try:
+            await self._assign(consumer, names)
+        except BaseException:  # it may be started again, and would leave this one behind
+            await self.stop()
             raise
+
+    async def _assign(self, consumer: AIOKafkaConsumer, names: Sequence[str]) -> None:
+        settings = self._settings
         if self._start_from is not None:
             offsets = {
                 TopicPartition(settings.topic_prefix + topic, partition): offset
@@ -129,20 +136,12 @@ class RecordConsumer:
             consumer.assign(
                 [TopicPartition(name, p) for name in names for p in range(counts.get(name, 0))]
             )
-        self._consumer = consumer
 
     async def stop(self) -> None:
         """Leave the group. Commits nothing. With Kafka away it is given up after a while."""
         consumer, self._consumer = self._consumer, None
-        if consumer is None:
-            return
-        # In a task of its own: what it has under way with a broker that is gone ends as cancelled.
-        stopping = asyncio.create_task(consumer.stop())
-        await asyncio.wait((stopping,), timeout=STOP_WITHIN_S)
-        if not stopping.done():
-            stopping.cancel()
-        elif not stopping.cancelled() and (error := stopping.exception()) is not None:
-            log.warning("consumer_stop_failed", error=repr(error))
+        if consumer is not None:
+            await stop_client(consumer)
 
     async def fetch(self, wait_s: float) -> list[Record]:
         """The next records, each partition's in order; empty where none came in `wait_s`."""
@@ -260,13 +259,10 @@ async def _reader(settings: Settings, group: str | None) -> AsyncIterator[AIOKaf
         **client_options(settings), group_id=group, enable_auto_commit=False
     )
     try:
-        await consumer.start()
-        await asyncio.sleep(0)  # stopping before its tasks have begun raises CancelledError
-        yield consumer
-    except (KafkaError, OSError, TimeoutError) as error:
+        async with running(consumer):
+            yield consumer
+    except CLIENT_ERRORS as error:
         raise await connecting_error(settings, error) from error
-    finally:
-        await consumer.stop()
 
 
 async def end_offsets(settings: Settings, partitions: Iterable[tuple[str, int]]) -> Offsets:

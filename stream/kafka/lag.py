@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from onebar.settings import Settings
+from stream.kafka.clients import running
 from stream.kafka.connection import client_options
 from stream.kafka.consumer import committed_offsets
 from stream.kafka.topics import CLIENT_ERRORS, connecting_error, partition_counts
@@ -29,13 +30,11 @@ async def group_lags(
     committed = await committed_offsets(settings, group, [tuple(tp) for tp in partitions])
     consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
     try:
-        await consumer.start()
-        begins = await consumer.beginning_offsets(partitions)
-        ends = await consumer.end_offsets(partitions)
+        async with running(consumer):
+            begins = await consumer.beginning_offsets(partitions)
+            ends = await consumer.end_offsets(partitions)
     except CLIENT_ERRORS as error:
         raise await connecting_error(settings, error) from error
-    finally:
-        await consumer.stop()
     return {
         (tp.topic[prefix:], tp.partition): max(
             0, ends[tp] - max(committed[tp.topic, tp.partition], begins[tp])

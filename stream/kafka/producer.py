@@ -24,8 +24,14 @@ from onebar.process.turns import PIECE_S, turns
 from onebar.settings import Settings
 from stream.events import Event, encode
 from stream.events.pseudonyms import Pseudonyms
+from stream.kafka.clients import start_client, stop_client
 from stream.kafka.connection import client_options
-from stream.kafka.topics import KafkaUnavailableError, connecting_error, kafka_error
+from stream.kafka.topics import (
+    CLIENT_ERRORS,
+    KafkaUnavailableError,
+    connecting_error,
+    kafka_error,
+)
 
 Headers = Sequence[tuple[str, bytes]]
 Message = tuple[str, bytes | None, bytes | None, Headers]
@@ -87,19 +93,16 @@ class EventProducer:
             max_request_size=MAX_REQUEST_BYTES,
         )
         try:
-            await producer.start()
-        except BaseException as error:
-            await producer.stop()
-            if isinstance(error, (KafkaError, OSError, TimeoutError)):
-                raise await connecting_error(self._settings, error) from error
-            raise
+            await start_client(producer)
+        except CLIENT_ERRORS as error:
+            raise await connecting_error(self._settings, error) from error
         return producer
 
     async def stop(self) -> None:
         """Send what is buffered and disconnect."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            await stop_client(producer)
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
@@ -224,7 +227,7 @@ class EventProducer:
                     middle = (len(left) + 1) // 2
                     groups += [half for half in (left[middle:], left[:middle]) if half]
         finally:
-            await producer.stop()
+            await stop_client(producer)
         return refused
 
     async def _current(self) -> AIOKafkaProducer:
@@ -234,7 +237,7 @@ class EventProducer:
         async with self._renewing:
             if self._broken is not None and self._broken is self._producer:
                 old, self._producer = self._producer, await self._connect(self._idempotent)
-                closing = asyncio.create_task(old.stop())
+                closing = asyncio.create_task(stop_client(old))
                 self._closing.add(closing)
                 closing.add_done_callback(self._closing.discard)
             self._broken = None

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from onebar.errors import OneBarError
 from onebar.settings import Settings
 from stream.events import BEHAVIORS, DEAD_LETTERS, IMPRESSIONS, QUERIES, RULES, VIDEOS
+from stream.kafka.clients import running
 from stream.kafka.connection import cause_of, client_options
 
 log = structlog.get_logger(__name__)
@@ -110,12 +111,10 @@ async def administered(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     calls raise."""
     admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
-        await admin.start()
-        yield admin
-    except (KafkaError, OSError, TimeoutError) as error:
+        async with running(admin):
+            yield admin
+    except CLIENT_ERRORS as error:
         raise await connecting_error(settings, error) from error
-    finally:
-        await admin.close()
 
 
 async def partition_counts(settings: Settings) -> dict[str, int]:

@@ -22,6 +22,7 @@ from stream.events import (
     BEHAVIORS,
     DEAD_LETTERS,
     IMPRESSIONS,
+    NO_JSON,
     RULES,
     VIDEOS,
     Event,
@@ -143,7 +144,7 @@ def key_of(topic: str, value: bytes) -> bytes | None:
         pass
     try:
         ids = msgspec.json.decode(value, type=_Ids)
-    except (msgspec.DecodeError, UnicodeError):
+    except NO_JSON:
         return None
     found = ids.rule_id if topic == RULES else ids.video_id
     if found is None and topic == BEHAVIORS:
@@ -162,7 +163,7 @@ def topic_of(value: bytes) -> str:
     not say."""
     try:
         kind = msgspec.json.decode(value, type=_Typed).type
-    except (msgspec.DecodeError, UnicodeError):
+    except NO_JSON:
         kind = ""
     return _TOPICS.get(kind, BEHAVIORS)
 

@@ -30,6 +30,7 @@ import msgspec
 from msgspec import Struct
 
 from stream.events import (
+    NO_JSON,
     Click,
     Engagement,
     Event,
@@ -192,14 +193,14 @@ class KuaiSearchLog:
             for number, (_, line) in enumerate(_lines(file), 1):
                 try:
                     yield _checked(video_of(_ITEM.decode(line)))
-                except msgspec.DecodeError as error:
+                except NO_JSON as error:
                     yield _invalid("items.jsonl", number, line, error)
         with (self.path / "recall.jsonl").open("rb") as file:
             index: list[tuple[int, int]] = []
             for number, (offset, line) in enumerate(_lines(file), 1):
                 try:
                     index.append((_TIME_INDEX.decode(line).time_index, offset))
-                except msgspec.DecodeError as error:
+                except NO_JSON as error:
                     yield _invalid("recall.jsonl", number, line, error)
             index.sort()
             for rank, (_, offset) in enumerate(index, 1):
@@ -208,7 +209,7 @@ class KuaiSearchLog:
                 self.fraction = rank / len(index)
                 try:
                     session = _SESSION.decode(line)
-                except msgspec.DecodeError as error:
+                except NO_JSON as error:
                     yield _invalid("recall.jsonl", 0, line, error, offset)
                     continue
                 yield from map(_checked, session_events(session, rank))
@@ -227,7 +228,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _is_json(line: bytes) -> bool:
     try:
         msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except NO_JSON:
         return False
     return True
 

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from stream.events import NO_JSON
+
 HEAD_BYTES = 65_536
 LINES = 20
 """So many lines at the beginning are looked at before what has no object on any is refused."""
@@ -114,7 +116,7 @@ def _goes_on(text: bytes) -> bool:
         return False
     try:
         return isinstance(msgspec.json.decode(first[0]), dict) and b"\n" in first[0].strip()
-    except (msgspec.DecodeError, UnicodeError):
+    except NO_JSON:
         return False
 
 

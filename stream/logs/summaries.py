@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from onebar.errors import OneBarError
 from onebar.process.files import replace_file
 from onebar.summaries.media import Media, MediaError, read_media
-from stream.events import Video, encode
+from stream.events import NO_JSON, Video, encode
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class SummaryCache:
             for line in path.read_bytes().splitlines():
                 try:
                     kept = decoder.decode(line)
-                except msgspec.DecodeError:  # the last line of a run that was killed
+                except NO_JSON:  # the last line of a run that was killed
                     continue
                 self._kept[kept.key] = kept
 

@@ -79,7 +79,9 @@ async def _work(settings: Settings, runtime: Runtime) -> None:
     failure = Failure()
     app = build_app(settings, INPUTS, ingester.take, failure, ingester.assigned)
     app.finalize()
-    await app.maybe_start()
+    if not await unless(runtime.leave, app.maybe_start()):  # it may wait for Kafka, without end
+        await stop(app, None)
+        return
     runtime.health.started()
     spare_garbage_collection()
     log.info("stream_worker_started", group=stream_group(settings), pid=os.getpid())

@@ -59,3 +59,15 @@ def test_the_version_of_the_state_is_read_by_its_old_name_too(
     assert Settings(state_version="g4").state_version == "g4"
     monkeypatch.setenv("ONEBAR_STATE_VERSION", "g3")
     assert Settings().state_version == "g3"
+
+
+FLOATS = [name for name, field in Settings.model_fields.items() if "float" in str(field.annotation)]
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("value", ["inf", "1e400", "nan"])
+def test_a_number_is_finite(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"ONEBAR_{name.upper()}", value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert [fault["loc"] for fault in caught.value.errors()] == [(name,)]

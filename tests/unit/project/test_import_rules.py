@@ -179,7 +179,8 @@ ONLY_IN: dict[str, set[str]] = {
     "faust": {"stream.workers.faust_app"},
     "opentelemetry": {"onebar.process.tracing"},
     "aiokafka": {
-        *("stream.kafka.connection", "stream.kafka.consumer", "stream.kafka.producer"),
+        *("stream.kafka.clients", "stream.kafka.connection"),
+        *("stream.kafka.consumer", "stream.kafka.producer"),
         *("stream.kafka.facts", "stream.kafka.lag", "stream.kafka.topics"),
     },
 }
