@@ -34,7 +34,7 @@ from stream.dataset.asof import VERSION, evidence
 from stream.dataset.causality import in_order
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import ROWS, Workspace, rows_of, workspace
-from stream.dataset.outcomes import outcomes
+from stream.dataset.outcomes import commonly_named, outcomes
 from stream.dataset.records import may_be_learnt, trigger_of, video_text
 from stream.dataset.tables import Table, Tables, read_tables
 
@@ -69,7 +69,14 @@ def build_dataset(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onebar-")))
         work = stack.enter_context(workspace(engine, scratch))
         told("reading the archive", 0, 0)
-        tables, skewed = in_order(work, read_tables(work, files, config), config)
+        tables, otherwise = commonly_named(read_tables(work, files, config))
+        if otherwise:
+            log.warning(
+                "impressions_named_otherwise",
+                hint="no request_id of an impression is that of a reaction; they are joined by "
+                "user, video and time. Give an impression none, or the one that its lookup answers",
+            )
+        tables, skewed = in_order(work, tables, config)
         if skewed:
             log.warning("reactions_before_their_impression", events=skewed)
         told("finding triggers", 0, 0)

@@ -7,11 +7,8 @@ from msgspec import structs
 
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
-from stream.dataset.outcomes import attach
+from stream.dataset.outcomes import REACTIONS, attach
 from stream.dataset.tables import Table, Tables
-
-REACTIONS = ("clicks", "engagements", "shown")
-"""The tables of `Tables` whose events name the request that they answer."""
 
 
 def in_order(work: Workspace, tables: Tables, config: DatasetConfig) -> tuple[Tables, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from stream.dataset.config import DatasetConfig
 from stream.dataset.engine import Workspace
 from stream.dataset.tables import Table, Tables
@@ -46,6 +48,33 @@ def attach(events: Table, impressions: Table, window_s: float) -> Table:
     )
     best = found.mutate(place=number).filter(lambda t: t.place == 0)
     return best.select("event_id", "trigger_id", "shown_at")
+
+
+REACTIONS = ("clicks", "engagements", "shown")
+"""The tables of `Tables` whose events name the request that they answer."""
+
+
+def commonly_named(tables: Tables) -> tuple[Tables, bool]:
+    """The tables with impressions that belong to their reactions by user, video and time alone,
+    where not one of all request_ids of impressions is a reaction's; and whether that is so.
+
+    An impression is told before the lookup, whose answer has the name that reactions carry, so a
+    feed may have named it itself. By such names nothing would belong to anything.
+    """
+    import ibis
+
+    impressions = tables.impressions
+    reactions = [getattr(tables, name).select("request_id") for name in REACTIONS]
+    named = ibis.union(*reactions, distinct=True).filter(lambda t: t.request_id.notnull())
+    own = impressions.filter(impressions.request_id.notnull())
+    if (
+        not own.count().execute()
+        or not named.count().execute()
+        or own.semi_join(named, "request_id").count().execute()
+    ):
+        return tables, False
+    unnamed = impressions.mutate(request_id=ibis.null("string"))
+    return structs.replace(tables, impressions=unnamed), True
 
 
 def outcomes(work: Workspace, tables: Tables, config: DatasetConfig) -> Table:

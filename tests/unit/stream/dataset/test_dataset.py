@@ -447,6 +447,26 @@ def test_the_share_of_quiet_impressions_is_the_share_asked_for(tmp_path: Path) -
     assert splits["test"]["shown"] == 180
 
 
+@pytest.mark.parametrize("impression", [None, "feed-1", "r1"])
+@pytest.mark.parametrize("exposure", [None, "r1"])
+def test_a_bar_belongs_to_its_impression_however_the_feed_names_that(
+    tmp_path: Path, impression: str | None, exposure: str | None
+) -> None:
+    """An impression is told before the lookup, so its name may be the feed's own."""
+    common: dict[str, Any] = {"video_id": "v", "user_id": "u"}
+    bar = [ShownQuery("red boots", 0), ShownQuery("boots", 1)]
+    events: list[Event] = [
+        Video(event_id="v", ts=T0 - 1, video_id="v", title="red boots"),
+        Impression(event_id="i", ts=T0, request_id=impression, **common),
+        Exposure(event_id="x", ts=T0 + 1, queries=bar, request_id=exposure, **common),
+        Click(event_id="c", ts=T0 + 2, query="boots", position=1, request_id=exposure, **common),
+    ]
+    [trigger] = every(make(tmp_path, events, structs.replace(OPEN, valid=0.0, test=0.0))).values()
+    assert trigger.trigger_id == "i"
+    assert trigger.target == "boots"
+    assert [item.query for item in trigger.shown] == ["red boots", "boots"]
+
+
 def test_a_request_id_that_is_always_the_same_names_the_nearest(tmp_path: Path) -> None:
     """A client that sends "0" for every request."""
     events: list[Event] = [Video(event_id="v", ts=T0, video_id="v", title="red shoes")]
