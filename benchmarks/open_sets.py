@@ -86,7 +86,7 @@ def main() -> None:
             lines += [*table, ""]
             if options.show:
                 show(each, answered)
-        if teacher is not None and not options.only:
+        if teacher is not None and not all(each.has_queries for each in sets):
             try:
                 table = judged_pairs(options.data, Judge(teacher, journal), options.sample)
             except TeacherAwayError as error:
