@@ -133,3 +133,21 @@ def test_two_things_are_not_glued_over_whom_one_is_for() -> None:
 def test_things_that_a_slash_parts_are_no_query() -> None:
     assert is_fragment("苹果/华为")
     assert not is_fragment("dvd/blu-ray player")
+
+
+_TELLS = ("见到", "愣住", "必看", "没想到", "居然", "果然", "变成", "最火", "忍不住", "停不下来")
+_ANYBODY = ("孩子", "爸妈", "阿姨", "普通人", "现场", "地方", "每天", "周末")
+
+
+@given(st.sampled_from(_TELLS), st.sampled_from(_THINGS), st.booleans())
+def test_what_only_tells_a_story_is_in_no_query(tells: str, thing: str, behind: bool) -> None:
+    said = _said(f"{thing}，{tells}了" if behind else f"{tells}了，{thing}")
+    assert thing in said
+    assert not [text for text in said if tells in text]
+
+
+@given(st.sampled_from(_ANYBODY), st.sampled_from(_THINGS))
+def test_what_is_in_any_video_is_no_query_by_itself(anything: str, thing: str) -> None:
+    said = _said(f"{anything}，{thing}")
+    assert thing in said
+    assert anything not in said
