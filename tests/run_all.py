@@ -38,7 +38,7 @@ FEW = 3
 """So many failures may be due to a busy machine; more are not tried again."""
 PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 """A process a core, each with one thread for its arithmetic: more would wait for each other."""
-SLOW_S = 600
+SLOW_S = 420
 """Where the unit tests take longer than this on one Python, the machine has no time for another."""
 COVERAGE = ROOT / ".cache" / "coverage.json"
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected|warnings?)\b")
