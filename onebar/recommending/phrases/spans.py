@@ -33,20 +33,10 @@ from onebar.records import VideoText
 FIELDS = ("item_title", "title", "caption", "summary", "ocr", "asr")
 """Where spans are taken from, the most telling first."""
 _NUMBERS = frozenset(
-    [
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-    ]
+    (
+        *("one", "two", "three", "four", "five", "six"),
+        *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+    )
 )
 MAX_WORDS = 5
 MAX_CHARS = 36
