@@ -27,9 +27,14 @@ _WHO = frozenset(
 )
 _OBJECTS = _WHO | {"my", "your", "our", "his", "her", "their", "it", "this", "that"}
 _BEFORE_THINGS = frozenset(("a", "an", "the"))
+_TELLERS = frozenset(("we", "we're", "he", "she", "they", "they're"))
+"""What tells how it was done ("how we cut our bill"); "how i met your mother" is a title."""
 _AIM = 3
 """Words from which on what begins with "to" may be a title: "to kill a mockingbird"."""
-_PAST = re.compile(r"[a-z]{2,}ed")
+_PAST = re.compile(
+    r"[a-z]{2,}ed|bought|built|caught|drove|flew|found|gave|got|grew|kept|lost|made|met|rode|sold"
+    r"|spent|taught|took|went|won|wore|wrote"
+)
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +50,7 @@ def is_clause(found: Sequence[Word]) -> bool:
     question does is none; an aim by itself ("to sleep") is one."""
     said = [word.text.lower() for word in found]
     if not said or said[0] in _ASKS:
-        return False
+        return said[:1] == ["how"] and not _TELLERS.isdisjoint(said[1:2])
     if said[0] == "to" and len(said) < _AIM:
         return True
     return any(map(tells, said)) or any(map(is_done_to, said, said[1:]))

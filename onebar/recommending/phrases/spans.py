@@ -32,6 +32,12 @@ from onebar.records import VideoText
 
 FIELDS = ("item_title", "title", "caption", "summary", "ocr", "asr")
 """Where spans are taken from, the most telling first."""
+_NUMBERS = frozenset(
+    (
+        *("one", "two", "three", "four", "five", "six"),
+        *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+    )
+)
 MAX_WORDS = 5
 MAX_CHARS = 36
 MAX_HAN_WORDS = 6
@@ -462,7 +468,7 @@ def _about_nothing(field: Field, kinds: Mapping[str, str]) -> list[bool]:
 def _may_end(field: Field, at: int) -> bool:
     """Whether a query may end with a word, by what comes behind it."""
     word = field.words[at]
-    if word.function or (word.tag in ("m", "c") and _counts(field, at)):
+    if word.function or (_is_number(word) and _counts(field, at)):
         return False
     if leaves_open(field.words, at) or goes_on(field, at):
         return False
@@ -471,10 +477,16 @@ def _may_end(field: Field, at: int) -> bool:
     return not (stands_open(word) or is_done(field.words, at))
 
 
+def _is_number(word: Word) -> bool:
+    return word.tag in ("m", "c") or word.text.lower() in _NUMBERS
+
+
 def _counts(field: Field, at: int) -> bool:
     """Whether a word is a number of what stands behind it, not of what stands before."""
     if field.cuts[at + 1]:
         return False
+    if field.words[at].text.lower() in _NUMBERS:
+        return True
     if field.words[at].tag == "m" and (field.scripts[at] == "z" or _measures(field.words[at + 1])):
         return True
     return at > 0 and field.words[at - 1].function

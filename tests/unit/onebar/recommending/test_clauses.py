@@ -47,6 +47,10 @@ def test_a_verb_stays_with_its_object(thing: str, verb: str, whom: str) -> None:
         ("first time camping in the rain", "camping in the rain", "time camping in the rain"),
         ("home gym in a 6x6 corner", "home gym", "gym in a 6x6"),
         ("baking a chocolate cake", "chocolate cake", "cake baking"),
+        ("how we cut our electricity bill", "electricity bill", "how we cut"),
+        ("i built a closet under the stairs in one weekend", "closet", "built a closet"),
+        ("i built a closet under the stairs in one weekend", "stairs", "stairs in one"),
+        ("two ingredient bread", "ingredient bread", "two"),
     ],
 )
 def test_what_is_left_of_a_sentence(title: str, kept: str, left: str) -> None:
