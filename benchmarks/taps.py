@@ -278,25 +278,24 @@ def neighbors(
     near = near_dataset(work, few, config)
     given = {trigger.trigger_id: trigger for trigger in open_dataset(near).read("test")}
     new = [given[trigger.trigger_id] for trigger in few]
-    places = places_of(work)
-    reads = msgspec.structs.replace(checkpoint.card.prompt, neighbors=True)
-    with progress("generating from near videos' anchors") as update:
-        beams = generate(checkpoint, few, places / f"{checkpoint.name}.beams", update)
-        path = places / f"near-{checkpoint.name}.beams"
-        read = generate(checkpoint, new, path, update, reads)
-    kept = np.isin(own[0].trigger_id, list(given))
-    found: dict[str, list[Outcomes]] = {LEARNED: [part_of(one, kept) for one in own]}
     grown = [
         grow(config_of(work, checkpoint, seed, options.most, near)) for seed in range(len(rankers))
     ]
-    for name, made in ((AS_SOURCE, beams), (IN_PROMPT, read)):
+    kept = np.isin(own[0].trigger_id, list(given))
+    found: dict[str, list[Outcomes]] = {LEARNED: [part_of(one, kept) for one in own]}
+    for name, reads in ((AS_SOURCE, False), (IN_PROMPT, True)):
+        prompt = msgspec.structs.replace(checkpoint.card.prompt, neighbors=reads)
+        path = places_of(work) / f"{'near-' if reads else ''}{checkpoint.name}.beams"
+        with progress("generating") as update:
+            beams = generate(checkpoint, new, path, update, prompt)
+        tastes = [open_taste(open_checkpoint(one)) for one in grown]
         found[name] = [
-            outcomes_of(
-                work, Ordered(name, made, open_taste(open_checkpoint(path))), seed, new, looked
-            )
-            for seed, path in enumerate(grown)
+            outcomes_of(work, Ordered(name, beams, taste), seed, new, looked)
+            for seed, taste in enumerate(tastes)
         ]
-    return near_lines({name: mean_of(each) for name, each in found.items()}, rankers, grown, few)
+    return near_lines(
+        {name: mean_of(each) for name, each in found.items()}, rankers, grown, few, said(options)
+    )
 
 
 def part_of(outcomes: Outcomes, kept: NDArray[np.bool_]) -> Outcomes:
@@ -314,6 +313,7 @@ def near_lines(
     rankers: Sequence[Path],
     grown: Sequence[Path],
     triggers: Sequence[Trigger],
+    command: str,
 ) -> list[str]:
     """The section about near videos' anchors."""
     reached = [
@@ -327,15 +327,16 @@ def near_lines(
         "",
         "## With near videos' anchors",
         "",
-        f"An embedder of {EMBED_STEPS} steps, trained on what came before the test part, gives a "
-        "video the anchors of near videos and near queries of the log, behind its own "
-        f"([embedding.md](embedding.md)), at most {MAX_ANCHORS} in all. Click rankers were grown "
-        f"anew on the same bars with them (`{AS_SOURCE}`: they are candidates, as `onebar "
-        "neighbors` has them served with a checkpoint that has not learnt to read them); "
-        f"`{IN_PROMPT}` gives them to the generator to read as well. Among the candidates of the "
-        f"held-out bars were {reached[1]:.3f} of the clicks, {reached[0]:.3f} without. Measured "
-        f"on {int(first.has_target.sum()):,} clicks and {int(first.is_reject.sum()):,} rejects, "
-        "evenly from those above.",
+        f"Measured by `{command}`. An embedder of {EMBED_STEPS} steps, trained on what came before "
+        "the test part, gives a video the anchors of near videos and near queries of the log, "
+        f"behind its own ([embedding.md](embedding.md)), at most {MAX_ANCHORS} in all. Click "
+        f"rankers were grown anew on the same bars with them (`{AS_SOURCE}`: they are candidates, "
+        "as `onebar neighbors` has them served with a checkpoint that has not learnt to read "
+        f"them); `{IN_PROMPT}` gives them to the generator to read as well. Among the candidates "
+        f"of the held-out bars were {reached[1]:.3f} of the clicks, {reached[0]:.3f} without. "
+        f"Measured on {int(first.has_target.sum()):,} clicks and "
+        f"{int(first.is_reject.sum()):,} rejects, evenly from those above, with {len(grown)} "
+        "seeds of the ranker.",
         "",
         *table([(name, summary(each)) for name, each in found.items()], TAPPED),
     ]
