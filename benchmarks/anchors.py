@@ -103,14 +103,14 @@ def steps(count: int, options: argparse.Namespace) -> int:
     return scaled
 
 
-def train_embedder(work: Path, count: int) -> Path:
-    """Where the stages of an embedder lie that was trained on what came before the test part, in
-    so many steps."""
+def train_embedder(work: Path, count: int, stage: str = STAGES[-1]) -> Path:
+    """Where the stages of an embedder lie, this one at least, that was trained on what came before
+    the test part, in so many steps each."""
     home, mined = work / "embedders", work / "relations"
     if not mined.exists():
         onebar("embed", "relations", source_directory(work, SIMULATOR) / "archive",
                "--dataset", dataset_directory(work, SIMULATOR), "--out", mined)  # fmt: skip
-    if not home.exists():
+    if not (home / stage).exists():
         onebar("embed", "train", mined, "--out", home, "--device", "cpu", "--threads", 1,
                "--steps", count)  # fmt: skip
     return home

@@ -25,12 +25,19 @@ from anchors import EMBED_STEPS, STAGES, train_embedder
 from experiments import SIMULATOR
 from numpy.typing import NDArray
 from report import BASELINES, TAPPED, Differences, baselines, differences, table
-from sources import dataset_of, make_simulated, relevance_of, taps_of, test_triggers, thinned
+from sources import (
+    dataset_of,
+    make_simulated,
+    propensity_of,
+    relevance_of,
+    taps_of,
+    test_triggers,
+    thinned,
+)
 
 from onebar.embedding.encoder import load_encoder
 from onebar.embedding.enrich import Past, merged
 from onebar.embedding.neighbors import NeighborConfig
-from onebar.evaluation.evaluate import propensities
 from onebar.evaluation.metrics import Measured, Runs, compare, mean_of, summary
 from onebar.evaluation.outcomes import Outcomes, measure
 from onebar.evaluation.predict import BATCH, Prediction, material_of, prompt_of
@@ -50,10 +57,14 @@ from stream.simulator.taps import examined
 
 BEAM = 8
 LEARNED = "+ click ranker"
+UNLEARNED = "+ click ranker as it was, near anchors"
 AS_SOURCE = "+ click ranker, near anchors"
 IN_PROMPT = "+ click ranker, near anchors also in A"
 NEAR_ENOUGH = 0.3
 """The least similarity of a near anchor, as `onebar embed calibrate` found it (docs/anchors.md)."""
+EMBEDDER = STAGES[0]
+"""The stage that is measured; the clicked query is a tenth more often among the anchors of the last
+one (docs/anchors.md), which takes several times as long to train."""
 VIDEOS = ("cold video", "tail video", "head video")
 NEAR_COLUMNS = ("hr@1", "hr@8", "true_tap@1", "true_tap@8", "ips_taps@8")
 
@@ -81,7 +92,7 @@ def main() -> None:
         grow(config_of(work, checkpoint, seed, options.most)) for seed in range(options.seeds)
     ]
     triggers = test_triggers(work, SIMULATOR, options.limit)
-    looked = propensities(dataset_of(work, SIMULATOR), "test")
+    looked = propensity_of(work)
     known = baselines(work, SIMULATOR, triggers, looked)
     rows = measured(work, checkpoint, rankers, triggers, looked)
     beside = neighbors(work, checkpoint, rankers, rows[LEARNED], triggers, looked, options)
@@ -243,7 +254,7 @@ def near_dataset(work: Path, triggers: Sequence[Trigger], config: ClicksConfig) 
     out = work / "taps" / f"near-{config.most}-{len(triggers)}"
     if out.is_dir():
         return out
-    encoder = load_encoder(train_embedder(work, EMBED_STEPS) / STAGES[-1])
+    encoder = load_encoder(train_embedder(work, EMBED_STEPS, EMBEDDER) / EMBEDDER)
     plain = dataset_of(work, SIMULATOR)
     bars, _ = some_of(impressions(plain, config), config.most)
     measured = {trigger.trigger_id for trigger in triggers}
@@ -278,12 +289,14 @@ def neighbors(
     near = near_dataset(work, few, config)
     given = {trigger.trigger_id: trigger for trigger in open_dataset(near).read("test")}
     new = [given[trigger.trigger_id] for trigger in few]
-    grown = [
-        grow(config_of(work, checkpoint, seed, options.most, near)) for seed in range(len(rankers))
-    ]
     kept = np.isin(own[0].trigger_id, list(given))
     found: dict[str, list[Outcomes]] = {LEARNED: [part_of(one, kept) for one in own]}
-    for name, reads in ((AS_SOURCE, False), (IN_PROMPT, True)):
+    grown = list(rankers)
+    for name, reads in ((UNLEARNED, False), (AS_SOURCE, False), (IN_PROMPT, True)):
+        if name == AS_SOURCE:
+            configs = (config_of(work, checkpoint, seed, options.most, near)
+                       for seed in range(len(rankers)))  # fmt: skip
+            grown = [grow(each) for each in configs]
         prompt = msgspec.structs.replace(checkpoint.card.prompt, neighbors=reads)
         path = places_of(work) / f"{'near-' if reads else ''}{checkpoint.name}.beams"
         with progress("generating") as update:
@@ -329,10 +342,12 @@ def near_lines(
         "",
         f"Measured by `{command}`. An embedder of {EMBED_STEPS} steps, trained on what came before "
         "the test part, gives a video the anchors of near videos and near queries of the log, "
-        f"behind its own ([embedding.md](embedding.md)), at most {MAX_ANCHORS} in all. Click "
-        f"rankers were grown anew on the same bars with them (`{AS_SOURCE}`: they are candidates, "
-        "as `onebar neighbors` has them served with a checkpoint that has not learnt to read "
-        f"them); `{IN_PROMPT}` gives them to the generator to read as well. Among the candidates "
+        f"behind its own ([embedding.md](embedding.md)), at most {MAX_ANCHORS} in all (stage "
+        f"`{EMBEDDER}`). `{UNLEARNED}` has them as candidates of rankers that were grown without: "
+        "what `onebar neighbors` does to a checkpoint that knows none. "
+        f"For `{AS_SOURCE}` rankers were grown anew on the same bars with them (the embedder has "
+        f"learned from these bars as well, so what it finds fits them better than any to come); "
+        f"`{IN_PROMPT}` gives them to the generator to read as well. Among the candidates "
         f"of the held-out bars were {reached[1]:.3f} of the clicks, {reached[0]:.3f} without. "
         f"Measured on {int(first.has_target.sum()):,} clicks and "
         f"{int(first.is_reject.sum()):,} rejects, evenly from those above, with {len(grown)} "
@@ -341,7 +356,7 @@ def near_lines(
         *table([(name, summary(each)) for name, each in found.items()], TAPPED),
     ]
     everyone = np.ones(len(triggers), dtype=np.bool_)
-    for name in (AS_SOURCE, IN_PROMPT):
+    for name in (UNLEARNED, AS_SOURCE, IN_PROMPT):
         lines += ["", f"`{name}` less `{LEARNED}`, by how well the video was known:", ""]
         lines += ["| | clicks | " + " | ".join(NEAR_COLUMNS) + " |"]
         lines += ["|---|---|" + "---|" * len(NEAR_COLUMNS)]
