@@ -312,12 +312,17 @@ def neighbors(
 
 
 def part_of(outcomes: Outcomes, kept: NDArray[np.bool_]) -> Outcomes:
-    """Some of the rows."""
+    """Some of the rows, with their users counted as where only they were measured: paired
+    differences go by that."""
     columns = {
         name: column[kept]
         for name, column in vars(outcomes).items()
         if isinstance(column, np.ndarray)
     }
+    seen: dict[int, int] = {}
+    columns["user"] = np.array(
+        [seen.setdefault(one, len(seen)) for one in columns["user"].tolist()]
+    )
     return dataclasses.replace(outcomes, **columns, slices={})
 
 
@@ -350,8 +355,8 @@ def near_lines(
         f"`{IN_PROMPT}` gives them to the generator to read as well. Among the candidates "
         f"of the held-out bars were {reached[1]:.3f} of the clicks, {reached[0]:.3f} without. "
         f"Measured on {int(first.has_target.sum()):,} clicks and "
-        f"{int(first.is_reject.sum()):,} rejects, evenly from those above, with {len(grown)} "
-        "seeds of the ranker.",
+        f"{int(first.is_reject.sum()):,} rejects, evenly from those above; seeds of the ranker: "
+        f"{len(grown)}.",
         "",
         *table([(name, summary(each)) for name, each in found.items()], TAPPED),
     ]
