@@ -103,17 +103,25 @@ def steps(count: int, options: argparse.Namespace) -> int:
     return scaled
 
 
+def train_embedder(work: Path, count: int, stage: str = STAGES[-1]) -> Path:
+    """Where the stages of an embedder lie, this one at least, that was trained on what came before
+    the test part, in so many steps each."""
+    home, mined = work / "embedders", work / "relations"
+    if not mined.exists():
+        onebar("embed", "relations", source_directory(work, SIMULATOR) / "archive",
+               "--dataset", dataset_directory(work, SIMULATOR), "--out", mined)  # fmt: skip
+    if not (home / stage).exists():
+        onebar("embed", "train", mined, "--out", home, "--device", "cpu", "--threads", 1,
+               "--steps", count)  # fmt: skip
+    return home
+
+
 def embedders(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The embedder's stages, measured on the clicks of the test part."""
     dataset = dataset_directory(work, SIMULATOR)
-    home = work / "embedders"
     report = work / "anchors.json"
     if not report.exists():
-        mined = work / "relations"
-        onebar("embed", "relations", source_directory(work, SIMULATOR) / "archive",
-               "--dataset", dataset, "--out", mined)  # fmt: skip
-        onebar("embed", "train", mined, "--out", home, "--device", "cpu", "--threads", 1,
-               "--steps", steps(EMBED_STEPS, options))  # fmt: skip
+        home = train_embedder(work, steps(EMBED_STEPS, options))
         for stage in STAGES:
             onebar("embed", "calibrate", dataset, "--embedder", home / stage, "--save")
         named = [word for stage in STAGES for word in ("--embedder", home / stage)]

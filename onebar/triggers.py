@@ -107,7 +107,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     summary: str = ""
     anchors: tuple[str, ...] = ()
     anchor_weights: tuple[float, ...] = ()
-    """Of `anchors`, in their order, decayed to `ts`; empty in datasets that did not keep them."""
+    """Of `anchors`, in their order, decayed to `ts`, 0 of those that near videos and the log
+    propose; empty in datasets that did not keep them."""
     history: tuple[str, ...] = ()
     recent: tuple[str, ...] = ()
     """The user's newest queries, newest first: what `history` was chosen from."""
@@ -136,6 +137,14 @@ class Trigger(Struct, frozen=True, kw_only=True):
     def evidence(self) -> Evidence:
         """The evidence as the prompt builder takes it."""
         return Evidence(self.text, self.summary, self.anchors, self.history)
+
+    @property
+    def own_evidence(self) -> Evidence:
+        """The same without the anchors that near videos and the log propose: what a model is
+        given whose prompt has no neighbours."""
+        weights = self.anchor_weights
+        own = sum(weight > 0 for weight in weights) if weights else len(self.anchors)
+        return Evidence(self.text, self.summary, self.anchors[:own], self.history)
 
 
 class DatasetCard(Struct, frozen=True, kw_only=True):

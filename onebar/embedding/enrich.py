@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from msgspec import Struct, structs
@@ -60,22 +60,27 @@ class Past:
         self._index = VectorIndex(encoder.name, encoder.dim)
         self._known: dict[str, tuple[Anchor, ...]] = {}
 
-    def follow(self, triggers: Iterable[Trigger]) -> Iterator[Enriched]:
-        """The next triggers with their neighbours."""
+    def follow(
+        self, triggers: Iterable[Trigger], wanted: Callable[[Trigger], bool] = lambda one: True
+    ) -> Iterator[Enriched]:
+        """The next triggers with their neighbours; those that nobody wants are only learned from,
+        and have none."""
         remaining = iter(triggers)
         while batch := list(islice(remaining, _BATCH)):
             vectors = self._encoder.encode([trigger.video_text for trigger in batch])
             for at, trigger in enumerate(batch):
                 own = vectors[at : at + 1]
-                [found] = self._index.nearest(own, self._nearest + 1)
-                near = _with_anchors(found, self._known, trigger.video_id)[: self._nearest]
-                retrieved = self._retrieved(own)
-                likeness = self._likeness(vectors[at], near, retrieved)
-                yield Enriched(trigger, near, retrieved, likeness)
+                yield self._near(trigger, own) if wanted(trigger) else Enriched(trigger, (), (), {})
                 self._asked.note((trigger.user_id, query) for query in trigger.recent)
                 if trigger.anchors:
                     self._known[trigger.video_id] = ranked(trigger.anchors)
                     self._index.put([trigger.video_id], own)
+
+    def _near(self, trigger: Trigger, own: Vectors) -> Enriched:
+        [found] = self._index.nearest(own, self._nearest + 1)
+        near = _with_anchors(found, self._known, trigger.video_id)[: self._nearest]
+        retrieved = self._retrieved(own)
+        return Enriched(trigger, near, retrieved, self._likeness(own[0], near, retrieved))
 
     def _retrieved(self, own: Vectors) -> tuple[str, ...]:
         if not self._most:
@@ -106,10 +111,13 @@ def ranked(queries: Sequence[str]) -> tuple[Anchor, ...]:
 
 def merged(found: Enriched, config: NeighborConfig, limit: int) -> Trigger:
     """The trigger with its neighbours' anchors behind its own, `limit` in all, as serving merges
-    them."""
-    own = found.trigger.anchors
+    them. Theirs weigh 0: so they are told from its own."""
+    own, weights = found.trigger.anchors, found.trigger.anchor_weights
     more = [anchor.query for anchor in found.anchors(config) if anchor.query not in own]
-    return structs.replace(found.trigger, anchors=(*own, *more)[:limit])
+    anchors = (*own, *more)[:limit]
+    known = len(weights) == len(own)
+    weighed = (*weights, *(0.0 for _ in more))[:limit] if known else weights
+    return structs.replace(found.trigger, anchors=anchors, anchor_weights=weighed)
 
 
 def with_history(trigger: Trigger, relevance: Relevance, limit: int = MAX_HISTORY) -> Trigger:

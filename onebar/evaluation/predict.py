@@ -8,6 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from onebar.evidence.prompt import PromptConfig, build_prompt
 from onebar.recommending.material import Material, seen, told
 from onebar.triggers import Trigger
 
@@ -44,6 +45,12 @@ def material_of(trigger: Trigger) -> Material:
     return seen(made, trigger.recent, counts)
 
 
+def prompt_of(trigger: Trigger, config: PromptConfig) -> str:
+    """The prompt as serving would have written it: anchors of near videos stand in A only where
+    the model has learned to read them."""
+    return build_prompt(trigger.evidence if config.neighbors else trigger.own_evidence, config)
+
+
 class EnginePredictor:
     """A checkpoint, as serving runs it: its own prompt and engine, candidates from all the
     evidence, and what orders them."""
@@ -66,13 +73,12 @@ class EnginePredictor:
         self._engine = load_engine(opened, beam_size=self._beam_size, workers=threads)
 
     def predict(self, triggers: Sequence[Trigger], k: int) -> list[Prediction]:
-        from onebar.evidence.prompt import build_prompt
         from onebar.recommending.candidates import choose
 
         found: list[Prediction] = []
         for at in range(0, len(triggers), BATCH):
             chunk = triggers[at : at + BATCH]
-            prompts = [build_prompt(one.evidence, self._prompt) for one in chunk]
+            prompts = [prompt_of(one, self._prompt) for one in chunk]
             beams = self._engine.generate(prompts, self._beam_size)
             for one, beam in zip(chunk, beams, strict=True):
                 chosen = choose(self._material(one), beam, k, self._taste)

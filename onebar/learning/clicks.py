@@ -21,7 +21,7 @@ import structlog
 
 from onebar.errors import OneBarError
 from onebar.evaluation.offpolicy import examination
-from onebar.evidence.prompt import build_prompt
+from onebar.evaluation.predict import prompt_of
 from onebar.gating.personal import shipped_patterns
 from onebar.gating.risk import shipped_rules
 from onebar.generator.checkpoint import (
@@ -252,7 +252,7 @@ def make_rows(
             if path.is_file():
                 continue
             chunk = triggers[number * CHUNK : (number + 1) * CHUNK]
-            prompts = [build_prompt(one.evidence, checkpoint.card.prompt) for one in chunk]
+            prompts = [prompt_of(one, checkpoint.card.prompt) for one in chunk]
             beams = engine.generate(prompts, config.beam)
             rows_of(chunk, beams, taste, first=number * CHUNK).save(path)
     finally:

@@ -80,11 +80,11 @@ def material(features: Features, history: Sequence[str], *, clicks: bool = False
 
 def told(evidence: Evidence, weights: Sequence[float] = ()) -> Material:
     """The same from evidence that was told without fields: a logged trigger. `weights` are those
-    of its anchors, what stands behind them is of near videos; where there are none each anchor is
-    worth a search."""
+    of its anchors, what stands behind them or weighs 0 is of near videos; where there are none
+    each anchor is worth a search."""
     title, *more = evidence.text.split(PART)
     video = VideoText(title=title, caption=PART.join(more), summary=evidence.summary)
-    known = weights or [VOICE] * len(evidence.anchors)
+    known = [weight for weight in weights if weight > 0] if weights else [VOICE] * MAX_ANCHORS
     own = (Anchor(q, _level(w)) for q, w in zip(evidence.anchors, known, strict=False))
     near = (Anchor(query, VOICE, "neighbor") for query in evidence.anchors[len(known) :])
     return Material(video, (*own, *near), evidence.history)

@@ -23,6 +23,8 @@ from onebar.embedding.index import (
 from onebar.embedding.neighbors import NeighborConfig, neighbor_anchors
 from onebar.embedding.queries import KnownQueries
 from onebar.evaluation.anchors import both, near, own, quality
+from onebar.evaluation.predict import material_of, prompt_of
+from onebar.evidence.prompt import PromptConfig, build_prompt
 from onebar.records import Anchor
 from onebar.triggers import Trigger
 from stream.workers.neighbors import open_index
@@ -309,6 +311,27 @@ class TestEnrich:
         config = NeighborConfig(threshold=0.9)
         assert merged(last, config, 2).anchors == ("own", "ab")
         assert merged(last, config, 8).anchors == ("own", "ab", "aabb")
+
+    @pytest.mark.parametrize("own", [(), ("own",), ("own", "more")])
+    def test_own_anchors_are_told_from_the_neighbours(self, own: tuple[str, ...]) -> None:
+        last = structs.replace(self.log[-1], anchors=own, anchor_weights=(2.0,) * len(own))
+        *_, found = Past(Letters(), 8, 8).follow([*self.log[:-1], last])
+        made = merged(found, NeighborConfig(threshold=0.9), 8)
+        assert made.anchors == (*own, "ab", "aabb")
+        assert made.own_evidence == last.evidence
+        sources = [anchor.source for anchor in material_of(made).anchors]
+        assert sources == ["behavior"] * len(own) + ["neighbor"] * 2
+        config = PromptConfig()
+        assert prompt_of(made, config) == build_prompt(last.evidence, config)
+        reads = structs.replace(config, neighbors=True)
+        assert prompt_of(made, reads) == build_prompt(made.evidence, reads)
+
+    def test_what_nobody_wants_is_only_learned_from(self) -> None:
+        whole = list(Past(Letters(), 8, 8).follow(self.log))
+        found = list(Past(Letters(), 8, 8).follow(self.log, lambda one: one == self.log[-1]))
+        assert found[-1] == whole[-1]
+        assert [each.trigger for each in found] == list(self.log)
+        assert not any(each.near for each in found[:-1])
 
     def test_quality_counts_the_clicked_query(self) -> None:
         last = list(Past(Letters(), 8, 8).follow(self.log))[-1:]
