@@ -78,7 +78,8 @@ def judged_pairs(data: Path, judge: Judge, sample: int) -> list[str]:
     lines = [
         "## The judge",
         "",
-        "How often the teacher says that a query fits, for pairs that people graded.",
+        "How often the teacher says that a query fits, for pairs that people graded. The more of "
+        "those graded 0, the less it tells that a query fits by it.",
         "",
         "| | pairs of each | graded 3 | graded 0 |",
         "|---|---|---|---|",
