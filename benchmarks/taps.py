@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -314,7 +315,7 @@ def neighbors(
 def part_of(outcomes: Outcomes, kept: NDArray[np.bool_]) -> Outcomes:
     """Some of the rows, with their users counted as where only they were measured: paired
     differences go by that."""
-    columns = {
+    columns: dict[str, Any] = {
         name: column[kept]
         for name, column in vars(outcomes).items()
         if isinstance(column, np.ndarray)
