@@ -142,13 +142,14 @@ def train_clicks(
     held_out = grown.facts["held_out"]
     if held_out["taps"] <= held_out["before taps"]:
         log.warning("click_ranker_not_better", **held_out)
-    kept = former is not None and held_out["taps"] < grown.facts["former"]["taps"]
-    if kept:
+    if former is not None and held_out["taps"] < grown.facts["former"]["taps"]:
         log.info("former_trees_kept", new=held_out, former=grown.facts["former"])
-    trees = Trees.of_lightgbm(grown.model, {"beam": config.beam, "variety": config.variety})
+        trees = former
+    else:
+        trees = Trees.of_lightgbm(grown.model, {"beam": config.beam, "variety": config.variety})
     facts = {
         **grown.facts,
-        "kept_former": kept,
+        "kept_former": trees is former,
         "dataset": str(config.dataset),
         "split": config.split,
         "impressions": len(triggers),
@@ -160,7 +161,7 @@ def train_clicks(
     write_anew(
         checkpoint,
         config.out,
-        lambda directory: _put(directory, former if kept and former else trees, book),
+        lambda directory: _put(directory, trees, book),
         without=(BOOK,),
         clicks=facts,
     )

@@ -180,9 +180,10 @@ def texts_of(dataset: TriggerDataset) -> list[Asked]:
 
 
 def moments_of(dataset: TriggerDataset) -> list[Asked]:
-    """Each click and search of the valid part, with all the evidence of its moment."""
+    """Each click and search of the valid part, with all the evidence of its moment, but for anchors
+    of near videos: no checkpoint need be able to read them."""
     return [
-        Asked(trigger.evidence, (trigger.target,))
+        Asked(trigger.own_evidence, (trigger.target,))
         for trigger in dataset.read("valid", ("click", "search"))
     ]
 

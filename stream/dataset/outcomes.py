@@ -67,14 +67,15 @@ def commonly_named(tables: Tables) -> tuple[Tables, bool]:
     reactions = [getattr(tables, name).select("request_id") for name in REACTIONS]
     named = ibis.union(*reactions, distinct=True).filter(lambda t: t.request_id.notnull())
     own = impressions.filter(impressions.request_id.notnull())
-    if (
-        not own.count().execute()
-        or not named.count().execute()
-        or own.semi_join(named, "request_id").count().execute()
-    ):
+    if not _any(own) or _any(own.semi_join(named, "request_id")) or not _any(named):
         return tables, False
     unnamed = impressions.mutate(request_id=ibis.null("string"))
     return structs.replace(tables, impressions=unnamed), True
+
+
+def _any(table: Table) -> bool:
+    """Whether it has a row: an engine may stop at the first."""
+    return bool(table.limit(1).count().execute())
 
 
 def outcomes(work: Workspace, tables: Tables, config: DatasetConfig) -> Table:

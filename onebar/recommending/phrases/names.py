@@ -145,7 +145,8 @@ def asked_as(phrase: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
     for first in range(max(0, last - 2), last):
         called = "".join([word.text for word in phrase[first:last]]).lower()
         if called in index:
-            yield from ((first, last, asked) for asked in index[called] if _adds(phrase[:first]))
+            if _adds(phrase[:first]):
+                yield from ((first, last, asked) for asked in index[called])
             return
     first = last - 1
     if not is_thing(phrase[first].text) or not _adds(phrase[:first]):
