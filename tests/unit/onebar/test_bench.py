@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from serving import serving
 from typer.testing import CliRunner
 
 from onebar.bench.caller import Caller, CallError
@@ -109,23 +110,15 @@ async def answering(*answers: bytes, pause_s: float = 0.0) -> AsyncIterator[tupl
     """A server that gives these answers in turn; its address, and what it was asked."""
     asked: list[str] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                request = await reader.readuntil(b"\r\n\r\n")
-                asked.append(request.decode())
-                await asyncio.sleep(pause_s)
-                writer.write(answers[(len(asked) - 1) % len(answers)])
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await reader.readuntil(b"\r\n\r\n")
+            asked.append(request.decode())
+            await asyncio.sleep(pause_s)
+            writer.write(answers[(len(asked) - 1) % len(answers)])
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
-    finally:
-        server.close()
+    async with serving(visit) as port:
+        yield f"http://127.0.0.1:{port}", asked
 
 
 def answer(body: object, status: str = "200 OK") -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka.conn import AIOKafkaConnection
+from serving import serving
 
 from onebar.settings import Settings
 from stream.kafka.clients import start_client, stop_client
@@ -26,31 +27,19 @@ async def silent_broker() -> AsyncIterator[tuple[Settings, asyncio.Event]]:
     """Says which requests it knows, and answers none; when the first of these has come."""
     asked = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                (size,) = struct.unpack(">i", await reader.readexactly(4))
-                key, _, number = struct.unpack(">hhi", (await reader.readexactly(size))[:8])
-                if key != API_VERSIONS:
-                    asked.set()
-                    continue
-                body = struct.pack(">ihi", number, 0, len(KNOWN))
-                body += b"".join(struct.pack(">hhh", *each) for each in KNOWN)
-                writer.write(struct.pack(">i", len(body)) + body)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            (size,) = struct.unpack(">i", await reader.readexactly(4))
+            key, _, number = struct.unpack(">hhi", (await reader.readexactly(size))[:8])
+            if key != API_VERSIONS:
+                asked.set()
+                continue
+            body = struct.pack(">ihi", number, 0, len(KNOWN))
+            body += b"".join(struct.pack(">hhh", *each) for each in KNOWN)
+            writer.write(struct.pack(">i", len(body)) + body)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        port = server.sockets[0].getsockname()[1]
-        yield (
-            Settings(kafka_bootstrap=f"127.0.0.1:{port}", idempotent_producer=False),
-            asked,
-        )
-    finally:
-        server.close()
+    async with serving(visit) as port:
+        yield Settings(kafka_bootstrap=f"127.0.0.1:{port}", idempotent_producer=False), asked
 
 
 def connections() -> list[AIOKafkaConnection]:
