@@ -12,6 +12,7 @@ import redis.exceptions as errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool
+from serving import serving
 
 import feature_store.redis.client
 import feature_store.redis.connection
@@ -65,35 +66,28 @@ async def fake_redis(answer: Reply = echo) -> AsyncIterator[tuple[Connection, li
     asked: list[Words] = []
     visits = 0
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal visits
         visits += 1
         visit = Visit(visits, writer)
         commands = hiredis.Reader(notEnoughData=...)
-        try:
-            while data := await reader.read(65_536):
-                commands.feed(data)
-                while (words := commands.gets()) is not ...:
-                    if words[0] in HANDSHAKE:
-                        visit.say(HANDSHAKE[words[0]])
-                    else:
-                        asked.append(words)
-                        answer(visit, words)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+        while data := await reader.read(65_536):
+            commands.feed(data)
+            while (words := commands.gets()) is not ...:
+                if words[0] in HANDSHAKE:
+                    visit.say(HANDSHAKE[words[0]])
+                else:
+                    asked.append(words)
+                    answer(visit, words)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    connection = Connection(
-        ConnectionPool.from_url(f"redis://127.0.0.1:{port}"), timeout_s=TIMEOUT_S
-    )
-    try:
-        yield connection, asked
-    finally:
-        await connection.close()
-        server.close()
+    async with serving(talk) as port:
+        connection = Connection(
+            ConnectionPool.from_url(f"redis://127.0.0.1:{port}"), timeout_s=TIMEOUT_S
+        )
+        try:
+            yield connection, asked
+        finally:
+            await connection.close()
 
 
 @settings(deadline=None, max_examples=30)
